@@ -1,0 +1,1 @@
+//! Matrix-product vertices on the AMP unit.

@@ -1,0 +1,1 @@
+//! Element-wise vertices: unary, binary, broadcast, scaled add, cast, non-linearities.

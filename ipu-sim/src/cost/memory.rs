@@ -1,0 +1,1 @@
+//! Fill, copy and transpose vertices.

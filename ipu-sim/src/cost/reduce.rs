@@ -1,0 +1,1 @@
+//! Reductions: convolution partials and popops reduce vertices.

@@ -1,0 +1,1 @@
+//! Dynamic slice, multi-slice (gather) and multi-update vertices.

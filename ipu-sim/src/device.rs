@@ -1,0 +1,1 @@
+//! Attach, load, run, read: the simulated driver.

@@ -1,0 +1,1 @@
+//! Bytes and cycles of data movement between tiles.

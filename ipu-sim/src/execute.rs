@@ -1,0 +1,1 @@
+//! Values of a program, computed on tile memory.

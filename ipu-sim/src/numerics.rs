@@ -1,0 +1,1 @@
+//! Number formats and random masks of the machine.

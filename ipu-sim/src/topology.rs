@@ -1,0 +1,1 @@
+//! IPUs, links and routes of a machine.

@@ -1,0 +1,1 @@
+//! Reference numerics of every operation.

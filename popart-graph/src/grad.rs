@@ -1,0 +1,1 @@
+//! Derivative of every operation.

@@ -1,0 +1,1 @@
+//! The graph: tensors and operations as data.

@@ -1,0 +1,14 @@
+//! A graph compiler in the manner of PopART.
+
+pub mod error;
+pub mod eval;
+pub mod flops;
+pub mod grad;
+pub mod infer;
+pub mod ir;
+pub mod lower;
+pub mod passes;
+pub mod plan;
+pub mod schedule;
+pub mod text;
+pub mod verify;

@@ -1,0 +1,1 @@
+//! What a well-formed graph is.
