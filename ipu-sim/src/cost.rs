@@ -6,6 +6,7 @@
 pub mod amp;
 pub mod elementwise;
 pub mod memory;
+pub mod partials;
 pub mod random;
 pub mod reduce;
 pub mod slice;

@@ -1,0 +1,1 @@
+//! Reduction of convolution partials, and the casts that the planner charges.
