@@ -1,1 +1,562 @@
-//! Bytes and cycles of data movement between tiles.
+//! What moves between the tiles of one IPU when a tensor changes its layout.
+//!
+//! A copy between two views is a product: axes of source and destination that are
+//! linked through the views form independent groups, and inside a group the runs of
+//! both sides intersect in a short list of [`Piece`]s. A tile pair then exchanges the
+//! product of one piece per group. So traffic is counted from lists whose length is
+//! the number of cuts, whatever the tensor's size.
+//!
+//! Data that stays on its tile is not exchanged. A tile that receives from several
+//! others does so one word a cycle; both tiles of a pair that receive the same stream
+//! get it at twice the rate (IPU exchange in paired mode). One word that several tiles
+//! want is sent once.
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use crate::ids::TileId;
+use crate::layout::{AxisSplit, Layout};
+use crate::spec::TileSpec;
+use crate::units::{Bytes, BytesPerCycle, Cycles};
+use crate::view::ViewShape;
+
+/// Elements that one group of axes moves between two tile offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Tile offset of the source places.
+    pub src: u32,
+    /// Tile offset of the destination places.
+    pub dst: u32,
+    /// Index combinations.
+    pub elements: u32,
+    /// Runs of neighbouring indices they come in.
+    pub runs: u32,
+}
+
+/// Traffic of one tile in one exchange phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TileTraffic {
+    /// Bytes that arrive from other tiles.
+    pub received: u32,
+    /// Of these, bytes that the tile's pair partner receives too.
+    pub received_paired: u32,
+    /// Bytes that leave for other tiles, each counted once.
+    pub sent: u32,
+    /// Messages that arrive.
+    pub messages: u32,
+}
+
+impl TileTraffic {
+    fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.received_paired += other.received_paired;
+        self.sent += other.sent;
+        self.messages += other.messages;
+    }
+
+    /// Cycles that the tile is busy receiving or sending.
+    #[must_use]
+    pub fn cycles(&self, spec: &TileSpec) -> Cycles {
+        let pair_rate =
+            BytesPerCycle(spec.exchange_rate.0 * u64::from(spec.tiles_per_exchange_bus));
+        let single = u64::from(self.received - self.received_paired);
+        let receive = Bytes(single).div_ceil(spec.exchange_rate)
+            + Bytes(u64::from(self.received_paired)).div_ceil(pair_rate);
+        receive.max(Bytes(u64::from(self.sent)).div_ceil(spec.exchange_rate))
+    }
+}
+
+/// Traffic of every tile of an IPU in one copy or exchange phase.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// By tile.
+    pub tiles: Vec<TileTraffic>,
+}
+
+impl Traffic {
+    /// No traffic on `n_tiles` tiles.
+    #[must_use]
+    pub fn none(n_tiles: u32) -> Self {
+        Self {
+            tiles: vec![TileTraffic::default(); n_tiles as usize],
+        }
+    }
+
+    /// Adds what another copy in the same phase moves.
+    pub fn add(&mut self, other: &Self) {
+        for (tile, more) in self.tiles.iter_mut().zip(&other.tiles) {
+            tile.add(more);
+        }
+    }
+
+    /// Whether nothing moves between tiles.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tiles.iter().all(|tile| tile.received == 0)
+    }
+
+    /// Cycles of the busiest tile, launch not included.
+    #[must_use]
+    pub fn cycles(&self, spec: &TileSpec) -> Cycles {
+        let busiest = self.tiles.iter().map(|tile| tile.cycles(spec)).max();
+        busiest.unwrap_or(Cycles::ZERO)
+    }
+
+    /// Bytes received by all tiles.
+    #[must_use]
+    pub fn bytes_received(&self) -> Bytes {
+        self.tiles
+            .iter()
+            .map(|tile| Bytes(u64::from(tile.received)))
+            .sum()
+    }
+}
+
+/// A layout seen through a view: one side of a copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// Where the variable lies.
+    pub layout: &'a Layout,
+    /// How it is seen.
+    pub view: &'a ViewShape,
+}
+
+/// Traffic of copying `src` to every copy of `dst`, with `element` bytes each, on `n_tiles` tiles.
+///
+/// # Panics
+///
+/// If the views have different extents: they are made by the compiler, not by users.
+#[must_use]
+pub fn traffic(src: Side<'_>, dst: Side<'_>, element: Bytes, n_tiles: u32) -> Traffic {
+    let groups = pieces(src, dst);
+    let mut out = Traffic::none(n_tiles);
+    let mut sent = BTreeMap::new();
+    let mut walk = |src_tile: u32, dst_tile: u32, elements: u64, runs: u32| {
+        let bytes = (elements * element.0) as u32;
+        let mut leaves = false;
+        for copy in dst.layout.copies_of(TileId(dst_tile)) {
+            if holds(src.layout, src_tile, copy.0) {
+                continue;
+            }
+            leaves = true;
+            let tile = &mut out.tiles[copy.0 as usize];
+            tile.received += bytes;
+            tile.messages += runs;
+            if paired(dst.layout, dst_tile, copy.0) {
+                tile.received_paired += bytes;
+            }
+        }
+        if leaves {
+            *sent.entry(src_tile).or_insert(0) += bytes;
+        }
+    };
+    product(
+        &groups,
+        src.layout.first_tile,
+        dst.layout.first_tile,
+        &mut walk,
+    );
+    for (tile, bytes) in sent {
+        out.tiles[tile as usize].sent += bytes;
+    }
+    out
+}
+
+/// Whether one of the copies of the source box on `first` lies on `tile`.
+fn holds(layout: &Layout, first: u32, tile: u32) -> bool {
+    let copies = layout.copies;
+    if copies.count == 1 || copies.tile_stride == 0 {
+        return first == tile;
+    }
+    tile >= first
+        && (tile - first).is_multiple_of(copies.tile_stride)
+        && (tile - first) / copies.tile_stride < copies.count
+}
+
+/// Whether the pair partner of `tile` receives the same copy.
+fn paired(layout: &Layout, first: u32, tile: u32) -> bool {
+    let copies = layout.copies;
+    let partner = tile ^ 1;
+    copies.count > 1
+        && copies.tile_stride == 1
+        && partner >= first
+        && partner < first + copies.count
+}
+
+fn product(groups: &[Vec<Piece>], src: u32, dst: u32, walk: &mut impl FnMut(u32, u32, u64, u32)) {
+    fn step(
+        groups: &[Vec<Piece>],
+        at: (u32, u32, u64, u32),
+        walk: &mut impl FnMut(u32, u32, u64, u32),
+    ) {
+        let (src, dst, elements, runs) = at;
+        match groups.split_first() {
+            None => walk(src, dst, elements, runs),
+            Some((group, rest)) => {
+                for piece in group {
+                    let next = (
+                        src + piece.src,
+                        dst + piece.dst,
+                        elements * u64::from(piece.elements),
+                        runs * piece.runs,
+                    );
+                    step(rest, next, walk);
+                }
+            }
+        }
+    }
+    step(groups, (src, dst, 1, 1), walk);
+}
+
+/// A digit that both views agree on.
+#[derive(Clone, Copy, Debug)]
+struct Joint {
+    extent: u32,
+    src_axis: usize,
+    src_stride: u32,
+    dst_axis: usize,
+    dst_stride: u32,
+}
+
+/// The pieces of a copy, group by group of linked axes.
+#[must_use]
+pub fn pieces(src: Side<'_>, dst: Side<'_>) -> Vec<Vec<Piece>> {
+    let joints = refine(src.view, dst.view);
+    let n_src = src.layout.axes.len();
+    let n_dst = dst.layout.axes.len();
+    let mut group_of: Vec<usize> = (0..n_src + n_dst).collect();
+    for joint in &joints {
+        let (a, b) = (group_of[joint.src_axis], group_of[n_src + joint.dst_axis]);
+        for group in &mut group_of {
+            if *group == b {
+                *group = a;
+            }
+        }
+    }
+    let mut groups: Vec<usize> = group_of.clone();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+        .into_iter()
+        .map(|group| {
+            let src_axes = (0..n_src).filter(|&axis| group_of[axis] == group).collect();
+            let dst_axes = (0..n_dst)
+                .filter(|&axis| group_of[n_src + axis] == group)
+                .collect();
+            let joints = joints
+                .iter()
+                .filter(|joint| group_of[joint.src_axis] == group)
+                .copied()
+                .collect();
+            Group {
+                src,
+                dst,
+                src_axes,
+                dst_axes,
+                joints,
+            }
+            .pieces()
+        })
+        .collect()
+}
+
+/// Splits the digits of both views until they pair off.
+fn refine(src: &ViewShape, dst: &ViewShape) -> Vec<Joint> {
+    assert_eq!(
+        src.extents(),
+        dst.extents(),
+        "views of a copy have equal extents"
+    );
+    let mut joints = Vec::new();
+    for (src_digits, dst_digits) in src.axes.iter().zip(&dst.axes) {
+        let mut a: Vec<_> = src_digits
+            .iter()
+            .filter(|digit| digit.extent > 1)
+            .copied()
+            .collect();
+        let mut b: Vec<_> = dst_digits
+            .iter()
+            .filter(|digit| digit.extent > 1)
+            .copied()
+            .collect();
+        while let (Some(x), Some(y)) = (a.pop(), b.pop()) {
+            let extent = if x.extent.is_multiple_of(y.extent) {
+                y.extent
+            } else {
+                assert!(
+                    y.extent.is_multiple_of(x.extent),
+                    "digits of {} and {} values don't divide each other",
+                    x.extent,
+                    y.extent
+                );
+                x.extent
+            };
+            joints.push(Joint {
+                extent,
+                src_axis: usize::from(x.axis),
+                src_stride: x.stride,
+                dst_axis: usize::from(y.axis),
+                dst_stride: y.stride,
+            });
+            for (digits, digit) in [(&mut a, x), (&mut b, y)] {
+                if digit.extent > extent {
+                    let mut rest = digit;
+                    rest.stride *= extent;
+                    rest.extent /= extent;
+                    digits.push(rest);
+                }
+            }
+        }
+    }
+    joints
+}
+
+struct Group<'a> {
+    src: Side<'a>,
+    dst: Side<'a>,
+    src_axes: SmallVec<[usize; 4]>,
+    dst_axes: SmallVec<[usize; 4]>,
+    joints: SmallVec<[Joint; 4]>,
+}
+
+impl Group<'_> {
+    fn pieces(&self) -> Vec<Piece> {
+        let mut sums: BTreeMap<(u32, u32), (u32, u32)> = BTreeMap::new();
+        let mut joints = self.joints.clone();
+        // The longest digit is walked in runs, the others value by value.
+        joints.sort_by_key(|joint| joint.extent);
+        let run = joints.pop();
+        let combinations: u64 = joints.iter().map(|joint| u64::from(joint.extent)).product();
+        for number in 0..combinations {
+            let mut src_at = self.start(&self.src_axes, self.src.view);
+            let mut dst_at = self.start(&self.dst_axes, self.dst.view);
+            let mut rest = number;
+            for joint in &joints {
+                let value = (rest % u64::from(joint.extent)) as u32;
+                rest /= u64::from(joint.extent);
+                *entry(&mut src_at, joint.src_axis) += value * joint.src_stride;
+                *entry(&mut dst_at, joint.dst_axis) += value * joint.dst_stride;
+            }
+            self.walk_run(run, src_at, dst_at, &mut sums);
+        }
+        sums.into_iter()
+            .map(|((src, dst), (elements, runs))| Piece {
+                src,
+                dst,
+                elements,
+                runs,
+            })
+            .collect()
+    }
+
+    fn start(&self, axes: &[usize], view: &ViewShape) -> SmallVec<[(usize, u32); 4]> {
+        axes.iter()
+            .map(|&axis| (axis, view.offsets[axis]))
+            .collect()
+    }
+
+    /// Adds the intersections of one run of the longest digit.
+    fn walk_run(
+        &self,
+        run: Option<Joint>,
+        mut src_at: SmallVec<[(usize, u32); 4]>,
+        mut dst_at: SmallVec<[(usize, u32); 4]>,
+        sums: &mut BTreeMap<(u32, u32), (u32, u32)>,
+    ) {
+        let mut left = run.map_or(1, |run| run.extent);
+        while left > 0 {
+            let src_tile = tile_of(&self.src.layout.axes, &src_at);
+            let dst_tile = tile_of(&self.dst.layout.axes, &dst_at);
+            let steps = match run {
+                None => 1,
+                Some(run) => {
+                    let a =
+                        steps_inside(&self.src.layout.axes, &src_at, run.src_axis, run.src_stride);
+                    let b =
+                        steps_inside(&self.dst.layout.axes, &dst_at, run.dst_axis, run.dst_stride);
+                    left.min(a).min(b)
+                }
+            };
+            let contiguous = run.is_none_or(|run| run.src_stride <= 1 && run.dst_stride <= 1);
+            let sum = sums.entry((src_tile, dst_tile)).or_insert((0, 0));
+            sum.0 += steps;
+            sum.1 += if contiguous { 1 } else { steps };
+            if let Some(run) = run {
+                *entry(&mut src_at, run.src_axis) += steps * run.src_stride;
+                *entry(&mut dst_at, run.dst_axis) += steps * run.dst_stride;
+            }
+            left -= steps;
+        }
+    }
+}
+
+fn entry(at: &mut [(usize, u32)], axis: usize) -> &mut u32 {
+    at.iter_mut()
+        .find(|(candidate, _)| *candidate == axis)
+        .map(|(_, index)| index)
+        .expect("the axis belongs to this group")
+}
+
+fn tile_of(axes: &[AxisSplit], at: &[(usize, u32)]) -> u32 {
+    at.iter()
+        .map(|&(axis, index)| {
+            let split = &axes[axis];
+            split.places[split.part_of(index).place as usize].tile
+        })
+        .sum()
+}
+
+/// How many values of a digit with `stride` stay in the part that `axis` is in now.
+fn steps_inside(axes: &[AxisSplit], at: &[(usize, u32)], axis: usize, stride: u32) -> u32 {
+    if stride == 0 {
+        return u32::MAX;
+    }
+    let index = at
+        .iter()
+        .find(|(candidate, _)| *candidate == axis)
+        .map_or(0, |&(_, index)| index);
+    (axes[axis].part_of(index).end() - index).div_ceil(stride)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{Copies, Cut};
+    use crate::spec::fixtures::gc200;
+
+    fn cut(extent: u32, parts: u32, tile_stride: u32) -> AxisSplit {
+        AxisSplit::cut(
+            extent,
+            &[Cut {
+                parts,
+                grain: 1,
+                tile_stride,
+            }],
+        )
+    }
+
+    fn check(src: &Layout, src_view: &ViewShape, dst: &Layout, dst_view: &ViewShape) -> Traffic {
+        let src = Side {
+            layout: src,
+            view: src_view,
+        };
+        let dst = Side {
+            layout: dst,
+            view: dst_view,
+        };
+        let counted = traffic(src, dst, Bytes(2), 64);
+        assert_eq!(counted.tiles, walked(src, dst).tiles);
+        counted
+    }
+
+    /// The same traffic, element by element.
+    fn walked(src: Side<'_>, dst: Side<'_>) -> Traffic {
+        let mut out = Traffic::none(64);
+        let tile = |side: Side<'_>, index: &[u32]| {
+            let at: Vec<(usize, u32)> = side
+                .view
+                .locate(index)
+                .iter()
+                .copied()
+                .enumerate()
+                .collect();
+            side.layout.first_tile + tile_of(&side.layout.axes, &at)
+        };
+        let extents = src.view.extents();
+        for mut number in 0..extents.iter().product::<u32>() {
+            let mut index = vec![0; extents.len()];
+            for (axis, &extent) in extents.iter().enumerate().rev() {
+                index[axis] = number % extent;
+                number /= extent;
+            }
+            let from = tile(src, &index);
+            let to = tile(dst, &index);
+            let mut leaves = false;
+            for copy in dst.layout.copies_of(TileId(to)) {
+                if !holds(src.layout, from, copy.0) {
+                    leaves = true;
+                    out.tiles[copy.0 as usize].received += 2;
+                    if paired(dst.layout, to, copy.0) {
+                        out.tiles[copy.0 as usize].received_paired += 2;
+                    }
+                }
+            }
+            if leaves {
+                out.tiles[from as usize].sent += 2;
+            }
+        }
+        // Messages are runs, which a walk over elements doesn't see.
+        let counted = traffic(src, dst, Bytes(2), 64);
+        for (tile, counted) in out.tiles.iter_mut().zip(&counted.tiles) {
+            tile.messages = counted.messages;
+        }
+        out
+    }
+
+    #[test]
+    fn a_new_cut_of_both_axes() {
+        let src = Layout::row_major(vec![cut(20, 3, 4), cut(30, 4, 1)]);
+        let dst = Layout::row_major(vec![cut(20, 5, 2), cut(30, 2, 1)]);
+        let view = ViewShape::identity(&[20, 30]);
+        let moved = check(&src, &view, &dst, &view);
+        assert!(!moved.is_empty());
+    }
+
+    #[test]
+    fn heads_are_split_from_uneven_tokens() {
+        // [tokens 2x6, hidden 3x4] -> [batch, heads, sequence, size], each head on its tiles.
+        let src = Layout::row_major(vec![cut(12, 5, 4), cut(12, 4, 1)]);
+        let view = ViewShape::identity(&[12, 12])
+            .reshape(&[2, 6, 3, 4])
+            .unwrap()
+            .transpose(&[0, 2, 1, 3]);
+        let dst = Layout::row_major(vec![
+            cut(2, 2, 12),
+            cut(3, 3, 4),
+            cut(6, 2, 2),
+            cut(4, 2, 1),
+        ]);
+        check(&src, &view, &dst, &ViewShape::identity(&[2, 3, 6, 4]));
+    }
+
+    #[test]
+    fn copies_are_multicast_and_paired() {
+        let src = Layout::row_major(vec![cut(8, 4, 1)]);
+        let dst = Layout::row_major(vec![cut(8, 2, 4)]).with_copies(Copies {
+            count: 4,
+            tile_stride: 1,
+        });
+        let view = ViewShape::identity(&[8]);
+        let moved = check(&src, &view, &dst, &view);
+        // Tile 0 holds two of the four elements that its copy needs.
+        assert_eq!(moved.tiles[0].received, 4);
+        assert_eq!(moved.tiles[5].received_paired, 8);
+        assert_eq!(moved.tiles[0].sent, 4);
+        assert_eq!(moved.cycles(&gc200()), Cycles(1));
+    }
+
+    #[test]
+    fn flattening_links_all_axes() {
+        let src = Layout::row_major(vec![cut(6, 3, 4), cut(10, 2, 1)]);
+        let view = ViewShape::identity(&[6, 10]).reshape(&[60]).unwrap();
+        let dst = Layout::row_major(vec![cut(60, 7, 1)]);
+        check(&src, &view, &dst, &ViewShape::identity(&[60]));
+    }
+
+    #[test]
+    fn nothing_moves_between_equal_layouts() {
+        let layout = Layout::row_major(vec![cut(20, 3, 4), cut(30, 4, 1)]);
+        let view = ViewShape::identity(&[20, 30]);
+        assert!(check(&layout, &view, &layout, &view).is_empty());
+    }
+
+    #[test]
+    fn a_slice_moves_only_its_part() {
+        let src = Layout::row_major(vec![cut(4, 2, 8), cut(12, 4, 1)]);
+        let view = ViewShape::identity(&[4, 12]).slice(1, 4, 8).unwrap();
+        let dst = Layout::row_major(vec![cut(4, 2, 2), cut(4, 2, 1)]);
+        let moved = check(&src, &view, &dst, &ViewShape::identity(&[4, 4]));
+        assert!(moved.bytes_received().0 <= 32);
+    }
+}

@@ -1,1 +1,477 @@
 //! Where the elements of a tensor lie on the tiles of one IPU.
+//!
+//! A [`Layout`] cuts every axis of a tensor into parts and gives each part an
+//! offset in tiles; the tile that holds an element is the first tile plus the
+//! offsets of the parts its index falls into. So a tile holds a box: the product
+//! of one place on every axis. Whole layouts may be repeated on further tiles
+//! ([`Copies`]), which is how operands that several tiles need are described.
+//!
+//! ```text
+//! axis 0 (rows):    |---part 0---|---part 1---|      tile offsets 0, 4
+//! axis 1 (columns): |--0--|--1--|--2--|--3--|        tile offsets 0, 1, 2, 3
+//! element (r, c) lies on tile first + rows(r) + columns(c)
+//! ```
+//!
+//! Nothing here grows with the number of tiles: an axis is a list of parts.
+//! Inside a tile, [`Layout::order`] says in which order the box is stored, with
+//! blocks where a vertex wants them (16 channels side by side, say).
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::ids::TileId;
+
+/// A run of consecutive indices of an axis that lies in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Part {
+    /// First index of the run.
+    pub begin: u32,
+    /// Number of indices.
+    pub len: u32,
+    /// The place that holds it: an index into [`AxisSplit::places`].
+    pub place: u32,
+    /// Position of the run's first index within that place.
+    pub local: u32,
+}
+
+impl Part {
+    /// One past the last index of the run.
+    #[must_use]
+    pub fn end(&self) -> u32 {
+        self.begin + self.len
+    }
+}
+
+/// One of the places that hold indices of an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Place {
+    /// What it adds to the tile number.
+    pub tile: u32,
+    /// How many indices it holds.
+    pub extent: u32,
+}
+
+/// How one axis of a tensor is spread.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AxisSplit {
+    /// Runs of indices, in order, without gaps.
+    pub parts: Vec<Part>,
+    /// The places that hold them.
+    pub places: Vec<Place>,
+}
+
+/// An even cut of an axis: `parts` pieces of whole `grain`s, `tile_stride` tiles apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Number of pieces.
+    pub parts: u32,
+    /// Pieces begin at multiples of this many indices.
+    pub grain: u32,
+    /// Distance in tiles between neighbouring pieces.
+    pub tile_stride: u32,
+}
+
+impl AxisSplit {
+    /// The whole axis in one place.
+    #[must_use]
+    pub fn whole(extent: u32) -> Self {
+        Self::cut(extent, &[])
+    }
+
+    /// Cuts an axis evenly, then every piece again, and so on: outermost cut first.
+    ///
+    /// Where grains don't divide evenly, the last pieces get one more, as the
+    /// convolution planner of PopLibs places them. Pieces without indices are left out.
+    ///
+    /// ```
+    /// use ipu_sim::layout::{AxisSplit, Cut};
+    /// let rows = AxisSplit::cut(10, &[Cut { parts: 4, grain: 1, tile_stride: 8 }]);
+    /// let sizes: Vec<u32> = rows.places.iter().map(|place| place.extent).collect();
+    /// assert_eq!(sizes, [2, 2, 3, 3]);
+    /// ```
+    #[must_use]
+    pub fn cut(extent: u32, cuts: &[Cut]) -> Self {
+        let mut pieces = vec![(0, extent, 0)];
+        for cut in cuts {
+            pieces = pieces
+                .into_iter()
+                .flat_map(|(begin, len, tile)| {
+                    even_pieces(len, *cut).map(move |(offset, piece, index)| {
+                        (begin + offset, piece, tile + index * cut.tile_stride)
+                    })
+                })
+                .collect();
+        }
+        Self::from_runs(pieces)
+    }
+
+    /// An axis from its runs `(begin, length, tile offset)`, in order and without gaps.
+    ///
+    /// Runs with the same tile offset share a place.
+    #[must_use]
+    pub fn from_runs(runs: impl IntoIterator<Item = (u32, u32, u32)>) -> Self {
+        let mut split = Self {
+            parts: Vec::new(),
+            places: Vec::new(),
+        };
+        let mut next = 0;
+        let mut place_of_tile = std::collections::BTreeMap::new();
+        for (begin, len, tile) in runs {
+            assert_eq!(
+                begin, next,
+                "runs of an axis follow each other without gaps"
+            );
+            next = begin + len;
+            if len == 0 {
+                continue;
+            }
+            let place = *place_of_tile.entry(tile).or_insert_with(|| {
+                split.places.push(Place { tile, extent: 0 });
+                split.places.len() - 1
+            });
+            split.parts.push(Part {
+                begin,
+                len,
+                place: place as u32,
+                local: split.places[place].extent,
+            });
+            split.places[place].extent += len;
+        }
+        split
+    }
+
+    /// One index of the axis in every place of `other`: the axis of partial results.
+    #[must_use]
+    pub fn one_each(other: &AxisSplit) -> Self {
+        Self::from_runs(
+            other
+                .places
+                .iter()
+                .enumerate()
+                .map(|(index, place)| (index as u32, 1, place.tile)),
+        )
+    }
+
+    /// Number of indices.
+    #[must_use]
+    pub fn extent(&self) -> u32 {
+        self.parts.last().map_or(0, Part::end)
+    }
+
+    /// The part that holds `index`.
+    #[must_use]
+    pub fn part_of(&self, index: u32) -> &Part {
+        let position = self.parts.partition_point(|part| part.end() <= index);
+        &self.parts[position]
+    }
+
+    /// The largest number of indices in one place.
+    #[must_use]
+    pub fn extent_max(&self) -> u32 {
+        self.places
+            .iter()
+            .map(|place| place.extent)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// All indices that `place` holds, in local order.
+    pub fn indices_of(&self, place: u32) -> impl Iterator<Item = u32> + '_ {
+        self.parts
+            .iter()
+            .filter(move |part| part.place == place)
+            .flat_map(|part| part.begin..part.end())
+    }
+
+    /// The largest tile offset.
+    #[must_use]
+    pub fn tile_max(&self) -> u32 {
+        self.places
+            .iter()
+            .map(|place| place.tile)
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+fn even_pieces(extent: u32, cut: Cut) -> impl Iterator<Item = (u32, u32, u32)> {
+    let grains = extent.div_ceil(cut.grain);
+    let begin = move |piece: u32| {
+        let short = cut.parts - grains % cut.parts;
+        let grain = piece * (grains / cut.parts) + piece.saturating_sub(short);
+        (grain * cut.grain).min(extent)
+    };
+    (0..cut.parts).map(move |piece| (begin(piece), begin(piece + 1) - begin(piece), piece))
+}
+
+/// Equal copies of a whole layout on further tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Copies {
+    /// How many there are in all.
+    pub count: u32,
+    /// Distance in tiles between one and the next.
+    pub tile_stride: u32,
+}
+
+impl Copies {
+    /// No further copy.
+    pub const ONE: Self = Self {
+        count: 1,
+        tile_stride: 0,
+    };
+}
+
+/// One loop of the storage order: steps of `block` indices along `axis`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StorageLoop {
+    /// The axis it runs along.
+    pub axis: u8,
+    /// Indices that lie inside one step.
+    pub block: u32,
+}
+
+/// Places on every axis: which box of a layout.
+pub type BoxIndex = SmallVec<[u32; 4]>;
+
+/// Local extents of a box, one per axis.
+pub type Extents = SmallVec<[u32; 4]>;
+
+/// Where the elements of a tensor lie on the tiles of one IPU.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Layout {
+    /// Added to every tile offset.
+    pub first_tile: u32,
+    /// One per axis of the tensor.
+    pub axes: Vec<AxisSplit>,
+    /// Repetitions on further tiles.
+    pub copies: Copies,
+    /// Storage order inside a tile, outermost loop first; every axis ends with a loop of block 1.
+    pub order: Vec<StorageLoop>,
+}
+
+impl Layout {
+    /// A layout stored row by row (last axis innermost), in one copy from tile 0.
+    #[must_use]
+    pub fn row_major(axes: Vec<AxisSplit>) -> Self {
+        let order = (0..axes.len())
+            .map(|axis| StorageLoop {
+                axis: axis as u8,
+                block: 1,
+            })
+            .collect();
+        Self {
+            first_tile: 0,
+            axes,
+            copies: Copies::ONE,
+            order,
+        }
+    }
+
+    /// A scalar or small tensor of `shape`, whole on each of `count` neighbouring tiles.
+    #[must_use]
+    pub fn on_every_tile(shape: &[u32], count: u32) -> Self {
+        Self {
+            copies: Copies {
+                count,
+                tile_stride: 1,
+            },
+            ..Self::row_major(
+                shape
+                    .iter()
+                    .map(|&extent| AxisSplit::whole(extent))
+                    .collect(),
+            )
+        }
+    }
+
+    /// The same layout in `copies`.
+    #[must_use]
+    pub fn with_copies(self, copies: Copies) -> Self {
+        Self { copies, ..self }
+    }
+
+    /// The same layout stored in `order`, given as (axis, block), outermost first.
+    #[must_use]
+    pub fn with_order(self, order: &[(u8, u32)]) -> Self {
+        let order = order
+            .iter()
+            .map(|&(axis, block)| StorageLoop { axis, block })
+            .collect();
+        Self { order, ..self }
+    }
+
+    /// The tensor's shape.
+    #[must_use]
+    pub fn shape(&self) -> Vec<u32> {
+        self.axes.iter().map(AxisSplit::extent).collect()
+    }
+
+    /// Number of boxes: tiles of one copy.
+    #[must_use]
+    pub fn n_boxes(&self) -> usize {
+        self.axes.iter().map(|axis| axis.places.len()).product()
+    }
+
+    /// One past the highest tile used.
+    #[must_use]
+    pub fn tile_end(&self) -> u32 {
+        let copies = (self.copies.count - 1) * self.copies.tile_stride;
+        self.first_tile + copies + self.axes.iter().map(AxisSplit::tile_max).sum::<u32>() + 1
+    }
+
+    /// All boxes with the tile of their first copy, last axis fastest.
+    pub fn boxes(&self) -> impl Iterator<Item = (TileId, BoxIndex)> + '_ {
+        let n = if self.axes.iter().any(|axis| axis.places.is_empty()) {
+            0
+        } else {
+            self.n_boxes()
+        };
+        (0..n).map(move |mut number| {
+            let mut index: BoxIndex = SmallVec::from_elem(0, self.axes.len());
+            let mut tile = self.first_tile;
+            for (axis, split) in self.axes.iter().enumerate().rev() {
+                let place = number % split.places.len();
+                number /= split.places.len();
+                index[axis] = place as u32;
+                tile += split.places[place].tile;
+            }
+            (TileId(tile), index)
+        })
+    }
+
+    /// The tiles that hold copies of the box whose first copy is on `tile`.
+    pub fn copies_of(&self, tile: TileId) -> impl Iterator<Item = TileId> + use<> {
+        let copies = self.copies;
+        (0..copies.count).map(move |copy| TileId(tile.0 + copy * copies.tile_stride))
+    }
+
+    /// Local extents of a box.
+    #[must_use]
+    pub fn extents(&self, index: &[u32]) -> Extents {
+        self.axes
+            .iter()
+            .zip(index)
+            .map(|(axis, &place)| axis.places[place as usize].extent)
+            .collect()
+    }
+
+    /// Elements that a box of `extents` takes in memory, padding of blocks included.
+    #[must_use]
+    pub fn stored_elements(&self, extents: &[u32]) -> u64 {
+        extents
+            .iter()
+            .enumerate()
+            .map(|(axis, &extent)| u64::from(self.padded(axis, extent)))
+            .product()
+    }
+
+    /// Position of the element with `local` indices in a box of `extents`.
+    #[must_use]
+    pub fn offset(&self, extents: &[u32], local: &[u32]) -> usize {
+        let mut enclosing: Extents = SmallVec::from_elem(0, extents.len());
+        for (axis, &extent) in extents.iter().enumerate() {
+            enclosing[axis] = self.padded(axis, extent);
+        }
+        let mut offset = 0usize;
+        for step in &self.order {
+            let axis = usize::from(step.axis);
+            let radix = enclosing[axis] / step.block;
+            let digit = local[axis] % enclosing[axis] / step.block;
+            offset = offset * radix as usize + digit as usize;
+            enclosing[axis] = step.block;
+        }
+        offset
+    }
+
+    /// Elements next to each other in memory that are next to each other along one axis.
+    #[must_use]
+    pub fn innermost(&self) -> Option<StorageLoop> {
+        self.order.last().copied()
+    }
+
+    fn padded(&self, axis: usize, extent: u32) -> u32 {
+        let outermost = self
+            .order
+            .iter()
+            .find(|step| usize::from(step.axis) == axis)
+            .expect("every axis has a storage loop");
+        extent.next_multiple_of(outermost.block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uneven_cuts_put_the_larger_pieces_last() {
+        let axis = AxisSplit::cut(
+            4096,
+            &[Cut {
+                parts: 23,
+                grain: 1,
+                tile_stride: 64,
+            }],
+        );
+        assert_eq!(axis.places.len(), 23);
+        assert_eq!(axis.extent(), 4096);
+        assert_eq!(axis.places[0].extent, 178);
+        assert_eq!(axis.places[22].extent, 179);
+        assert_eq!(axis.part_of(4095).place, 22);
+    }
+
+    #[test]
+    fn nested_cuts_add_their_tile_offsets() {
+        let axis = AxisSplit::cut(
+            64,
+            &[
+                Cut {
+                    parts: 2,
+                    grain: 16,
+                    tile_stride: 10,
+                },
+                Cut {
+                    parts: 2,
+                    grain: 16,
+                    tile_stride: 1,
+                },
+            ],
+        );
+        let tiles: Vec<u32> = axis.places.iter().map(|place| place.tile).collect();
+        assert_eq!(tiles, [0, 1, 10, 11]);
+    }
+
+    #[test]
+    fn blocked_storage_keeps_channels_together_and_pads() {
+        // [x, k] stored as groups of 16 channels, each with the field along it.
+        let layout = Layout::row_major(vec![AxisSplit::whole(3), AxisSplit::whole(20)])
+            .with_order(&[(1, 16), (0, 1), (1, 1)]);
+        assert_eq!(layout.stored_elements(&[3, 20]), 3 * 32);
+        assert_eq!(layout.offset(&[3, 20], &[0, 0]), 0);
+        assert_eq!(layout.offset(&[3, 20], &[1, 0]), 16);
+        assert_eq!(layout.offset(&[3, 20], &[2, 17]), 48 + 32 + 1);
+    }
+
+    #[test]
+    fn boxes_cover_every_element_once() {
+        let cut = |parts, tile_stride| {
+            [Cut {
+                parts,
+                grain: 1,
+                tile_stride,
+            }]
+        };
+        let layout = Layout::row_major(vec![
+            AxisSplit::cut(7, &cut(3, 4)),
+            AxisSplit::cut(9, &cut(4, 1)),
+        ]);
+        let elements: u64 = layout
+            .boxes()
+            .map(|(_, index)| layout.stored_elements(&layout.extents(&index)))
+            .sum();
+        assert_eq!(elements, 63);
+        let tiles: std::collections::BTreeSet<_> = layout.boxes().map(|(tile, _)| tile).collect();
+        assert_eq!(tiles.len(), 12);
+        assert_eq!(layout.tile_end(), 12);
+    }
+}

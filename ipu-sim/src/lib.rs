@@ -14,4 +14,6 @@ pub mod spec;
 pub mod topology;
 pub mod trace;
 pub mod units;
+pub mod vertex;
+pub mod view;
 pub mod weigh;

@@ -1,0 +1,499 @@
+//! What vertices compute.
+//!
+//! A vertex loops over the labels of its operands (see [`crate::program::Operand`])
+//! and computes one scalar expression per combination; labels that the output
+//! lacks are reduced over. What a vertex costs is in [`crate::cost`].
+
+use libm::{exp, log, sqrt, tanh};
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::numerics::dropout_keep;
+use crate::program::{Label, Labels};
+
+/// Scalar functions of one argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnaryFn {
+    /// -x.
+    Neg,
+    /// e^x.
+    Exp,
+    /// Natural logarithm.
+    Log,
+    /// x^2.
+    Square,
+    /// Square root.
+    Sqrt,
+    /// 1 / sqrt(x).
+    Rsqrt,
+    /// 1 / x.
+    Inverse,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// Logistic function.
+    Sigmoid,
+    /// max(x, 0).
+    Relu,
+    /// Gaussian error linear unit in its tanh form.
+    Gelu,
+}
+
+/// Scalar functions of two arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BinaryFn {
+    /// a + b.
+    Add,
+    /// a - b.
+    Sub,
+    /// a * b.
+    Mul,
+    /// a / b.
+    Div,
+    /// The larger of both.
+    Max,
+}
+
+/// What is computed of the inputs for one element; `in0`, `in1`, ... are their values there.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapOp {
+    /// in0, in the output's element type.
+    Cast,
+    /// f(in0).
+    Unary(UnaryFn),
+    /// f'(in0) * in1, where in0 is the function's result for tanh, sigmoid and exp and its argument otherwise.
+    UnaryGrad(UnaryFn),
+    /// f(in0, in1).
+    Binary(BinaryFn),
+    /// in0 * factor.
+    Scale {
+        /// The factor.
+        factor: f64,
+    },
+    /// in0 + factor * in1.
+    ScaledAdd {
+        /// The factor.
+        factor: f64,
+    },
+    /// in0 * factor + in1 * (1 - factor), or with in1 squared: a moving average.
+    MovingAverage {
+        /// Weight of the old value in0.
+        factor: f64,
+        /// Whether in1 is squared first.
+        square: bool,
+    },
+    /// log(max(in0, epsilon)) * factor.
+    ClampedLog {
+        /// Lower bound of the argument.
+        epsilon: f64,
+        /// The factor.
+        factor: f64,
+    },
+    /// 1 / sqrt(in1 - in0^2 + epsilon): from mean in0 and power in1.
+    InverseStdDev {
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// in0 / (1 - probability) where the mask keeps it, else 0; in1 is the seed, two words, taken whole.
+    ///
+    /// The mask depends on the position in the output variable, row by row.
+    Dropout {
+        /// Chance of an element to be dropped.
+        probability: f64,
+        /// Which mask of the seed.
+        id: u32,
+    },
+    /// 1 where the index along `class` equals in0, else 0.
+    OneHot {
+        /// The label that is compared.
+        class: Label,
+    },
+    /// in1 where the index along `class` equals in0, else 0.
+    Pick {
+        /// The label that is compared.
+        class: Label,
+    },
+    /// (in0 - onehot(in1)) * in2 along `class`; rows whose in1 is `ignore` give 0.
+    SoftmaxNllGrad {
+        /// The label that is compared with in1.
+        class: Label,
+        /// The class whose rows don't count.
+        ignore: Option<u32>,
+    },
+    /// factor * (1 where in0 is not `ignore`, else 0).
+    Counts {
+        /// The class whose rows don't count.
+        ignore: Option<u32>,
+    },
+    /// Attention mask along `position`: 0 where the token counts, else -1000.
+    ///
+    /// Tokens count below in0 (the sequence's length); with two inputs also if they
+    /// are below in1 (the number of masked tokens) or not below `first`.
+    SequenceMask {
+        /// The label of the position in the sequence.
+        position: Label,
+        /// Positions in front that hold masked tokens.
+        first: u32,
+    },
+    /// Adam's direction from moments in0, in1 and weight in2: m/(sqrt(v)+epsilon) + decay*w.
+    ///
+    /// With `correction` (beta1, beta2), in3 is the step count and both moments are corrected.
+    AdamUpdater {
+        /// Added to the denominator.
+        epsilon: f64,
+        /// Weight decay.
+        decay: f64,
+        /// Both betas where bias is corrected.
+        correction: Option<(f64, f64)>,
+    },
+    /// in0 - in2 * in1: weight, direction, learning rate.
+    Descend,
+    /// LAMB's step: in0 - in4 * ratio * in1 with ratio from squared norms in2 (weight) and in3 (direction).
+    LambUpdate {
+        /// Upper limit of the weight's norm.
+        max_weight_norm: f64,
+    },
+    /// in0 + addend, modulo `modulus` if it isn't 0.
+    Count {
+        /// Added.
+        addend: u32,
+        /// Where counting starts again.
+        modulus: u32,
+    },
+}
+
+/// How elements of labels that the output lacks are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReduceOp {
+    /// Sum.
+    Sum,
+    /// Sum of squares.
+    SquareSum,
+    /// Largest.
+    Max,
+}
+
+/// A vertex: what it computes on one tile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Vertex {
+    /// Matrix product on the AMP unit: out[g.., x, o] = sum over k of in0[g.., x, k] * in1[g.., k, o].
+    Amp {
+        /// Group labels.
+        groups: Labels,
+        /// x: the field.
+        field: Label,
+        /// k: input channels.
+        input: Label,
+        /// o: output channels.
+        output: Label,
+        /// Input channels of one block.
+        input_group: u32,
+        /// Output channels of one block.
+        output_group: u32,
+        /// AMP units in use.
+        units: u32,
+    },
+    /// Sum of partial results over `over`, the outermost label of in0.
+    ReducePartials {
+        /// The label of the partial results.
+        over: Label,
+    },
+    /// One result per element.
+    Map(MapOp),
+    /// Reduction over the labels that the output lacks, times `scale`.
+    Reduce {
+        /// How values are joined.
+        op: ReduceOp,
+        /// Applied to the result.
+        scale: f64,
+    },
+    /// The same elements, possibly in another storage order.
+    Copy,
+    /// A constant everywhere.
+    Fill(f64),
+    /// out[n.., h..] = in0[row = in1[n] - first_row, h..], or 0 if no row of this tile has that index.
+    MultiSlice {
+        /// The label of the table's rows.
+        row: Label,
+        /// Index of the table's row 0.
+        first_row: u32,
+    },
+    /// out[row, h..] += scale * sum over n with in1[n] - first_row = row of in0[n, h..].
+    MultiUpdateAdd {
+        /// The label of the table's rows.
+        row: Label,
+        /// Index of the table's row 0.
+        first_row: u32,
+        /// Factor of what is added.
+        scale: f64,
+    },
+    /// out[..] = in0[slot = in1, ..]; in1 is a scalar.
+    DynamicSlice {
+        /// The label of the sliced axis.
+        slot: Label,
+    },
+    /// out[slot = in1, ..] = in0[..]; other slots keep their values; in1 is a scalar.
+    DynamicUpdate {
+        /// The label of the sliced axis.
+        slot: Label,
+    },
+}
+
+/// Where an element lies: what position-dependent expressions need.
+pub trait Position {
+    /// Index along a label in the whole tensor.
+    fn index(&self, label: Label) -> u32;
+    /// Position in the whole output, row by row.
+    fn linear(&self) -> u64;
+}
+
+impl UnaryFn {
+    /// f(x).
+    #[must_use]
+    pub fn apply(self, x: f64) -> f64 {
+        match self {
+            Self::Neg => -x,
+            Self::Exp => exp(x),
+            Self::Log => log(x),
+            Self::Square => x * x,
+            Self::Sqrt => sqrt(x),
+            Self::Rsqrt => 1.0 / sqrt(x),
+            Self::Inverse => 1.0 / x,
+            Self::Tanh => tanh(x),
+            Self::Sigmoid => 1.0 / (1.0 + exp(-x)),
+            Self::Relu => x.max(0.0),
+            Self::Gelu => 0.5 * x * (1.0 + tanh(gelu_inner(x))),
+        }
+    }
+
+    /// f'(x); for tanh, sigmoid and exp from the function's result instead of x.
+    #[must_use]
+    pub fn derivative(self, x: f64) -> f64 {
+        match self {
+            Self::Neg => -1.0,
+            Self::Exp => x,
+            Self::Log => 1.0 / x,
+            Self::Square => 2.0 * x,
+            Self::Sqrt => 0.5 / sqrt(x),
+            Self::Rsqrt => -0.5 / (x * sqrt(x)),
+            Self::Inverse => -1.0 / (x * x),
+            Self::Tanh => 1.0 - x * x,
+            Self::Sigmoid => x * (1.0 - x),
+            Self::Relu => f64::from(u8::from(x > 0.0)),
+            Self::Gelu => {
+                let t = tanh(gelu_inner(x));
+                let slope = GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x);
+                0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
+            }
+        }
+    }
+}
+
+/// sqrt(2 / pi), of the tanh form of GELU (Hendrycks and Gimpel, arXiv 1606.08415).
+const GELU_SCALE: f64 = 0.797_884_560_802_865_4;
+/// Cubic coefficient of the tanh form of GELU (same source).
+const GELU_CUBIC: f64 = 0.044_715;
+
+fn gelu_inner(x: f64) -> f64 {
+    GELU_SCALE * (x + GELU_CUBIC * x * x * x)
+}
+
+impl BinaryFn {
+    /// f(a, b).
+    #[must_use]
+    pub fn apply(self, a: f64, b: f64) -> f64 {
+        match self {
+            Self::Add => a + b,
+            Self::Sub => a - b,
+            Self::Mul => a * b,
+            Self::Div => a / b,
+            Self::Max => a.max(b),
+        }
+    }
+}
+
+impl MapOp {
+    /// The result for one element.
+    #[must_use]
+    pub fn apply(&self, input: &[f64], position: &dyn Position) -> f64 {
+        let at = |label: Label| f64::from(position.index(label));
+        match *self {
+            Self::Cast => input[0],
+            Self::Unary(f) => f.apply(input[0]),
+            Self::UnaryGrad(f) => f.derivative(input[0]) * input[1],
+            Self::Binary(f) => f.apply(input[0], input[1]),
+            Self::Scale { factor } => input[0] * factor,
+            Self::ScaledAdd { factor } => input[0] + factor * input[1],
+            Self::MovingAverage { factor, square } => {
+                let value = if square {
+                    input[1] * input[1]
+                } else {
+                    input[1]
+                };
+                input[0] * factor + value * (1.0 - factor)
+            }
+            Self::ClampedLog { epsilon, factor } => log(input[0].max(epsilon)) * factor,
+            Self::InverseStdDev { epsilon } => 1.0 / sqrt(input[1] - input[0] * input[0] + epsilon),
+            Self::Dropout { probability, id } => {
+                let seed = [input[1] as u32, input[2] as u32];
+                if dropout_keep(seed, id, position.linear(), probability) {
+                    input[0] / (1.0 - probability)
+                } else {
+                    0.0
+                }
+            }
+            Self::OneHot { class } => f64::from(u8::from(at(class) == input[0])),
+            Self::Pick { class } if at(class) == input[0] => input[1],
+            Self::Pick { .. } => 0.0,
+            Self::SoftmaxNllGrad { class, ignore } => {
+                if ignore.is_some_and(|ignore| input[1] == f64::from(ignore)) {
+                    return 0.0;
+                }
+                let target = f64::from(u8::from(at(class) == input[1]));
+                (input[0] - target) * input[2]
+            }
+            Self::Counts { ignore } => f64::from(u8::from(
+                ignore.is_none_or(|ignore| input[0] != f64::from(ignore)),
+            )),
+            Self::SequenceMask { position: p, first } => {
+                let position = at(p);
+                let kept = input
+                    .get(1)
+                    .is_none_or(|&tokens| position < tokens || position >= f64::from(first));
+                if kept && position < input[0] {
+                    0.0
+                } else {
+                    -1000.0
+                }
+            }
+            Self::AdamUpdater {
+                epsilon,
+                decay,
+                correction,
+            } => {
+                let (m, v) = match correction {
+                    Some((beta1, beta2)) => (
+                        input[0] / (1.0 - libm::pow(beta1, input[3])),
+                        input[1] / (1.0 - libm::pow(beta2, input[3])),
+                    ),
+                    None => (input[0], input[1]),
+                };
+                m / (sqrt(v) + epsilon) + decay * input[2]
+            }
+            Self::Descend => input[0] - input[2] * input[1],
+            Self::LambUpdate { max_weight_norm } => {
+                let (weight, direction) = (input[2], input[3]);
+                let ratio = if weight == 0.0 || direction == 0.0 || max_weight_norm == 0.0 {
+                    1.0
+                } else {
+                    sqrt(weight).min(max_weight_norm) / sqrt(direction)
+                };
+                input[0] - input[4] * ratio * input[1]
+            }
+            Self::Count { addend, modulus } => {
+                let next = input[0] + f64::from(addend);
+                if modulus == 0 {
+                    next
+                } else {
+                    next % f64::from(modulus)
+                }
+            }
+        }
+    }
+}
+
+impl ReduceOp {
+    /// The value before anything was joined.
+    #[must_use]
+    pub fn identity(self) -> f64 {
+        match self {
+            Self::Sum | Self::SquareSum => 0.0,
+            Self::Max => f64::NEG_INFINITY,
+        }
+    }
+
+    /// `value` joined to `total`.
+    #[must_use]
+    pub fn join(self, total: f64, value: f64) -> f64 {
+        match self {
+            Self::Sum => total + value,
+            Self::SquareSum => total + value * value,
+            Self::Max => total.max(value),
+        }
+    }
+}
+
+/// Labels from their numbers.
+#[must_use]
+pub fn labels(numbers: &[u8]) -> Labels {
+    numbers
+        .iter()
+        .map(|&number| Label(number))
+        .collect::<SmallVec<_>>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct At(u32);
+    impl Position for At {
+        fn index(&self, _: Label) -> u32 {
+            self.0
+        }
+        fn linear(&self) -> u64 {
+            u64::from(self.0)
+        }
+    }
+
+    #[test]
+    fn derivatives_agree_with_differences() {
+        let results = [UnaryFn::Tanh, UnaryFn::Sigmoid, UnaryFn::Exp];
+        for f in [
+            UnaryFn::Neg,
+            UnaryFn::Exp,
+            UnaryFn::Log,
+            UnaryFn::Square,
+            UnaryFn::Sqrt,
+            UnaryFn::Rsqrt,
+            UnaryFn::Inverse,
+            UnaryFn::Tanh,
+            UnaryFn::Sigmoid,
+            UnaryFn::Relu,
+            UnaryFn::Gelu,
+        ] {
+            let (x, h) = (0.7, 1e-6);
+            let difference = (f.apply(x + h) - f.apply(x - h)) / (2.0 * h);
+            let argument = if results.contains(&f) { f.apply(x) } else { x };
+            let error = (f.derivative(argument) - difference).abs();
+            assert!(error < 1e-8, "{f:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn masks_hide_tokens_past_the_end_and_unused_front_slots() {
+        let mask = MapOp::SequenceMask {
+            position: Label(0),
+            first: 4,
+        };
+        // Length 8, two of four front slots used.
+        let row: Vec<f64> = (0..10).map(|at| mask.apply(&[8.0, 2.0], &At(at))).collect();
+        let hidden = -1000.0;
+        assert_eq!(
+            row,
+            [0.0, 0.0, hidden, hidden, 0.0, 0.0, 0.0, 0.0, hidden, hidden]
+        );
+    }
+
+    #[test]
+    fn lamb_ratio_is_one_for_zero_norms() {
+        let lamb = MapOp::LambUpdate {
+            max_weight_norm: 65504.0,
+        };
+        assert_eq!(lamb.apply(&[1.0, 0.5, 0.0, 4.0, 0.1], &At(0)), 0.95);
+        assert_eq!(lamb.apply(&[1.0, 0.5, 16.0, 4.0, 0.1], &At(0)), 0.9);
+    }
+}
