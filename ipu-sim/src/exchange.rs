@@ -136,7 +136,7 @@ pub fn traffic(src: Side<'_>, dst: Side<'_>, element: Bytes, n_tiles: u32) -> Tr
         let bytes = (elements * element.0) as u32;
         let mut leaves = false;
         for copy in dst.layout.copies_of(TileId(dst_tile)) {
-            if holds(src.layout, src_tile, copy.0) {
+            if src.layout.has_copy(TileId(src_tile), copy) {
                 continue;
             }
             leaves = true;
@@ -163,25 +163,9 @@ pub fn traffic(src: Side<'_>, dst: Side<'_>, element: Bytes, n_tiles: u32) -> Tr
     out
 }
 
-/// Whether one of the copies of the source box on `first` lies on `tile`.
-fn holds(layout: &Layout, first: u32, tile: u32) -> bool {
-    let copies = layout.copies;
-    if copies.count == 1 || copies.tile_stride == 0 {
-        return first == tile;
-    }
-    tile >= first
-        && (tile - first).is_multiple_of(copies.tile_stride)
-        && (tile - first) / copies.tile_stride < copies.count
-}
-
 /// Whether the pair partner of `tile` receives the same copy.
 fn paired(layout: &Layout, first: u32, tile: u32) -> bool {
-    let copies = layout.copies;
-    let partner = tile ^ 1;
-    copies.count > 1
-        && copies.tile_stride == 1
-        && partner >= first
-        && partner < first + copies.count
+    layout.has_copy(TileId(first), TileId(tile ^ 1))
 }
 
 fn product(groups: &[Vec<Piece>], src: u32, dst: u32, walk: &mut impl FnMut(u32, u32, u64, u32)) {
@@ -422,7 +406,7 @@ fn steps_inside(axes: &[AxisSplit], at: &[(usize, u32)], axis: usize, stride: u3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{Copies, Cut};
+    use crate::layout::Cut;
     use crate::spec::fixtures::gc200;
 
     fn cut(extent: u32, parts: u32, tile_stride: u32) -> AxisSplit {
@@ -474,7 +458,7 @@ mod tests {
             let to = tile(dst, &index);
             let mut leaves = false;
             for copy in dst.layout.copies_of(TileId(to)) {
-                if !holds(src.layout, from, copy.0) {
+                if !src.layout.has_copy(TileId(from), copy) {
                     leaves = true;
                     out.tiles[copy.0 as usize].received += 2;
                     if paired(dst.layout, to, copy.0) {
@@ -523,10 +507,7 @@ mod tests {
     #[test]
     fn copies_are_multicast_and_paired() {
         let src = Layout::row_major(vec![cut(8, 4, 1)]);
-        let dst = Layout::row_major(vec![cut(8, 2, 4)]).with_copies(Copies {
-            count: 4,
-            tile_stride: 1,
-        });
+        let dst = Layout::row_major(vec![cut(8, 2, 4)]).with_copies(vec![0, 1, 2, 3]);
         let view = ViewShape::identity(&[8]);
         let moved = check(&src, &view, &dst, &view);
         // Tile 0 holds two of the four elements that its copy needs.

@@ -4,7 +4,7 @@
 //! offset in tiles; the tile that holds an element is the first tile plus the
 //! offsets of the parts its index falls into. So a tile holds a box: the product
 //! of one place on every axis. Whole layouts may be repeated on further tiles
-//! ([`Copies`]), which is how operands that several tiles need are described.
+//! ([`Layout::copies`]), which is how operands that several tiles need are described.
 //!
 //! ```text
 //! axis 0 (rows):    |---part 0---|---part 1---|      tile offsets 0, 4
@@ -152,6 +152,31 @@ impl AxisSplit {
         )
     }
 
+    /// Cuts what every place holds into pieces of whole `grain`s, one for each tile offset.
+    #[must_use]
+    pub fn subdivide(&self, offsets: &[u32], grain: u32) -> Self {
+        let parts = offsets.len() as u32;
+        let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+        for part in &self.parts {
+            let cut = Cut {
+                parts,
+                grain,
+                tile_stride: 1,
+            };
+            let tile = self.places[part.place as usize].tile;
+            runs.extend(even_pieces(part.len, cut).map(|(begin, len, piece)| {
+                (part.begin + begin, len, tile + offsets[piece as usize])
+            }));
+        }
+        Self::from_runs(runs)
+    }
+
+    /// Tile offsets of the places.
+    #[must_use]
+    pub fn tiles(&self) -> Vec<u32> {
+        self.places.iter().map(|place| place.tile).collect()
+    }
+
     /// Number of indices.
     #[must_use]
     pub fn extent(&self) -> u32 {
@@ -204,23 +229,6 @@ fn even_pieces(extent: u32, cut: Cut) -> impl Iterator<Item = (u32, u32, u32)> {
     (0..cut.parts).map(move |piece| (begin(piece), begin(piece + 1) - begin(piece), piece))
 }
 
-/// Equal copies of a whole layout on further tiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Copies {
-    /// How many there are in all.
-    pub count: u32,
-    /// Distance in tiles between one and the next.
-    pub tile_stride: u32,
-}
-
-impl Copies {
-    /// No further copy.
-    pub const ONE: Self = Self {
-        count: 1,
-        tile_stride: 0,
-    };
-}
-
 /// One loop of the storage order: steps of `block` indices along `axis`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct StorageLoop {
@@ -243,8 +251,8 @@ pub struct Layout {
     pub first_tile: u32,
     /// One per axis of the tensor.
     pub axes: Vec<AxisSplit>,
-    /// Repetitions on further tiles.
-    pub copies: Copies,
+    /// Tile offsets of equal copies of the whole tensor, ascending from 0.
+    pub copies: Vec<u32>,
     /// Storage order inside a tile, outermost loop first; every axis ends with a loop of block 1.
     pub order: Vec<StorageLoop>,
 }
@@ -262,7 +270,7 @@ impl Layout {
         Self {
             first_tile: 0,
             axes,
-            copies: Copies::ONE,
+            copies: vec![0],
             order,
         }
     }
@@ -271,10 +279,7 @@ impl Layout {
     #[must_use]
     pub fn on_every_tile(shape: &[u32], count: u32) -> Self {
         Self {
-            copies: Copies {
-                count,
-                tile_stride: 1,
-            },
+            copies: (0..count).collect(),
             ..Self::row_major(
                 shape
                     .iter()
@@ -284,9 +289,14 @@ impl Layout {
         }
     }
 
-    /// The same layout in `copies`.
+    /// The same layout with copies at these tile offsets, ascending from 0.
     #[must_use]
-    pub fn with_copies(self, copies: Copies) -> Self {
+    pub fn with_copies(self, copies: Vec<u32>) -> Self {
+        assert_eq!(
+            copies.first(),
+            Some(&0),
+            "the first copy is the layout itself"
+        );
         Self { copies, ..self }
     }
 
@@ -315,7 +325,7 @@ impl Layout {
     /// One past the highest tile used.
     #[must_use]
     pub fn tile_end(&self) -> u32 {
-        let copies = (self.copies.count - 1) * self.copies.tile_stride;
+        let copies = self.copies.last().copied().unwrap_or(0);
         self.first_tile + copies + self.axes.iter().map(AxisSplit::tile_max).sum::<u32>() + 1
     }
 
@@ -340,9 +350,59 @@ impl Layout {
     }
 
     /// The tiles that hold copies of the box whose first copy is on `tile`.
-    pub fn copies_of(&self, tile: TileId) -> impl Iterator<Item = TileId> + use<> {
-        let copies = self.copies;
-        (0..copies.count).map(move |copy| TileId(tile.0 + copy * copies.tile_stride))
+    pub fn copies_of(&self, tile: TileId) -> impl Iterator<Item = TileId> + '_ {
+        self.copies
+            .iter()
+            .map(move |offset| TileId(tile.0 + offset))
+    }
+
+    /// Whether a copy of the box whose first copy is on `first` lies on `tile`.
+    #[must_use]
+    pub fn has_copy(&self, first: TileId, tile: TileId) -> bool {
+        tile >= first && self.copies.binary_search(&(tile.0 - first.0)).is_ok()
+    }
+
+    /// What a tile needs of a tensor that has only the axes `keep` of this one, in that order.
+    ///
+    /// Every tile that holds a box here holds the matching box there: the places of
+    /// the other axes become copies. Stored row by row.
+    ///
+    /// ```
+    /// use ipu_sim::layout::{AxisSplit, Cut, Layout};
+    /// let cut = |extent, parts, tile_stride| {
+    ///     AxisSplit::cut(extent, &[Cut { parts, grain: 1, tile_stride }])
+    /// };
+    /// let matrix = Layout::row_major(vec![cut(8, 2, 4), cut(12, 4, 1)]);
+    /// let bias = matrix.project(&[1]);
+    /// assert_eq!(bias.shape(), [12]);
+    /// assert_eq!(bias.copies, [0, 4]);
+    /// ```
+    #[must_use]
+    pub fn project(&self, keep: &[usize]) -> Self {
+        let mut offsets = std::collections::BTreeSet::from([0]);
+        let dropped = (0..self.axes.len()).filter(|axis| !keep.contains(axis));
+        let spreads = dropped
+            .map(|axis| {
+                self.axes[axis]
+                    .places
+                    .iter()
+                    .map(|place| place.tile)
+                    .collect()
+            })
+            .chain([self.copies.clone()]);
+        for spread in spreads {
+            let spread: Vec<u32> = spread;
+            offsets = offsets
+                .iter()
+                .flat_map(|base| spread.iter().map(move |offset| base + offset))
+                .collect();
+        }
+        let least = offsets.first().copied().unwrap_or(0);
+        Self {
+            first_tile: self.first_tile + least,
+            copies: offsets.iter().map(|offset| offset - least).collect(),
+            ..Self::row_major(keep.iter().map(|&axis| self.axes[axis].clone()).collect())
+        }
     }
 
     /// Local extents of a box.
