@@ -25,6 +25,8 @@ pub struct Digit {
 pub type ViewAxis = SmallVec<[Digit; 2]>;
 
 /// How the axes of a view walk over the axes of a variable.
+///
+/// Always in simplest form: no digit of one value, no digit that continues its neighbour.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ViewShape {
     /// One per axis of the view.
@@ -61,6 +63,7 @@ impl ViewShape {
             axes,
             offsets: SmallVec::from_elem(0, shape.len()),
         }
+        .simplified()
     }
 
     /// Extents of the view's axes.
@@ -75,7 +78,7 @@ impl ViewShape {
     /// Whether this is the whole variable of `shape` with its own axes.
     #[must_use]
     pub fn is_identity(&self, shape: &[u32]) -> bool {
-        self.simplified() == Self::identity(shape).simplified()
+        *self == Self::identity(shape)
     }
 
     /// Axis `i` of the result is axis `permutation[i]` of this view.
@@ -96,7 +99,7 @@ impl ViewShape {
         let mut out = self.clone();
         let digits = slice_digits(&self.axes[axis], begin, end, &mut out.offsets)?;
         out.axes[axis] = digits;
-        Some(out)
+        Some(out.simplified())
     }
 
     /// The same elements in the same order with other axes.

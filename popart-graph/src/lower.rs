@@ -1,1 +1,5 @@
 //! From a graph to a device program.
+
+pub(crate) mod builder;
+pub(crate) mod layouts;
+pub(crate) mod value;

@@ -1,0 +1,137 @@
+//! Layouts that no vertex asks for: even spreads, and shares of partial results.
+
+use ipu_sim::layout::{AxisSplit, Cut, Layout};
+use ipu_sim::numerics::DType;
+
+/// Least bytes on a tile before a tensor is spread further (poputil linear mapping).
+const SPREAD_MIN_BYTES: u64 = 128;
+
+/// A tensor spread evenly over tiles in boxes of whole 64-bit vectors.
+///
+/// The two longest axes are cut so that the largest box is smallest; among equal
+/// choices rows stay whole. Small tensors use few tiles.
+pub(crate) fn spread(shape: &[u32], dtype: DType, n_tiles: u32) -> Layout {
+    let elements: u64 = shape.iter().map(|&extent| u64::from(extent)).product();
+    let useful = (elements * dtype.size().0)
+        .div_ceil(SPREAD_MIN_BYTES)
+        .max(1);
+    let tiles = u64::from(n_tiles).min(useful) as u32;
+    let mut by_extent: Vec<usize> = (0..shape.len()).collect();
+    by_extent.sort_by_key(|&axis| std::cmp::Reverse(shape[axis]));
+    let vector = (8 / dtype.size().0) as u32;
+    let grain = |axis: usize| {
+        if axis + 1 == shape.len() {
+            vector.min(shape[axis]).max(1)
+        } else {
+            1
+        }
+    };
+    let mut axes: Vec<AxisSplit> = shape
+        .iter()
+        .map(|&extent| AxisSplit::whole(extent))
+        .collect();
+    match by_extent.as_slice() {
+        [] => {}
+        [only] => {
+            axes[*only] =
+                AxisSplit::cut(shape[*only], &[even(shape[*only], grain(*only), tiles, 1)]);
+        }
+        [first, second, ..] => {
+            let (outer, inner) = (*first.min(second), *first.max(second));
+            let rows = best_rows(
+                (shape[outer].div_ceil(grain(outer)), grain(outer)),
+                (shape[inner].div_ceil(grain(inner)), grain(inner)),
+                tiles,
+            );
+            let columns = (tiles / rows).min(shape[inner].div_ceil(grain(inner)));
+            axes[outer] = AxisSplit::cut(
+                shape[outer],
+                &[even(shape[outer], grain(outer), rows, columns)],
+            );
+            axes[inner] = AxisSplit::cut(
+                shape[inner],
+                &[even(shape[inner], grain(inner), columns, 1)],
+            );
+        }
+    }
+    Layout::row_major(axes)
+}
+
+fn even(extent: u32, grain: u32, parts: u32, tile_stride: u32) -> Cut {
+    Cut {
+        parts: parts.min(extent.div_ceil(grain)).max(1),
+        grain,
+        tile_stride,
+    }
+}
+
+/// Into how many rows of boxes to cut `outer` (grains, grain) so that the largest box is smallest.
+fn best_rows(outer: (u32, u32), inner: (u32, u32), tiles: u32) -> u32 {
+    (1..=tiles.min(outer.0).max(1))
+        .min_by_key(|&rows| {
+            let columns = (tiles / rows).min(inner.0).max(1);
+            let largest = u64::from(outer.0.div_ceil(rows) * outer.1)
+                * u64::from(inner.0.div_ceil(columns) * inner.1);
+            (largest, std::cmp::Reverse(rows))
+        })
+        .unwrap_or(1)
+}
+
+/// Where partial results meet: their first `n_partial_axes` axes whole, the longest of the
+/// other axes cut evenly among the tiles that hold the parts.
+pub(crate) fn shared_among(partials: &Layout, n_partial_axes: usize) -> Layout {
+    let mut offsets = vec![0];
+    for axis in &partials.axes[..n_partial_axes] {
+        offsets = axis
+            .places
+            .iter()
+            .flat_map(|place| offsets.iter().map(move |offset| offset + place.tile))
+            .collect();
+    }
+    offsets.sort_unstable();
+    let whole = partials.axes[..n_partial_axes]
+        .iter()
+        .map(|axis| AxisSplit::whole(axis.extent()));
+    let mut kept = partials.axes[n_partial_axes..].to_vec();
+    let longest = (0..kept.len()).max_by_key(|&axis| (kept[axis].extent_max(), axis));
+    if let Some(axis) = longest {
+        kept[axis] = kept[axis].subdivide(&offsets, 1);
+    }
+    Layout {
+        first_tile: partials.first_tile,
+        ..Layout::row_major(whole.chain(kept).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads_use_most_tiles_and_keep_small_tensors_together() {
+        let layout = spread(&[1024, 1024], DType::F16, 1472);
+        let largest = layout
+            .boxes()
+            .map(|(_, index)| layout.stored_elements(&layout.extents(&index)))
+            .max();
+        assert!(layout.tile_end() <= 1472);
+        assert!(largest.unwrap() <= 750, "{largest:?}");
+        assert_eq!(spread(&[64], DType::F16, 1472).tile_end(), 1);
+        assert_eq!(spread(&[], DType::F32, 1472).n_boxes(), 1);
+    }
+
+    #[test]
+    fn partial_results_meet_on_the_tiles_that_made_them() {
+        let matrix = spread(&[64, 4096], DType::F32, 256);
+        let columns = matrix.axes[1].places.len() as u32;
+        assert!(columns > 1);
+        let partials = Layout::row_major(vec![
+            AxisSplit::one_each(&matrix.axes[1]),
+            matrix.axes[0].clone(),
+        ]);
+        let joined = shared_among(&partials, 1);
+        assert_eq!(joined.shape(), [columns, 64]);
+        assert_eq!(joined.axes[0].places.len(), 1);
+        assert!(joined.tile_end() <= matrix.tile_end());
+    }
+}
