@@ -4,6 +4,8 @@
 //! and computes one scalar expression per combination; labels that the output
 //! lacks are reduced over. What a vertex costs is in [`crate::cost`].
 
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
 use libm::{exp, log, sqrt, tanh};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -37,6 +39,8 @@ pub enum UnaryFn {
     Relu,
     /// Gaussian error linear unit in its tanh form.
     Gelu,
+    /// Gaussian error linear unit by the error function.
+    GeluErf,
 }
 
 /// Scalar functions of two arguments.
@@ -137,19 +141,32 @@ pub enum MapOp {
         /// Positions in front that hold masked tokens.
         first: u32,
     },
-    /// Adam's direction from moments in0, in1 and weight in2: m/(sqrt(v)+epsilon) + decay*w.
+    /// Adam's direction from moments in0 and in1: m/(sqrt(v)+epsilon) + decay*w.
     ///
-    /// With `correction` (beta1, beta2), in3 is the step count and both moments are corrected.
+    /// The weight is the next input if there is decay. With `correction` (beta1, beta2),
+    /// the last input is the step count and both moments are corrected.
     AdamUpdater {
         /// Added to the denominator.
         epsilon: f64,
-        /// Weight decay.
-        decay: f64,
+        /// Weight decay, if the weight is an input.
+        decay: Option<f64>,
         /// Both betas where bias is corrected.
         correction: Option<(f64, f64)>,
     },
-    /// in0 - in2 * in1: weight, direction, learning rate.
-    Descend,
+    /// first * in0 + second * in1.
+    Blend {
+        /// Factor of in0.
+        first: f64,
+        /// Factor of in1.
+        second: f64,
+    },
+    /// in0 - in2 * (scale * in1 + decay * in0): weight, gradient or velocity, learning rate.
+    Descend {
+        /// Factor of the gradient.
+        scale: f64,
+        /// Weight decay.
+        decay: f64,
+    },
     /// LAMB's step: in0 - in4 * ratio * in1 with ratio from squared norms in2 (weight) and in3 (direction).
     LambUpdate {
         /// Upper limit of the weight's norm.
@@ -266,6 +283,7 @@ impl UnaryFn {
             Self::Sigmoid => 1.0 / (1.0 + exp(-x)),
             Self::Relu => x.max(0.0),
             Self::Gelu => 0.5 * x * (1.0 + tanh(gelu_inner(x))),
+            Self::GeluErf => 0.5 * x * (1.0 + libm::erf(x * FRAC_1_SQRT_2)),
         }
     }
 
@@ -287,6 +305,10 @@ impl UnaryFn {
                 let t = tanh(gelu_inner(x));
                 let slope = GELU_SCALE * (1.0 + 3.0 * GELU_CUBIC * x * x);
                 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * slope
+            }
+            Self::GeluErf => {
+                let density = exp(-0.5 * x * x) * FRAC_2_SQRT_PI * 0.5 * FRAC_1_SQRT_2;
+                0.5 * (1.0 + libm::erf(x * FRAC_1_SQRT_2)) + x * density
             }
         }
     }
@@ -374,16 +396,20 @@ impl MapOp {
                 decay,
                 correction,
             } => {
+                let step = input[input.len() - 1];
                 let (m, v) = match correction {
                     Some((beta1, beta2)) => (
-                        input[0] / (1.0 - libm::pow(beta1, input[3])),
-                        input[1] / (1.0 - libm::pow(beta2, input[3])),
+                        input[0] / (1.0 - libm::pow(beta1, step)),
+                        input[1] / (1.0 - libm::pow(beta2, step)),
                     ),
                     None => (input[0], input[1]),
                 };
-                m / (sqrt(v) + epsilon) + decay * input[2]
+                m / (sqrt(v) + epsilon) + decay.map_or(0.0, |decay| decay * input[2])
             }
-            Self::Descend => input[0] - input[2] * input[1],
+            Self::Blend { first, second } => first * input[0] + second * input[1],
+            Self::Descend { scale, decay } => {
+                input[0] - input[2] * (scale * input[1] + decay * input[0])
+            }
             Self::LambUpdate { max_weight_norm } => {
                 let (weight, direction) = (input[2], input[3]);
                 let ratio = if weight == 0.0 || direction == 0.0 || max_weight_norm == 0.0 {
@@ -464,6 +490,7 @@ mod tests {
             UnaryFn::Sigmoid,
             UnaryFn::Relu,
             UnaryFn::Gelu,
+            UnaryFn::GeluErf,
         ] {
             let (x, h) = (0.7, 1e-6);
             let difference = (f.apply(x + h) - f.apply(x - h)) / (2.0 * h);
