@@ -2,4 +2,5 @@
 
 pub(crate) mod builder;
 pub(crate) mod layouts;
+pub(crate) mod matmul;
 pub(crate) mod value;

@@ -18,6 +18,7 @@ use ipu_sim::vertex::{MapOp, Vertex};
 use smallvec::SmallVec;
 
 use super::builder::Builder;
+use super::layouts;
 use super::value::Value;
 use crate::plan::Plan;
 
@@ -176,7 +177,7 @@ impl Frame {
         let once = self.home_once(side);
         match self.is_sliced(side) {
             None => once,
-            Some(parts) => in_front(AxisSplit::whole(parts), &once),
+            Some(parts) => layouts::ring(parts, &once),
         }
     }
 
@@ -221,7 +222,7 @@ impl Frame {
     /// Where all parts of a sum meet: `[part of k, .., x, o]`.
     fn gathered_layout(&self) -> Layout {
         let parts = self.cut_k().places.len() as u32;
-        in_front(AxisSplit::whole(parts), &self.summed_layout())
+        layouts::ring(parts, &self.summed_layout())
     }
 
     /// `[front.., batch.., last two]`, the last two stored in `order` (their axes numbered 0 and 1).
@@ -430,7 +431,7 @@ fn loop_over_outputs(
     output: DType,
     name: &str,
 ) -> VarId {
-    let layout = in_front(AxisSplit::whole(parts), &frame.summed_layout());
+    let layout = layouts::ring(parts, &frame.summed_layout());
     let result = builder.add_var(name, output, layout, VarKind::Activation);
     let once = frame
         .broadcast_input_once
@@ -526,21 +527,6 @@ fn cut(extent: u32, parts: u32, grain: u32, tile_stride: u32) -> AxisSplit {
             tile_stride,
         }],
     )
-}
-
-/// `layout` with a further axis in front, outermost in storage.
-fn in_front(axis: AxisSplit, layout: &Layout) -> Layout {
-    let mut axes = vec![axis];
-    axes.extend(layout.axes.iter().cloned());
-    let order: Vec<(u8, u32)> = [(0, 1)]
-        .into_iter()
-        .chain(layout.order.iter().map(|step| (step.axis + 1, step.block)))
-        .collect();
-    Layout {
-        first_tile: layout.first_tile,
-        copies: layout.copies.clone(),
-        ..Layout::row_major(axes).with_order(&order)
-    }
 }
 
 /// Cuts two axes further among `count` tiles, `stride` apart, so that the largest box is smallest.
