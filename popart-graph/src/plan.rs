@@ -54,10 +54,15 @@
 //! - the joint plan of a layer's three passes, which separate plans beat at BERT's sizes;
 //! - splits over several IPUs, reference plans and hand-pinned plan constraints.
 
-mod cache;
-mod estimate;
 mod problem;
+
+mod estimate;
+mod transform;
+
 mod search;
+
+mod cache;
+
 #[cfg(test)]
 mod tables;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::units::{Bytes, BytesPerCycle, Cycles};
 
 use super::problem::Problem;
+use super::transform::Transform;
 use super::{Splits, TileWork};
 
 /// Estimated cycles of a plan, by cause. Those of one iteration of the serial loop come
@@ -116,14 +117,6 @@ struct Elements {
     bytes: Bytes,
 }
 
-/// Cycles and bytes to rearrange one tensor.
-#[derive(Clone, Copy, Debug, Default)]
-struct Transform {
-    copy: Cycles,
-    exchange: Cycles,
-    temporary: Bytes,
-}
-
 impl Problem<'_> {
     /// What the busiest tile does in one iteration.
     pub(super) fn tile_work(&self, splits: &Splits) -> TileWork {
@@ -191,7 +184,7 @@ impl Problem<'_> {
         fits.then_some(Estimate { cost, temporary })
     }
 
-    fn operand(&self) -> DType {
+    pub(super) fn operand(&self) -> DType {
         self.vertex.amp.types.operand()
     }
 
@@ -306,11 +299,7 @@ impl Problem<'_> {
     /// Charges rearrangements and returns those of input, weights and output; that of an
     /// input which is broadcast before the loop is charged, and weighed, outside the loop.
     fn add_transforms(&self, cost: &mut PlanCost, splits: &Splits) -> [Transform; 3] {
-        let transforms = [
-            self.input_transform(splits),
-            self.weight_transform(splits),
-            self.output_transform(splits),
-        ];
+        let transforms = self.transforms(splits);
         let mut inside = &transforms[..];
         if splits.broadcast_input_before_loop {
             cost.broadcast_copy += transforms[0].copy;
@@ -320,65 +309,6 @@ impl Problem<'_> {
         cost.transform_copy = inside.iter().map(|transform| transform.copy).sum();
         cost.transform_exchange = inside.iter().map(|transform| transform.exchange).sum();
         transforms
-    }
-
-    fn input_transform(&self, splits: &Splits) -> Transform {
-        let elements = self.groups * self.field * self.padded_in();
-        self.operand_transform(self.rearrange.input, elements, splits)
-    }
-
-    fn weight_transform(&self, splits: &Splits) -> Transform {
-        let elements = self.groups * self.padded_in() * self.padded_out();
-        self.operand_transform(self.rearrange.weights, elements, splits)
-    }
-
-    /// Rearranges an operand of `elements` in all, spread over the tiles in use.
-    fn operand_transform(&self, wanted: bool, elements: u64, splits: &Splits) -> Transform {
-        if !wanted {
-            return Transform::default();
-        }
-        let size = self.output.size();
-        let bytes = Bytes((elements * size.0).div_ceil(splits.tiles()));
-        let channels = self.in_channels * self.out_channels;
-        let regular = channels.is_multiple_of(self.spec.vector_width(self.operand().size()));
-        Transform {
-            copy: self.copy(bytes, size, regular),
-            exchange: bytes.div_ceil(self.spec.exchange_rate),
-            temporary: bytes,
-        }
-    }
-
-    fn output_transform(&self, splits: &Splits) -> Transform {
-        let size = self.output.size();
-        let elements = self.groups * self.field * self.padded_out();
-        let bytes = size * elements.div_ceil(splits.tiles());
-        let vector = self.spec.vector_width(size);
-        let regular = self.out_channels.is_multiple_of(vector);
-        if self.rearrange.output {
-            Transform {
-                copy: self.copy(bytes, size, regular),
-                exchange: bytes.div_ceil(self.spec.exchange_rate),
-                temporary: bytes,
-            }
-        } else if self.rearrange.regroup_output {
-            let block = size * self.vertex.amp.out_channels_per_group;
-            Transform {
-                copy: self.copy(bytes, block, regular),
-                exchange: Cycles::ZERO,
-                temporary: bytes,
-            }
-        } else {
-            Transform::default()
-        }
-    }
-
-    /// Cycles to copy `bytes` on the tile in contiguous blocks of `block`: one block or one
-    /// word a cycle, and 5/4 of that, or 5/3 for irregular channels, by the source's fit to
-    /// layers of ResNet-50.
-    fn copy(&self, bytes: Bytes, block: Bytes, regular: bool) -> Cycles {
-        let rate = block.min(self.spec.data_path);
-        let parts = if regular { 4 } else { 3 };
-        (bytes * 5).div_ceil(BytesPerCycle(rate.0 * parts))
     }
 
     /// Temporary bytes of the busiest tile: what outlives the loop, plus the worst moment
