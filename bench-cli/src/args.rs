@@ -1,7 +1,7 @@
 //! The command line of `ipu-bench bert`: words in, named values out.
 //!
 //! clap reads the words against a [`Command`] built from the [`table`]; three rules of the
-//! original's parser that clap lacks stand around it: prefixes and their ambiguity ([`expand`]),
+//! original's parser that clap lacks stand around it: prefixes and their ambiguity (`expand`),
 //! the list of all unrecognized words, and the wording of errors.
 //!
 //! As in the original: `--name value` and `--name=value` are equal; a list takes all words up to

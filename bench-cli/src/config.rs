@@ -6,8 +6,8 @@
 //!
 //! One rule is kinder: an option given in any form (`--epochs=1`, a prefix) drops the others of its
 //! exclusive group from the preset; the original sees whole words only. Others are stricter:
-//! [`file`] checks types, [`options`] checks ranges, and options that would ask for more than the
-//! simulator does are refused by name.
+//! [`mod@file`] checks types, [`options`] checks ranges, and options that would ask for more than
+//! the simulator does are refused by name.
 
 pub mod file;
 pub mod options;

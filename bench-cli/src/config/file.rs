@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shipped_preset_is_valid() {
+    fn every_shipped_preset_resolves_alone() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
         let mut found = 0;
         for folder in [root.clone(), root.join("mk2")] {
@@ -240,11 +240,14 @@ mod tests {
                     .extension()
                     .is_some_and(|extension| extension == "json")
                 {
-                    load(path.to_str().unwrap()).unwrap();
+                    let preset = load(path.to_str().unwrap()).unwrap();
+                    let given = crate::args::Given::default();
+                    let result = crate::config::resolve(&given, Some(&preset.values), "date");
+                    assert!(result.is_ok(), "{}: {result:?}", path.display());
                     found += 1;
                 }
             }
         }
-        assert_eq!(found, 13);
+        assert!(found >= 13, "found only {found}");
     }
 }

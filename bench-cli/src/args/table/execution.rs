@@ -7,6 +7,7 @@ use crate::args::spec::*;
 const PROFILE: &str = "profiles are not written";
 const DISTRIBUTED: &str = "runs are not distributed over processes";
 const MACHINE: &str = "choose the simulated machine with --system";
+const NOT_MODELLED: &str = "the simulator does not model this setting";
 const NO_SAVING: &str = "no model files are written";
 
 pub(super) const MODE: Section = Section {
@@ -57,7 +58,7 @@ pub(super) const EXECUTION: Section = Section {
             .no_effect(PROFILE)
             .help("count cycles in the profile"),
         switch("--no-outlining", "no_outlining", false)
-            .not_yet("repeated code is always shared")
+            .not_yet(NOT_MODELLED)
             .help("do not share the code of repeated sub-graphs"),
         maybe_text("--engine-cache", "engine_cache")
             .not_yet("executables are not cached")
@@ -67,7 +68,7 @@ pub(super) const EXECUTION: Section = Section {
             "variable_weights_inference",
             false,
         )
-        .not_yet("weights are constants in inference")
+        .not_yet(NOT_MODELLED)
         .help("keep weights variable in inference"),
         int(
             "--continue-training-from-epoch",
@@ -102,14 +103,14 @@ pub(super) const EXECUTION: Section = Section {
             .no_effect("the host's scheduler does not change simulated time")
             .help("run the host process at real-time priority"),
         int("--max-copy-merge-size", "max_copy_merge_size", -1)
-            .not_yet("copies are merged without a limit")
+            .not_yet(NOT_MODELLED)
             .help("largest merged copy in bytes; -1 for the library's choice"),
         switch(
             "--disable-fully-connected-pass",
             "disable_fully_connected_pass",
             false,
         )
-        .not_yet("the passes of a linear layer are always planned together")
+        .not_yet(NOT_MODELLED)
         .help("plan the passes of a linear layer on their own"),
         switch("--group-host-syncs", "group_host_syncs", false).help("group syncs with the host"),
         switch(
@@ -132,7 +133,7 @@ pub(super) const EXECUTION: Section = Section {
             "internal_exchange_optimisation_target",
         )
         .choices(&["balanced", "cycles", "memory"])
-        .not_yet("exchanges are planned in one way")
+        .not_yet(NOT_MODELLED)
         .help("what to plan exchanges for"),
         switch("--activations-on-chip", "activations_on_chip", false)
             .not_yet(PHASED)
