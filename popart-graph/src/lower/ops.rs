@@ -1,12 +1,13 @@
 //! What every operation becomes: one arm each.
 
-use ipu_sim::ids::IdVec;
+use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
     Collective, CollectiveKind, CollectiveTensor, IpuCopy, Label, Operand, Step, Transfer, VarKind,
+    VertexGroup,
 };
 use ipu_sim::spec::TileSpec;
-use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp};
+use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp, Vertex};
 use smallvec::SmallVec;
 
 use super::builder::{Builder, Reduction};
@@ -15,7 +16,7 @@ use super::state::Variables;
 use super::value::Value;
 use super::{gather, layouts, loss, norm};
 use crate::error::Result;
-use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, TensorId, TensorKind, UnaryFn};
+use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn};
 use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
 
 /// What lowering an operation needs to know and change.
@@ -28,8 +29,16 @@ pub(crate) struct Ctx<'a> {
     pub(crate) variables: Variables,
     /// Inter-IPU copies that a pipeline makes at the end of its cycle.
     pub(crate) late_copies: Option<Vec<IpuCopy>>,
-    /// Counter of the stash ring of a tensor.
+    /// Rings of stashed tensors.
     pub(crate) stashes: super::stash::Stashes,
+    /// Steps that run once, before all others.
+    pub(crate) init: Vec<Step>,
+    /// Reads of host streams that the operations lowered since the last look need.
+    pub(crate) host_reads: Vec<Step>,
+    /// Values that the host writes before the first run.
+    pub(crate) constants: Vec<(ipu_sim::program::VarId, crate::ir::Constant)>,
+    /// Whether streams are made ready before the device asks.
+    pub(crate) prefetch: bool,
 }
 
 impl Ctx<'_> {
@@ -74,6 +83,16 @@ impl Ctx<'_> {
         self.graph.tensors[id].dtype
     }
 
+    /// Whether nothing but the operation reads operand `operand`, a copy from streaming memory.
+    fn is_last_use(&self, op: &Op, operand: usize) -> bool {
+        let tensor = op.inputs[operand];
+        let loaded = self
+            .variables
+            .producer(tensor)
+            .is_some_and(|producer| matches!(self.graph.ops[producer].kind, OpKind::RemoteLoad));
+        loaded && self.variables.consumers(tensor).len() == 1
+    }
+
     /// Whether the operation's first result replaces the variable it reads as operand `operand`.
     fn replaces(&self, op: &Op, operand: usize) -> bool {
         self.variables.replaces(op.outputs[0], op.inputs[operand])
@@ -92,7 +111,7 @@ pub(crate) fn label_of(value: &Value, axis: usize) -> Label {
 /// Lowers one operation whose operands are all lowered.
 pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     let op = &ctx.graph.ops[id];
-    ctx.builder.ipu = op.ipu.unwrap_or_default();
+    ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
     ctx.builder.source = ctx.builder.program.add_source(&op.name, op.kind.name());
     let inputs: SmallVec<[Value; 4]> = op.inputs.iter().map(|&input| ctx.value(input)).collect();
     let outputs = results(ctx, id, op, &inputs)?;
@@ -191,7 +210,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             one(gather::accumulate(ctx, accumulator, dy, indices, *first_row, *factor))
         }
         OpKind::Zero => {
-            let target = if ctx.variables.is_alias_of_updated(op.outputs[0], op.inputs[0]) {
+            let target = if ctx.replaces(op, 0) {
                 inputs[0].clone()
             } else {
                 let layout = ctx.builder.spread(&shape, dtype);
@@ -263,12 +282,12 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             };
             one(in_place(ctx, op, blend, &refs))
         }
-        OpKind::IpuCopy { to } => one(ipu_copy(ctx, &inputs[0], *to, name)),
+        OpKind::IpuCopy { to } => one(ipu_copy(ctx, op, &inputs[0], *to)),
         OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
-        OpKind::Restore { .. } => one(super::stash::restore(ctx, id, &inputs[0], name)),
-        OpKind::AllReduce => one(collective(ctx, CollectiveKind::AllReduce, &inputs[0], inputs[0].dtype, name)),
-        OpKind::ReduceScatter { .. } => one(collective(ctx, CollectiveKind::ReduceScatter, &inputs[0], dtype, name)),
-        OpKind::LocalSlice { .. } => one(collective(ctx, CollectiveKind::TakeShard, &inputs[0], dtype, name)),
+        OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
+        OpKind::AllReduce => one(all_reduce(ctx, op, &inputs[0])),
+        OpKind::ReduceScatter { .. } => one(to_shard(ctx, CollectiveKind::ReduceScatter, &inputs[0], dtype, name)),
+        OpKind::LocalSlice { .. } => one(to_shard(ctx, CollectiveKind::TakeShard, &inputs[0], dtype, name)),
         OpKind::AllGather { .. } => one(all_gather(ctx, op, &inputs[0])),
         OpKind::RemoteLoad => one(remote_load(ctx, op)),
         OpKind::RemoteStore => {
@@ -306,7 +325,7 @@ fn unary(f: UnaryFn) -> vertex::UnaryFn {
 
 /// Over the first operand where that is a variable which takes the result, else beside it.
 fn in_place(ctx: &mut Ctx<'_>, op: &Op, map: MapOp, inputs: &[&Value]) -> Value {
-    if ctx.replaces(op, 0) {
+    if ctx.replaces(op, 0) || ctx.is_last_use(op, 0) {
         ctx.builder.map_in_place(map, inputs, 0)
     } else {
         let dtype = ctx.dtype_of(op.outputs[0]);
@@ -462,18 +481,28 @@ fn sequence_mask(
     ctx.builder.map_to_shape(mask, &rows, shape, dtype, name)
 }
 
-fn ipu_copy(ctx: &mut Ctx<'_>, value: &Value, to: ipu_sim::ids::IpuId, name: &str) -> Value {
-    let from = ctx.builder.ipu;
-    let source = match value.single() {
-        Some(view) if ctx.builder.program.elements_of(view.var).0 == elements(&value.shape()) => value.clone(),
+/// The view of a whole variable that a value is, copied together if it is not.
+fn whole_view(ctx: &mut Ctx<'_>, value: &Value, name: &str) -> ipu_sim::view::View {
+    match value.single() {
+        Some(view) if ctx.builder.program.elements_of(view.var).0 == elements(&value.shape()) => {
+            view.clone()
+        }
         _ => {
             let layout = ctx.builder.spread(&value.shape(), value.dtype);
             let var = ctx.builder.materialise(value, &layout, name);
-            ctx.builder.value_of(var)
+            ctx.builder.program.view(var)
         }
-    };
-    let view = source.single().expect("one part was made").clone();
+    }
+}
+
+fn ipu_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value, to: ipu_sim::ids::IpuId) -> Value {
+    let (from, name) = (ctx.builder.ipu, op.name.as_str());
+    let mut view = whole_view(ctx, value, name);
     let layout = ctx.builder.program.layout_of(view.var).clone();
+    if ctx.late_copies.is_some() && op.phase == Phase::Forward {
+        // Recomputation and restores of the same cycle overwrite the tensor before it leaves.
+        view.var = snapshot(ctx, view.var, name);
+    }
     ctx.builder.ipu = to;
     let kind = if ctx.late_copies.is_some() {
         VarKind::CopyBuffer
@@ -497,34 +526,49 @@ fn ipu_copy(ctx: &mut Ctx<'_>, value: &Value, to: ipu_sim::ids::IpuId, name: &st
     Value::of(ipu_sim::view::View { var: dst, shape }, value.dtype)
 }
 
+/// A copy of a variable that is safe until the end of the pipeline cycle.
+fn snapshot(ctx: &mut Ctx<'_>, var: ipu_sim::program::VarId, name: &str) -> ipu_sim::program::VarId {
+    let layout = ctx.builder.program.layout_of(var).clone();
+    let dtype = ctx.builder.program.vars[var].dtype;
+    let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
+    let copy = ctx.builder.add_var(name, dtype, layout, VarKind::CopyBuffer);
+    ctx.builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::Copy,
+        output: Operand::new(copy, &labels),
+        inputs: SmallVec::from_iter([Operand::new(var, &labels)]),
+    }]);
+    copy
+}
+
 pub(crate) fn elements(shape: &[u32]) -> u64 {
     shape.iter().map(|&extent| u64::from(extent)).product()
 }
 
-/// All-reduce, reduce-scatter or taking one's shard, of a value on whole variables.
-fn collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, value: &Value, dtype: DType, name: &str) -> Value {
-    let view = match value.single() {
-        Some(view) if ctx.builder.program.elements_of(view.var).0 == elements(&value.shape()) => view.clone(),
-        _ => {
-            let layout = ctx.builder.spread(&value.shape(), value.dtype);
-            let var = ctx.builder.materialise(value, &layout, name);
-            ctx.builder.program.view(var)
-        }
+/// Sums over replicas, in place where nothing else reads the operand but to clear it.
+fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
+    let view = whole_view(ctx, value, &op.name);
+    let readers = ctx.variables.consumers(op.inputs[0]).iter();
+    let others = readers.filter(|&&reader| !matches!(ctx.graph.ops[reader].kind, OpKind::Zero)).count();
+    let dst = if others == 1 {
+        view.var
+    } else {
+        let layout = ctx.builder.program.layout_of(view.var).clone();
+        ctx.builder.add_var(&op.name, value.dtype, layout, VarKind::Activation)
     };
+    let tensor = CollectiveTensor { src: view.var, dst };
+    emit_collective(ctx, CollectiveKind::AllReduce, tensor);
+    let shape = view.shape;
+    Value::of(ipu_sim::view::View { var: dst, shape }, value.dtype)
+}
+
+/// Reduce-scatter or taking one's shard.
+fn to_shard(ctx: &mut Ctx<'_>, kind: CollectiveKind, value: &Value, dtype: DType, name: &str) -> Value {
+    let view = whole_view(ctx, value, name);
     let replicas = ctx.builder.program.n_replicas;
-    let source_layout = ctx.builder.program.layout_of(view.var).clone();
-    let (layout, shape) = match kind {
-        CollectiveKind::AllReduce => (source_layout, Some(view.shape.clone())),
-        CollectiveKind::ReduceScatter | CollectiveKind::TakeShard | CollectiveKind::AllGather => {
-            (layouts::shard(&source_layout, replicas), None)
-        }
-    };
+    let layout = layouts::shard(ctx.builder.program.layout_of(view.var), replicas);
     let dst = ctx.builder.add_var(name, dtype, layout, VarKind::Activation);
     emit_collective(ctx, kind, CollectiveTensor { src: view.var, dst });
-    match shape {
-        Some(shape) => Value::of(ipu_sim::view::View { var: dst, shape }, dtype),
-        None => ctx.builder.value_of(dst),
-    }
+    ctx.builder.value_of(dst)
 }
 
 fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {
