@@ -8,7 +8,9 @@
 //! set-up of the in-place binary vertex, which the generated codelet resembles.
 //!
 //! ```
-//! use ipu_sim::cost::elementwise::{BinaryOp, MapExpression, MapOp, UnaryOp};
+//! use ipu_sim::cost::elementwise::binary::BinaryOp;
+//! use ipu_sim::cost::elementwise::fused::{MapExpression, MapOp};
+//! use ipu_sim::cost::elementwise::unary::UnaryOp;
 //! use ipu_sim::numerics::DType::{F16, F32};
 //!
 //! // Adam's second moment: v <- b2 v + (1 - b2) g^2, with v in f32 and g in f16.
@@ -26,10 +28,10 @@
 //! assert_eq!(second_moment.cycles_per_vector(8), 2 + 1 + 2 + 3 + 1 + 1);
 //! ```
 
-use super::binary::{IN_PLACE_PROLOGUE, inner_loop as binary_loop};
-use super::unary::inner_loop as unary_loop;
-use super::worker::{multi_vertex, per_worker};
-use super::{BinaryOp, Destination, InnerLoop, SUPERVISOR_OVERHEAD, UnaryOp};
+use super::binary::{BinaryOp, IN_PLACE_PROLOGUE, inner_loop as binary_loop};
+use super::unary::{UnaryOp, inner_loop as unary_loop};
+use super::worker::{assert_float, multi_vertex, per_worker, vector_width};
+use super::{Destination, InnerLoop, SUPERVISOR_OVERHEAD};
 use crate::numerics::DType;
 use crate::spec::TileSpec;
 use crate::units::Cycles;
@@ -123,8 +125,8 @@ fn vector_cycles(inner: InnerLoop, width: u64) -> u64 {
 /// Tile cycles of a fused map over `elements` of one contiguous region.
 #[must_use]
 pub fn map(expression: &MapExpression<'_>, elements: u64, spec: &TileSpec) -> Cycles {
-    super::worker::assert_float(expression.compute, "a fused map");
-    let width = spec.vector_width(expression.compute.size());
+    assert_float(expression.compute, "a fused map");
+    let width = vector_width(expression.compute, spec);
     let passes = per_worker(elements, spec).div_ceil(width);
     let body = passes * expression.cycles_per_vector(spec.data_path.0);
     multi_vertex(SUPERVISOR_OVERHEAD, IN_PLACE_PROLOGUE + body, spec)
@@ -133,7 +135,7 @@ pub fn map(expression: &MapExpression<'_>, elements: u64, spec: &TileSpec) -> Cy
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cost::elementwise::{Destination, binary_1d};
+    use crate::cost::elementwise::binary::binary_1d;
     use crate::spec::fixtures::gc200;
     use DType::{F16, F32};
 

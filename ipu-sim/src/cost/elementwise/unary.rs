@@ -4,7 +4,7 @@
 //! Source: PopLibs `unaryOpPerfInfo`, `unaryOpInPlacePerfInfo` and the `UnaryOp*`
 //! estimators. Left out: trigonometry other than sine and cosine, integers, booleans.
 
-use super::worker::{WorkerCycles, multi_vertex, per_worker, vector_width};
+use super::worker::{WorkerCycles, assert_float, multi_vertex, per_worker, vector_width};
 use super::{Destination, InnerLoop, SUPERVISOR_OVERHEAD};
 use crate::numerics::DType;
 use crate::spec::TileSpec;
@@ -102,7 +102,7 @@ fn loop_cycles(inner: InnerLoop, dtype: DType, elements: u64, spec: &TileSpec) -
 pub(super) fn inner_loop(op: UnaryOp, dtype: DType, destination: Destination) -> InnerLoop {
     use Destination::{InPlace, New};
     use InnerLoop::{Natural, Scalar, Unrolled};
-    super::worker::assert_float(dtype, "a unary operation");
+    assert_float(dtype, "a unary operation");
     let (f32, f16) = match (op, destination) {
         (UnaryOp::Abs, New) => (Scalar(1), Scalar(1)),
         (UnaryOp::Abs, InPlace) => (Natural(1), Natural(1)),
