@@ -12,8 +12,8 @@ use ipu_sim::ids::{Id, IpuId};
 use ipu_sim::layout::{AxisSplit, Layout, StorageLoop};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
-    ComputeSet, Exchange, Label, Operand, Program, SourceId, Step, TileCopy, VarId, VarKind,
-    Variable, VertexGroup,
+    ComputeSet, Exchange, Operand, Program, SourceId, Step, TileCopy, VarId, VarKind, Variable,
+    VertexGroup,
 };
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::{MapOp, ReduceOp, Vertex};
@@ -226,12 +226,16 @@ impl<'a> Builder<'a> {
         transposes: &mut Vec<VertexGroup>,
     ) -> View {
         let layout = self.program.layout_of(part.var).clone();
-        let wanted = self.program.layout_of(dst.var).innermost().and_then(|inner| {
-            let axis = dst.shape.axes.iter().position(|digits| {
-                digits.last().is_some_and(|digit| digit.axis == inner.axis)
-            })?;
-            part.shape.axes[axis].last().map(|digit| digit.axis)
-        });
+        let wanted = self
+            .program
+            .layout_of(dst.var)
+            .innermost()
+            .and_then(|inner| {
+                let axis = dst.shape.axes.iter().position(|digits| {
+                    digits.last().is_some_and(|digit| digit.axis == inner.axis)
+                })?;
+                part.shape.axes[axis].last().map(|digit| digit.axis)
+            });
         let (Some(wanted), Some(inner)) = (wanted, layout.innermost()) else {
             return part.clone();
         };
@@ -730,9 +734,4 @@ fn without_axes(view: &ViewShape, axes: &[usize], kept: &[u8]) -> ViewShape {
             .collect(),
         offsets: SmallVec::from_elem(0, kept.len()),
     }
-}
-
-/// The label of axis `axis` in [`Builder::map_to_shape`].
-pub(crate) fn axis_label(axis: usize) -> Label {
-    Label(axis as u8)
 }

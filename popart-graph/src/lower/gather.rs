@@ -73,10 +73,15 @@ pub(crate) fn gather(
     let table = ctx.labelled(table);
     let (n, dtype) = (indices.shape()[0], table.dtype);
     let table = Table::of(ctx, &table);
-    let indices = ctx.builder.materialise(indices, &table.indices(n), "indices");
+    let indices = ctx
+        .builder
+        .materialise(indices, &table.indices(n), "indices");
     let rows = &table.layout.axes[table.rows];
     let in_parts = rows.places.len() > 1;
-    let mut axes = vec![AxisSplit::whole(n), table.layout.axes[table.columns].clone()];
+    let mut axes = vec![
+        AxisSplit::whole(n),
+        table.layout.axes[table.columns].clone(),
+    ];
     let mut labels = vec![INDEX, table.columns as u8];
     if in_parts {
         axes.insert(0, AxisSplit::one_each(rows));
@@ -86,7 +91,11 @@ pub(crate) fn gather(
         first_tile: table.layout.first_tile,
         ..Layout::row_major(axes)
     };
-    let kind = if in_parts { VarKind::Temporary } else { VarKind::Activation };
+    let kind = if in_parts {
+        VarKind::Temporary
+    } else {
+        VarKind::Activation
+    };
     let found = ctx.builder.add_var(name, dtype, layout, kind);
     ctx.builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::MultiSlice {
@@ -106,7 +115,9 @@ pub(crate) fn gather(
         first_tile: together.first_tile,
         ..Layout::row_major(together.axes[1..].to_vec())
     };
-    let result = ctx.builder.add_var(name, dtype, result_layout, VarKind::Activation);
+    let result = ctx
+        .builder
+        .add_var(name, dtype, result_layout, VarKind::Activation);
     ctx.builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::Reduce {
             op: ReduceOp::Sum,
@@ -149,7 +160,10 @@ pub(crate) fn accumulate(
     if labelled == *accumulator {
         return labelled;
     }
-    let target = accumulator.single().expect("accumulators are one view").clone();
+    let target = accumulator
+        .single()
+        .expect("accumulators are one view")
+        .clone();
     ctx.builder.copy_to_view(&labelled, &target);
     accumulator.clone()
 }
@@ -165,7 +179,9 @@ pub(crate) fn gather_grad(
 ) -> Value {
     let columns = dy.shape()[1];
     let layout = layouts::table(rows, columns, dy.dtype, ctx.spec().tiles_per_ipu);
-    let var = ctx.builder.add_var(name, dy.dtype, layout, VarKind::Activation);
+    let var = ctx
+        .builder
+        .add_var(name, dy.dtype, layout, VarKind::Activation);
     ctx.builder.fill(var, 0.0);
     let table = ctx.builder.value_of(var);
     accumulate(ctx, &table, dy, indices, first_row, 1.0)

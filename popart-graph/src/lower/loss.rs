@@ -38,13 +38,16 @@ fn picked(ctx: &mut Ctx<'_>, probabilities: &Value, labels: &Value, name: &str) 
         class: label_of(probabilities, 1),
     };
     let dtype = probabilities.dtype;
-    let only = ctx.builder.map(pick, &[&column, probabilities], dtype, name);
+    let only = ctx
+        .builder
+        .map(pick, &[&column, probabilities], dtype, name);
     sum(ctx, &only, &[1], DType::F32, name)
 }
 
 /// 1 for each row that counts, `[n]` in f32.
 fn counts(ctx: &mut Ctx<'_>, labels: &Value, ignore: Option<u32>, name: &str) -> Value {
-    ctx.builder.map(MapOp::Counts { ignore }, &[labels], DType::F32, name)
+    ctx.builder
+        .map(MapOp::Counts { ignore }, &[labels], DType::F32, name)
 }
 
 /// The number of rows that count, at least 1: a scalar.
@@ -52,9 +55,14 @@ fn counted(ctx: &mut Ctx<'_>, labels: &Value, ignore: Option<u32>, name: &str) -
     let ones = counts(ctx, labels, ignore, name);
     let total = sum(ctx, &ones, &[0], DType::F32, name);
     // Adding -1, clamping at 0 and adding 1 again, in one step of the scalar.
-    let floor = ctx.builder.map(MapOp::Scale { factor: 0.0 }, &[&total], DType::F32, name);
-    let one = ctx.builder.map_in_place(MapOp::Unary(ipu_sim::vertex::UnaryFn::Exp), &[&floor], 0);
-    ctx.builder.map_in_place(MapOp::Binary(BinaryFn::Max), &[&total, &one], 0)
+    let floor = ctx
+        .builder
+        .map(MapOp::Scale { factor: 0.0 }, &[&total], DType::F32, name);
+    let one = ctx
+        .builder
+        .map_in_place(MapOp::Unary(ipu_sim::vertex::UnaryFn::Exp), &[&floor], 0);
+    ctx.builder
+        .map_in_place(MapOp::Binary(BinaryFn::Max), &[&total, &one], 0)
 }
 
 pub(crate) fn nll(
@@ -73,13 +81,16 @@ pub(crate) fn nll(
     };
     let rows = ctx.builder.map_in_place(log, &[&rows], 0);
     let ones = counts(ctx, labels, ignore, name);
-    let rows = ctx.builder.map_in_place(MapOp::Binary(BinaryFn::Mul), &[&rows, &ones], 0);
+    let rows = ctx
+        .builder
+        .map_in_place(MapOp::Binary(BinaryFn::Mul), &[&rows, &ones], 0);
     let total = sum(ctx, &rows, &[0], DType::F32, name);
     match reduction {
         ir::Reduction::Sum => total,
         ir::Reduction::Mean => {
             let counted = counted(ctx, labels, ignore, name);
-            ctx.builder.map_in_place(MapOp::Binary(BinaryFn::Div), &[&total, &counted], 0)
+            ctx.builder
+                .map_in_place(MapOp::Binary(BinaryFn::Div), &[&total, &counted], 0)
         }
     }
 }
@@ -95,7 +106,12 @@ pub(crate) fn nll_softmax_grad(
         ir::Reduction::Sum => dloss.clone(),
         ir::Reduction::Mean => {
             let counted = counted(ctx, loss.labels, loss.ignore, name);
-            ctx.builder.map(MapOp::Binary(BinaryFn::Div), &[dloss, &counted], DType::F32, name)
+            ctx.builder.map(
+                MapOp::Binary(BinaryFn::Div),
+                &[dloss, &counted],
+                DType::F32,
+                name,
+            )
         }
     };
     let n = loss.labels.shape()[0];
@@ -105,7 +121,8 @@ pub(crate) fn nll_softmax_grad(
         ignore: loss.ignore,
     };
     let dtype = probabilities.dtype;
-    ctx.builder.map(gradient, &[&probabilities, &column, &scale], dtype, name)
+    ctx.builder
+        .map(gradient, &[&probabilities, &column, &scale], dtype, name)
 }
 
 /// `[correct, counted]`; of equal largest probabilities any one counts as the prediction.
@@ -124,9 +141,16 @@ pub(crate) fn accuracy(
     };
     let largest = reduce_one(ctx, &probabilities, largest, &[1], name);
     let rows = picked(ctx, &probabilities, labels, name);
-    let correct = ctx.builder.map(MapOp::Binary(BinaryFn::Equal), &[&rows, &largest], DType::F32, name);
+    let correct = ctx.builder.map(
+        MapOp::Binary(BinaryFn::Equal),
+        &[&rows, &largest],
+        DType::F32,
+        name,
+    );
     let ones = counts(ctx, labels, ignore, name);
-    let correct = ctx.builder.map_in_place(MapOp::Binary(BinaryFn::Mul), &[&correct, &ones], 0);
+    let correct = ctx
+        .builder
+        .map_in_place(MapOp::Binary(BinaryFn::Mul), &[&correct, &ones], 0);
     let correct = sum(ctx, &correct, &[0], DType::F32, name);
     let attempted = sum(ctx, &ones, &[0], DType::F32, name);
     let correct = ctx.builder.reshape(&correct, &[1]);

@@ -32,9 +32,13 @@ pub(crate) fn softmax(ctx: &mut Ctx<'_>, x: &Value, name: &str) -> Value {
     let largest = reduce_one(ctx, x, largest, &[last], name);
     let largest = column(ctx, &largest);
     let y = ctx.builder.map(SUB, &[x, &largest], x.dtype, name);
-    let y = ctx.builder.map_in_place(MapOp::Unary(UnaryFn::Exp), &[&y], 0);
+    let y = ctx
+        .builder
+        .map_in_place(MapOp::Unary(UnaryFn::Exp), &[&y], 0);
     let total = sum(ctx, &y, &[last], DType::F32, name);
-    let inverse = ctx.builder.map_in_place(MapOp::Unary(UnaryFn::Inverse), &[&total], 0);
+    let inverse = ctx
+        .builder
+        .map_in_place(MapOp::Unary(UnaryFn::Inverse), &[&total], 0);
     let inverse = if x.dtype == DType::F32 {
         inverse
     } else {
@@ -119,13 +123,16 @@ pub(crate) fn layer_norm_grad(
     let product = ctx.builder.map(MUL, &[&white, &dy], dtype, name);
     let parameters = total(1.0, gamma.dtype);
     let mut gradients =
-        ctx.builder.reduce(&[(parameters, &product), (parameters, &dy)], &[0], name);
+        ctx.builder
+            .reduce(&[(parameters, &product), (parameters, &dy)], &[0], name);
     let dbeta = gradients.pop().expect("two reductions have two results");
     let dgamma = gradients.pop().expect("two reductions have two results");
     let g = ctx.builder.map(MUL, &[&dy, gamma], dtype, name);
     let product = ctx.builder.map(MUL, &[&g, &white], dtype, name);
     let average = total(1.0 / f64::from(x.shape()[1]), DType::F32);
-    let mut means = ctx.builder.reduce(&[(average, &g), (average, &product)], &[1], name);
+    let mut means = ctx
+        .builder
+        .reduce(&[(average, &g), (average, &product)], &[1], name);
     let along = means.pop().expect("two reductions have two results");
     let offset = means.pop().expect("two reductions have two results");
     let (along, offset) = (column(ctx, &along), column(ctx, &offset));

@@ -61,7 +61,13 @@ impl Ctx<'_> {
         let fit = value.single().is_some_and(|view| {
             view.shape.axes.iter().all(|digits| digits.len() <= 1)
                 && view.shape.offsets.iter().all(|&offset| offset == 0)
-                && view.shape.axes.iter().flatten().map(|digit| u64::from(digit.extent)).product::<u64>()
+                && view
+                    .shape
+                    .axes
+                    .iter()
+                    .flatten()
+                    .map(|digit| u64::from(digit.extent))
+                    .product::<u64>()
                     == self.builder.program.elements_of(view.var).0
         });
         if fit {
@@ -153,7 +159,9 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             one(builder.slice(&inputs[0], *axis as usize, *begin, *end))
         }
         OpKind::Concat { axis } => one(builder.concat(&refs, *axis as usize)),
-        OpKind::Pad { axis, before, .. } => one(pad(ctx, &inputs[0], *axis as usize, *before, &shape, name)),
+        OpKind::Pad { axis, before, .. } => {
+            one(pad(ctx, &inputs[0], *axis as usize, *before, &shape, name))
+        }
         OpKind::Broadcast { .. } => {
             one(builder.map_to_shape(MapOp::Cast, &refs, &shape, dtype, name))
         }
@@ -164,28 +172,64 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         }
         OpKind::Softmax => one(norm::softmax(ctx, &inputs[0], name)),
         OpKind::SoftmaxGrad => one(norm::softmax_grad(ctx, &inputs[0], &inputs[1], name)),
-        OpKind::LayerNorm { epsilon } => {
-            SmallVec::from(norm::layer_norm(ctx, [&inputs[0], &inputs[1], &inputs[2]], *epsilon, name))
-        }
+        OpKind::LayerNorm { epsilon } => SmallVec::from(norm::layer_norm(
+            ctx,
+            [&inputs[0], &inputs[1], &inputs[2]],
+            *epsilon,
+            name,
+        )),
         OpKind::LayerNormGrad => {
             let [x, gamma, mean, inv_std, dy] = [0, 1, 2, 3, 4].map(|index: usize| &inputs[index]);
-            SmallVec::from(norm::layer_norm_grad(ctx, norm::Saved { x, gamma, mean, inv_std }, dy, name))
+            SmallVec::from(norm::layer_norm_grad(
+                ctx,
+                norm::Saved {
+                    x,
+                    gamma,
+                    mean,
+                    inv_std,
+                },
+                dy,
+                name,
+            ))
         }
-        OpKind::Dropout { probability, id } => one(dropout(ctx, &inputs[0], &inputs[1], *probability, *id, name)),
-        OpKind::Gather { first_row } => one(gather::gather(ctx, &inputs[0], &inputs[1], *first_row, name)),
-        OpKind::GatherGrad { first_row, rows } => {
-            one(gather::gather_grad(ctx, &inputs[0], &inputs[1], *first_row, *rows, name))
-        }
+        OpKind::Dropout { probability, id } => one(dropout(
+            ctx,
+            &inputs[0],
+            &inputs[1],
+            *probability,
+            *id,
+            name,
+        )),
+        OpKind::Gather { first_row } => one(gather::gather(
+            ctx, &inputs[0], &inputs[1], *first_row, name,
+        )),
+        OpKind::GatherGrad { first_row, rows } => one(gather::gather_grad(
+            ctx, &inputs[0], &inputs[1], *first_row, *rows, name,
+        )),
         OpKind::OneHot { .. } => {
             let indices = builder.reshape(&inputs[0], &[shape[0], 1]);
             let class = MapOp::OneHot { class: Label(1) };
             one(builder.map_to_shape(class, &[&indices], &shape, dtype, name))
         }
-        OpKind::SequenceMask { mask_tokens, .. } => one(sequence_mask(ctx, inputs, *mask_tokens, &shape, dtype, name)),
+        OpKind::SequenceMask { mask_tokens, .. } => one(sequence_mask(
+            ctx,
+            inputs,
+            *mask_tokens,
+            &shape,
+            dtype,
+            name,
+        )),
         OpKind::NllLoss {
             reduction,
             ignore_index,
-        } => one(loss::nll(ctx, &inputs[0], &inputs[1], *reduction, *ignore_index, name)),
+        } => one(loss::nll(
+            ctx,
+            &inputs[0],
+            &inputs[1],
+            *reduction,
+            *ignore_index,
+            name,
+        )),
         OpKind::NllSoftmaxGrad {
             reduction,
             ignore_index,
@@ -199,22 +243,37 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             };
             one(loss::nll_softmax_grad(ctx, &loss, dloss, name))
         }
-        OpKind::Accuracy { ignore_index } => {
-            one(loss::accuracy(ctx, &inputs[0], &inputs[1], *ignore_index, name))
-        }
-        OpKind::Accumulate { factor } => {
-            one(in_place(ctx, op, MapOp::ScaledAdd { factor: *factor }, &refs))
-        }
+        OpKind::Accuracy { ignore_index } => one(loss::accuracy(
+            ctx,
+            &inputs[0],
+            &inputs[1],
+            *ignore_index,
+            name,
+        )),
+        OpKind::Accumulate { factor } => one(in_place(
+            ctx,
+            op,
+            MapOp::ScaledAdd { factor: *factor },
+            &refs,
+        )),
         OpKind::SparseAccumulate { first_row, factor } => {
             let [accumulator, dy, indices] = [0, 1, 2].map(|index: usize| &inputs[index]);
-            one(gather::accumulate(ctx, accumulator, dy, indices, *first_row, *factor))
+            one(gather::accumulate(
+                ctx,
+                accumulator,
+                dy,
+                indices,
+                *first_row,
+                *factor,
+            ))
         }
         OpKind::Zero => {
             let target = if ctx.replaces(op, 0) {
                 inputs[0].clone()
             } else {
                 let layout = ctx.builder.spread(&shape, dtype);
-                ctx.builder.new_value(name, dtype, layout, VarKind::Activation)
+                ctx.builder
+                    .new_value(name, dtype, layout, VarKind::Activation)
             };
             for part in &target.parts {
                 ctx.builder.fill(part.var, 0.0);
@@ -286,8 +345,20 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
         OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
         OpKind::AllReduce => one(all_reduce(ctx, op, &inputs[0])),
-        OpKind::ReduceScatter { .. } => one(to_shard(ctx, CollectiveKind::ReduceScatter, &inputs[0], dtype, name)),
-        OpKind::LocalSlice { .. } => one(to_shard(ctx, CollectiveKind::TakeShard, &inputs[0], dtype, name)),
+        OpKind::ReduceScatter { .. } => one(to_shard(
+            ctx,
+            CollectiveKind::ReduceScatter,
+            &inputs[0],
+            dtype,
+            name,
+        )),
+        OpKind::LocalSlice { .. } => one(to_shard(
+            ctx,
+            CollectiveKind::TakeShard,
+            &inputs[0],
+            dtype,
+            name,
+        )),
         OpKind::AllGather { .. } => one(all_gather(ctx, op, &inputs[0])),
         OpKind::RemoteLoad => one(remote_load(ctx, op)),
         OpKind::RemoteStore => {
@@ -356,7 +427,11 @@ pub(crate) fn plan_request(graph: &Graph, op: &Op) -> Option<(PlanRequest, Exten
     let output = graph.tensors[op.outputs[0]].dtype;
     let request = PlanRequest {
         shape: MatMulShape {
-            groups: extents.batch.iter().map(|&extent| u64::from(extent)).product(),
+            groups: extents
+                .batch
+                .iter()
+                .map(|&extent| u64::from(extent))
+                .product(),
             m: extents.m.into(),
             k: extents.k.into(),
             n: extents.n.into(),
@@ -384,7 +459,10 @@ pub(crate) fn plan_request(graph: &Graph, op: &Op) -> Option<(PlanRequest, Exten
 /// The plan of a matrix product, applied to its extents.
 pub(crate) fn frame(ctx: &Ctx<'_>, op: &Op) -> Frame {
     let (request, extents) = plan_request(ctx.graph, op).expect("the operation is a product");
-    let plan = ctx.plans.get(&request).expect("every product was planned before lowering");
+    let plan = ctx
+        .plans
+        .get(&request)
+        .expect("every product was planned before lowering");
     Frame::new(plan, &extents, ctx.spec().tiles_per_ipu)
 }
 
@@ -412,7 +490,13 @@ pub(crate) fn reduce_one(
         .expect("one reduction has one result")
 }
 
-pub(crate) fn sum(ctx: &mut Ctx<'_>, value: &Value, axes: &[usize], dtype: DType, name: &str) -> Value {
+pub(crate) fn sum(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    axes: &[usize],
+    dtype: DType,
+    name: &str,
+) -> Value {
     let reduction = Reduction {
         op: ReduceOp::Sum,
         scale: 1.0,
@@ -421,9 +505,18 @@ pub(crate) fn sum(ctx: &mut Ctx<'_>, value: &Value, axes: &[usize], dtype: DType
     reduce_one(ctx, value, reduction, axes, name)
 }
 
-fn pad(ctx: &mut Ctx<'_>, value: &Value, axis: usize, before: u32, shape: &[u32], name: &str) -> Value {
+fn pad(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    axis: usize,
+    before: u32,
+    shape: &[u32],
+    name: &str,
+) -> Value {
     let layout = ctx.builder.spread(shape, value.dtype);
-    let var = ctx.builder.add_var(name, value.dtype, layout, VarKind::Activation);
+    let var = ctx
+        .builder
+        .add_var(name, value.dtype, layout, VarKind::Activation);
     ctx.builder.fill(var, 0.0);
     let whole = ctx.builder.value_of(var);
     let extent = value.shape()[axis];
@@ -434,7 +527,14 @@ fn pad(ctx: &mut Ctx<'_>, value: &Value, axis: usize, before: u32, shape: &[u32]
     whole
 }
 
-fn dropout(ctx: &mut Ctx<'_>, x: &Value, seed: &Value, probability: f64, id: u32, name: &str) -> Value {
+fn dropout(
+    ctx: &mut Ctx<'_>,
+    x: &Value,
+    seed: &Value,
+    probability: f64,
+    id: u32,
+    name: &str,
+) -> Value {
     let seed = ctx.everywhere(seed, "seed");
     let x = ctx.labelled(x);
     let view = x.single().expect("labelled values have one part");
@@ -527,11 +627,17 @@ fn ipu_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value, to: ipu_sim::ids::IpuId) 
 }
 
 /// A copy of a variable that is safe until the end of the pipeline cycle.
-fn snapshot(ctx: &mut Ctx<'_>, var: ipu_sim::program::VarId, name: &str) -> ipu_sim::program::VarId {
+fn snapshot(
+    ctx: &mut Ctx<'_>,
+    var: ipu_sim::program::VarId,
+    name: &str,
+) -> ipu_sim::program::VarId {
     let layout = ctx.builder.program.layout_of(var).clone();
     let dtype = ctx.builder.program.vars[var].dtype;
     let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
-    let copy = ctx.builder.add_var(name, dtype, layout, VarKind::CopyBuffer);
+    let copy = ctx
+        .builder
+        .add_var(name, dtype, layout, VarKind::CopyBuffer);
     ctx.builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::Copy,
         output: Operand::new(copy, &labels),
@@ -548,12 +654,15 @@ pub(crate) fn elements(shape: &[u32]) -> u64 {
 fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
     let view = whole_view(ctx, value, &op.name);
     let readers = ctx.variables.consumers(op.inputs[0]).iter();
-    let others = readers.filter(|&&reader| !matches!(ctx.graph.ops[reader].kind, OpKind::Zero)).count();
+    let others = readers
+        .filter(|&&reader| !matches!(ctx.graph.ops[reader].kind, OpKind::Zero))
+        .count();
     let dst = if others == 1 {
         view.var
     } else {
         let layout = ctx.builder.program.layout_of(view.var).clone();
-        ctx.builder.add_var(&op.name, value.dtype, layout, VarKind::Activation)
+        ctx.builder
+            .add_var(&op.name, value.dtype, layout, VarKind::Activation)
     };
     let tensor = CollectiveTensor { src: view.var, dst };
     emit_collective(ctx, CollectiveKind::AllReduce, tensor);
@@ -562,11 +671,19 @@ fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
 }
 
 /// Reduce-scatter or taking one's shard.
-fn to_shard(ctx: &mut Ctx<'_>, kind: CollectiveKind, value: &Value, dtype: DType, name: &str) -> Value {
+fn to_shard(
+    ctx: &mut Ctx<'_>,
+    kind: CollectiveKind,
+    value: &Value,
+    dtype: DType,
+    name: &str,
+) -> Value {
     let view = whole_view(ctx, value, name);
     let replicas = ctx.builder.program.n_replicas;
     let layout = layouts::shard(ctx.builder.program.layout_of(view.var), replicas);
-    let dst = ctx.builder.add_var(name, dtype, layout, VarKind::Activation);
+    let dst = ctx
+        .builder
+        .add_var(name, dtype, layout, VarKind::Activation);
     emit_collective(ctx, kind, CollectiveTensor { src: view.var, dst });
     ctx.builder.value_of(dst)
 }
@@ -589,7 +706,8 @@ fn all_gather(ctx: &mut Ctx<'_>, op: &Op, shard: &Value) -> Value {
         None => {
             let shape = ctx.graph.tensors[op.outputs[0]].shape.dims().to_vec();
             let layout = ctx.builder.spread(&shape, shard.dtype);
-            ctx.builder.new_value(&op.name, shard.dtype, layout, VarKind::Activation)
+            ctx.builder
+                .new_value(&op.name, shard.dtype, layout, VarKind::Activation)
         }
     };
     let dst = target.single().expect("a variable is one view").var;
@@ -606,7 +724,9 @@ fn remote_load(ctx: &mut Ctx<'_>, op: &Op) -> Value {
     let (layout, view) = super::state::remote_layout(ctx, variable);
     let tensor = &ctx.graph.tensors[variable];
     let (name, dtype) = (tensor.name.clone(), tensor.dtype);
-    let var = ctx.builder.add_var(&name, dtype, layout, VarKind::Activation);
+    let var = ctx
+        .builder
+        .add_var(&name, dtype, layout, VarKind::Activation);
     let buffer = super::state::remote_buffer(ctx, variable, var);
     push_transfer(ctx, Transfer::RemoteLoad { buffer, var });
     Value::of(ipu_sim::view::View { var, shape: view }, dtype)

@@ -34,7 +34,9 @@ pub(crate) struct Stashes {
 /// A counter on every tile, 0 when the program starts.
 fn counter(ctx: &mut Ctx<'_>) -> VarId {
     let layout = Layout::on_every_tile(&[], ctx.spec().tiles_per_ipu);
-    let var = ctx.builder.add_var("slot", DType::U32, layout, VarKind::Control);
+    let var = ctx
+        .builder
+        .add_var("slot", DType::U32, layout, VarKind::Control);
     let steps = std::mem::take(&mut ctx.builder.steps);
     ctx.builder.fill(var, 0.0);
     let fill = std::mem::replace(&mut ctx.builder.steps, steps);
@@ -59,7 +61,9 @@ pub(crate) fn stash(ctx: &mut Ctx<'_>, id: OpId, value: &Value, slots: u32, name
     for part in &value.parts {
         let layout = layouts::ring(slots, ctx.builder.program.layout_of(part.var));
         let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
-        let ring = ctx.builder.add_var(name, value.dtype, layout, VarKind::Stash);
+        let ring = ctx
+            .builder
+            .add_var(name, value.dtype, layout, VarKind::Stash);
         vertices.push(VertexGroup {
             vertex: Vertex::DynamicUpdate { slot: Label(0) },
             output: Operand::new(ring, &labels),
@@ -84,11 +88,17 @@ pub(crate) fn stash(ctx: &mut Ctx<'_>, id: OpId, value: &Value, slots: u32, name
 /// Writes the oldest slots back over the tensor's variables.
 pub(crate) fn restore(ctx: &mut Ctx<'_>, id: OpId) -> Value {
     let stashed = ctx.graph.ops[id].inputs[0];
-    let (value, rings) = ctx.stashes.rings.get(&stashed).cloned().expect("a stash stands before its restore");
+    let (value, rings) = ctx
+        .stashes
+        .rings
+        .get(&stashed)
+        .cloned()
+        .expect("a stash stands before its restore");
     let counter = counter(ctx);
     let mut vertices = Vec::new();
     for ring in &rings {
-        let labels: Vec<u8> = (0..ctx.builder.program.layout_of(ring.ring).axes.len() as u8).collect();
+        let labels: Vec<u8> =
+            (0..ctx.builder.program.layout_of(ring.ring).axes.len() as u8).collect();
         vertices.push(VertexGroup {
             vertex: Vertex::DynamicSlice { slot: Label(0) },
             output: Operand::new(ring.tensor, &labels[1..]),

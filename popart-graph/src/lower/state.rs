@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ipu_sim::ids::IdVec;
+use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::layout::{AxisSplit, Layout};
 use ipu_sim::program::{RemoteBuffer, RemoteBufferId, Stream, Transfer, VarId, VarKind};
 use ipu_sim::units::Bytes;
@@ -83,7 +83,7 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
         TensorKind::Variable { .. } => {
             let home_ipu = ctx.builder.ipu;
             if let Some(&op) = ctx.variables.consumers(id).first() {
-                ctx.builder.ipu = ctx.graph.ops[op].ipu.unwrap_or_default();
+                ctx.builder.ipu = ctx.graph.ops[op].ipu.unwrap_or(IpuId(0));
             }
             let (layout, view) = variable_layout(ctx, id, 0);
             let kind = variable_kind(ctx, id);
@@ -93,13 +93,17 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
         }
         TensorKind::Constant(constant) => {
             let layout = ctx.builder.spread(&shape, dtype);
-            let value = ctx.builder.new_value(&name, dtype, layout, VarKind::Constant);
+            let value = ctx
+                .builder
+                .new_value(&name, dtype, layout, VarKind::Constant);
             ctx.constants.push((value.parts[0].var, *constant));
             value
         }
         TensorKind::Stream => {
             let layout = ctx.builder.spread(&shape, dtype);
-            let value = ctx.builder.new_value(&name, dtype, layout, VarKind::StreamBuffer);
+            let value = ctx
+                .builder
+                .new_value(&name, dtype, layout, VarKind::StreamBuffer);
             let stream = ctx.builder.program.streams.push(Stream {
                 name,
                 prefetch: ctx.prefetch,
@@ -125,9 +129,15 @@ fn variable_kind(ctx: &Ctx<'_>, id: TensorId) -> VarKind {
             op.inputs[0] == id && wanted(&op.kind)
         })
     };
-    if read_by(|kind| matches!(kind, OpKind::Accumulate { .. } | OpKind::SparseAccumulate { .. })) {
+    if read_by(|kind| {
+        matches!(
+            kind,
+            OpKind::Accumulate { .. } | OpKind::SparseAccumulate { .. }
+        )
+    }) {
         VarKind::Accumulator
-    } else if read_by(|kind| matches!(kind, OpKind::AdamMoment { .. } | OpKind::SgdMomentum { .. })) {
+    } else if read_by(|kind| matches!(kind, OpKind::AdamMoment { .. } | OpKind::SgdMomentum { .. }))
+    {
         VarKind::OptimizerState
     } else {
         VarKind::Weight
@@ -151,7 +161,10 @@ fn variable_layout(ctx: &mut Ctx<'_>, id: TensorId, depth: u32) -> (Layout, View
     {
         return like(ctx, id, weight);
     }
-    (ctx.builder.spread(&shape, dtype), ViewShape::identity(&shape))
+    (
+        ctx.builder.spread(&shape, dtype),
+        ViewShape::identity(&shape),
+    )
 }
 
 /// The layout of `weight` for another tensor of its size, or a shard of it.
@@ -231,7 +244,10 @@ fn operand_use(ctx: &Ctx<'_>, id: TensorId) -> Option<OperandUse> {
                     }
                 }
                 OpKind::Transpose { perm } => {
-                    let permutation = perm.iter().map(|&axis| permutation[axis as usize]).collect();
+                    let permutation = perm
+                        .iter()
+                        .map(|&axis| permutation[axis as usize])
+                        .collect();
                     let window = window.map(|(axis, begin, len)| {
                         let moved = perm.iter().position(|&from| from as usize == axis);
                         (moved.unwrap_or(axis), begin, len)
@@ -247,7 +263,11 @@ fn operand_use(ctx: &Ctx<'_>, id: TensorId) -> Option<OperandUse> {
                         .map(|&input| graph.tensors[input].shape.dims()[axis])
                         .sum();
                     let len = graph.tensors[tensor].shape.dims()[axis];
-                    pending.push((op.outputs[0], permutation.clone(), Some((axis, before, len))));
+                    pending.push((
+                        op.outputs[0],
+                        permutation.clone(),
+                        Some((axis, before, len)),
+                    ));
                 }
                 OpKind::Identity | OpKind::Detach => {
                     pending.push((op.outputs[0], permutation.clone(), window));
@@ -264,13 +284,17 @@ fn at_home(ctx: &mut Ctx<'_>, operand: &OperandUse) -> Option<(Layout, ViewShape
     let op = &ctx.graph.ops[operand.product];
     let frame = frame(ctx, op);
     let dtype = ctx.graph.tensors[op.inputs[operand.operand]].dtype;
-    let shape = ctx.graph.tensors[op.inputs[operand.operand]].shape.dims().to_vec();
+    let shape = ctx.graph.tensors[op.inputs[operand.operand]]
+        .shape
+        .dims()
+        .to_vec();
     // The operand as if it were a variable of its own axes, seen with the axes of its home.
     let symbol = View {
         var: VarId(u32::MAX),
         shape: ViewShape::identity(&shape),
     };
-    let home_axes = frame.to_home_axes(&mut ctx.builder, &Value::of(symbol, dtype), operand.operand);
+    let home_axes =
+        frame.to_home_axes(&mut ctx.builder, &Value::of(symbol, dtype), operand.operand);
     let digits: Vec<Option<Digit>> = home_axes.parts[0]
         .shape
         .axes
@@ -348,12 +372,20 @@ fn weight_of(ctx: &Ctx<'_>, id: TensorId) -> Option<TensorId> {
             if !matches!(op.phase, Phase::Accumulate | Phase::Update) {
                 continue;
             }
-            let weight = op.inputs.iter().find_map(|&input| weight_behind(ctx, input, id));
+            let weight = op
+                .inputs
+                .iter()
+                .find_map(|&input| weight_behind(ctx, input, id));
             if let Some(weight) = weight {
                 return Some(weight);
             }
             if !matches!(op.kind, OpKind::SquareSum) {
-                pending.extend(op.outputs.iter().copied().filter(|&output| seen.insert(output)));
+                pending.extend(
+                    op.outputs
+                        .iter()
+                        .copied()
+                        .filter(|&output| seen.insert(output)),
+                );
             }
         }
     }
