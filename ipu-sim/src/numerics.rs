@@ -26,3 +26,68 @@ impl DType {
         })
     }
 }
+
+/// Whether dropout with `probability` keeps the element at row-major position
+/// `index` of a tensor; `id` distinguishes the uses of one seed.
+///
+/// A counter-based generator of our own: one hash of all arguments, whose top 53
+/// bits are a uniform number. So a mask depends neither on how a tensor lies on
+/// tiles nor on the number of threads, and is the same when it is needed again. The
+/// machine's own generator, one stream for each worker, has none of these
+/// properties; the distribution is the same. The mixing function is the finaliser
+/// of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, in Stafford's variant 13).
+#[must_use]
+pub fn dropout_keep(seed: [u32; 2], id: u32, index: u64, probability: f64) -> bool {
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let seed = u64::from(seed[0]) | u64::from(seed[1]) << 32;
+    let stream = mix(mix(seed.wrapping_add(GOLDEN)) ^ u64::from(id)).wrapping_add(GOLDEN);
+    let bits = mix(mix(index.wrapping_mul(GOLDEN)) ^ stream);
+    let uniform = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+    uniform >= probability
+}
+
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(seed: [u32; 2], id: u32, probability: f64) -> Vec<bool> {
+        (0..100_000)
+            .map(|index| dropout_keep(seed, id, index, probability))
+            .collect()
+    }
+
+    #[test]
+    fn dropout_keeps_the_right_share() {
+        #[track_caller]
+        fn check(probability: f64) {
+            let mask = kept([1984, 0], 3, probability);
+            let share = mask.iter().filter(|&&keep| keep).count() as f64 / mask.len() as f64;
+            // Five standard deviations of a share of 100,000 samples.
+            let tolerance = 5.0 * (probability * (1.0 - probability) / 1e5).sqrt();
+            assert!((share - (1.0 - probability)).abs() <= tolerance, "{share}");
+        }
+        for probability in [0.0, 0.1, 0.5, 0.9] {
+            check(probability);
+        }
+    }
+
+    #[test]
+    fn dropout_masks_of_other_seeds_and_ids_are_independent() {
+        let mask = kept([1984, 0], 3, 0.5);
+        for other in [
+            kept([1985, 0], 3, 0.5),
+            kept([1984, 1], 3, 0.5),
+            kept([1984, 0], 4, 0.5),
+        ] {
+            let equal = mask.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!((49_000..51_000).contains(&equal), "{equal}");
+        }
+        assert_eq!(mask, kept([1984, 0], 3, 0.5));
+    }
+}

@@ -30,7 +30,7 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
             op.finite("factor", *factor)?;
             op.float_map()
         }
-        OpKind::Unary(_) | OpKind::Softmax => op.float_map(),
+        OpKind::Unary(_) | OpKind::Softmax | OpKind::AllReduce => op.float_map(),
         OpKind::UnaryGrad(_) | OpKind::SoftmaxGrad => op.alike(2),
         OpKind::Cast { to } => {
             op.count(1)?;
@@ -39,7 +39,6 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
         OpKind::Identity
         | OpKind::Detach
         | OpKind::Zero
-        | OpKind::AllReduce
         | OpKind::RemoteLoad
         | OpKind::RemoteStore
         | OpKind::IpuCopy { .. } => op.same(),
@@ -142,7 +141,11 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
             op.weight_update(2, 0)
         }
 
-        OpKind::ReduceScatter { shards } | OpKind::LocalSlice { shards } => op.shard(*shards),
+        OpKind::ReduceScatter { shards } => {
+            op.float_map()?;
+            op.shard(*shards)
+        }
+        OpKind::LocalSlice { shards } => op.shard(*shards),
         OpKind::AllGather { shards, shape } => op.all_gather(*shards, shape),
     }
 }

@@ -6,8 +6,12 @@ mod uses;
 pub(crate) use random::graphs;
 pub(crate) use uses::every_kind;
 
+use ipu_sim::ids::Id;
+use ipu_sim::numerics::DType;
+
+use crate::eval::{Inputs, PerReplica};
 use crate::ir::{
-    Graph, MatMulPass, MemoryProportion, OpKind, Partials, Scope, TensorId, TensorType,
+    Graph, MatMulPass, MemoryProportion, OpKind, Partials, Scope, TensorId, TensorKind, TensorType,
     dtype_from_name,
 };
 
@@ -44,4 +48,30 @@ pub(crate) fn single(kind: OpKind, operands: &[TensorType]) -> Graph {
     let op = graph.add_op(kind, &inputs, &Scope::named("op")).unwrap();
     graph.outputs = graph.ops[op].outputs.to_vec();
     graph
+}
+
+/// Small whole numbers for all streams and variables, differing by `seed`: -2 to 2
+/// for floats, 0 to 2 for integers. Sums of products of them are exact.
+pub(crate) fn sample_inputs(graph: &Graph, seed: u32) -> Inputs {
+    let mut inputs = Inputs::new();
+    for (id, tensor) in graph.tensors.iter() {
+        if !matches!(
+            tensor.kind,
+            TensorKind::Stream | TensorKind::Variable { .. }
+        ) {
+            continue;
+        }
+        let length = u32::try_from(tensor.shape.elements().0).unwrap();
+        let start = seed.wrapping_mul(7) + 3 * id.index() as u32;
+        let numbers = (0..length).map(|index| (start + index * (index + 5)) % 11);
+        let value: PerReplica = match tensor.dtype {
+            DType::U32 => numbers.map(|n| n % 3).collect::<Vec<u32>>().into(),
+            _ => numbers
+                .map(|n| f64::from(n % 5) - 2.0)
+                .collect::<Vec<f64>>()
+                .into(),
+        };
+        inputs.insert(id, value);
+    }
+    inputs
 }
