@@ -29,10 +29,17 @@ impl DType {
 
 impl DType {
     /// `value` as this type stores it: rounded to nearest, or truncated for integers.
+    ///
+    /// A finite number that overflows binary16 becomes NaN, as the chip does with `NANOO`
+    /// set in its `$FP_CTL`.
     #[must_use]
     pub fn round(self, value: f64) -> f64 {
         match self {
-            Self::F16 => half::f16::from_f64(value).to_f64(),
+            Self::F16 => {
+                let rounded = half::f16::from_f64(value).to_f64();
+                let overflows = rounded.is_infinite() && value.is_finite();
+                if overflows { f64::NAN } else { rounded }
+            }
             Self::F32 => f64::from(value as f32),
             Self::U32 => f64::from(value as u32),
         }
@@ -71,6 +78,7 @@ mod tests {
     #[test]
     fn stored_values_are_rounded_to_their_type() {
         assert_eq!(DType::F16.round(2049.0), 2048.0);
+        assert!(DType::F16.round(70_000.0).is_nan());
         assert_eq!(DType::F32.round(16_777_217.0), 16_777_216.0);
         assert_eq!(DType::U32.round(4.0e9), 4.0e9);
     }
