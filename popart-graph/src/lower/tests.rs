@@ -11,7 +11,10 @@ use proptest::prelude::*;
 
 use super::{LowerOptions, Lowered, lower};
 use crate::eval::{EvalOptions, Inputs, Value, eval};
-use crate::ir::{Constant, Graph, OpKind, TensorId, TensorKind};
+use crate::ir::{
+    Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Shape, TensorId,
+    TensorKind, TensorType,
+};
 use crate::plan::PlanCache;
 use crate::testing::{every_kind, graphs, sample_inputs, single};
 
@@ -189,4 +192,38 @@ proptest! {
     fn random_graphs_compute_their_values(graph in graphs()) {
         check(graph, 16);
     }
+}
+
+/// A product on `tiles` tiles, with operands of type `dtype` and little or much memory.
+fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32) -> bool {
+    let kind = OpKind::MatMul {
+        pass: MatMulPass::TrainingFwd,
+        available_memory_proportion: MemoryProportion::new(proportion).unwrap(),
+        partials: Partials::Half,
+    };
+    let operands = shapes.map(|shape| TensorType::new(dtype, Shape(shape.into())));
+    let graph = single(kind, &operands);
+    let mut plans = PlanCache::new(small(tiles));
+    super::plan_products(&graph, &mut plans).unwrap();
+    let (request, _) = super::ops::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
+    let serial = plans.get(&request).unwrap().splits.iterations() > 1;
+    check(graph, tiles);
+    serial
+}
+
+#[test]
+fn products_of_all_kinds_compute_their_values() {
+    let mut any_serial = false;
+    for dtype in [DType::F32, DType::F16] {
+        for tiles in [2, 8, 48] {
+            for proportion in [0.6, 0.004, 0.001] {
+                any_serial |= check_product([&[64, 96], &[96, 128]], dtype, proportion, tiles);
+                any_serial |= check_product([&[40, 24], &[24, 72]], dtype, proportion, tiles);
+                check_product([&[2, 3, 16, 8], &[2, 3, 8, 16]], dtype, proportion, tiles);
+                check_product([&[5, 2], &[2, 64]], dtype, proportion, tiles);
+                check_product([&[1, 64], &[64, 2]], dtype, proportion, tiles);
+            }
+        }
+    }
+    assert!(any_serial, "no plan had a serial split");
 }
