@@ -5,6 +5,7 @@
 
 pub mod amp;
 pub mod elementwise;
+pub mod links;
 pub mod memory;
 pub mod partials;
 pub mod random;

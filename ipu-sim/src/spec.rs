@@ -1,6 +1,306 @@
 //! One machine's numbers.
+//!
+//! A machine is described by a TOML text ([`MachineSpec::from_toml`]): sections of constants, each
+//! with its value and unit, how it is known, who says so and, where the sources leave room, the
+//! range that they leave. A description may build on shipped ones and say only what differs:
+//!
+//! ```
+//! use ipu_sim::spec::MachineSpec;
+//! use ipu_sim::units::Hertz;
+//!
+//! let machine = MachineSpec::from_toml(
+//!     r#"
+//!     name = "overclocked"
+//!     base = ["mk2-pod16"]
+//!     [chip]
+//!     clock = { value = "1.5 GHz", kind = "assumed", source = "what if" }
+//!     "#,
+//! )?;
+//! assert_eq!(machine.tile.clock, Hertz(1.5e9));
+//! assert_eq!(machine.n_ipus, 16);
+//! # Ok::<(), ipu_sim::error::Error>(())
+//! ```
+//!
+//! Bases are applied in the order given, then the file's own constants; what comes later wins.
+//! The shipped files lie in `configs/systems/` and are compiled in ([`shipped`]). Everything is
+//! checked when a description is read; a `MachineSpec` needs no further checks.
+//!
+//! Left out: power, temperature, clock throttling, link errors, and anything that a tile
+//! instruction costs (that is in [`crate::cost`]).
 
-use crate::units::{Bytes, BytesPerCycle, Hertz};
+pub mod constant;
+mod description;
+pub mod quantity;
+mod resolve;
+pub mod shipped;
+
+use std::fmt::Write as _;
+
+use crate::error::{Error, Result};
+use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
+use constant::{Constant, Kind};
+use description::Description;
+
+/// Everything the simulator knows of one machine. Sources are in [`Self::constants`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineSpec {
+    /// Name, such as `mk2-pod16`.
+    pub name: String,
+    /// One line on what it is; empty if the description has none.
+    pub summary: String,
+    /// IPUs of the whole machine.
+    pub n_ipus: u32,
+    /// IPUs that share a host port, a gateway and streaming memory: 4 in an IPU-M2000.
+    pub ipus_per_machine: u32,
+    /// IPUs joined by IPU-Links; between such racks only gateways connect.
+    pub ipus_per_rack: u32,
+    /// How the IPU-Links of one rack are wired.
+    pub wiring: Wiring,
+    /// One tile, its exchange port, and how many there are.
+    pub tile: TileSpec,
+    /// Starting vertices.
+    pub compute: ComputeSpec,
+    /// The exchange inside one IPU.
+    pub exchange: ExchangeSpec,
+    /// Synchronisation between IPUs.
+    pub sync: SyncSpec,
+    /// Links between IPUs of a rack.
+    pub links: LinkSpec,
+    /// Links between racks, if the machine can have any.
+    pub gateway: Option<GatewaySpec>,
+    /// The way to the host.
+    pub host: HostSpec,
+    /// Memory beside the IPUs, which a program reads and writes explicitly.
+    pub streaming_memory: StreamingMemorySpec,
+    /// How tile memory is laid out, and what programs occupy beside their tensors.
+    pub memory: MemorySpec,
+    /// All of the above with kind and source, in the order of a report.
+    pub constants: Vec<Constant>,
+}
+
+/// How IPU-Links join the pairs of a rack: a pair is a rung, and rails run along each side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// The rails end at the first and the last rung.
+    Ladder,
+    /// The rails of the last rung lead back to the first.
+    Torus,
+}
+
+/// Starting a compute set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComputeSpec {
+    /// Control cycles of one compute set, beside what its vertices cost.
+    pub dispatch: Cycles,
+}
+
+/// The exchange inside one IPU; its rate is [`TileSpec::exchange_rate`].
+///
+/// Tiles lie in `columns x rows` blocks of `tiles_per_block`; tiles of a block share a place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangeSpec {
+    /// Columns of blocks.
+    pub columns: u32,
+    /// Rows of blocks.
+    pub rows: u32,
+    /// Tiles of one block.
+    pub tiles_per_block: u32,
+    /// Longest internal sync of all tiles.
+    pub sync_max: Cycles,
+    /// What one exchange phase costs beyond sync, route and data.
+    pub phase_extra: Cycles,
+    /// Median cycles from a send to the first word stored, over all pairs of tiles.
+    pub route_latency_typical: Cycles,
+    /// The same for the most distant pair.
+    pub route_latency_max: Cycles,
+    /// Control instructions of a receiver for each fragment that isn't adjacent to the last.
+    pub control_words_per_fragment: u32,
+    /// Longest transfer of one description, in 32-bit words.
+    pub words_per_transfer_max: u32,
+}
+
+/// Synchronisation between IPUs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyncSpec {
+    /// A sync of neighbouring IPUs.
+    pub global: Cycles,
+    /// What each further hop adds, each way.
+    pub hop: SimSeconds,
+}
+
+/// IPU-Links. Rates are per link and direction; links work in both directions at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkSpec {
+    /// Links that leave one IPU.
+    pub links_per_ipu: u32,
+    /// Lanes of a link.
+    pub lanes_per_link: u32,
+    /// Links between the two IPUs of a rung.
+    pub links_per_rung: u32,
+    /// Links between an IPU and the next one on its rail.
+    pub links_per_rail: u32,
+    /// Links that one source sends over to one destination.
+    pub links_per_flow: u32,
+    /// Signalling rate of a link.
+    pub raw: BytesPerSecond,
+    /// Payload rate of a link.
+    pub usable: BytesPerSecond,
+    /// Time to cross one link.
+    pub latency: SimSeconds,
+}
+
+/// Gateways, one for each IPU-Machine, and the links between those of different racks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GatewaySpec {
+    /// Ports to other racks.
+    pub ports_per_machine: u32,
+    /// Rate of a port, each direction.
+    pub port: BytesPerSecond,
+    /// Rate between one IPU and its gateway, each direction.
+    pub ipu: BytesPerSecond,
+    /// Time to cross one gateway link.
+    pub latency: SimSeconds,
+}
+
+/// The way to the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostSpec {
+    /// Host servers.
+    pub n_hosts: u32,
+    /// Rate between the host and one IPU-Machine, each direction, shared by its IPUs.
+    pub machine_bandwidth: BytesPerSecond,
+    /// Time of a transfer of no bytes.
+    pub latency: SimSeconds,
+}
+
+/// Streaming memory of one IPU-Machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamingMemorySpec {
+    /// Size.
+    pub capacity: Bytes,
+    /// Rate of reads and writes together, shared by the IPUs of the IPU-Machine.
+    pub bandwidth: BytesPerSecond,
+    /// Time of a transfer of no bytes.
+    pub latency: SimSeconds,
+}
+
+/// Layout of a tile's memory, and estimates of what a program occupies there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemorySpec {
+    /// Region that can hold code; its elements aren't interleaved.
+    pub executable: Bytes,
+    /// Region of interleaved elements, which feeds 128-bit loads.
+    pub interleaved: Bytes,
+    /// Memory that the loader occupies.
+    pub loader: Bytes,
+    /// Stack of one worker.
+    pub stack_worker: Bytes,
+    /// Stack of the supervisor.
+    pub stack_supervisor: Bytes,
+    /// State of a vertex without edges.
+    pub vertex_state_base: Bytes,
+    /// State that each edge of a vertex adds.
+    pub vertex_state_per_edge: Bytes,
+    /// Code of one type of vertex, once on each tile that has such a vertex.
+    pub vertex_code_per_type: Bytes,
+    /// Exchange code of a tile that takes part in an exchange.
+    pub exchange_code_per_phase: Bytes,
+    /// Exchange code of each fragment sent or received there.
+    pub exchange_code_per_fragment: Bytes,
+    /// Control code of each step of the program.
+    pub control_code_per_step: Bytes,
+}
+
+impl MachineSpec {
+    /// Reads a description, with the shipped bases it names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Description`] with line and column for a text that isn't a description, an
+    /// unknown constant or base, a missing or wrong unit, or values that no machine can have;
+    /// [`Error::DescriptionIncomplete`] where a constant is given nowhere.
+    pub fn from_toml(text: &str) -> Result<Self> {
+        resolve::resolve(Description::read(text)?)
+    }
+
+    /// The shipped machine of this name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownMachine`] if there is none.
+    pub fn shipped(name: &str) -> Result<Self> {
+        let text = shipped::description(name).ok_or_else(|| Error::UnknownMachine {
+            name: name.to_owned(),
+            shipped: shipped::machines(),
+        })?;
+        Self::from_toml(text)
+    }
+
+    /// This machine as one description without bases, which reads back as an equal machine.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut text = format!(
+            "name = {}\nsummary = {}\n",
+            constant::quoted(&self.name),
+            constant::quoted(&self.summary)
+        );
+        let mut section = "";
+        for constant in &self.constants {
+            if constant.section() != section {
+                section = constant.section();
+                write!(text, "\n[{section}]\n").expect("a string accepts any text");
+            }
+            text.push_str(&constant.to_toml());
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The same machine with another number of IPUs, and of tiles on each: for tests and for
+    /// what-if questions on a machine too large to look at.
+    ///
+    /// Everything else stays, also rates and latencies that a smaller chip would change.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::from_toml`], where the counts don't fit the rest of the machine.
+    pub fn scaled_down(&self, n_ipus: u32, tiles_per_ipu: u32) -> Result<Self> {
+        let mut small = self.clone();
+        small.name = format!("{}-{n_ipus}x{tiles_per_ipu}", self.name);
+        for (key, count) in [("system.ipus", n_ipus), ("chip.tiles", tiles_per_ipu)] {
+            let constants = &mut small.constants;
+            let constant = constants.iter_mut().find(|constant| constant.key == key);
+            *constant.expect("every machine gives it") = Constant {
+                key: key.to_owned(),
+                value: count.to_string(),
+                kind: Kind::Assumed,
+                source: format!("{} scaled down", self.name),
+                range: None,
+            };
+        }
+        Self::from_toml(&small.to_toml())
+    }
+
+    /// Racks joined by gateways; 1 if all IPUs are joined by IPU-Links.
+    #[must_use]
+    pub fn n_racks(&self) -> u32 {
+        self.n_ipus.div_ceil(self.ipus_per_rack)
+    }
+
+    /// All tiles.
+    #[must_use]
+    pub fn n_tiles(&self) -> u64 {
+        u64::from(self.n_ipus) * u64::from(self.tile.tiles_per_ipu)
+    }
+}
+
+impl MemorySpec {
+    /// Stacks of a tile with `workers` workers and a supervisor.
+    #[must_use]
+    pub fn stacks(&self, workers: u32) -> Bytes {
+        self.stack_worker * u64::from(workers) + self.stack_supervisor
+    }
+}
 
 /// The numbers of one tile and of the exchange next to it, resolved from a machine description.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,10 +349,23 @@ impl TileSpec {
 }
 
 #[cfg(test)]
+mod tests;
+
+#[cfg(test)]
 pub(crate) mod fixtures {
     //! Machine numbers for the tests of this crate.
 
     use super::*;
+
+    /// An IPU-POD16 cut down to 4 IPUs of 32 tiles.
+    pub(crate) fn small() -> MachineSpec {
+        machine("mk2-pod16").scaled_down(4, 32).unwrap()
+    }
+
+    /// A shipped machine.
+    pub(crate) fn machine(name: &str) -> MachineSpec {
+        MachineSpec::shipped(name).unwrap()
+    }
 
     /// A GC200 tile.
     pub(crate) fn gc200() -> TileSpec {

@@ -1,1 +1,562 @@
-//! IPUs, links and routes of a machine.
+//! Which way do bytes take from one IPU to another, and over how many links?
+//!
+//! The IPUs of a rack form a ladder: IPUs `2k` and `2k + 1` are rung `k`, even IPUs lie on one rail
+//! and odd ones on the other, and a torus leads both rails from the last rung back to the first.
+//! An IPU-Machine holds consecutive rungs. Racks form a ring; each IPU-Machine reaches the one at
+//! the same position of a neighbouring rack through its gateway.
+//!
+//! ```text
+//!        rung 0   rung 1   rung 2   rung 3
+//! rail      0 ------ 2 ------ 4 ------ 6 ---  (torus: back to 0)
+//!           |        |        |        |
+//! rail      1 ------ 3 ------ 5 ------ 7 ---  (torus: back to 1)
+//!         '-- IPU-Machine --' '-- IPU-Machine --'
+//! ```
+//!
+//! Sources: the ladder and its routes are those of PopLibs (`lib/poplibs_test/Util.cpp`): cross the
+//! rung first if the sides differ, then go straight. The torus is the IPU-POD64 data sheet's. That
+//! an IPU-POD128 pairs IPU-Machines of equal position, and that more racks form a ring with half
+//! of the gateway ports each way, is assumed.
+//!
+//! Left out: the barley-twist and sliding-window link configurations, and the diagonal use of
+//! spare links inside an IPU-Machine.
+
+use std::collections::BTreeMap;
+
+use crate::define_ids;
+use crate::error::{Error, Result};
+use crate::ids::{Id, IdVec, IpuId, ReplicaId};
+use crate::spec::{GatewaySpec, LinkSpec, MachineSpec, Wiring};
+use crate::units::{BytesPerSecond, SimSeconds};
+
+define_ids! {
+    /// An IPU-Machine: a box of IPUs with one gateway and one streaming memory.
+    IpuMachineId, "IPU-Machine ";
+    /// A rack: IPU-Machines joined by IPU-Links.
+    RackId, "rack ";
+    /// Parallel links from one node to a neighbour.
+    BundleId, "bundle ";
+}
+
+/// Something at the end of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    /// An IPU, by its number in the whole machine.
+    Ipu(IpuId),
+    /// The gateway of an IPU-Machine.
+    Gateway(IpuMachineId),
+}
+
+/// Parallel links from one node to a neighbour: one direction of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bundle {
+    /// Where bytes enter.
+    pub from: Node,
+    /// Where they leave.
+    pub to: Node,
+    /// Links side by side.
+    pub links: u32,
+    /// What they carry together.
+    pub capacity: BytesPerSecond,
+    /// The part of it that bytes of one source for one destination can use.
+    pub capacity_per_flow: BytesPerSecond,
+    /// Time to cross.
+    pub latency: SimSeconds,
+}
+
+/// The IPUs of a machine and the links between them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Topology {
+    /// IPUs of the whole machine.
+    pub n_ipus: u32,
+    ipus_per_machine: u32,
+    /// IPUs of one rack of this machine, which may be smaller than a full rack.
+    ipus_per_rack: u32,
+    n_racks: u32,
+    wiring: Wiring,
+    bundles: IdVec<BundleId, Bundle>,
+    by_ends: BTreeMap<(Node, Node), BundleId>,
+}
+
+impl Topology {
+    /// The links of a machine.
+    #[must_use]
+    pub fn new(machine: &MachineSpec) -> Self {
+        let mut topology = Self {
+            n_ipus: machine.n_ipus,
+            ipus_per_machine: machine.ipus_per_machine,
+            ipus_per_rack: machine.n_ipus.min(machine.ipus_per_rack),
+            n_racks: machine.n_racks(),
+            wiring: machine.wiring,
+            bundles: IdVec::new(),
+            by_ends: BTreeMap::new(),
+        };
+        for rack in (0..topology.n_racks).map(RackId) {
+            topology.join_rack(rack, &machine.links);
+        }
+        if topology.n_racks > 1 {
+            let gateway = machine.gateway.as_ref();
+            let gateway = gateway.expect("a description of several racks gives gateways");
+            topology.join_gateways(gateway);
+        }
+        topology
+    }
+
+    /// Parallel links by id.
+    #[must_use]
+    pub fn bundles(&self) -> &IdVec<BundleId, Bundle> {
+        &self.bundles
+    }
+
+    /// The IPU-Machine that holds `ipu`.
+    #[must_use]
+    pub fn ipu_machine(&self, ipu: IpuId) -> IpuMachineId {
+        IpuMachineId(ipu.0 / self.ipus_per_machine)
+    }
+
+    /// The rack that holds `ipu`.
+    #[must_use]
+    pub fn rack(&self, ipu: IpuId) -> RackId {
+        RackId(ipu.0 / self.ipus_per_rack)
+    }
+
+    /// IPUs of one rack of this machine.
+    #[must_use]
+    pub fn ipus_per_rack(&self) -> u32 {
+        self.ipus_per_rack
+    }
+
+    /// Links from an IPU to a neighbour in its rack; 0 if they aren't neighbours.
+    #[must_use]
+    pub fn links_between(&self, from: IpuId, to: IpuId) -> u32 {
+        let ends = (Node::Ipu(from), Node::Ipu(to));
+        let bundle = self.by_ends.get(&ends);
+        bundle.map_or(0, |bundle| self.bundles[*bundle].links)
+    }
+
+    /// The bundles that bytes cross from one IPU to another, in order; none from an IPU to itself.
+    ///
+    /// Always the same, and no other way is shorter inside a rack. Where both ways around a torus
+    /// are equally long, bytes go up.
+    ///
+    /// # Panics
+    ///
+    /// If the machine has no such IPU.
+    #[must_use]
+    pub fn route(&self, from: IpuId, to: IpuId) -> Vec<BundleId> {
+        assert!(
+            from.0 < self.n_ipus && to.0 < self.n_ipus,
+            "{from} and {to} are among {} IPUs",
+            self.n_ipus
+        );
+        let mut nodes = vec![Node::Ipu(from)];
+        let mut at = from;
+        if self.rack(from) != self.rack(to) {
+            at = self.cross_racks(from, to, &mut nodes);
+        }
+        self.cross_rack(at, to, &mut nodes);
+        let hops = nodes.windows(2);
+        hops.map(|ends| self.by_ends[&(ends[0], ends[1])]).collect()
+    }
+
+    /// Time for the first byte to go along `route`.
+    #[must_use]
+    pub fn latency(&self, route: &[BundleId]) -> SimSeconds {
+        let bundles = route.iter().map(|bundle| &self.bundles[*bundle]);
+        bundles.fold(SimSeconds::ZERO, |sum, bundle| sum + bundle.latency)
+    }
+
+    /// Adds gateways from the IPU-Machine of `from` to that of equal position in the rack of `to`,
+    /// and the IPU of arrival, which is returned: `to` itself where that gateway serves it.
+    fn cross_racks(&self, from: IpuId, to: IpuId, nodes: &mut Vec<Node>) -> IpuId {
+        let row = Row {
+            len: self.n_racks,
+            closed: self.n_racks > 2,
+        };
+        let position = from.0 % self.ipus_per_rack;
+        for rack in row.path(self.rack(from).0, self.rack(to).0) {
+            let peer = IpuId(rack * self.ipus_per_rack + position);
+            nodes.push(Node::Gateway(self.ipu_machine(peer)));
+        }
+        let peer = IpuId(self.rack(to).0 * self.ipus_per_rack + position);
+        let same_machine = self.ipu_machine(peer) == self.ipu_machine(to);
+        let arrival = if same_machine { to } else { peer };
+        nodes.push(Node::Ipu(arrival));
+        arrival
+    }
+
+    /// Adds the IPUs after `from` up to `to` in the same rack: the rung first, then the rail.
+    fn cross_rack(&self, from: IpuId, to: IpuId, nodes: &mut Vec<Node>) {
+        let first = self.rack(from).0 * self.ipus_per_rack;
+        let (from, to) = (from.0 - first, to.0 - first);
+        let side = to % 2;
+        if from % 2 != side {
+            nodes.push(Node::Ipu(IpuId(first + from / 2 * 2 + side)));
+        }
+        let rungs = self.rungs().path(from / 2, to / 2);
+        nodes.extend(
+            rungs
+                .skip(1)
+                .map(|rung| Node::Ipu(IpuId(first + 2 * rung + side))),
+        );
+    }
+
+    fn rungs(&self) -> Row {
+        let len = self.ipus_per_rack.div_ceil(2);
+        Row {
+            len,
+            // Two rungs are neighbours already; a second way round would be the same one.
+            closed: self.wiring == Wiring::Torus && len > 2,
+        }
+    }
+
+    fn join_rack(&mut self, rack: RackId, links: &LinkSpec) {
+        let first = rack.0 * self.ipus_per_rack;
+        let rungs = self.rungs();
+        for rung in 0..rungs.len {
+            let ipu = |rung: u32, side: u32| Node::Ipu(IpuId(first + 2 * rung + side));
+            if self.ipus_per_rack > 1 {
+                self.join(ipu(rung, 0), ipu(rung, 1), links.links_per_rung, links);
+            }
+            if let Some(next) = rungs.next(rung) {
+                for side in 0..2 {
+                    let ends = (ipu(rung, side), ipu(next, side));
+                    self.join(ends.0, ends.1, links.links_per_rail, links);
+                }
+            }
+        }
+    }
+
+    fn join_gateways(&mut self, gateway: &GatewaySpec) {
+        let racks = Row {
+            len: self.n_racks,
+            closed: self.n_racks > 2,
+        };
+        let ports = if racks.closed {
+            (gateway.ports_per_machine / 2).max(1)
+        } else {
+            gateway.ports_per_machine
+        };
+        for ipu in (0..self.n_ipus).map(IpuId) {
+            let ends = (Node::Ipu(ipu), Node::Gateway(self.ipu_machine(ipu)));
+            self.join_both_ways(ends, 1, gateway.ipu, gateway.ipu, SimSeconds::ZERO);
+        }
+        for ipu in (0..self.n_ipus).step_by(self.ipus_per_machine as usize) {
+            if let Some(next) = racks.next(self.rack(IpuId(ipu)).0) {
+                let peer = next * self.ipus_per_rack + ipu % self.ipus_per_rack;
+                let here = Node::Gateway(self.ipu_machine(IpuId(ipu)));
+                let there = Node::Gateway(self.ipu_machine(IpuId(peer)));
+                let capacity = gateway.port.side_by_side(ports);
+                self.join_both_ways((here, there), ports, capacity, capacity, gateway.latency);
+            }
+        }
+    }
+
+    fn join(&mut self, one: Node, other: Node, n_links: u32, links: &LinkSpec) {
+        let capacity = links.usable.side_by_side(n_links);
+        let per_flow = links.usable.side_by_side(n_links.min(links.links_per_flow));
+        self.join_both_ways((one, other), n_links, capacity, per_flow, links.latency);
+    }
+
+    fn join_both_ways(
+        &mut self,
+        ends: (Node, Node),
+        links: u32,
+        capacity: BytesPerSecond,
+        capacity_per_flow: BytesPerSecond,
+        latency: SimSeconds,
+    ) {
+        for (from, to) in [ends, (ends.1, ends.0)] {
+            let bundle = self.bundles.push(Bundle {
+                from,
+                to,
+                links,
+                capacity,
+                capacity_per_flow,
+                latency,
+            });
+            let before = self.by_ends.insert((from, to), bundle);
+            assert_eq!(before, None, "two nodes are joined once");
+        }
+    }
+}
+
+/// Positions in a row, the last of which may lead back to the first.
+#[derive(Clone, Copy)]
+struct Row {
+    len: u32,
+    closed: bool,
+}
+
+impl Row {
+    /// The position above `at`.
+    fn next(self, at: u32) -> Option<u32> {
+        if at + 1 < self.len {
+            Some(at + 1)
+        } else {
+            self.closed.then_some(0)
+        }
+    }
+
+    /// All positions from `from` to `to`, both included, on the shorter way, and up in a tie.
+    fn path(self, from: u32, to: u32) -> impl Iterator<Item = u32> {
+        let up = (to + self.len - from) % self.len;
+        let down = (from + self.len - to) % self.len;
+        let goes_up = if self.closed { up <= down } else { from <= to };
+        let (steps, step) = if goes_up {
+            (up, 1)
+        } else {
+            (down, self.len - 1)
+        };
+        (0..=steps).map(move |n| (from + n * step) % self.len)
+    }
+}
+
+/// Where the replicas of a program lie: each on consecutive IPUs, one after the other.
+///
+/// A replica's own IPUs are numbered from 0, as in a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaPlacement {
+    /// Replicas.
+    pub n_replicas: u32,
+    /// IPUs of each.
+    pub ipus_per_replica: u32,
+}
+
+impl ReplicaPlacement {
+    /// Lays replicas out on a machine.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReplicasDontFit`] if the machine has fewer IPUs, [`Error::NoReplicas`] if either
+    /// number is 0.
+    pub fn new(topology: &Topology, n_replicas: u32, ipus_per_replica: u32) -> Result<Self> {
+        if n_replicas == 0 || ipus_per_replica == 0 {
+            return Err(Error::NoReplicas);
+        }
+        let needed = u64::from(n_replicas) * u64::from(ipus_per_replica);
+        if needed > u64::from(topology.n_ipus) {
+            return Err(Error::ReplicasDontFit {
+                n_replicas,
+                ipus_per_replica,
+                n_ipus: topology.n_ipus,
+            });
+        }
+        Ok(Self {
+            n_replicas,
+            ipus_per_replica,
+        })
+    }
+
+    /// The IPU of the machine that is `ipu` of `replica`.
+    #[must_use]
+    pub fn ipu(&self, replica: ReplicaId, ipu: IpuId) -> IpuId {
+        assert!(
+            replica.0 < self.n_replicas && ipu.0 < self.ipus_per_replica,
+            "{replica} has no {ipu}"
+        );
+        IpuId(replica.0 * self.ipus_per_replica + ipu.0)
+    }
+
+    /// The replica that runs on an IPU of the machine, if one does.
+    #[must_use]
+    pub fn replica(&self, ipu: IpuId) -> Option<ReplicaId> {
+        let replica = ipu.0 / self.ipus_per_replica;
+        (replica < self.n_replicas).then_some(ReplicaId(replica))
+    }
+
+    /// All replicas.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.n_replicas as usize).map(ReplicaId::from_index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::fixtures::machine;
+    use crate::spec::shipped;
+
+    fn topology(name: &str) -> Topology {
+        Topology::new(&machine(name))
+    }
+
+    /// The nodes of a route, written `0 1 3` for IPUs and `g2` for gateways.
+    #[track_caller]
+    fn check(topology: &Topology, from: u32, to: u32, expected: &str) {
+        let route = topology.route(IpuId(from), IpuId(to));
+        let mut nodes = vec![from.to_string()];
+        for bundle in route {
+            nodes.push(match topology.bundles()[bundle].to {
+                Node::Ipu(ipu) => ipu.0.to_string(),
+                Node::Gateway(machine) => format!("g{}", machine.0),
+            });
+        }
+        assert_eq!(nodes.join(" "), expected);
+    }
+
+    #[test]
+    fn ladder_routes_cross_the_rung_first() {
+        let pod16 = topology("mk2-pod16");
+        check(&pod16, 0, 0, "0");
+        check(&pod16, 0, 1, "0 1");
+        check(&pod16, 1, 2, "1 0 2");
+        check(&pod16, 0, 7, "0 1 3 5 7");
+        check(&pod16, 14, 0, "14 12 10 8 6 4 2 0");
+    }
+
+    #[test]
+    fn torus_routes_take_the_shorter_way_and_up_in_a_tie() {
+        let pod64 = topology("mk2-pod64");
+        check(&pod64, 0, 62, "0 62");
+        check(&pod64, 61, 2, "61 60 62 0 2");
+        let up: Vec<String> = (0..=16).map(|rung| (2 * rung).to_string()).collect();
+        check(&pod64, 0, 32, &up.join(" "));
+    }
+
+    #[test]
+    fn gateways_join_equal_positions_of_racks() {
+        let pod128 = topology("mk2-pod128");
+        check(&pod128, 0, 64, "0 g0 g16 64");
+        check(&pod128, 0, 67, "0 g0 g16 67");
+        check(&pod128, 62, 64, "62 g15 g31 126 64");
+        check(&pod128, 64, 62, "64 g16 g0 0 62");
+        let pod256 = topology("mk2-pod256");
+        check(&pod256, 0, 128, "0 g0 g16 g32 128");
+        check(&pod256, 0, 192, "0 g0 g48 192");
+        let gateways = (
+            Node::Gateway(IpuMachineId(0)),
+            Node::Gateway(IpuMachineId(48)),
+        );
+        let bundle = pod256.by_ends[&gateways];
+        assert_eq!(pod256.bundles()[bundle].capacity, BytesPerSecond(12.5e9));
+    }
+
+    #[test]
+    fn ipus_have_a_box_and_a_rack() {
+        let pod128 = topology("mk2-pod128");
+        assert_eq!(pod128.ipu_machine(IpuId(7)), IpuMachineId(1));
+        assert_eq!(pod128.rack(IpuId(63)), RackId(0));
+        assert_eq!(pod128.rack(IpuId(64)), RackId(1));
+        assert_eq!(
+            topology("mk1-server16").ipu_machine(IpuId(7)),
+            IpuMachineId(3)
+        );
+    }
+
+    #[test]
+    fn neighbours_have_the_links_of_the_description() {
+        let pod64 = topology("mk2-pod64");
+        let links = |from, to| pod64.links_between(IpuId(from), IpuId(to));
+        assert_eq!(links(0, 1), 6, "rung");
+        assert_eq!(links(0, 2), 2, "rail in an IPU-Machine");
+        assert_eq!(links(5, 3), 2, "rail between IPU-Machines");
+        assert_eq!(links(63, 1), 2, "rail around the torus");
+        assert_eq!(links(0, 3), 0, "diagonal");
+    }
+
+    #[test]
+    fn no_ipu_has_more_links_than_the_chip_and_no_box_more_ports() {
+        for name in shipped::machines() {
+            let spec = machine(name);
+            let topology = Topology::new(&spec);
+            let mut leaving = vec![0; spec.n_ipus as usize];
+            let n_boxes = spec.n_ipus.div_ceil(spec.ipus_per_machine);
+            let mut ports = vec![0; n_boxes as usize];
+            for bundle in topology.bundles().values() {
+                if let (Node::Ipu(from), Node::Ipu(to)) = (bundle.from, bundle.to) {
+                    leaving[from.index()] += bundle.links;
+                    let at = topology.ipu_machine(from);
+                    if at != topology.ipu_machine(to) {
+                        ports[at.index()] += bundle.links;
+                    }
+                }
+            }
+            let most = leaving.iter().max();
+            assert!(most <= Some(&spec.links.links_per_ipu), "{name}");
+            assert!(
+                ports.iter().max() <= Some(&8),
+                "{name}: an IPU-M2000 has 8 ports"
+            );
+            if spec.wiring == Wiring::Torus {
+                assert!(
+                    leaving.iter().all(|n| *n == 10),
+                    "{name}: all links are used"
+                );
+                assert!(ports.iter().all(|n| *n == 8), "{name}: all ports are used");
+            }
+        }
+    }
+
+    #[test]
+    fn every_route_arrives_and_is_as_long_as_the_way_back() {
+        for name in shipped::machines() {
+            let topology = topology(name);
+            for from in (0..topology.n_ipus).map(IpuId) {
+                for to in (0..topology.n_ipus).map(IpuId) {
+                    let route = topology.route(from, to);
+                    let arrival = route.iter().fold(Node::Ipu(from), |at, bundle| {
+                        assert_eq!(topology.bundles()[*bundle].from, at);
+                        topology.bundles()[*bundle].to
+                    });
+                    assert_eq!(arrival, Node::Ipu(to), "{name} {from} {to}");
+                    let back = topology.route(to, from);
+                    assert_eq!(route.len(), back.len(), "{name} {from} {to}");
+                }
+            }
+        }
+    }
+
+    /// Breadth-first search, which knows nothing of rungs and rails.
+    #[test]
+    fn routes_inside_a_rack_are_shortest() {
+        for name in ["mk1-server16", "mk2-m2000", "mk2-pod16", "mk2-pod64"] {
+            let topology = topology(name);
+            for from in (0..topology.n_ipus).map(IpuId) {
+                let mut hops = BTreeMap::from([(Node::Ipu(from), 0)]);
+                let mut queue = std::collections::VecDeque::from([Node::Ipu(from)]);
+                while let Some(at) = queue.pop_front() {
+                    for bundle in topology.bundles().values().filter(|b| b.from == at) {
+                        let next = hops[&at] + 1;
+                        if !hops.contains_key(&bundle.to) {
+                            hops.insert(bundle.to, next);
+                            queue.push_back(bundle.to);
+                        }
+                    }
+                }
+                for to in (0..topology.n_ipus).map(IpuId) {
+                    let route = topology.route(from, to);
+                    assert_eq!(route.len(), hops[&Node::Ipu(to)], "{name} {from} {to}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_machines_have_links_too() {
+        let pod = machine("mk2-pod64");
+        for n_ipus in [1, 2, 4, 8] {
+            let topology = Topology::new(&pod.scaled_down(n_ipus, 8).unwrap());
+            let last = n_ipus - 1;
+            assert_eq!(topology.route(IpuId(0), IpuId(last)).is_empty(), last == 0);
+        }
+    }
+
+    #[test]
+    fn replicas_lie_on_consecutive_ipus() {
+        let topology = topology("mk2-pod16");
+        let placement = ReplicaPlacement::new(&topology, 3, 4).unwrap();
+        assert_eq!(placement.ipu(ReplicaId(2), IpuId(1)), IpuId(9));
+        assert_eq!(placement.replica(IpuId(9)), Some(ReplicaId(2)));
+        assert_eq!(placement.replica(IpuId(12)), None);
+        assert_eq!(placement.replicas().count(), 3);
+
+        let error = ReplicaPlacement::new(&topology, 5, 4).unwrap_err();
+        let message = "5 replicas of 4 IPUs don't fit, expected at most 16 IPUs, got 20";
+        assert_eq!(error.to_string(), message);
+        assert_eq!(
+            ReplicaPlacement::new(&topology, 0, 4),
+            Err(Error::NoReplicas)
+        );
+    }
+}

@@ -103,6 +103,12 @@ impl Bytes {
     pub fn div_ceil(self, rate: BytesPerCycle) -> Cycles {
         Cycles(self.0.div_ceil(rate.0))
     }
+
+    /// The largest share when these bytes are split as evenly as possible in `shares`.
+    #[must_use]
+    pub fn share(self, shares: u64) -> Self {
+        Self(self.0.div_ceil(shares))
+    }
 }
 
 /// A rate inside a tile or on the exchange, in bytes a tile cycle.
@@ -140,12 +146,48 @@ impl BytesPerSecond {
     pub fn seconds(self, bytes: Bytes) -> SimSeconds {
         SimSeconds(bytes.0 as f64 / self.0)
     }
+
+    /// The rate of `links` of these side by side.
+    #[must_use]
+    pub fn side_by_side(self, links: u32) -> Self {
+        Self(self.0 * f64::from(links))
+    }
+
+    /// What each of `users` gets when they share this rate evenly.
+    #[must_use]
+    pub fn shared_by(self, users: u32) -> Self {
+        Self(self.0 / f64::from(users))
+    }
+
+    /// The rate that moves `bytes` in `time`.
+    #[must_use]
+    pub fn of(bytes: Bytes, time: SimSeconds) -> Self {
+        Self(bytes.0 as f64 / time.0)
+    }
 }
 
 /// Time on the simulated machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SimSeconds(pub f64);
+
+impl SimSeconds {
+    /// No time.
+    pub const ZERO: Self = Self(0.0);
+
+    /// The longer of two times.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self(self.0.max(other.0))
+    }
+}
+
+impl Add for SimSeconds {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0 + other.0)
+    }
+}
 
 /// Time on the machine that runs the simulator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]

@@ -1,0 +1,168 @@
+//! What does the text of a machine description say, with its bases laid under it?
+//!
+//! This step knows the form of a description (sections of constants, each with value, kind and
+//! source) and nothing of what the constants mean; `resolve` gives them meaning.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::{Spanned, Value};
+
+use super::constant::{Constant, Kind};
+use super::shipped;
+use crate::error::{DescriptionFault, Error, Place, Result};
+
+/// A description after its bases have been merged in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Description {
+    /// The machine's name, from the outermost file that gives one.
+    pub(super) name: Option<String>,
+    /// One line on what the machine is, likewise.
+    pub(super) summary: Option<String>,
+    /// The constants by key.
+    pub(super) entries: BTreeMap<String, Entry>,
+}
+
+/// One constant and where it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) constant: Constant,
+    /// Whether the value was written as a bare whole number.
+    pub(super) whole_number: bool,
+    pub(super) place: Place,
+}
+
+/// A file as TOML sees it. The sections are listed so that a misspelt one is refused.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: Option<String>,
+    summary: Option<String>,
+    #[serde(default)]
+    base: Vec<Spanned<String>>,
+    system: Option<Section>,
+    chip: Option<Section>,
+    compute: Option<Section>,
+    exchange: Option<Section>,
+    sync: Option<Section>,
+    links: Option<Section>,
+    gateway: Option<Section>,
+    host: Option<Section>,
+    streaming_memory: Option<Section>,
+    memory: Option<Section>,
+}
+
+type Section = BTreeMap<Spanned<String>, RawConstant>;
+
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = r#"a constant such as { value = "1 GHz", kind = "assumed", source = "what if" }"#
+)]
+struct RawConstant {
+    value: Spanned<Value>,
+    kind: Kind,
+    source: String,
+    range: Option<[Value; 2]>,
+}
+
+impl Description {
+    /// Reads a description and the shipped bases it names.
+    pub(super) fn read(text: &str) -> Result<Self> {
+        Self::read_file(text, None)
+    }
+
+    /// `base` is the name of the shipped file that `text` is, if it is one.
+    fn read_file(text: &str, base: Option<&str>) -> Result<Self> {
+        let place = |span: Range<usize>| place(text, base, span.start);
+        let file: File = toml::from_str(text).map_err(|error| Error::Description {
+            place: place(error.span().unwrap_or_default()),
+            fault: DescriptionFault::Form {
+                message: error.message().lines().collect::<Vec<_>>().join(", "),
+            },
+        })?;
+
+        let mut merged = Self::default();
+        for name in &file.base {
+            let under = shipped::find(name.as_ref()).ok_or_else(|| Error::Description {
+                place: place(name.span()),
+                fault: DescriptionFault::UnknownBase {
+                    base: name.as_ref().clone(),
+                    expected: shipped::bases(),
+                },
+            })?;
+            merged.lay(Self::read_file(under, Some(name.as_ref()))?);
+        }
+
+        let mut own = Self {
+            name: file.name.clone(),
+            summary: file.summary.clone(),
+            entries: BTreeMap::new(),
+        };
+        for (section, constants) in file.into_sections() {
+            for (name, raw) in constants {
+                let key = format!("{section}.{}", name.as_ref());
+                let entry = Entry {
+                    place: place(raw.value.span()),
+                    whole_number: raw.value.as_ref().is_integer(),
+                    constant: Constant {
+                        key: key.clone(),
+                        value: as_written(raw.value.as_ref()),
+                        kind: raw.kind,
+                        source: raw.source,
+                        range: raw.range.map(|ends| ends.map(|end| as_written(&end))),
+                    },
+                };
+                own.entries.insert(key, entry);
+            }
+        }
+        merged.lay(own);
+        Ok(merged)
+    }
+
+    /// Lays `over` on top of what is here: what it gives, wins.
+    fn lay(&mut self, over: Self) {
+        self.name = over.name.or(self.name.take());
+        self.summary = over.summary.or(self.summary.take());
+        self.entries.extend(over.entries);
+    }
+}
+
+impl File {
+    fn into_sections(self) -> impl Iterator<Item = (&'static str, Section)> {
+        [
+            ("system", self.system),
+            ("chip", self.chip),
+            ("compute", self.compute),
+            ("exchange", self.exchange),
+            ("sync", self.sync),
+            ("links", self.links),
+            ("gateway", self.gateway),
+            ("host", self.host),
+            ("streaming_memory", self.streaming_memory),
+            ("memory", self.memory),
+        ]
+        .into_iter()
+        .filter_map(|(name, section)| section.map(|section| (name, section)))
+    }
+}
+
+/// The value without TOML's quotes.
+fn as_written(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Line and column of a byte of `text`.
+fn place(text: &str, base: Option<&str>, offset: usize) -> Place {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    Place {
+        base: base.map(str::to_owned),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+    }
+}

@@ -1,0 +1,263 @@
+//! How does a description write a number, and what does it mean?
+//!
+//! `"624 KiB"`, `"1.325 GHz"`, `"26.5 GB/s"`, `"126 cycles"`: a decimal number, a space and a unit.
+//! Decimal units shift the decimal point before the number is read, so that `"1.325 GHz"` is the
+//! floating-point number nearest to 1.325e9. Signs and exponents aren't accepted: no constant
+//! needs them.
+
+use crate::error::DescriptionFault;
+
+/// What a constant measures, which decides the units it may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dimension {
+    /// A plain whole number.
+    Count,
+    /// Memory or traffic.
+    Bytes,
+    /// Tile cycles.
+    Cycles,
+    /// Time that doesn't scale with the tile clock.
+    Seconds,
+    /// A frequency.
+    Hertz,
+    /// A rate that scales with the tile clock.
+    BytesPerCycle,
+    /// A rate that doesn't.
+    BytesPerSecond,
+}
+
+/// One unit: its name, and its size as `binary * 10^decimal` base units.
+struct Unit {
+    name: &'static str,
+    binary: f64,
+    decimal: i32,
+}
+
+const fn decimal(name: &'static str, decimal: i32) -> Unit {
+    Unit {
+        name,
+        binary: 1.0,
+        decimal,
+    }
+}
+
+const fn binary(name: &'static str, doublings: u32) -> Unit {
+    Unit {
+        name,
+        binary: (1_u64 << doublings) as f64,
+        decimal: 0,
+    }
+}
+
+const BYTES: &[Unit] = &[
+    decimal("B", 0),
+    binary("KiB", 10),
+    binary("MiB", 20),
+    binary("GiB", 30),
+    decimal("kB", 3),
+    decimal("MB", 6),
+    decimal("GB", 9),
+];
+const CYCLES: &[Unit] = &[decimal("cycles", 0)];
+const SECONDS: &[Unit] = &[
+    decimal("s", 0),
+    decimal("ms", -3),
+    decimal("us", -6),
+    decimal("ns", -9),
+];
+const HERTZ: &[Unit] = &[
+    decimal("Hz", 0),
+    decimal("kHz", 3),
+    decimal("MHz", 6),
+    decimal("GHz", 9),
+];
+const BYTES_PER_CYCLE: &[Unit] = &[decimal("B/cycle", 0)];
+const BYTES_PER_SECOND: &[Unit] = &[
+    decimal("B/s", 0),
+    decimal("kB/s", 3),
+    decimal("MB/s", 6),
+    decimal("GB/s", 9),
+    decimal("TB/s", 12),
+];
+
+impl Dimension {
+    fn units(self) -> &'static [Unit] {
+        match self {
+            Self::Count => &[],
+            Self::Bytes => BYTES,
+            Self::Cycles => CYCLES,
+            Self::Seconds => SECONDS,
+            Self::Hertz => HERTZ,
+            Self::BytesPerCycle => BYTES_PER_CYCLE,
+            Self::BytesPerSecond => BYTES_PER_SECOND,
+        }
+    }
+
+    /// The units this may carry, for a message.
+    #[must_use]
+    pub fn unit_names(self) -> String {
+        let names: Vec<&str> = self.units().iter().map(|unit| unit.name).collect();
+        names.join(", ")
+    }
+
+    /// What a constant of this kind looks like, for a message.
+    #[must_use]
+    pub fn example(self) -> &'static str {
+        match self {
+            Self::Count => "a whole number such as 1472, without quotes or unit",
+            Self::Bytes => "a size such as \"624 KiB\"",
+            Self::Cycles => "a time in tile cycles such as \"126 cycles\"",
+            Self::Seconds => "a time such as \"15 ns\"",
+            Self::Hertz => "a frequency such as \"1.325 GHz\"",
+            Self::BytesPerCycle => "a rate such as \"4 B/cycle\"",
+            Self::BytesPerSecond => "a rate such as \"26.5 GB/s\"",
+        }
+    }
+
+    /// The unit in which a value is kept, for a message.
+    #[must_use]
+    pub fn base_unit(self) -> &'static str {
+        self.units().first().map_or("units", |unit| unit.name)
+    }
+
+    /// Whether only whole numbers of the base unit make sense.
+    fn whole(self) -> bool {
+        match self {
+            Self::Count | Self::Bytes | Self::Cycles | Self::BytesPerCycle => true,
+            Self::Seconds | Self::Hertz | Self::BytesPerSecond => false,
+        }
+    }
+
+    /// Reads `text` as this dimension, in base units (B, cycles, s, Hz, B/cycle, B/s).
+    ///
+    /// # Errors
+    ///
+    /// Says what was expected where the number or the unit isn't one, or the value isn't whole.
+    pub(super) fn read(
+        self,
+        key: &'static str,
+        text: &str,
+    ) -> std::result::Result<f64, DescriptionFault> {
+        let malformed = || DescriptionFault::NotAQuantity {
+            key,
+            expected: self,
+            found: text.to_owned(),
+        };
+        let (number, unit) = match (self, text.split_once(' ')) {
+            (Self::Count, None) => (text, &decimal("", 0)),
+            (Self::Count, Some(_)) | (_, None) => return Err(malformed()),
+            (_, Some((number, name))) => {
+                let name = name.trim();
+                let unit = self.units().iter().find(|unit| unit.name == name);
+                let unit = unit.ok_or_else(|| DescriptionFault::WrongUnit {
+                    key,
+                    expected: self,
+                    unit: name.to_owned(),
+                })?;
+                (number, unit)
+            }
+        };
+        if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+            return Err(malformed());
+        }
+        let number: f64 = format!("{number}e{}", unit.decimal)
+            .parse()
+            .map_err(|_| malformed())?;
+        let value = number * unit.binary;
+        if self.whole() && value.fract() != 0.0 {
+            return Err(DescriptionFault::NotWhole {
+                key,
+                expected: self,
+                found: text.to_owned(),
+            });
+        }
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(dimension: Dimension, text: &str, expected: f64) {
+        assert_eq!(dimension.read("k", text), Ok(expected), "{text}");
+    }
+
+    #[track_caller]
+    fn refuse(dimension: Dimension, text: &str, expected: &str) {
+        let fault = dimension.read("k", text).unwrap_err();
+        assert_eq!(fault.to_string(), expected);
+    }
+
+    #[test]
+    fn every_unit() {
+        check(Dimension::Count, "1472", 1472.0);
+        check(Dimension::Bytes, "17 B", 17.0);
+        check(Dimension::Bytes, "624 KiB", 638_976.0);
+        check(Dimension::Bytes, "1.5 MiB", 1_572_864.0);
+        check(Dimension::Bytes, "2 GiB", 2_147_483_648.0);
+        check(Dimension::Bytes, "3 kB", 3_000.0);
+        check(Dimension::Bytes, "3 MB", 3.0e6);
+        check(Dimension::Bytes, "256 GB", 256.0e9);
+        check(Dimension::Cycles, "126 cycles", 126.0);
+        check(Dimension::Seconds, "15 ns", 15e-9);
+        check(Dimension::Seconds, "0.3 us", 0.3e-6);
+        check(Dimension::Seconds, "2 ms", 2e-3);
+        check(Dimension::Seconds, "300 s", 300.0);
+        check(Dimension::Hertz, "1.325 GHz", 1.325e9);
+        check(Dimension::Hertz, "1850 MHz", 1.85e9);
+        check(Dimension::Hertz, "5 kHz", 5e3);
+        check(Dimension::Hertz, "5 Hz", 5.0);
+        check(Dimension::BytesPerCycle, "4 B/cycle", 4.0);
+        check(Dimension::BytesPerSecond, "13.25 GB/s", 13.25e9);
+        check(Dimension::BytesPerSecond, "1 TB/s", 1e12);
+        check(Dimension::BytesPerSecond, "1 MB/s", 1e6);
+        check(Dimension::BytesPerSecond, "1 kB/s", 1e3);
+        check(Dimension::BytesPerSecond, "7 B/s", 7.0);
+    }
+
+    #[test]
+    fn what_is_refused() {
+        refuse(
+            Dimension::Bytes,
+            "624",
+            "`k`: expected a size such as \"624 KiB\", got `624`",
+        );
+        refuse(
+            Dimension::Bytes,
+            "624 GHz",
+            "`k`: expected a unit of B, KiB, MiB, GiB, kB, MB, GB, got `GHz`",
+        );
+        refuse(
+            Dimension::Bytes,
+            "0.3 B",
+            "`k`: expected a whole number of B, got `0.3 B`",
+        );
+        refuse(
+            Dimension::Seconds,
+            "-3 ns",
+            "`k`: expected a time such as \"15 ns\", got `-3 ns`",
+        );
+        refuse(
+            Dimension::Hertz,
+            "inf GHz",
+            "`k`: expected a frequency such as \"1.325 GHz\", got `inf GHz`",
+        );
+        refuse(
+            Dimension::Hertz,
+            "1.3.2 GHz",
+            "`k`: expected a frequency such as \"1.325 GHz\", got `1.3.2 GHz`",
+        );
+        refuse(
+            Dimension::Count,
+            "4 IPUs",
+            "`k`: expected a whole number such as 1472, without quotes or unit, got `4 IPUs`",
+        );
+        refuse(
+            Dimension::Cycles,
+            "1.5 cycles",
+            "`k`: expected a whole number of cycles, got `1.5 cycles`",
+        );
+    }
+}

@@ -1,0 +1,457 @@
+//! What do the constants of a description mean, and do they fit together?
+//!
+//! Each constant is read here, once, by the line that gives it its type; the order of these lines
+//! is the order of [`MachineSpec::constants`]. What no line reads is refused as unknown. After
+//! this, nothing checks a machine's numbers again.
+
+use std::collections::BTreeMap;
+
+use super::constant::Constant;
+use super::description::{Description, Entry};
+use super::quantity::Dimension;
+use super::{
+    AmpSpec, ComputeSpec, ExchangeSpec, GatewaySpec, HostSpec, LinkSpec, MachineSpec, MemorySpec,
+    StreamingMemorySpec, SyncSpec, TileSpec, Wiring,
+};
+use crate::error::{DescriptionFault, Error, Place, Result};
+use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
+
+/// The largest count that is an id (`u32`), and the largest whole number `f64` counts exactly.
+const COUNT_MAX: f64 = u32::MAX as f64;
+const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
+
+/// Gives a description its meaning.
+pub(super) fn resolve(description: Description) -> Result<MachineSpec> {
+    let name = description
+        .name
+        .ok_or(Error::DescriptionIncomplete { key: "name" })?;
+    let mut reader = Reader {
+        left: description.entries,
+        places: BTreeMap::new(),
+        constants: Vec::new(),
+    };
+    let machine = MachineSpec {
+        name,
+        summary: description.summary.unwrap_or_default(),
+        n_ipus: reader.count("system.ipus")?,
+        ipus_per_machine: reader.count("system.ipus_per_machine")?,
+        ipus_per_rack: reader.count("system.ipus_per_rack")?,
+        wiring: wiring(&mut reader)?,
+        tile: tile(&mut reader)?,
+        compute: ComputeSpec {
+            dispatch: reader.cycles("compute.dispatch")?,
+        },
+        exchange: exchange(&mut reader)?,
+        sync: SyncSpec {
+            global: reader.cycles("sync.global")?,
+            hop: reader.seconds("sync.hop")?,
+        },
+        links: links(&mut reader)?,
+        gateway: gateway(&mut reader)?,
+        host: HostSpec {
+            n_hosts: reader.count("host.hosts")?,
+            machine_bandwidth: reader.rate("host.machine_bandwidth")?,
+            latency: reader.seconds("host.latency")?,
+        },
+        streaming_memory: StreamingMemorySpec {
+            capacity: reader.bytes("streaming_memory.capacity")?,
+            bandwidth: reader.rate("streaming_memory.bandwidth")?,
+            latency: reader.seconds("streaming_memory.latency")?,
+        },
+        memory: memory(&mut reader)?,
+        constants: Vec::new(),
+    };
+    reader.refuse_leftovers()?;
+    check_system(&machine, &reader)?;
+    check_chip(&machine, &reader)?;
+    check_links(&machine, &reader)?;
+    Ok(MachineSpec {
+        constants: reader.constants,
+        ..machine
+    })
+}
+
+fn wiring(reader: &mut Reader) -> Result<Wiring> {
+    const KEY: &str = "system.wiring";
+    const WORDS: [(&str, Wiring); 2] = [("ladder", Wiring::Ladder), ("torus", Wiring::Torus)];
+    let entry = reader.take(KEY)?;
+    let word = &entry.constant.value;
+    let known = WORDS.iter().find(|(name, _)| name == word);
+    known.map(|(_, wiring)| *wiring).ok_or_else(|| {
+        reader.refuse(
+            KEY,
+            DescriptionFault::UnknownWord {
+                key: KEY,
+                expected: WORDS.iter().map(|(name, _)| *name).collect(),
+                found: word.clone(),
+            },
+        )
+    })
+}
+
+fn tile(reader: &mut Reader) -> Result<TileSpec> {
+    Ok(TileSpec {
+        clock: Hertz(reader.positive("chip.clock", Dimension::Hertz)?),
+        tiles_per_ipu: reader.count("chip.tiles")?,
+        memory: reader.bytes("chip.memory")?,
+        memory_element: reader.bytes("chip.memory_element")?,
+        workers: reader.count("chip.workers")?,
+        data_path: reader.bytes("chip.data_path")?,
+        amp: AmpSpec {
+            units_f16_f16: reader.count("chip.amp_units_f16_f16")?,
+            units_f16_f32: reader.count("chip.amp_units_f16_f32")?,
+            units_f32_f32: reader.count("chip.amp_units_f32_f32")?,
+            chain_depth: reader.count("chip.amp_chain_depth")?,
+            coefficient_rate: reader.cycle_rate("chip.amp_coefficient_rate")?,
+        },
+        exchange_rate: reader.cycle_rate("chip.exchange_rate")?,
+        tiles_per_exchange_bus: reader.count("chip.tiles_per_exchange_bus")?,
+    })
+}
+
+fn exchange(reader: &mut Reader) -> Result<ExchangeSpec> {
+    Ok(ExchangeSpec {
+        columns: reader.count("exchange.columns")?,
+        rows: reader.count("exchange.rows")?,
+        tiles_per_block: reader.count("exchange.tiles_per_block")?,
+        sync_max: reader.cycles("exchange.sync_max")?,
+        phase_extra: reader.cycles("exchange.phase_extra")?,
+        route_latency_typical: reader.cycles("exchange.route_latency_typical")?,
+        route_latency_max: reader.cycles("exchange.route_latency_max")?,
+        control_words_per_fragment: reader.count("exchange.control_words_per_fragment")?,
+        words_per_transfer_max: reader.count("exchange.words_per_transfer_max")?,
+    })
+}
+
+fn links(reader: &mut Reader) -> Result<LinkSpec> {
+    Ok(LinkSpec {
+        links_per_ipu: reader.count("links.links_per_ipu")?,
+        lanes_per_link: reader.count("links.lanes_per_link")?,
+        links_per_rung: reader.count("links.links_per_rung")?,
+        links_per_rail: reader.count("links.links_per_rail")?,
+        links_per_flow: reader.count("links.links_per_flow")?,
+        raw: reader.rate("links.raw")?,
+        usable: reader.rate("links.usable")?,
+        latency: reader.seconds("links.latency")?,
+    })
+}
+
+/// The section may be absent as a whole: a machine of one rack works without gateways.
+fn gateway(reader: &mut Reader) -> Result<Option<GatewaySpec>> {
+    if !reader.left.keys().any(|key| key.starts_with("gateway.")) {
+        return Ok(None);
+    }
+    Ok(Some(GatewaySpec {
+        ports_per_machine: reader.count("gateway.ports_per_machine")?,
+        port: reader.rate("gateway.port")?,
+        ipu: reader.rate("gateway.ipu")?,
+        latency: reader.seconds("gateway.latency")?,
+    }))
+}
+
+fn memory(reader: &mut Reader) -> Result<MemorySpec> {
+    Ok(MemorySpec {
+        executable: reader.bytes("memory.executable")?,
+        interleaved: reader.estimate("memory.interleaved")?,
+        loader: reader.estimate("memory.loader")?,
+        stack_worker: reader.estimate("memory.stack_worker")?,
+        stack_supervisor: reader.estimate("memory.stack_supervisor")?,
+        vertex_state_base: reader.estimate("memory.vertex_state_base")?,
+        vertex_state_per_edge: reader.estimate("memory.vertex_state_per_edge")?,
+        vertex_code_per_type: reader.estimate("memory.vertex_code_per_type")?,
+        exchange_code_per_phase: reader.estimate("memory.exchange_code_per_phase")?,
+        exchange_code_per_fragment: reader.estimate("memory.exchange_code_per_fragment")?,
+        control_code_per_step: reader.estimate("memory.control_code_per_step")?,
+    })
+}
+
+fn check_system(machine: &MachineSpec, reader: &Reader) -> Result<()> {
+    let n_ipus = u64::from(machine.n_ipus);
+    let per_machine = u64::from(machine.ipus_per_machine);
+    let per_rack = u64::from(machine.ipus_per_rack);
+    if n_ipus > 1 {
+        reader.multiple("system.ipus", n_ipus, 2, "IPUs face each other in pairs")?;
+    }
+    if n_ipus > per_machine {
+        reader.multiple("system.ipus", n_ipus, per_machine, "IPUs of a machine")?;
+    }
+    if n_ipus > per_rack {
+        reader.multiple("system.ipus", n_ipus, per_rack, "IPUs of a rack")?;
+        if machine.gateway.is_none() {
+            return Err(Error::DescriptionIncomplete {
+                key: "gateway.port",
+            });
+        }
+    }
+    if per_machine > 1 {
+        reader.multiple(
+            "system.ipus_per_machine",
+            per_machine,
+            2,
+            "IPUs face each other in pairs",
+        )?;
+    }
+    reader.multiple(
+        "system.ipus_per_rack",
+        per_rack,
+        per_machine,
+        "IPUs of a machine",
+    )
+}
+
+fn check_chip(machine: &MachineSpec, reader: &Reader) -> Result<()> {
+    let tile = &machine.tile;
+    let exchange = &machine.exchange;
+    let tiles = u64::from(tile.tiles_per_ipu);
+    let element = tile.memory_element.0;
+    reader.multiple(
+        "chip.memory",
+        tile.memory.0,
+        element,
+        "bytes of a memory element",
+    )?;
+    reader.multiple(
+        "memory.executable",
+        machine.memory.executable.0,
+        element,
+        "bytes of a memory element",
+    )?;
+    reader.equal(
+        "chip.memory",
+        tile.memory.0,
+        (machine.memory.executable + machine.memory.interleaved).0,
+        "bytes of both regions",
+    )?;
+    reader.multiple(
+        "chip.tiles",
+        tiles,
+        u64::from(tile.tiles_per_exchange_bus),
+        "tiles of an exchange bus",
+    )?;
+    reader.at_most(
+        "chip.tiles",
+        tiles,
+        u64::from(exchange.columns)
+            * u64::from(exchange.rows)
+            * u64::from(exchange.tiles_per_block),
+        "columns times rows times tiles of a block",
+    )?;
+    reader.multiple("chip.data_path", tile.data_path.0, 4, "bytes of an f32")
+}
+
+fn check_links(machine: &MachineSpec, reader: &Reader) -> Result<()> {
+    let links = &machine.links;
+    let blamed = reader.own_first("links.links_per_rail", "links.links_per_rung");
+    reader.at_most(
+        blamed,
+        u64::from(links.links_per_rung) + 2 * u64::from(links.links_per_rail),
+        u64::from(links.links_per_ipu),
+        "links of an IPU, for one rung and two rails",
+    )?;
+    reader.at_most(
+        "links.links_per_flow",
+        u64::from(links.links_per_flow),
+        u64::from(links.links_per_rung),
+        "links of a rung",
+    )?;
+    // Rates are compared in whole bytes a second: a finer difference is no contradiction.
+    reader.at_most(
+        "links.usable",
+        links.usable.0 as u64,
+        links.raw.0 as u64,
+        "the raw rate in B/s",
+    )
+}
+
+/// Hands out the constants of a description, each once.
+struct Reader {
+    left: BTreeMap<String, Entry>,
+    places: BTreeMap<&'static str, Place>,
+    constants: Vec<Constant>,
+}
+
+impl Reader {
+    fn take(&mut self, key: &'static str) -> Result<Entry> {
+        let entry = self.left.remove(key);
+        let entry = entry.ok_or(Error::DescriptionIncomplete { key })?;
+        self.places.insert(key, entry.place.clone());
+        self.constants.push(entry.constant.clone());
+        Ok(entry)
+    }
+
+    fn refuse(&self, key: &str, fault: DescriptionFault) -> Error {
+        let place = self.places.get(key).expect("checked after it was read");
+        Error::Description {
+            place: place.clone(),
+            fault,
+        }
+    }
+
+    /// A value in base units, inside its own range.
+    fn quantity(&mut self, key: &'static str, dimension: Dimension) -> Result<f64> {
+        let entry = self.take(key)?;
+        let constant = &entry.constant;
+        let read = |text: &str| dimension.read(key, text);
+        if (dimension == Dimension::Count) != entry.whole_number {
+            let fault = DescriptionFault::NotAQuantity {
+                key,
+                expected: dimension,
+                found: constant.value.clone(),
+            };
+            return Err(self.refuse(key, fault));
+        }
+        let value = read(&constant.value).map_err(|fault| self.refuse(key, fault))?;
+        if let Some([low, high]) = &constant.range {
+            let ends = read(low).and_then(|low| Ok(low..=read(high)?));
+            let ends = ends.map_err(|fault| self.refuse(key, fault))?;
+            if !ends.contains(&value) {
+                let fault = DescriptionFault::OutsideRange {
+                    key,
+                    low: low.clone(),
+                    high: high.clone(),
+                    found: constant.value.clone(),
+                };
+                return Err(self.refuse(key, fault));
+            }
+        }
+        let most = match dimension {
+            Dimension::Count => COUNT_MAX,
+            Dimension::Bytes | Dimension::Cycles | Dimension::BytesPerCycle => WHOLE_MAX,
+            Dimension::Seconds | Dimension::Hertz | Dimension::BytesPerSecond => f64::MAX,
+        };
+        if value > most {
+            let found = constant.value.clone();
+            return Err(self.refuse(key, DescriptionFault::TooLarge { key, found }));
+        }
+        Ok(value)
+    }
+
+    fn positive(&mut self, key: &'static str, dimension: Dimension) -> Result<f64> {
+        let value = self.quantity(key, dimension)?;
+        if value == 0.0 {
+            return Err(self.refuse(key, DescriptionFault::Zero { key }));
+        }
+        Ok(value)
+    }
+
+    fn count(&mut self, key: &'static str) -> Result<u32> {
+        Ok(self.positive(key, Dimension::Count)? as u32)
+    }
+
+    /// Latencies and extra cycles may be nothing.
+    fn cycles(&mut self, key: &'static str) -> Result<Cycles> {
+        Ok(Cycles(self.quantity(key, Dimension::Cycles)? as u64))
+    }
+
+    fn seconds(&mut self, key: &'static str) -> Result<SimSeconds> {
+        Ok(SimSeconds(self.quantity(key, Dimension::Seconds)?))
+    }
+
+    fn cycle_rate(&mut self, key: &'static str) -> Result<BytesPerCycle> {
+        let rate = self.positive(key, Dimension::BytesPerCycle)?;
+        Ok(BytesPerCycle(rate as u64))
+    }
+
+    fn rate(&mut self, key: &'static str) -> Result<BytesPerSecond> {
+        let rate = self.positive(key, Dimension::BytesPerSecond)?;
+        Ok(BytesPerSecond(rate))
+    }
+
+    fn bytes(&mut self, key: &'static str) -> Result<Bytes> {
+        Ok(Bytes(self.positive(key, Dimension::Bytes)? as u64))
+    }
+
+    /// An accounting estimate may be nothing.
+    fn estimate(&mut self, key: &'static str) -> Result<Bytes> {
+        Ok(Bytes(self.quantity(key, Dimension::Bytes)? as u64))
+    }
+
+    /// Refuses the first constant that no line above has read.
+    fn refuse_leftovers(&self) -> Result<()> {
+        let Some((key, entry)) = self.left.first_key_value() else {
+            return Ok(());
+        };
+        let section = entry.constant.section();
+        let siblings = self.places.keys().copied();
+        let expected =
+            siblings.filter(|known| known.split_once('.').is_some_and(|(s, _)| s == section));
+        Err(Error::Description {
+            place: entry.place.clone(),
+            fault: DescriptionFault::UnknownConstant {
+                key: key.clone(),
+                expected: expected.collect(),
+            },
+        })
+    }
+
+    /// Of two constants that contradict each other, the one that the user's own file gives.
+    fn own_first(&self, one: &'static str, other: &'static str) -> &'static str {
+        match self.places.get(one) {
+            Some(Place { base: None, .. }) => one,
+            _ => other,
+        }
+    }
+
+    fn multiple(
+        &self,
+        key: &'static str,
+        value: u64,
+        of: u64,
+        of_what: &'static str,
+    ) -> Result<()> {
+        if value.is_multiple_of(of) {
+            return Ok(());
+        }
+        Err(self.refuse(
+            key,
+            DescriptionFault::NotAMultiple {
+                key,
+                of,
+                of_what,
+                value,
+            },
+        ))
+    }
+
+    fn at_most(
+        &self,
+        key: &'static str,
+        value: u64,
+        most: u64,
+        most_what: &'static str,
+    ) -> Result<()> {
+        if value <= most {
+            return Ok(());
+        }
+        Err(self.refuse(
+            key,
+            DescriptionFault::MoreThan {
+                key,
+                most,
+                most_what,
+                value,
+            },
+        ))
+    }
+
+    fn equal(
+        &self,
+        key: &'static str,
+        value: u64,
+        expected: u64,
+        expected_what: &'static str,
+    ) -> Result<()> {
+        if value == expected {
+            return Ok(());
+        }
+        Err(self.refuse(
+            key,
+            DescriptionFault::Unequal {
+                key,
+                expected,
+                expected_what,
+                value,
+            },
+        ))
+    }
+}

@@ -1,0 +1,343 @@
+//! What descriptions say, and what is refused in them.
+
+use std::collections::BTreeMap;
+
+use super::fixtures::{gc200, machine, small};
+use super::*;
+use crate::error::DescriptionFault;
+
+/// A description that builds on a shipped machine; its constants start at line 4.
+fn over_pod16(constants: &str) -> String {
+    format!("name = \"mine\"\nbase = [\"mk2-pod16\"]\n\n{constants}\n")
+}
+
+#[track_caller]
+fn refuse(text: &str, expected: &str) {
+    let error = MachineSpec::from_toml(text).expect_err(text);
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn the_tile_of_a_mk2_machine_is_the_one_the_cost_laws_are_tested_on() {
+    assert_eq!(machine("mk2-m2000").tile, gc200());
+}
+
+/// (name, IPUs, clock in Hz, tiles, bytes of a tile, hosts, racks)
+#[test]
+fn shipped_machines_are_what_their_names_say() {
+    let expected = [
+        ("mk1-server16", 16, 1.6e9, 1216, 262_144, 1, 1),
+        ("mk2-m2000", 4, 1.325e9, 1472, 638_976, 1, 1),
+        ("mk2-pod16", 16, 1.325e9, 1472, 638_976, 1, 1),
+        ("mk2-pod64", 64, 1.325e9, 1472, 638_976, 1, 1),
+        ("mk2-pod128", 128, 1.325e9, 1472, 638_976, 2, 2),
+        ("mk2-pod256", 256, 1.325e9, 1472, 638_976, 4, 4),
+        ("bow-pod16", 16, 1.85e9, 1472, 638_976, 1, 1),
+        ("bow-pod64", 64, 1.85e9, 1472, 638_976, 1, 1),
+        ("bow-pod128", 128, 1.85e9, 1472, 638_976, 2, 2),
+        ("bow-pod256", 256, 1.85e9, 1472, 638_976, 4, 4),
+    ];
+    let names: Vec<&str> = expected.iter().map(|row| row.0).collect();
+    assert_eq!(shipped::machines(), names);
+    for (name, n_ipus, clock, tiles, memory, hosts, racks) in expected {
+        let spec = machine(name);
+        assert_eq!(spec.name, name, "a machine is named as its file");
+        assert!(!spec.summary.is_empty(), "{name}");
+        assert_eq!((spec.n_ipus, spec.n_racks()), (n_ipus, racks), "{name}");
+        assert_eq!(spec.tile.clock, Hertz(clock), "{name}");
+        assert_eq!(spec.tile.tiles_per_ipu, tiles, "{name}");
+        assert_eq!(spec.tile.memory, Bytes(memory), "{name}");
+        assert_eq!(spec.host.n_hosts, hosts, "{name}");
+    }
+    assert_eq!(machine("mk2-pod64").n_tiles(), 94_208);
+}
+
+/// FLOP a cycle of all units times tiles and clock is the published peak, in TFLOPS.
+#[test]
+fn peaks_are_the_published_ones() {
+    for (name, f16, f32) in [
+        ("mk1-server16", 124.5, 31.1),
+        ("mk2-pod64", 249.7, 62.4),
+        ("bow-pod16", 348.6, 87.1),
+    ] {
+        let tile = machine(name).tile;
+        let peak = |units: u32, macs_of_unit: u32| {
+            let flop = 2 * u64::from(units) * u64::from(macs_of_unit);
+            flop as f64 * f64::from(tile.tiles_per_ipu) * tile.clock.0 / 1e12
+        };
+        // A unit multiplies 4 halves, or one float, a cycle.
+        assert!(
+            (peak(tile.amp.units_f16_f16, 4) - f16).abs() < 0.06,
+            "{name}"
+        );
+        assert!(
+            (peak(tile.amp.units_f32_f32, 1) - f32).abs() < 0.06,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn every_constant_stands_in_one_shipped_file_of_its_kind_of_chip() {
+    let mut homes: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in shipped::bases() {
+        let text = shipped::find(name).unwrap();
+        let own: toml::Table = toml::from_str(text).unwrap();
+        for (section, constants) in own.iter().filter(|(_, value)| value.is_table()) {
+            for constant in constants.as_table().unwrap().keys() {
+                let key = format!("{section}.{constant}");
+                homes.entry(key).or_default().push(name);
+            }
+        }
+    }
+    for key in ["memory.stack_worker", "sync.global", "links.usable"] {
+        assert_eq!(homes[key], ["parts/ipu"], "{key}");
+    }
+    assert_eq!(
+        homes["chip.clock"],
+        ["parts/gc2", "parts/gc200", "parts/bow"]
+    );
+    assert_eq!(homes["gateway.port"], ["mk2-m2000"]);
+}
+
+#[test]
+fn constants_keep_their_sources() {
+    for name in shipped::machines() {
+        for constant in machine(name).constants {
+            assert!(constant.source.len() > 3, "{name}: {}", constant.key);
+        }
+    }
+    let bow = machine("bow-pod16");
+    let clock = bow
+        .constants
+        .iter()
+        .find(|c| c.key == "chip.clock")
+        .unwrap();
+    assert_eq!(
+        (clock.value.as_str(), clock.kind),
+        ("1.85 GHz", Kind::Documented)
+    );
+    let launch = bow
+        .constants
+        .iter()
+        .find(|c| c.key == "exchange.phase_extra")
+        .unwrap();
+    assert_eq!(
+        launch.range,
+        Some(["0 cycles".to_owned(), "474 cycles".to_owned()])
+    );
+}
+
+#[test]
+fn a_machine_written_out_reads_back_equal() {
+    for name in shipped::machines() {
+        let spec = machine(name);
+        assert_eq!(MachineSpec::from_toml(&spec.to_toml()), Ok(spec), "{name}");
+    }
+}
+
+#[test]
+fn a_later_base_wins_and_the_file_itself_last() {
+    let text = "name = \"mine\"\nbase = [\"mk2-pod64\", \"parts/bow\"]\n[chip]\n\
+        clock = { value = \"2 GHz\", kind = \"assumed\", source = \"what if\" }";
+    let mine = MachineSpec::from_toml(text).unwrap();
+    let bow = machine("bow-pod64");
+    assert_eq!(mine.tile.clock, Hertz(2e9));
+    assert_eq!((mine.n_ipus, &mine.links), (64, &bow.links));
+}
+
+#[test]
+fn a_scaled_down_machine_differs_in_its_counts_only() {
+    let small = small();
+    let whole = machine("mk2-pod16");
+    assert_eq!((small.n_ipus, small.tile.tiles_per_ipu), (4, 32));
+    let tile = TileSpec {
+        tiles_per_ipu: 1472,
+        ..small.tile.clone()
+    };
+    assert_eq!(tile, whole.tile);
+    assert_eq!(small.links, whole.links);
+    let error = whole.scaled_down(4, 1474).unwrap_err();
+    let Error::Description { fault, .. } = error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        fault,
+        DescriptionFault::MoreThan {
+            key: "chip.tiles",
+            most: 1472,
+            most_what: "columns times rows times tiles of a block",
+            value: 1474
+        }
+    );
+}
+
+#[test]
+fn a_description_says_where_it_is_wrong() {
+    refuse(
+        &over_pod16("[chip]\nclok = { value = \"1 GHz\", kind = \"assumed\", source = \"\" }"),
+        "line 5, column 18: unknown constant `chip.clok`, expected one of \
+         chip.amp_chain_depth, chip.amp_coefficient_rate, chip.amp_units_f16_f16, \
+         chip.amp_units_f16_f32, chip.amp_units_f32_f32, chip.clock, chip.data_path, \
+         chip.exchange_rate, chip.memory, chip.memory_element, chip.tiles, \
+         chip.tiles_per_exchange_bus, chip.workers",
+    );
+    refuse(
+        &over_pod16("[chips]\n"),
+        "line 4, column 2: unknown field `chips`, expected one of `name`, `summary`, `base`, \
+         `system`, `chip`, `compute`, `exchange`, `sync`, `links`, `gateway`, `host`, \
+         `streaming_memory`, `memory`",
+    );
+    refuse(
+        &over_pod16("[chip]\nclock = { value = \"1 GHz\", kind = \"guessed\", source = \"\" }"),
+        "line 5, column 35: unknown variant `guessed`, expected one of `documented`, `measured`, \
+         `derived`, `assumed`, `fitted`",
+    );
+    refuse(
+        &over_pod16("[chip]\nclock = { value = \"1 GHz\", kind = \"assumed\" }"),
+        "line 5, column 9: missing field `source`",
+    );
+    refuse(
+        &over_pod16("[chip]\nclock = \"1 GHz\""),
+        "line 5, column 9: invalid type: string \"1 GHz\", expected a constant such as { value = \
+         \"1 GHz\", kind = \"assumed\", source = \"what if\" }",
+    );
+    refuse(
+        &over_pod16("[chip"),
+        "line 4, column 6: unclosed table, expected `]`",
+    );
+    refuse(
+        "name = \"mine\"\nbase = [\"mk2-pod16\", \"mk3\"]",
+        "line 2, column 22: unknown base `mk3`, expected one of mk1-server16, mk2-m2000, \
+         mk2-pod16, mk2-pod64, mk2-pod128, mk2-pod256, bow-pod16, bow-pod64, bow-pod128, \
+         bow-pod256, parts/ipu, parts/gc2, parts/gc200, parts/bow",
+    );
+    refuse(
+        "base = [\"parts/gc200\"]",
+        "the machine description doesn't give `name`",
+    );
+    refuse(
+        "name = \"mine\"\nbase = [\"parts/gc200\"]",
+        "the machine description doesn't give `system.ipus`",
+    );
+}
+
+/// One constant over `mk2-pod16`; the value starts at line 5.
+#[test]
+fn impossible_values_are_refused() {
+    for (section, constant, expected) in [
+        (
+            "chip",
+            "tiles = { value = 0",
+            "line 5, column 19: `chip.tiles`: expected more than zero",
+        ),
+        (
+            "chip",
+            "tiles = { value = \"1472\"",
+            "line 5, column 19: `chip.tiles`: expected a whole number such as 1472, without \
+             quotes or unit, got `1472`",
+        ),
+        (
+            "chip",
+            "tiles = { value = 5000000000",
+            "line 5, column 19: `chip.tiles`: `5000000000` is too large",
+        ),
+        (
+            "chip",
+            "tiles = { value = 1471",
+            "line 5, column 19: `chip.tiles`: expected a multiple of 2 (tiles of an exchange \
+             bus), got 1471",
+        ),
+        (
+            "chip",
+            "memory = { value = 638976",
+            "line 5, column 20: `chip.memory`: expected a size such as \"624 KiB\", got `638976`",
+        ),
+        (
+            "chip",
+            "memory = { value = \"624 kib\"",
+            "line 5, column 20: `chip.memory`: expected a unit of B, KiB, MiB, GiB, kB, MB, GB, \
+             got `kib`",
+        ),
+        (
+            "chip",
+            "memory = { value = \"625 KiB\"",
+            "line 5, column 20: `chip.memory`: expected a multiple of 16384 (bytes of a memory \
+             element), got 640000",
+        ),
+        (
+            "chip",
+            "memory = { value = \"640 KiB\"",
+            "line 5, column 20: `chip.memory`: expected 638976 (bytes of both regions), got \
+             655360",
+        ),
+        (
+            "links",
+            "usable = { value = \"0 GB/s\"",
+            "line 5, column 20: `links.usable`: expected more than zero",
+        ),
+        (
+            "links",
+            "usable = { value = \"20 GB/s\"",
+            "line 5, column 20: `links.usable`: expected at most 16000000000 (the raw rate in \
+             B/s), got 20000000000",
+        ),
+        (
+            "links",
+            "links_per_rail = { value = 3",
+            "line 5, column 28: `links.links_per_rail`: expected at most 10 \
+             (links of an IPU, for one rung and two rails), got 12",
+        ),
+        (
+            "links",
+            "latency = { value = \"2 us\", range = [\"0 us\", \"1 us\"]",
+            "line 5, column 21: `links.latency`: expected a value from `0 us` to `1 us`, its own \
+             range, got `2 us`",
+        ),
+        (
+            "system",
+            "wiring = { value = \"ring\"",
+            "line 5, column 20: `system.wiring`: expected one of ladder, torus, got `ring`",
+        ),
+        (
+            "system",
+            "ipus = { value = 18",
+            "line 5, column 18: `system.ipus`: expected a multiple of 4 (IPUs of a machine), got \
+             18",
+        ),
+        (
+            "system",
+            "ipus = { value = 96",
+            "line 5, column 18: `system.ipus`: expected a multiple of 64 (IPUs of a rack), got 96",
+        ),
+        (
+            "system",
+            "ipus = { value = 3",
+            "line 5, column 18: `system.ipus`: expected a multiple of 2 (IPUs face each other in \
+             pairs), got 3",
+        ),
+    ] {
+        let rest = ", kind = \"assumed\", source = \"test\" }";
+        refuse(
+            &over_pod16(&format!("[{section}]\n{constant}{rest}")),
+            expected,
+        );
+    }
+}
+
+#[test]
+fn several_racks_need_gateways() {
+    let text = "name = \"mine\"\nbase = [\"mk1-server16\"]\n[system]\n\
+        ipus = { value = 32, kind = \"assumed\", source = \"what if\" }";
+    refuse(text, "the machine description doesn't give `gateway.port`");
+}
+
+#[test]
+fn an_unknown_machine_lists_the_known_ones() {
+    let error = MachineSpec::shipped("mk3").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("no machine `mk3` is shipped, expected one of mk1-")
+    );
+}
