@@ -18,7 +18,7 @@ pub enum Error {
         /// Where in which file.
         place: Place,
         /// What is wrong there.
-        fault: DescriptionFault,
+        fault: Box<DescriptionFault>,
     },
     /// A machine description, with its bases, leaves something out.
     #[error("the machine description doesn't give `{key}`")]

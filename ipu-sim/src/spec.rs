@@ -31,6 +31,7 @@
 pub mod constant;
 mod description;
 pub mod quantity;
+mod reader;
 mod resolve;
 pub mod shipped;
 

@@ -129,9 +129,16 @@ impl Hertz {
     }
 
     /// Whole cycles of this clock that cover `seconds`, rounded up.
+    ///
+    /// A billionth of the time is taken for the noise of floating-point sums: 10 us and 5 us are
+    /// 15,000 cycles of 1 GHz, not 15,001.
     #[must_use]
     pub fn cycles(self, seconds: SimSeconds) -> Cycles {
-        Cycles((seconds.0 * self.0).ceil() as u64)
+        let cycles = seconds.0 * self.0;
+        let nearest = cycles.round();
+        let is_noise = (cycles - nearest).abs() <= cycles * 1e-9;
+        let whole = if is_noise { nearest } else { cycles.ceil() };
+        Cycles(whole as u64)
     }
 }
 
@@ -202,7 +209,21 @@ mod tests {
     fn seconds_and_cycles_round_up() {
         let clock = Hertz(1.0e9);
         assert_eq!(clock.cycles(SimSeconds(1.5e-9)), Cycles(2));
+        assert_eq!(clock.cycles(SimSeconds(10e-6 + 5e-6)), Cycles(15_000));
+        assert_eq!(clock.cycles(SimSeconds(15_000.1e-9)), Cycles(15_001));
         assert_eq!(clock.seconds(Cycles(1_000_000_000)), SimSeconds(1.0));
         assert_eq!(Bytes(9).div_ceil(BytesPerCycle(4)), Cycles(3));
+        assert_eq!(Bytes(9).share(4), Bytes(3));
+    }
+
+    #[test]
+    fn rates_are_shared_and_added() {
+        let link = BytesPerSecond(13.25e9);
+        assert_eq!(link.side_by_side(2), BytesPerSecond(26.5e9));
+        assert_eq!(link.side_by_side(2).shared_by(4), BytesPerSecond(6.625e9));
+        assert_eq!(
+            BytesPerSecond::of(Bytes(100), SimSeconds(4.0)),
+            BytesPerSecond(25.0)
+        );
     }
 }

@@ -57,6 +57,8 @@ pub enum BinaryFn {
     Div,
     /// The larger of both.
     Max,
+    /// 1 where both are equal, else 0.
+    Equal,
 }
 
 /// What is computed of the inputs for one element; `in0`, `in1`, ... are their values there.
@@ -102,12 +104,14 @@ pub enum MapOp {
     },
     /// in0 / (1 - probability) where the mask keeps it, else 0; in1 is the seed, two words, taken whole.
     ///
-    /// The mask depends on the position in the output variable, row by row.
+    /// The mask depends on the position: the sum of index times stride over labels 0, 1, ...
     Dropout {
         /// Chance of an element to be dropped.
         probability: f64,
         /// Which mask of the seed.
         id: u32,
+        /// What one step along each label adds to the position.
+        strides: [u64; MAX_LABELS],
     },
     /// 1 where the index along `class` equals in0, else 0.
     OneHot {
@@ -263,9 +267,10 @@ pub enum Vertex {
 pub trait Position {
     /// Index along a label in the whole tensor.
     fn index(&self, label: Label) -> u32;
-    /// Position in the whole output, row by row.
-    fn linear(&self) -> u64;
 }
+
+/// Labels that a position-dependent vertex can have.
+pub const MAX_LABELS: usize = 6;
 
 impl UnaryFn {
     /// f(x).
@@ -333,6 +338,7 @@ impl BinaryFn {
             Self::Mul => a * b,
             Self::Div => a / b,
             Self::Max => a.max(b),
+            Self::Equal => f64::from(u8::from(a == b)),
         }
     }
 }
@@ -359,9 +365,19 @@ impl MapOp {
             }
             Self::ClampedLog { epsilon, factor } => log(input[0].max(epsilon)) * factor,
             Self::InverseStdDev { epsilon } => 1.0 / sqrt(input[1] - input[0] * input[0] + epsilon),
-            Self::Dropout { probability, id } => {
+            Self::Dropout {
+                probability,
+                id,
+                strides,
+            } => {
                 let seed = [input[1] as u32, input[2] as u32];
-                if dropout_keep(seed, id, position.linear(), probability) {
+                let place = strides
+                    .iter()
+                    .enumerate()
+                    .filter(|&(_, &stride)| stride != 0)
+                    .map(|(label, stride)| u64::from(position.index(Label(label as u8))) * stride)
+                    .sum();
+                if dropout_keep(seed, id, place, probability) {
                     input[0] / (1.0 - probability)
                 } else {
                     0.0
@@ -469,9 +485,6 @@ mod tests {
     impl Position for At {
         fn index(&self, _: Label) -> u32 {
             self.0
-        }
-        fn linear(&self) -> u64 {
-            u64::from(self.0)
         }
     }
 

@@ -1,1 +1,651 @@
 //! Shapes and types of every operation.
+//!
+//! One rule for each kind: which operands it takes, and what its results are.
+//! The rules follow PopART's operator definitions; where PopART reads a shape
+//! from a constant operand, here it is an attribute.
+
+use ipu_sim::numerics::DType;
+use smallvec::{SmallVec, smallvec};
+
+use crate::error::{Error, OpLabel, Result};
+use crate::ir::{OpKind, Shape, TensorType, dtype_name};
+
+/// Types of an operation's results.
+pub type Types = SmallVec<[TensorType; 2]>;
+
+/// The types of the results of `kind` on operands of types `inputs`; `name` is for
+/// messages.
+///
+/// # Errors
+/// The first reason why the operands don't fit the kind or why an attribute is
+/// out of range.
+pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> {
+    let op = Operands { kind, name, inputs };
+    match kind {
+        OpKind::MatMul { .. } => op.matmul(),
+        OpKind::Binary(_) => op.binary(),
+        OpKind::Scale { factor } => {
+            op.finite("factor", *factor)?;
+            op.float_map()
+        }
+        OpKind::Unary(_) | OpKind::Softmax => op.float_map(),
+        OpKind::UnaryGrad(_) | OpKind::SoftmaxGrad => op.alike(2),
+        OpKind::Cast { to } => {
+            op.count(1)?;
+            one(*to, op.shape(0).clone())
+        }
+        OpKind::Identity
+        | OpKind::Detach
+        | OpKind::Zero
+        | OpKind::AllReduce
+        | OpKind::RemoteLoad
+        | OpKind::RemoteStore
+        | OpKind::IpuCopy { .. } => op.same(),
+        OpKind::Stash { slots } | OpKind::Restore { slots } => {
+            op.at_least_one("slots", *slots)?;
+            op.same()
+        }
+
+        OpKind::Reshape { shape } => op.reshape(shape),
+        OpKind::Transpose { perm } => op.transpose(perm),
+        OpKind::Slice { axis, begin, end } => op.slice(*axis, *begin, *end),
+        OpKind::Concat { axis } => op.concat(*axis),
+        OpKind::Pad {
+            axis,
+            before,
+            after,
+        } => op.pad(*axis, *before, *after),
+        OpKind::Broadcast { shape } => op.broadcast(shape),
+        OpKind::ReduceSum { axes, keep_dims } => op.reduce_sum(axes, *keep_dims),
+
+        OpKind::LayerNorm { epsilon } => op.layer_norm(*epsilon),
+        OpKind::LayerNormGrad => op.layer_norm_grad(),
+        OpKind::Dropout { probability, .. } => op.dropout(*probability),
+
+        OpKind::Gather { .. } => op.gather(),
+        OpKind::GatherGrad { rows, .. } => op.gather_grad(*rows),
+        OpKind::OneHot { depth, dtype } => op.one_hot(*depth, *dtype),
+        OpKind::SequenceMask {
+            sequence_length,
+            mask_tokens,
+            dtype,
+        } => op.sequence_mask(*sequence_length, *mask_tokens, *dtype),
+
+        OpKind::NllLoss { .. } => {
+            op.count(2)?;
+            op.probabilities_and_labels()?;
+            one(DType::F32, Shape::scalar())
+        }
+        OpKind::NllSoftmaxGrad { .. } => {
+            op.count(3)?;
+            op.probabilities_and_labels()?;
+            op.scalar_f32(2)?;
+            Ok(smallvec![op.inputs[0].clone()])
+        }
+        OpKind::Accuracy { .. } => {
+            op.count(2)?;
+            op.probabilities_and_labels()?;
+            one(DType::F32, Shape::from([2]))
+        }
+
+        OpKind::Accumulate { factor } => {
+            op.finite("factor", *factor)?;
+            op.floats_of_first_shape(2)
+        }
+        OpKind::SparseAccumulate { factor, .. } => {
+            op.finite("factor", *factor)?;
+            op.sparse_accumulate()
+        }
+        OpKind::AdamMoment { beta, .. } => {
+            op.within_unit("beta", *beta)?;
+            op.floats_of_first_shape(2)
+        }
+        OpKind::AdamUpdater {
+            epsilon,
+            weight_decay,
+            bias_correction,
+        } => {
+            op.finite("epsilon", *epsilon)?;
+            op.finite("weight_decay", weight_decay.unwrap_or(0.0))?;
+            if let Some(betas) = bias_correction {
+                op.within_unit("beta1", betas.beta1)?;
+                op.within_unit("beta2", betas.beta2)?;
+            }
+            op.adam_updater(weight_decay.is_some(), bias_correction.is_some())
+        }
+        OpKind::SquareSum => {
+            op.count(1)?;
+            op.float(0)?;
+            one(DType::F32, Shape::scalar())
+        }
+        OpKind::AdamUpdate => op.weight_update(2, 1),
+        OpKind::LambUpdate { max_weight_norm } => {
+            op.finite("max_weight_norm", *max_weight_norm)?;
+            op.weight_update(2, 3)
+        }
+        OpKind::SgdUpdate {
+            scale,
+            weight_decay,
+        } => {
+            op.finite("scale", *scale)?;
+            op.finite("weight_decay", *weight_decay)?;
+            op.weight_update(2, 1)
+        }
+        OpKind::SgdMomentum {
+            momentum,
+            weight_decay,
+        } => {
+            op.finite("momentum", *momentum)?;
+            op.finite("weight_decay", *weight_decay)?;
+            op.weight_update(2, 0)
+        }
+
+        OpKind::ReduceScatter { shards } | OpKind::LocalSlice { shards } => op.shard(*shards),
+        OpKind::AllGather { shards, shape } => op.all_gather(*shards, shape),
+    }
+}
+
+fn one(dtype: DType, shape: impl Into<Shape>) -> Result<Types> {
+    Ok(smallvec![TensorType::new(dtype, shape)])
+}
+
+/// An operation being checked.
+struct Operands<'a> {
+    kind: &'a OpKind,
+    name: &'a str,
+    inputs: &'a [TensorType],
+}
+
+/// Rules for one kind each, or for a few that are alike.
+impl Operands<'_> {
+    /// One operand of any type, and a result like it.
+    fn same(&self) -> Result<Types> {
+        self.count(1)?;
+        Ok(smallvec![self.inputs[0].clone()])
+    }
+
+    /// One float operand, and a result like it.
+    fn float_map(&self) -> Result<Types> {
+        self.alike(1)
+    }
+
+    /// `n` float operands of one type and shape, and a result like them.
+    fn alike(&self, n: usize) -> Result<Types> {
+        self.count(n)?;
+        self.float(0)?;
+        for operand in 1..n {
+            self.dtype(operand, self.inputs[0].dtype)?;
+            self.has_shape(operand, self.shape(0))?;
+        }
+        Ok(smallvec![self.inputs[0].clone()])
+    }
+
+    /// `n` floats of any type but one shape, and a result like the first.
+    fn floats_of_first_shape(&self, n: usize) -> Result<Types> {
+        self.count(n)?;
+        for operand in 0..n {
+            self.float(operand)?;
+            self.has_shape(operand, self.shape(0))?;
+        }
+        Ok(smallvec![self.inputs[0].clone()])
+    }
+
+    /// `n` floats of one shape, then `scalars` f32 numbers; a result like the first.
+    fn weight_update(&self, n: usize, scalars: usize) -> Result<Types> {
+        self.count(n + scalars)?;
+        for operand in n..n + scalars {
+            self.scalar_f32(operand)?;
+        }
+        Operands {
+            inputs: &self.inputs[..n],
+            ..*self
+        }
+        .floats_of_first_shape(n)
+    }
+
+    fn matmul(&self) -> Result<Types> {
+        self.count(2)?;
+        self.float(0)?;
+        self.dtype(1, self.inputs[0].dtype)?;
+        let (left, right) = (self.shape(0).dims(), self.shape(1).dims());
+        let [batch @ .., m, k] = left else {
+            return Err(self.rank_error(0, 2));
+        };
+        if right.len() != left.len() {
+            return Err(self.rank_error(1, left.len()));
+        }
+        let [right_batch @ .., right_k, n] = right else {
+            return Err(self.rank_error(1, 2));
+        };
+        self.sizes("inner dimensions", *k, *right_k)?;
+        for (&expected, &got) in batch.iter().zip(right_batch) {
+            self.sizes("batch dimensions", expected, got)?;
+        }
+        let shape: Shape = batch.iter().copied().chain([*m, *n]).collect();
+        one(self.inputs[0].dtype, shape)
+    }
+
+    fn binary(&self) -> Result<Types> {
+        self.count(2)?;
+        self.float(0)?;
+        self.dtype(1, self.inputs[0].dtype)?;
+        let (left, right) = (self.shape(0), self.shape(1));
+        let shape = left
+            .broadcast(right)
+            .ok_or_else(|| self.broadcast_error(left, right))?;
+        one(self.inputs[0].dtype, shape)
+    }
+
+    fn reshape(&self, shape: &Shape) -> Result<Types> {
+        self.count(1)?;
+        let (expected, got) = (self.shape(0).elements(), shape.elements());
+        if expected != got {
+            return Err(Error::Sizes {
+                op: self.label(),
+                what: "numbers of elements",
+                expected: expected.0,
+                got: got.0,
+            });
+        }
+        one(self.inputs[0].dtype, shape.clone())
+    }
+
+    fn transpose(&self, perm: &[u32]) -> Result<Types> {
+        self.count(1)?;
+        self.rank(0, perm.len())?;
+        let mut seen = vec![false; perm.len()];
+        for &axis in perm {
+            let position = self.axis(axis)?;
+            if std::mem::replace(&mut seen[position], true) {
+                return Err(self.attribute("perm", "each axis once", axis.into()));
+            }
+        }
+        let dims = self.shape(0).dims();
+        let shape: Shape = perm.iter().map(|&axis| dims[axis as usize]).collect();
+        one(self.inputs[0].dtype, shape)
+    }
+
+    fn slice(&self, axis: u32, begin: u32, end: u32) -> Result<Types> {
+        self.count(1)?;
+        let position = self.axis(axis)?;
+        let size = self.shape(0).dims()[position];
+        if begin > end || end > size {
+            return Err(Error::Range {
+                op: self.label(),
+                begin,
+                end,
+                size,
+            });
+        }
+        one(
+            self.inputs[0].dtype,
+            self.shape(0).with(position, end - begin),
+        )
+    }
+
+    fn concat(&self, axis: u32) -> Result<Types> {
+        if self.inputs.is_empty() {
+            self.count(1)?;
+        }
+        let position = self.axis(axis)?;
+        let mut total = 0_u32;
+        for operand in 0..self.inputs.len() {
+            self.dtype(operand, self.inputs[0].dtype)?;
+            self.rank(operand, self.shape(0).rank())?;
+            let size = self.shape(operand).dims()[position];
+            self.has_shape(operand, &self.shape(0).with(position, size))?;
+            total = self.sum("size", total, size)?;
+        }
+        one(self.inputs[0].dtype, self.shape(0).with(position, total))
+    }
+
+    fn pad(&self, axis: u32, before: u32, after: u32) -> Result<Types> {
+        self.count(1)?;
+        self.float(0)?;
+        let position = self.axis(axis)?;
+        let size = self.sum("before", self.shape(0).dims()[position], before)?;
+        let size = self.sum("after", size, after)?;
+        one(self.inputs[0].dtype, self.shape(0).with(position, size))
+    }
+
+    fn broadcast(&self, shape: &Shape) -> Result<Types> {
+        self.count(1)?;
+        if self.shape(0).broadcast(shape).as_ref() != Some(shape) {
+            return Err(self.broadcast_error(self.shape(0), shape));
+        }
+        one(self.inputs[0].dtype, shape.clone())
+    }
+
+    fn reduce_sum(&self, axes: &[u32], keep_dims: bool) -> Result<Types> {
+        self.count(1)?;
+        self.float(0)?;
+        for (position, &axis) in axes.iter().enumerate() {
+            self.axis(axis)?;
+            if position > 0 && axes[position - 1] >= axis {
+                return Err(self.attribute("axes", "increasing axes", axis.into()));
+            }
+        }
+        let shape: Shape = (0_u32..)
+            .zip(self.shape(0).dims())
+            .filter_map(|(axis, &size)| match (axes.contains(&axis), keep_dims) {
+                (false, _) => Some(size),
+                (true, true) => Some(1),
+                (true, false) => None,
+            })
+            .collect();
+        one(self.inputs[0].dtype, shape)
+    }
+
+    fn layer_norm(&self, epsilon: f64) -> Result<Types> {
+        self.finite("epsilon", epsilon)?;
+        self.count(3)?;
+        self.float(0)?;
+        self.rank(0, 2)?;
+        let &[rows, columns] = self.shape(0).dims() else {
+            return Err(self.rank_error(0, 2));
+        };
+        for operand in [1, 2] {
+            self.dtype(operand, self.inputs[0].dtype)?;
+            self.has_shape(operand, &Shape::from([columns]))?;
+        }
+        let statistic = TensorType::new(DType::F32, [rows]);
+        Ok(smallvec![
+            self.inputs[0].clone(),
+            statistic.clone(),
+            statistic
+        ])
+    }
+
+    fn layer_norm_grad(&self) -> Result<Types> {
+        self.count(5)?;
+        self.float(0)?;
+        let &[rows, columns] = self.shape(0).dims() else {
+            return Err(self.rank_error(0, 2));
+        };
+        self.dtype(1, self.inputs[0].dtype)?;
+        self.has_shape(1, &Shape::from([columns]))?;
+        for operand in [2, 3] {
+            self.dtype(operand, DType::F32)?;
+            self.has_shape(operand, &Shape::from([rows]))?;
+        }
+        self.dtype(4, self.inputs[0].dtype)?;
+        self.has_shape(4, self.shape(0))?;
+        Ok(smallvec![
+            self.inputs[0].clone(),
+            self.inputs[1].clone(),
+            self.inputs[1].clone()
+        ])
+    }
+
+    fn dropout(&self, probability: f64) -> Result<Types> {
+        self.within_unit("probability", probability)?;
+        self.count(2)?;
+        self.float(0)?;
+        self.dtype(1, DType::U32)?;
+        self.has_shape(1, &Shape::from([2]))?;
+        Ok(smallvec![self.inputs[0].clone()])
+    }
+
+    fn gather(&self) -> Result<Types> {
+        self.count(2)?;
+        self.float(0)?;
+        self.rank(0, 2)?;
+        let samples = self.indices(1)?;
+        one(self.inputs[0].dtype, self.shape(0).with(0, samples))
+    }
+
+    fn gather_grad(&self, rows: u32) -> Result<Types> {
+        self.count(2)?;
+        self.float(0)?;
+        self.rank(0, 2)?;
+        let samples = self.indices(1)?;
+        self.sizes("numbers of rows and indices", self.dim(0, 0), samples)?;
+        one(self.inputs[0].dtype, self.shape(0).with(0, rows))
+    }
+
+    fn sparse_accumulate(&self) -> Result<Types> {
+        self.count(3)?;
+        for operand in [0, 1] {
+            self.float(operand)?;
+            self.rank(operand, 2)?;
+        }
+        let samples = self.indices(2)?;
+        self.sizes("numbers of rows and indices", self.dim(1, 0), samples)?;
+        self.sizes("row lengths", self.dim(0, 1), self.dim(1, 1))?;
+        Ok(smallvec![self.inputs[0].clone()])
+    }
+
+    fn one_hot(&self, depth: u32, dtype: DType) -> Result<Types> {
+        self.float_attribute(dtype)?;
+        self.count(1)?;
+        let samples = self.indices(0)?;
+        one(dtype, [samples, depth])
+    }
+
+    fn sequence_mask(
+        &self,
+        sequence_length: u32,
+        mask_tokens: Option<u32>,
+        dtype: DType,
+    ) -> Result<Types> {
+        self.float_attribute(dtype)?;
+        self.count(if mask_tokens.is_some() { 2 } else { 1 })?;
+        self.rank(0, 2)?;
+        let micro_batch = self.dim(0, 0);
+        for operand in 0..self.inputs.len() {
+            self.dtype(operand, DType::U32)?;
+            self.has_shape(operand, &Shape::from([micro_batch, 1]))?;
+        }
+        one(dtype, [micro_batch, 1, 1, sequence_length])
+    }
+
+    fn probabilities_and_labels(&self) -> Result<()> {
+        self.float(0)?;
+        self.rank(0, 2)?;
+        let samples = self.indices(1)?;
+        self.sizes("numbers of samples and labels", self.dim(0, 0), samples)
+    }
+
+    fn adam_updater(&self, weight: bool, step: bool) -> Result<Types> {
+        let tensors = 2 + usize::from(weight);
+        let moment = self.weight_update(tensors, usize::from(step))?;
+        Ok(if weight {
+            smallvec![self.inputs[2].clone()]
+        } else {
+            moment
+        })
+    }
+
+    fn shard(&self, shards: u32) -> Result<Types> {
+        self.at_least_one("shards", shards)?;
+        self.count(1)?;
+        self.shardable(self.shape(0), shards)?;
+        one(self.inputs[0].dtype, self.shape(0).shard(shards))
+    }
+
+    fn all_gather(&self, shards: u32, shape: &Shape) -> Result<Types> {
+        self.at_least_one("shards", shards)?;
+        self.count(1)?;
+        self.shardable(shape, shards)?;
+        self.has_shape(0, &shape.shard(shards))?;
+        one(self.inputs[0].dtype, shape.clone())
+    }
+}
+
+/// The checks that rules are made of.
+impl Operands<'_> {
+    fn label(&self) -> OpLabel {
+        OpLabel::new(self.kind, self.name)
+    }
+
+    fn shape(&self, operand: usize) -> &Shape {
+        &self.inputs[operand].shape
+    }
+
+    fn dim(&self, operand: usize, axis: usize) -> u32 {
+        self.shape(operand).dims()[axis]
+    }
+
+    fn count(&self, expected: usize) -> Result<()> {
+        let got = self.inputs.len();
+        if got == expected {
+            return Ok(());
+        }
+        Err(Error::OperandCount {
+            op: self.label(),
+            expected,
+            got,
+        })
+    }
+
+    fn type_error(&self, operand: usize, expected: &'static str) -> Error {
+        Error::OperandType {
+            op: self.label(),
+            operand,
+            expected,
+            got: dtype_name(self.inputs[operand].dtype),
+        }
+    }
+
+    fn float(&self, operand: usize) -> Result<()> {
+        match self.inputs[operand].dtype {
+            DType::F16 | DType::F32 => Ok(()),
+            DType::U32 => Err(self.type_error(operand, "a float")),
+        }
+    }
+
+    fn dtype(&self, operand: usize, expected: DType) -> Result<()> {
+        if self.inputs[operand].dtype == expected {
+            return Ok(());
+        }
+        Err(self.type_error(operand, dtype_name(expected)))
+    }
+
+    fn float_attribute(&self, dtype: DType) -> Result<()> {
+        match dtype {
+            DType::F16 | DType::F32 => Ok(()),
+            DType::U32 => Err(Error::ResultNotFloat { op: self.label() }),
+        }
+    }
+
+    fn rank_error(&self, operand: usize, expected: usize) -> Error {
+        Error::OperandRank {
+            op: self.label(),
+            operand,
+            expected,
+            got: self.shape(operand).rank(),
+        }
+    }
+
+    fn rank(&self, operand: usize, expected: usize) -> Result<()> {
+        if self.shape(operand).rank() == expected {
+            return Ok(());
+        }
+        Err(self.rank_error(operand, expected))
+    }
+
+    fn has_shape(&self, operand: usize, expected: &Shape) -> Result<()> {
+        if self.shape(operand) == expected {
+            return Ok(());
+        }
+        Err(Error::OperandShape {
+            op: self.label(),
+            operand,
+            expected: expected.clone(),
+            got: self.shape(operand).clone(),
+        })
+    }
+
+    fn scalar_f32(&self, operand: usize) -> Result<()> {
+        self.dtype(operand, DType::F32)?;
+        self.has_shape(operand, &Shape::scalar())
+    }
+
+    /// The length of a vector of `u32`.
+    fn indices(&self, operand: usize) -> Result<u32> {
+        self.dtype(operand, DType::U32)?;
+        self.rank(operand, 1)?;
+        Ok(self.dim(operand, 0))
+    }
+
+    fn sizes(&self, what: &'static str, expected: u32, got: u32) -> Result<()> {
+        if expected == got {
+            return Ok(());
+        }
+        Err(Error::Sizes {
+            op: self.label(),
+            what,
+            expected: expected.into(),
+            got: got.into(),
+        })
+    }
+
+    fn broadcast_error(&self, left: &Shape, right: &Shape) -> Error {
+        Error::Broadcast {
+            op: self.label(),
+            left: left.clone(),
+            right: right.clone(),
+        }
+    }
+
+    /// The position of an axis of the first operand.
+    fn axis(&self, axis: u32) -> Result<usize> {
+        let rank = self.shape(0).rank();
+        if (axis as usize) < rank {
+            return Ok(axis as usize);
+        }
+        Err(Error::Axis {
+            op: self.label(),
+            axis,
+            rank,
+        })
+    }
+
+    fn sum(&self, attribute: &'static str, left: u32, right: u32) -> Result<u32> {
+        left.checked_add(right).ok_or_else(|| {
+            self.attribute(
+                attribute,
+                "sizes below 2^32",
+                f64::from(left) + f64::from(right),
+            )
+        })
+    }
+
+    fn shardable(&self, shape: &Shape, shards: u32) -> Result<()> {
+        let length = shape.elements().0.div_ceil(shards.into());
+        if length <= u32::MAX.into() {
+            return Ok(());
+        }
+        Err(self.attribute("shards", "shards below 2^32 elements", shards.into()))
+    }
+
+    fn attribute(&self, attribute: &'static str, expected: &'static str, got: f64) -> Error {
+        Error::Attribute {
+            op: self.label(),
+            attribute,
+            expected,
+            got,
+        }
+    }
+
+    fn finite(&self, attribute: &'static str, got: f64) -> Result<()> {
+        if got.is_finite() {
+            return Ok(());
+        }
+        Err(self.attribute(attribute, "a finite number", got))
+    }
+
+    fn within_unit(&self, attribute: &'static str, got: f64) -> Result<()> {
+        if (0.0..1.0).contains(&got) {
+            return Ok(());
+        }
+        Err(self.attribute(attribute, "at least 0 and below 1", got))
+    }
+
+    fn at_least_one(&self, attribute: &'static str, got: u32) -> Result<()> {
+        if got >= 1 {
+            return Ok(());
+        }
+        Err(self.attribute(attribute, "at least 1", got.into()))
+    }
+}

@@ -1,1 +1,74 @@
 //! The graph: tensors and operations as data.
+//!
+//! What is to be computed, and on which IPU, but not how: tiles, vertices and
+//! cycles belong to the lowered program. A [`Graph`] is a functional program
+//! in single-assignment form. A tensor is produced once and never changes;
+//! state that lives across runs (weights, accumulators, moments) is a
+//! [`TensorKind::Variable`] together with an entry of [`Graph::updates`], which
+//! says what value the variable takes when a run has ended.
+//!
+//! ```
+//! use popart_graph::ir::{Graph, Init, OpKind, BinaryFn, Scope, Shape};
+//! use ipu_sim::numerics::DType;
+//!
+//! let mut graph = Graph::default();
+//! let x = graph.stream("x", DType::F16, Shape::from([4, 8]));
+//! let bias = graph.variable("bias", DType::F16, Shape::from([8]), Some(Init::Zeros));
+//! let y = graph.add(OpKind::Binary(BinaryFn::Add), &[x, bias], &Scope::named("Add"))?;
+//! graph.outputs.push(y);
+//! assert_eq!(graph.tensors[y].shape, Shape::from([4, 8]));
+//! # Ok::<(), popart_graph::error::Error>(())
+//! ```
+//!
+//! The vocabulary (virtual graph, pipeline stage, checkpoint, stash) is
+//! PopART's. Left out: subgraphs and loops, which the lowering makes from
+//! repeated structure, and in-place variants, which are a question of memory.
+
+mod graph;
+mod op;
+mod shape;
+mod tensor;
+
+pub use graph::Graph;
+pub use op::{
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Op, OpKind, Partials, Phase, Recompute,
+    Reduction, Saved, Scope, UnaryFn,
+};
+pub use shape::Shape;
+pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};
+
+ipu_sim::define_ids! {
+    /// An operation of a graph.
+    OpId, "op ";
+    /// A tensor of a graph.
+    TensorId, "%";
+    /// A pipeline stage, counted over forward and backward together.
+    StageId, "stage";
+}
+
+/// An enum of words: each variant has a name in the text form.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every variant, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// Its word in the text form.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $word),* }
+            }
+
+            /// The variant of that word.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|word| word.name() == name)
+            }
+        }
+    )*};
+}
+use words;

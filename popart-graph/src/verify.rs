@@ -1,1 +1,353 @@
 //! What a well-formed graph is.
+//!
+//! [`verify`] runs after every pass. A graph of any [`Form`] keeps these rules:
+//!
+//! 1. Every id in operations, inputs, outputs and updates is in the arena.
+//! 2. Every activation is a result of exactly one operation; variables,
+//!    constants and streams are results of none.
+//! 3. The inputs are the streams, each once.
+//! 4. An update is of a variable, by a value of its type and shape, and a
+//!    variable has at most one.
+//! 5. First values and constants fit their element type: finite, and whole
+//!    numbers for `u32`.
+//! 6. Operands fit their operation, and the stored types of results are those
+//!    that [`crate::infer`] gives.
+//! 7. No operation depends on itself.
+//! 8. A value never flows to an earlier phase, nor, between operations that have
+//!    a stage, to an earlier stage.
+//!
+//! A [`Form::Placed`] graph also keeps these:
+//!
+//! 9. Every operation has an IPU, and reads only what is there: results of
+//!    operations on it and of copies to it. Constants are on every IPU.
+//! 10. A variable or stream is read on one IPU, and a variable's next value is
+//!     there too.
+//! 11. A copy goes to another IPU.
+//! 12. If any operation has a stage, all of the micro-batch (all phases but
+//!     [`Phase::Update`]) have one; stages are numbered from 0 without a gap, and
+//!     each is on one IPU.
+//!
+//! Left out: whether the graph fits the machine, which is for the lowering to
+//! find, and names, which are only for people.
+
+use ipu_sim::ids::{Id, IdVec, IpuId};
+use ipu_sim::numerics::DType;
+use smallvec::SmallVec;
+
+use crate::error::{Result, Violation};
+use crate::infer::infer;
+use crate::ir::{
+    Constant, Graph, Init, Op, OpId, OpKind, Phase, StageId, TensorId, TensorKind, TensorType,
+};
+
+/// How far a graph has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// As built: operations may lack an IPU, and read from any.
+    Logical,
+    /// With copies between IPUs.
+    Placed,
+}
+
+/// Checks every rule of the module's list.
+///
+/// # Errors
+/// The first broken rule, in the order of the list, as [`crate::error::Error`]`::Malformed`;
+/// or what [`infer`] says of an operation.
+pub fn verify(graph: &Graph, form: Form) -> Result<()> {
+    ids_exist(graph)?;
+    sources(graph)?;
+    inputs(graph)?;
+    updates(graph)?;
+    initial_values(graph)?;
+    for id in graph.ops.ids() {
+        results(graph, id)?;
+    }
+    graph.topological_order()?;
+    order_of_phases_and_stages(graph)?;
+    if form == Form::Placed {
+        locality(graph)?;
+        stages(graph)?;
+    }
+    Ok(())
+}
+
+fn ids_exist(graph: &Graph) -> Result<()> {
+    let of_ops = graph
+        .ops
+        .values()
+        .flat_map(|op| op.inputs.iter().chain(&op.outputs));
+    let of_updates = graph.updates.iter().flat_map(|(to, from)| [to, from]);
+    let mut all = of_ops
+        .chain(&graph.inputs)
+        .chain(&graph.outputs)
+        .chain(of_updates);
+    match all.find(|&&id| graph.tensors.get(id).is_none()) {
+        Some(&tensor) => Err(Violation::UnknownTensor { tensor }.into()),
+        None => Ok(()),
+    }
+}
+
+fn name_of(graph: &Graph, tensor: TensorId) -> String {
+    graph.tensors[tensor].name.clone()
+}
+
+fn sources(graph: &Graph) -> Result<()> {
+    let mut has_source: IdVec<TensorId, bool> = graph
+        .tensors
+        .values()
+        .map(|tensor| tensor.kind != TensorKind::Activation)
+        .collect();
+    for (op, operation) in graph.ops.iter() {
+        for &tensor in &operation.outputs {
+            if std::mem::replace(&mut has_source[tensor], true) {
+                let name = name_of(graph, tensor);
+                return Err(Violation::TwoSources { tensor, name, op }.into());
+            }
+        }
+    }
+    match has_source.iter().find(|&(_, &has)| !has) {
+        Some((tensor, _)) => {
+            let name = name_of(graph, tensor);
+            Err(Violation::NoProducer { tensor, name }.into())
+        }
+        None => Ok(()),
+    }
+}
+
+fn inputs(graph: &Graph) -> Result<()> {
+    let mut listed: IdVec<TensorId, usize> = IdVec::from(vec![0; graph.tensors.len()]);
+    for &tensor in &graph.inputs {
+        listed[tensor] += 1;
+    }
+    for (id, tensor) in graph.tensors.iter() {
+        let expected = usize::from(tensor.kind == TensorKind::Stream);
+        if listed[id] != expected {
+            return Err(Violation::Inputs {
+                tensor: id,
+                name: tensor.name.clone(),
+                times: listed[id],
+                expected,
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn updates(graph: &Graph) -> Result<()> {
+    let mut updated = vec![false; graph.tensors.len()];
+    for &(variable, value) in &graph.updates {
+        let name = name_of(graph, variable);
+        if !matches!(graph.tensors[variable].kind, TensorKind::Variable { .. }) {
+            let tensor = variable;
+            return Err(Violation::UpdateTarget { tensor, name }.into());
+        }
+        if std::mem::replace(&mut updated[variable.index()], true) {
+            let tensor = variable;
+            return Err(Violation::UpdatedTwice { tensor, name }.into());
+        }
+        if graph.tensors[variable].ty() != graph.tensors[value].ty() {
+            return Err(Violation::UpdateType {
+                variable,
+                name,
+                value,
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn initial_values(graph: &Graph) -> Result<()> {
+    let fits = |dtype: DType, value: f64| match dtype {
+        DType::F16 | DType::F32 => value.is_finite(),
+        DType::U32 => value >= 0.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0,
+    };
+    for (id, tensor) in graph.tensors.iter() {
+        let good = match tensor.kind {
+            TensorKind::Variable { init: Some(init) } => match init {
+                Init::Zeros | Init::Ones => true,
+                Init::Splat(value) => fits(tensor.dtype, value),
+                Init::TruncatedNormal { mean, std_dev } => {
+                    tensor.dtype != DType::U32 && mean.is_finite() && std_dev.is_finite()
+                }
+            },
+            TensorKind::Constant(Constant::Splat(value)) => fits(tensor.dtype, value),
+            TensorKind::Constant(Constant::Iota)
+            | TensorKind::Variable { init: None }
+            | TensorKind::Stream
+            | TensorKind::Activation => true,
+        };
+        if !good {
+            let name = tensor.name.clone();
+            return Err(Violation::InitialValue { tensor: id, name }.into());
+        }
+    }
+    Ok(())
+}
+
+fn results(graph: &Graph, id: OpId) -> Result<()> {
+    let op = &graph.ops[id];
+    let operands: SmallVec<[TensorType; 4]> = op
+        .inputs
+        .iter()
+        .map(|&tensor| graph.tensors[tensor].ty())
+        .collect();
+    let inferred = infer(&op.kind, &op.name, &operands)?;
+    if inferred.len() != op.outputs.len() {
+        return Err(Violation::ResultCount {
+            op: id,
+            name: op.name.clone(),
+            expected: inferred.len(),
+            got: op.outputs.len(),
+        }
+        .into());
+    }
+    for (result, (expected, &output)) in inferred.iter().zip(&op.outputs).enumerate() {
+        let got = graph.tensors[output].ty();
+        if got != *expected {
+            return Err(Violation::ResultType {
+                op: id,
+                name: op.name.clone(),
+                result,
+                expected: expected.clone(),
+                got,
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn order_of_phases_and_stages(graph: &Graph) -> Result<()> {
+    let producers = graph.producers();
+    for (id, op) in graph.ops.iter() {
+        for producer in op.inputs.iter().filter_map(|&tensor| producers[tensor]) {
+            let producer = &graph.ops[producer];
+            if producer.phase > op.phase {
+                return Err(Violation::PhaseOrder {
+                    op: id,
+                    name: op.name.clone(),
+                    consumer: op.phase,
+                    producer: producer.phase,
+                }
+                .into());
+            }
+            if let (Some(from), Some(to)) = (producer.stage, op.stage)
+                && from > to
+            {
+                return Err(Violation::StageOrder {
+                    op: id,
+                    name: op.name.clone(),
+                    consumer: to,
+                    producer: from,
+                }
+                .into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn ipu_of(id: OpId, op: &Op) -> Result<IpuId> {
+    let name = || op.name.clone();
+    op.ipu.ok_or_else(|| {
+        Violation::NotPlaced {
+            op: id,
+            name: name(),
+        }
+        .into()
+    })
+}
+
+fn locality(graph: &Graph) -> Result<()> {
+    let mut home: IdVec<TensorId, Option<IpuId>> = IdVec::from(vec![None; graph.tensors.len()]);
+    for (id, op) in graph.ops.iter() {
+        let ipu = ipu_of(id, op)?;
+        let results_at = match op.kind {
+            OpKind::IpuCopy { to } if to == ipu => {
+                let name = op.name.clone();
+                return Err(Violation::CopyToSelf { op: id, name, ipu }.into());
+            }
+            OpKind::IpuCopy { to } => to,
+            _ => ipu,
+        };
+        for &output in &op.outputs {
+            home[output] = Some(results_at);
+        }
+    }
+    for (id, op) in graph.ops.iter() {
+        let ipu = ipu_of(id, op)?;
+        for &tensor in &op.inputs {
+            if matches!(graph.tensors[tensor].kind, TensorKind::Constant(_)) {
+                continue;
+            }
+            // A variable or stream is at home where it is first read.
+            let tensor_ipu = *home[tensor].get_or_insert(ipu);
+            if tensor_ipu != ipu {
+                return Err(Violation::Remote {
+                    op: id,
+                    name: op.name.clone(),
+                    ipu,
+                    tensor,
+                    tensor_ipu,
+                }
+                .into());
+            }
+        }
+    }
+    for &(variable, value) in &graph.updates {
+        if let (Some(ipu), Some(value_ipu)) = (home[variable], home[value])
+            && ipu != value_ipu
+        {
+            return Err(Violation::UpdateIpu {
+                variable,
+                name: name_of(graph, variable),
+                ipu,
+                value_ipu,
+            }
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn stages(graph: &Graph) -> Result<()> {
+    if graph.ops.values().all(|op| op.stage.is_none()) {
+        return Ok(());
+    }
+    let n_stages = graph
+        .ops
+        .values()
+        .filter_map(|op| op.stage)
+        .map(|stage| stage.index() + 1)
+        .max()
+        .unwrap_or(0);
+    let mut place: IdVec<StageId, Option<IpuId>> = IdVec::from(vec![None; n_stages]);
+    for (id, op) in graph.ops.iter() {
+        let got = ipu_of(id, op)?;
+        let Some(stage) = op.stage else {
+            if op.phase == Phase::Update {
+                continue;
+            }
+            let name = op.name.clone();
+            return Err(Violation::NoStage { op: id, name }.into());
+        };
+        let expected = *place[stage].get_or_insert(got);
+        if expected != got {
+            return Err(Violation::StageIpu {
+                op: id,
+                name: op.name.clone(),
+                stage,
+                expected,
+                got,
+            }
+            .into());
+        }
+    }
+    match place.iter().find(|(_, ipu)| ipu.is_none()) {
+        Some((stage, _)) => Err(Violation::StageGap { stage }.into()),
+        None => Ok(()),
+    }
+}

@@ -78,19 +78,19 @@ impl Description {
         let place = |span: Range<usize>| place(text, base, span.start);
         let file: File = toml::from_str(text).map_err(|error| Error::Description {
             place: place(error.span().unwrap_or_default()),
-            fault: DescriptionFault::Form {
+            fault: Box::new(DescriptionFault::Form {
                 message: error.message().lines().collect::<Vec<_>>().join(", "),
-            },
+            }),
         })?;
 
         let mut merged = Self::default();
         for name in &file.base {
             let under = shipped::find(name.as_ref()).ok_or_else(|| Error::Description {
                 place: place(name.span()),
-                fault: DescriptionFault::UnknownBase {
+                fault: Box::new(DescriptionFault::UnknownBase {
                     base: name.as_ref().clone(),
                     expected: shipped::bases(),
-                },
+                }),
             })?;
             merged.lay(Self::read_file(under, Some(name.as_ref()))?);
         }

@@ -4,32 +4,22 @@
 //! is the order of [`MachineSpec::constants`]. What no line reads is refused as unknown. After
 //! this, nothing checks a machine's numbers again.
 
-use std::collections::BTreeMap;
-
-use super::constant::Constant;
-use super::description::{Description, Entry};
+use super::description::Description;
 use super::quantity::Dimension;
+use super::reader::Reader;
 use super::{
     AmpSpec, ComputeSpec, ExchangeSpec, GatewaySpec, HostSpec, LinkSpec, MachineSpec, MemorySpec,
     StreamingMemorySpec, SyncSpec, TileSpec, Wiring,
 };
-use crate::error::{DescriptionFault, Error, Place, Result};
-use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
-
-/// The largest count that is an id (`u32`), and the largest whole number `f64` counts exactly.
-const COUNT_MAX: f64 = u32::MAX as f64;
-const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
+use crate::error::{DescriptionFault, Error, Result};
+use crate::units::Hertz;
 
 /// Gives a description its meaning.
 pub(super) fn resolve(description: Description) -> Result<MachineSpec> {
     let name = description
         .name
         .ok_or(Error::DescriptionIncomplete { key: "name" })?;
-    let mut reader = Reader {
-        left: description.entries,
-        places: BTreeMap::new(),
-        constants: Vec::new(),
-    };
+    let mut reader = Reader::new(description.entries);
     let machine = MachineSpec {
         name,
         summary: description.summary.unwrap_or_default(),
@@ -66,7 +56,7 @@ pub(super) fn resolve(description: Description) -> Result<MachineSpec> {
     check_chip(&machine, &reader)?;
     check_links(&machine, &reader)?;
     Ok(MachineSpec {
-        constants: reader.constants,
+        constants: reader.into_constants(),
         ..machine
     })
 }
@@ -138,7 +128,7 @@ fn links(reader: &mut Reader) -> Result<LinkSpec> {
 
 /// The section may be absent as a whole: a machine of one rack works without gateways.
 fn gateway(reader: &mut Reader) -> Result<Option<GatewaySpec>> {
-    if !reader.left.keys().any(|key| key.starts_with("gateway.")) {
+    if !reader.has_section("gateway") {
         return Ok(None);
     }
     Ok(Some(GatewaySpec {
@@ -261,197 +251,4 @@ fn check_links(machine: &MachineSpec, reader: &Reader) -> Result<()> {
         links.raw.0 as u64,
         "the raw rate in B/s",
     )
-}
-
-/// Hands out the constants of a description, each once.
-struct Reader {
-    left: BTreeMap<String, Entry>,
-    places: BTreeMap<&'static str, Place>,
-    constants: Vec<Constant>,
-}
-
-impl Reader {
-    fn take(&mut self, key: &'static str) -> Result<Entry> {
-        let entry = self.left.remove(key);
-        let entry = entry.ok_or(Error::DescriptionIncomplete { key })?;
-        self.places.insert(key, entry.place.clone());
-        self.constants.push(entry.constant.clone());
-        Ok(entry)
-    }
-
-    fn refuse(&self, key: &str, fault: DescriptionFault) -> Error {
-        let place = self.places.get(key).expect("checked after it was read");
-        Error::Description {
-            place: place.clone(),
-            fault,
-        }
-    }
-
-    /// A value in base units, inside its own range.
-    fn quantity(&mut self, key: &'static str, dimension: Dimension) -> Result<f64> {
-        let entry = self.take(key)?;
-        let constant = &entry.constant;
-        let read = |text: &str| dimension.read(key, text);
-        if (dimension == Dimension::Count) != entry.whole_number {
-            let fault = DescriptionFault::NotAQuantity {
-                key,
-                expected: dimension,
-                found: constant.value.clone(),
-            };
-            return Err(self.refuse(key, fault));
-        }
-        let value = read(&constant.value).map_err(|fault| self.refuse(key, fault))?;
-        if let Some([low, high]) = &constant.range {
-            let ends = read(low).and_then(|low| Ok(low..=read(high)?));
-            let ends = ends.map_err(|fault| self.refuse(key, fault))?;
-            if !ends.contains(&value) {
-                let fault = DescriptionFault::OutsideRange {
-                    key,
-                    low: low.clone(),
-                    high: high.clone(),
-                    found: constant.value.clone(),
-                };
-                return Err(self.refuse(key, fault));
-            }
-        }
-        let most = match dimension {
-            Dimension::Count => COUNT_MAX,
-            Dimension::Bytes | Dimension::Cycles | Dimension::BytesPerCycle => WHOLE_MAX,
-            Dimension::Seconds | Dimension::Hertz | Dimension::BytesPerSecond => f64::MAX,
-        };
-        if value > most {
-            let found = constant.value.clone();
-            return Err(self.refuse(key, DescriptionFault::TooLarge { key, found }));
-        }
-        Ok(value)
-    }
-
-    fn positive(&mut self, key: &'static str, dimension: Dimension) -> Result<f64> {
-        let value = self.quantity(key, dimension)?;
-        if value == 0.0 {
-            return Err(self.refuse(key, DescriptionFault::Zero { key }));
-        }
-        Ok(value)
-    }
-
-    fn count(&mut self, key: &'static str) -> Result<u32> {
-        Ok(self.positive(key, Dimension::Count)? as u32)
-    }
-
-    /// Latencies and extra cycles may be nothing.
-    fn cycles(&mut self, key: &'static str) -> Result<Cycles> {
-        Ok(Cycles(self.quantity(key, Dimension::Cycles)? as u64))
-    }
-
-    fn seconds(&mut self, key: &'static str) -> Result<SimSeconds> {
-        Ok(SimSeconds(self.quantity(key, Dimension::Seconds)?))
-    }
-
-    fn cycle_rate(&mut self, key: &'static str) -> Result<BytesPerCycle> {
-        let rate = self.positive(key, Dimension::BytesPerCycle)?;
-        Ok(BytesPerCycle(rate as u64))
-    }
-
-    fn rate(&mut self, key: &'static str) -> Result<BytesPerSecond> {
-        let rate = self.positive(key, Dimension::BytesPerSecond)?;
-        Ok(BytesPerSecond(rate))
-    }
-
-    fn bytes(&mut self, key: &'static str) -> Result<Bytes> {
-        Ok(Bytes(self.positive(key, Dimension::Bytes)? as u64))
-    }
-
-    /// An accounting estimate may be nothing.
-    fn estimate(&mut self, key: &'static str) -> Result<Bytes> {
-        Ok(Bytes(self.quantity(key, Dimension::Bytes)? as u64))
-    }
-
-    /// Refuses the first constant that no line above has read.
-    fn refuse_leftovers(&self) -> Result<()> {
-        let Some((key, entry)) = self.left.first_key_value() else {
-            return Ok(());
-        };
-        let section = entry.constant.section();
-        let siblings = self.places.keys().copied();
-        let expected =
-            siblings.filter(|known| known.split_once('.').is_some_and(|(s, _)| s == section));
-        Err(Error::Description {
-            place: entry.place.clone(),
-            fault: DescriptionFault::UnknownConstant {
-                key: key.clone(),
-                expected: expected.collect(),
-            },
-        })
-    }
-
-    /// Of two constants that contradict each other, the one that the user's own file gives.
-    fn own_first(&self, one: &'static str, other: &'static str) -> &'static str {
-        match self.places.get(one) {
-            Some(Place { base: None, .. }) => one,
-            _ => other,
-        }
-    }
-
-    fn multiple(
-        &self,
-        key: &'static str,
-        value: u64,
-        of: u64,
-        of_what: &'static str,
-    ) -> Result<()> {
-        if value.is_multiple_of(of) {
-            return Ok(());
-        }
-        Err(self.refuse(
-            key,
-            DescriptionFault::NotAMultiple {
-                key,
-                of,
-                of_what,
-                value,
-            },
-        ))
-    }
-
-    fn at_most(
-        &self,
-        key: &'static str,
-        value: u64,
-        most: u64,
-        most_what: &'static str,
-    ) -> Result<()> {
-        if value <= most {
-            return Ok(());
-        }
-        Err(self.refuse(
-            key,
-            DescriptionFault::MoreThan {
-                key,
-                most,
-                most_what,
-                value,
-            },
-        ))
-    }
-
-    fn equal(
-        &self,
-        key: &'static str,
-        value: u64,
-        expected: u64,
-        expected_what: &'static str,
-    ) -> Result<()> {
-        if value == expected {
-            return Ok(());
-        }
-        Err(self.refuse(
-            key,
-            DescriptionFault::Unequal {
-                key,
-                expected,
-                expected_what,
-                value,
-            },
-        ))
-    }
 }

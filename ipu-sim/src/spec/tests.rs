@@ -162,7 +162,7 @@ fn a_scaled_down_machine_differs_in_its_counts_only() {
         panic!("{error}")
     };
     assert_eq!(
-        fault,
+        *fault,
         DescriptionFault::MoreThan {
             key: "chip.tiles",
             most: 1472,

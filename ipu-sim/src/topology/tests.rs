@@ -1,0 +1,188 @@
+//! Wiring, routes and placement on the shipped machines.
+
+use super::*;
+use crate::spec::fixtures::machine;
+use crate::spec::shipped;
+
+fn topology(name: &str) -> Topology {
+    Topology::new(&machine(name))
+}
+
+/// The nodes of a route, written `0 1 3` for IPUs and `g2` for gateways.
+#[track_caller]
+fn check(topology: &Topology, from: u32, to: u32, expected: &str) {
+    let route = topology.route(IpuId(from), IpuId(to));
+    let mut nodes = vec![from.to_string()];
+    for bundle in route {
+        nodes.push(match topology.bundles()[bundle].to {
+            Node::Ipu(ipu) => ipu.0.to_string(),
+            Node::Gateway(machine) => format!("g{}", machine.0),
+        });
+    }
+    assert_eq!(nodes.join(" "), expected);
+}
+
+#[test]
+fn ladder_routes_cross_the_rung_first() {
+    let pod16 = topology("mk2-pod16");
+    check(&pod16, 0, 0, "0");
+    check(&pod16, 0, 1, "0 1");
+    check(&pod16, 1, 2, "1 0 2");
+    check(&pod16, 0, 7, "0 1 3 5 7");
+    check(&pod16, 14, 0, "14 12 10 8 6 4 2 0");
+}
+
+#[test]
+fn torus_routes_take_the_shorter_way_and_up_in_a_tie() {
+    let pod64 = topology("mk2-pod64");
+    check(&pod64, 0, 62, "0 62");
+    check(&pod64, 61, 2, "61 60 62 0 2");
+    let up: Vec<String> = (0..=16).map(|rung| (2 * rung).to_string()).collect();
+    check(&pod64, 0, 32, &up.join(" "));
+}
+
+#[test]
+fn gateways_join_equal_positions_of_racks() {
+    let pod128 = topology("mk2-pod128");
+    check(&pod128, 0, 64, "0 g0 g16 64");
+    check(&pod128, 0, 67, "0 g0 g16 67");
+    check(&pod128, 62, 64, "62 g15 g31 126 64");
+    check(&pod128, 64, 62, "64 g16 g0 0 62");
+    let pod256 = topology("mk2-pod256");
+    check(&pod256, 0, 128, "0 g0 g16 g32 128");
+    check(&pod256, 0, 192, "0 g0 g48 192");
+    let gateways = (
+        Node::Gateway(IpuMachineId(0)),
+        Node::Gateway(IpuMachineId(48)),
+    );
+    let bundle = pod256.by_ends[&gateways];
+    assert_eq!(pod256.bundles()[bundle].capacity, BytesPerSecond(12.5e9));
+}
+
+#[test]
+fn ipus_have_a_box_and_a_rack() {
+    let pod128 = topology("mk2-pod128");
+    assert_eq!(pod128.ipu_machine(IpuId(7)), IpuMachineId(1));
+    assert_eq!(pod128.rack(IpuId(63)), RackId(0));
+    assert_eq!(pod128.rack(IpuId(64)), RackId(1));
+    assert_eq!(
+        topology("mk1-server16").ipu_machine(IpuId(7)),
+        IpuMachineId(3)
+    );
+}
+
+#[test]
+fn neighbours_have_the_links_of_the_description() {
+    let pod64 = topology("mk2-pod64");
+    let links = |from, to| pod64.links_between(IpuId(from), IpuId(to));
+    assert_eq!(links(0, 1), 6, "rung");
+    assert_eq!(links(0, 2), 2, "rail in an IPU-Machine");
+    assert_eq!(links(5, 3), 2, "rail between IPU-Machines");
+    assert_eq!(links(63, 1), 2, "rail around the torus");
+    assert_eq!(links(0, 3), 0, "diagonal");
+}
+
+#[test]
+fn no_ipu_has_more_links_than_the_chip_and_no_box_more_ports() {
+    for name in shipped::machines() {
+        let spec = machine(name);
+        let topology = Topology::new(&spec);
+        let mut leaving = vec![0; spec.n_ipus as usize];
+        let n_boxes = spec.n_ipus.div_ceil(spec.ipus_per_machine);
+        let mut ports = vec![0; n_boxes as usize];
+        for bundle in topology.bundles().values() {
+            if let (Node::Ipu(from), Node::Ipu(to)) = (bundle.from, bundle.to) {
+                leaving[from.index()] += bundle.links;
+                let at = topology.ipu_machine(from);
+                if at != topology.ipu_machine(to) {
+                    ports[at.index()] += bundle.links;
+                }
+            }
+        }
+        let most = leaving.iter().max();
+        assert!(most <= Some(&spec.links.links_per_ipu), "{name}");
+        assert!(
+            ports.iter().max() <= Some(&8),
+            "{name}: an IPU-M2000 has 8 ports"
+        );
+        if spec.wiring == Wiring::Torus {
+            assert!(
+                leaving.iter().all(|n| *n == 10),
+                "{name}: all links are used"
+            );
+            assert!(ports.iter().all(|n| *n == 8), "{name}: all ports are used");
+        }
+    }
+}
+
+#[test]
+fn every_route_arrives_and_is_as_long_as_the_way_back() {
+    for name in shipped::machines() {
+        let topology = topology(name);
+        for from in (0..topology.n_ipus).map(IpuId) {
+            for to in (0..topology.n_ipus).map(IpuId) {
+                let route = topology.route(from, to);
+                let arrival = route.iter().fold(Node::Ipu(from), |at, bundle| {
+                    assert_eq!(topology.bundles()[*bundle].from, at);
+                    topology.bundles()[*bundle].to
+                });
+                assert_eq!(arrival, Node::Ipu(to), "{name} {from} {to}");
+                let back = topology.route(to, from);
+                assert_eq!(route.len(), back.len(), "{name} {from} {to}");
+            }
+        }
+    }
+}
+
+/// Breadth-first search, which knows nothing of rungs and rails.
+#[test]
+fn routes_inside_a_rack_are_shortest() {
+    for name in ["mk1-server16", "mk2-m2000", "mk2-pod16", "mk2-pod64"] {
+        let topology = topology(name);
+        for from in (0..topology.n_ipus).map(IpuId) {
+            let mut hops = BTreeMap::from([(Node::Ipu(from), 0)]);
+            let mut queue = std::collections::VecDeque::from([Node::Ipu(from)]);
+            while let Some(at) = queue.pop_front() {
+                for bundle in topology.bundles().values().filter(|b| b.from == at) {
+                    let next = hops[&at] + 1;
+                    hops.entry(bundle.to).or_insert_with(|| {
+                        queue.push_back(bundle.to);
+                        next
+                    });
+                }
+            }
+            for to in (0..topology.n_ipus).map(IpuId) {
+                let route = topology.route(from, to);
+                assert_eq!(route.len(), hops[&Node::Ipu(to)], "{name} {from} {to}");
+            }
+        }
+    }
+}
+
+#[test]
+fn small_machines_have_links_too() {
+    let pod = machine("mk2-pod64");
+    for n_ipus in [1, 2, 4, 8] {
+        let topology = Topology::new(&pod.scaled_down(n_ipus, 8).unwrap());
+        let last = n_ipus - 1;
+        assert_eq!(topology.route(IpuId(0), IpuId(last)).is_empty(), last == 0);
+    }
+}
+
+#[test]
+fn replicas_lie_on_consecutive_ipus() {
+    let topology = topology("mk2-pod16");
+    let placement = ReplicaPlacement::new(&topology, 3, 4).unwrap();
+    assert_eq!(placement.ipu(ReplicaId(2), IpuId(1)), IpuId(9));
+    assert_eq!(placement.replica(IpuId(9)), Some(ReplicaId(2)));
+    assert_eq!(placement.replica(IpuId(12)), None);
+    assert_eq!(placement.replicas().count(), 3);
+
+    let error = ReplicaPlacement::new(&topology, 5, 4).unwrap_err();
+    let message = "5 replicas of 4 IPUs don't fit, expected at most 16 IPUs, got 20";
+    assert_eq!(error.to_string(), message);
+    assert_eq!(
+        ReplicaPlacement::new(&topology, 0, 4),
+        Err(Error::NoReplicas)
+    );
+}

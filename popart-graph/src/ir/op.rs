@@ -1,0 +1,604 @@
+//! Operations: a closed list.
+//!
+//! Formulas of losses and optimisers are PopART's (`willow/src/op/nll.cpp`,
+//! `adamupdater.cpp`, `adamvarupdate.cpp`, `sgd1varupdate.cpp` and their
+//! lowerings); shapes of all results are in [`crate::infer`], numbers in
+//! [`crate::eval`].
+
+use std::fmt;
+
+use ipu_sim::ids::IpuId;
+use ipu_sim::numerics::DType;
+use smallvec::SmallVec;
+
+use super::{Shape, StageId, TensorId, words};
+
+/// One operation, where it runs and when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Op {
+    /// What it computes, with its attributes.
+    pub kind: OpKind,
+    /// Operands, in the order that the kind's documentation gives.
+    pub inputs: SmallVec<[TensorId; 4]>,
+    /// Results, in the order that the kind's documentation gives.
+    pub outputs: SmallVec<[TensorId; 2]>,
+    /// Scope path such as `Layer3/Attention/Out`, for people and profiles.
+    pub name: String,
+    /// The IPU within a replica that runs it; `None` before placement.
+    pub ipu: Option<IpuId>,
+    /// The pipeline stage it belongs to; `None` without a pipeline and in the
+    /// weight update.
+    pub stage: Option<StageId>,
+    /// Which part of a training step it belongs to.
+    pub phase: Phase,
+    /// Whether its results are kept for the backward pass or computed again.
+    pub recompute: Recompute,
+}
+
+impl Op {
+    /// Its surroundings, for another operation beside it.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        Scope {
+            name: self.name.clone(),
+            ipu: self.ipu,
+            stage: self.stage,
+            phase: self.phase,
+            recompute: self.recompute,
+        }
+    }
+}
+
+/// What operations made together have in common: all of an [`Op`] but what it
+/// computes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scope {
+    /// Scope path.
+    pub name: String,
+    /// See [`Op::ipu`].
+    pub ipu: Option<IpuId>,
+    /// See [`Op::stage`].
+    pub stage: Option<StageId>,
+    /// See [`Op::phase`].
+    pub phase: Phase,
+    /// See [`Op::recompute`].
+    pub recompute: Recompute,
+}
+
+impl Scope {
+    /// A forward operation that is not placed yet.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            ipu: None,
+            stage: None,
+            phase: Phase::Forward,
+            recompute: Recompute::Checkpoint,
+        }
+    }
+
+    /// The same place under a longer path: `Layer3` and `Out` make `Layer3/Out`.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Self {
+        let name = match self.name.as_str() {
+            "" => name.to_owned(),
+            path => format!("{path}/{name}"),
+        };
+        Self {
+            name,
+            ..self.clone()
+        }
+    }
+}
+
+words! {
+    /// Part of a training step, in the order in which they depend on each other.
+    Phase {
+        /// From the inputs to the loss, once for every micro-batch.
+        Forward = "fwd",
+        /// From the loss to the gradients, once for every micro-batch.
+        Backward = "bwd",
+        /// Adding gradients to accumulators, once for every micro-batch.
+        Accumulate = "acc",
+        /// The outer fragment, once for every weight update.
+        Update = "upd",
+    }
+
+    /// What becomes of an operation's results until the backward pass.
+    Recompute {
+        /// Kept, and stashed by a pipeline.
+        Checkpoint = "checkpoint",
+        /// Computed again just before the backward pass needs them.
+        Recompute = "recompute",
+    }
+
+    /// The kind of training pass that a matrix product belongs to, which decides
+    /// the layouts its plan shares with its siblings (PopLibs,
+    /// `fullyConnectedPass`).
+    MatMulPass {
+        /// On its own.
+        None = "none",
+        /// Forward, with weights that never change.
+        InferenceFwd = "inference_fwd",
+        /// Forward of training.
+        TrainingFwd = "training_fwd",
+        /// Gradient of the activation.
+        TrainingBwd = "training_bwd",
+        /// Gradient of the weight.
+        TrainingWu = "training_wu",
+    }
+
+    /// The type of the partial sums of a matrix product.
+    Partials {
+        /// Binary16.
+        Half = "half",
+        /// Binary32.
+        Float = "float",
+    }
+
+    /// How a loss combines the samples.
+    Reduction {
+        /// Sum over the samples that count, divided by their number (at least 1).
+        Mean = "mean",
+        /// Sum over the samples that count.
+        Sum = "sum",
+    }
+
+    /// Element-wise functions of two operands.
+    BinaryFn {
+        /// `a + b`.
+        Add = "add",
+        /// `a - b`.
+        Sub = "sub",
+        /// `a * b`.
+        Mul = "mul",
+        /// `a / b`.
+        Div = "div",
+    }
+
+    /// Element-wise functions of one operand.
+    UnaryFn {
+        /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, the form PopLibs computes.
+        Gelu = "gelu",
+        /// `x/2 (1 + erf(x / sqrt 2))`, the form of models trained elsewhere.
+        GeluErf = "gelu_erf",
+        /// Hyperbolic tangent.
+        Tanh = "tanh",
+        /// `max(x, 0)`.
+        Relu = "relu",
+        /// Exponential.
+        Exp = "exp",
+        /// Natural logarithm.
+        Log = "log",
+        /// Square root.
+        Sqrt = "sqrt",
+        /// `1 / sqrt x`.
+        Rsqrt = "rsqrt",
+        /// `x^2`.
+        Square = "square",
+        /// `1 / x`.
+        Reciprocal = "reciprocal",
+        /// `-x`.
+        Neg = "neg",
+        /// `1 / (1 + exp(-x))`.
+        Sigmoid = "sigmoid",
+    }
+}
+
+/// What the gradient of an element-wise function reads besides the incoming
+/// gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saved {
+    /// The function's operand.
+    Input,
+    /// The function's result.
+    Output,
+}
+
+impl UnaryFn {
+    /// Which value [`OpKind::UnaryGrad`] takes: the result for `tanh` and
+    /// `sigmoid`, whose derivative it gives directly, else the operand.
+    #[must_use]
+    pub fn saved(self) -> Saved {
+        match self {
+            UnaryFn::Tanh | UnaryFn::Sigmoid => Saved::Output,
+            UnaryFn::Gelu
+            | UnaryFn::GeluErf
+            | UnaryFn::Relu
+            | UnaryFn::Exp
+            | UnaryFn::Log
+            | UnaryFn::Sqrt
+            | UnaryFn::Rsqrt
+            | UnaryFn::Square
+            | UnaryFn::Reciprocal
+            | UnaryFn::Neg => Saved::Input,
+        }
+    }
+
+    /// The word for the gradient of this function.
+    #[must_use]
+    pub fn grad_name(self) -> &'static str {
+        match self {
+            UnaryFn::Gelu => "gelu_grad",
+            UnaryFn::GeluErf => "gelu_erf_grad",
+            UnaryFn::Tanh => "tanh_grad",
+            UnaryFn::Relu => "relu_grad",
+            UnaryFn::Exp => "exp_grad",
+            UnaryFn::Log => "log_grad",
+            UnaryFn::Sqrt => "sqrt_grad",
+            UnaryFn::Rsqrt => "rsqrt_grad",
+            UnaryFn::Square => "square_grad",
+            UnaryFn::Reciprocal => "reciprocal_grad",
+            UnaryFn::Neg => "neg_grad",
+            UnaryFn::Sigmoid => "sigmoid_grad",
+        }
+    }
+}
+
+/// The share of a tile's memory that a matrix product may use for temporaries,
+/// above 0 and at most 1 (PopLibs, `availableMemoryProportion`).
+///
+/// Kept as the bits of an `f64`, so that it compares, orders and hashes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemoryProportion(u64);
+
+impl MemoryProportion {
+    /// What PopLibs takes when nothing is said.
+    pub const POPLIBS_DEFAULT: Self = Self(0.6_f64.to_bits());
+
+    /// `value` as a proportion, if it is above 0 and at most 1.
+    #[must_use]
+    pub fn new(value: f64) -> Option<Self> {
+        (value > 0.0 && value <= 1.0).then_some(Self(value.to_bits()))
+    }
+
+    /// The number.
+    #[must_use]
+    pub fn value(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+
+impl fmt::Display for MemoryProportion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value().fmt(f)
+    }
+}
+
+impl fmt::Debug for MemoryProportion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MemoryProportion({})", self.value())
+    }
+}
+
+/// The decay rates by which Adam corrects its moments in early steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BiasCorrection {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+}
+
+/// What an operation computes. `->` separates operands from results; a float is
+/// `f16` or `f32`, and results have the element type of the first operand unless
+/// said otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OpKind {
+    /// Matrix product: `[.., m, k], [.., k, n] -> [.., m, n]`, leading axes equal.
+    MatMul {
+        /// Training pass, for the planner.
+        pass: MatMulPass,
+        /// Memory for temporaries.
+        available_memory_proportion: MemoryProportion,
+        /// Type of partial sums.
+        partials: Partials,
+    },
+    /// Element-wise on two floats of one type, broadcast by numpy's rule.
+    Binary(BinaryFn),
+    /// Multiplication of a float tensor by a number.
+    Scale {
+        /// The number.
+        factor: f64,
+    },
+    /// Element-wise on one float tensor.
+    Unary(UnaryFn),
+    /// `saved, dy -> dx` of an element-wise function; [`UnaryFn::saved`] says
+    /// what is saved.
+    UnaryGrad(UnaryFn),
+    /// Conversion to another element type; to `u32` by truncation.
+    Cast {
+        /// The type of the result.
+        to: DType,
+    },
+    /// The operand itself.
+    Identity,
+    /// The operand itself; no gradient flows back.
+    Detach,
+
+    /// The same elements in row-major order under other sizes.
+    Reshape {
+        /// Sizes of the result.
+        shape: Shape,
+    },
+    /// Axes in another order: axis `i` of the result is axis `perm[i]` of the operand.
+    Transpose {
+        /// The order.
+        perm: SmallVec<[u32; 4]>,
+    },
+    /// Positions `begin..end` along one axis.
+    Slice {
+        /// The axis.
+        axis: u32,
+        /// First position.
+        begin: u32,
+        /// One past the last position.
+        end: u32,
+    },
+    /// Operands one after the other along one axis.
+    Concat {
+        /// The axis.
+        axis: u32,
+    },
+    /// Zeros put before and after along one axis: the gradient of [`OpKind::Slice`].
+    Pad {
+        /// The axis.
+        axis: u32,
+        /// Zeros before.
+        before: u32,
+        /// Zeros after.
+        after: u32,
+    },
+    /// Stretched to a shape by numpy's rule: the gradient of [`OpKind::ReduceSum`].
+    Broadcast {
+        /// Sizes of the result.
+        shape: Shape,
+    },
+    /// Sum over some axes.
+    ReduceSum {
+        /// The axes, increasing.
+        axes: SmallVec<[u32; 4]>,
+        /// Whether they stay, with size 1.
+        keep_dims: bool,
+    },
+
+    /// Over the last axis, stable (the maximum is subtracted first).
+    Softmax,
+    /// `y, dy -> dx`: `y (dy - sum(y dy))` over the last axis.
+    SoftmaxGrad,
+    /// `x [t, h], gamma [h], beta [h] -> y [t, h], mean [t] f32, inv_std [t] f32`,
+    /// with the biased variance: group normalisation with one group.
+    LayerNorm {
+        /// Added to the variance.
+        epsilon: f64,
+    },
+    /// `x, gamma, mean, inv_std, dy -> dx, dgamma, dbeta`.
+    LayerNormGrad,
+    /// `x, seed [2] u32 -> y`: elements are zeroed with `probability`, others
+    /// scaled by `1 / (1 - probability)`. The mask is a pure function
+    /// ([`ipu_sim::numerics::dropout_keep`]) of seed, `id` and row-major position,
+    /// so the gradient is the same operation on `dy`.
+    Dropout {
+        /// Of zeroing an element; at least 0, below 1.
+        probability: f64,
+        /// Distinguishes the uses of one seed.
+        id: u32,
+    },
+
+    /// `table [r, h], indices [n] u32 -> [n, h]`. The table holds rows
+    /// `first_row..first_row + r` of a larger one; other indices give zeros.
+    Gather {
+        /// The index of the table's first row.
+        first_row: u32,
+    },
+    /// `dy [n, h], indices [n] u32 -> [rows, h]`: rows added up by index.
+    GatherGrad {
+        /// The index of the result's first row.
+        first_row: u32,
+        /// Rows of the result.
+        rows: u32,
+    },
+    /// `indices [n] u32 -> [n, depth]`: 1 at the index, 0 elsewhere.
+    OneHot {
+        /// Classes.
+        depth: u32,
+        /// A float type.
+        dtype: DType,
+    },
+    /// BERT's attention mask: 0 where a position may be attended to, else -1000.
+    /// `[mask_tokens_index [b, 1] u32,] sequence_index [b, 1] u32 -> [b, 1, 1, s]`.
+    /// Position `p` is kept if `p < sequence_index` and, where the first
+    /// `mask_tokens` positions hold masked tokens, `p < mask_tokens_index` or
+    /// `p >= mask_tokens`.
+    SequenceMask {
+        /// `s`.
+        sequence_length: u32,
+        /// Positions reserved for masked tokens; `None` drops the first operand.
+        mask_tokens: Option<u32>,
+        /// A float type.
+        dtype: DType,
+    },
+
+    /// `probabilities [n, c], labels [n] u32 -> loss [] f32`: the reduced
+    /// `-log(max(p, eps))`, eps 1e-7 for `f32` and 6.104e-5 for `f16`.
+    NllLoss {
+        /// Sum or mean.
+        reduction: Reduction,
+        /// The label of samples that don't count.
+        ignore_index: Option<u32>,
+    },
+    /// `probabilities [n, c], labels [n] u32, dloss [] f32 -> dlogits [n, c]`:
+    /// [`OpKind::NllLoss`] after [`OpKind::Softmax`], `(p - onehot) scale`.
+    NllSoftmaxGrad {
+        /// Of the loss.
+        reduction: Reduction,
+        /// Of the loss.
+        ignore_index: Option<u32>,
+    },
+    /// `probabilities [n, c], labels [n] u32 -> [2] f32`: samples whose largest
+    /// probability (the first of equals) is at the label, and samples that count.
+    Accuracy {
+        /// The label of samples that don't count.
+        ignore_index: Option<u32>,
+    },
+
+    /// `accumulator, gradient -> accumulator + factor gradient`; the gradient may
+    /// be of the other float type.
+    Accumulate {
+        /// 1, or the dampening of SGD with momentum.
+        factor: f64,
+    },
+    /// `accumulator [r, h], dy [n, h], indices [n] u32 -> accumulator'`: a
+    /// [`OpKind::GatherGrad`] added to the accumulator without the dense gradient.
+    SparseAccumulate {
+        /// The index of the accumulator's first row.
+        first_row: u32,
+        /// See [`OpKind::Accumulate`].
+        factor: f64,
+    },
+    /// `t -> 0` of its type: an accumulator after the update.
+    Zero,
+
+    /// `moment, gradient -> beta moment + (1 - beta) gradient`, or `gradient^2`.
+    AdamMoment {
+        /// Decay.
+        beta: f64,
+        /// Whether the gradient is squared.
+        square: bool,
+    },
+    /// `m, v [, w] [, step [] f32] -> x = m / (sqrt v + epsilon) [+ weight_decay w]`,
+    /// in `w`'s type if there is one. With `bias_correction`, `m` and `v` are first
+    /// divided by `1 - beta^step`; the step is the new one, 1 in the first update.
+    AdamUpdater {
+        /// Added to the root.
+        epsilon: f64,
+        /// Decoupled decay; `None` drops `w`.
+        weight_decay: Option<f64>,
+        /// `None` drops `step`.
+        bias_correction: Option<BiasCorrection>,
+    },
+    /// `t -> [] f32`: the sum of squares, for LAMB's norms.
+    SquareSum,
+    /// `w, x, lr [] f32 -> w - lr x`.
+    AdamUpdate,
+    /// `w, x, |w|^2 [] f32, |x|^2 [] f32, lr [] f32 -> w - lr ratio x`, with
+    /// `ratio = min(|w|, max_weight_norm) / |x|`, or 1 if one of the three is 0.
+    LambUpdate {
+        /// Clips the weight's norm.
+        max_weight_norm: f64,
+    },
+    /// `w, v, lr [] f32 -> (1 - lr weight_decay) w - lr scale v`. SGD without
+    /// momentum: `v` is the gradient, `scale = (1 - dampening) / (loss scale,
+    /// accumulation and replication factors)`. With momentum: `v` is the velocity,
+    /// `scale = 1 / (velocity scaling, replication factor)`, no decay.
+    SgdUpdate {
+        /// Multiplies the gradient or velocity.
+        scale: f64,
+        /// Decay times `1 - dampening`.
+        weight_decay: f64,
+    },
+    /// `v, w -> momentum v + weight_decay w`: the velocity for the next step.
+    SgdMomentum {
+        /// Decay of the velocity.
+        momentum: f64,
+        /// Decay times `(1 - dampening)` times velocity scaling.
+        weight_decay: f64,
+    },
+
+    /// The same value on another IPU; the operation itself stands on the source.
+    IpuCopy {
+        /// The destination.
+        to: IpuId,
+    },
+    /// Into a ring of `slots` micro-batches. A graph describes one micro-batch, so
+    /// the result stands for its slot and has the operand's shape; memory is
+    /// `slots` times that.
+    Stash {
+        /// Micro-batches in flight.
+        slots: u32,
+    },
+    /// Out of the ring of a [`OpKind::Stash`].
+    Restore {
+        /// As in the stash.
+        slots: u32,
+    },
+    /// Sum over all replicas, known to each.
+    AllReduce,
+    /// Sum over all replicas, of which each keeps its shard: `[..] -> [ceil(n / shards)]`.
+    ReduceScatter {
+        /// Replicas that hold the result together; replica `r` has shard `r % shards`.
+        shards: u32,
+    },
+    /// All shards put together: `[ceil(n / shards)] -> shape`.
+    AllGather {
+        /// Replicas that hold the operand together.
+        shards: u32,
+        /// Sizes of the result.
+        shape: Shape,
+    },
+    /// A replica's own shard of a value that all have: `[..] -> [ceil(n / shards)]`.
+    LocalSlice {
+        /// Replicas that hold the result together.
+        shards: u32,
+    },
+    /// From streaming memory; the operand is the variable that lives there.
+    RemoteLoad,
+    /// To streaming memory; the result is the variable's next value.
+    RemoteStore,
+}
+
+impl OpKind {
+    /// Its word in text and messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            OpKind::MatMul { .. } => "matmul",
+            OpKind::Binary(function) => function.name(),
+            OpKind::Scale { .. } => "scale",
+            OpKind::Unary(function) => function.name(),
+            OpKind::UnaryGrad(function) => function.grad_name(),
+            OpKind::Cast { .. } => "cast",
+            OpKind::Identity => "identity",
+            OpKind::Detach => "detach",
+            OpKind::Reshape { .. } => "reshape",
+            OpKind::Transpose { .. } => "transpose",
+            OpKind::Slice { .. } => "slice",
+            OpKind::Concat { .. } => "concat",
+            OpKind::Pad { .. } => "pad",
+            OpKind::Broadcast { .. } => "broadcast",
+            OpKind::ReduceSum { .. } => "reduce_sum",
+            OpKind::Softmax => "softmax",
+            OpKind::SoftmaxGrad => "softmax_grad",
+            OpKind::LayerNorm { .. } => "layer_norm",
+            OpKind::LayerNormGrad => "layer_norm_grad",
+            OpKind::Dropout { .. } => "dropout",
+            OpKind::Gather { .. } => "gather",
+            OpKind::GatherGrad { .. } => "gather_grad",
+            OpKind::OneHot { .. } => "one_hot",
+            OpKind::SequenceMask { .. } => "sequence_mask",
+            OpKind::NllLoss { .. } => "nll_loss",
+            OpKind::NllSoftmaxGrad { .. } => "nll_softmax_grad",
+            OpKind::Accuracy { .. } => "accuracy",
+            OpKind::Accumulate { .. } => "accumulate",
+            OpKind::SparseAccumulate { .. } => "sparse_accumulate",
+            OpKind::Zero => "zero",
+            OpKind::AdamMoment { .. } => "adam_moment",
+            OpKind::AdamUpdater { .. } => "adam_updater",
+            OpKind::SquareSum => "square_sum",
+            OpKind::AdamUpdate => "adam_update",
+            OpKind::LambUpdate { .. } => "lamb_update",
+            OpKind::SgdUpdate { .. } => "sgd_update",
+            OpKind::SgdMomentum { .. } => "sgd_momentum",
+            OpKind::IpuCopy { .. } => "ipu_copy",
+            OpKind::Stash { .. } => "stash",
+            OpKind::Restore { .. } => "restore",
+            OpKind::AllReduce => "all_reduce",
+            OpKind::ReduceScatter { .. } => "reduce_scatter",
+            OpKind::AllGather { .. } => "all_gather",
+            OpKind::LocalSlice { .. } => "local_slice",
+            OpKind::RemoteLoad => "remote_load",
+            OpKind::RemoteStore => "remote_store",
+        }
+    }
+}

@@ -1,0 +1,624 @@
+//! Matrix products: a plan becomes layouts, exchanges, AMP vertices and reductions.
+//!
+//! A plan sees a product as a 1x1 convolution of an *input* `[.., x, k]` with *weights*
+//! `[.., k, o]`; swapped plans take the right operand as the input. Tiles are numbered,
+//! outermost first, by group, part of k, part of x, part of o, so that both tiles of an
+//! exchange pair receive the same input (PopLibs, `lib/poplin/ConvUtilInternal.cpp`).
+//!
+//! Before the product each operand lies *at home*: spread evenly over the tiles that need
+//! it, channels in groups as the AMP wants them. Variables are created so; activations are
+//! rearranged. Then operands are broadcast to the tiles that share them, partial sums over
+//! parts of k are exchanged, and their sum stays cut among the tiles that made them.
+//! Serial splits loop over slices of the weights.
+
+use ipu_sim::layout::{AxisSplit, Cut, Layout};
+use ipu_sim::numerics::DType;
+use ipu_sim::program::{Label, Labels, Operand, Step, VarId, VarKind, VertexGroup};
+use ipu_sim::vertex::{MapOp, Vertex};
+use smallvec::SmallVec;
+
+use super::builder::Builder;
+use super::value::Value;
+use crate::plan::Plan;
+
+/// Which operand of the convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// `[.., x, k]`.
+    Input,
+    /// `[.., k, o]`.
+    Weights,
+}
+
+/// What a serial loop cuts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Serial {
+    None,
+    Input(u32),
+    Output(u32),
+}
+
+/// A plan applied to a product's extents.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    /// Leading axes and how they are cut.
+    batch: Vec<AxisSplit>,
+    x: u32,
+    k: u32,
+    o: u32,
+    /// Whether the right operand is the input.
+    pub(crate) swapped: bool,
+    parts_x: u32,
+    parts_k: u32,
+    parts_o: u32,
+    serial: Serial,
+    broadcast_input_once: bool,
+    group_k: u32,
+    group_o: u32,
+    units: u32,
+    partials: DType,
+}
+
+/// Extents of a product `[batch.., m, k] x [batch.., k, n]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Extents {
+    pub(crate) batch: Vec<u32>,
+    pub(crate) m: u32,
+    pub(crate) k: u32,
+    pub(crate) n: u32,
+}
+
+impl Frame {
+    pub(crate) fn new(plan: &Plan, extents: &Extents, n_tiles: u32) -> Self {
+        let splits = &plan.splits;
+        let (x, o) = if plan.swap_operands {
+            (extents.n, extents.m)
+        } else {
+            (extents.m, extents.n)
+        };
+        let serial = if splits.out_channels.serial > 1 {
+            match divisor_up_to(o, splits.out_channels.serial as u32) {
+                1 => Serial::None,
+                parts => Serial::Output(parts),
+            }
+        } else {
+            match divisor_up_to(extents.k, splits.in_channels.serial as u32) {
+                1 => Serial::None,
+                parts => Serial::Input(parts),
+            }
+        };
+        let parts_x = splits.field as u32;
+        let parts_k = splits.in_channels.parallel as u32;
+        let parts_o = splits.out_channels.parallel as u32;
+        let tiles = parts_x * parts_k * parts_o;
+        Self {
+            batch: cut_batch(&extents.batch, tiles, n_tiles),
+            x,
+            k: extents.k,
+            o,
+            swapped: plan.swap_operands,
+            parts_x,
+            parts_k,
+            parts_o,
+            serial,
+            broadcast_input_once: splits.broadcast_input_before_loop,
+            group_k: plan.vertex.in_channels_per_group as u32,
+            group_o: plan.vertex.amp.out_channels_per_group as u32,
+            units: plan.vertex.amp.units as u32,
+            partials: plan.vertex.amp.types.partials(),
+        }
+    }
+
+    /// The side that operand `index` (0 left, 1 right) is.
+    pub(crate) fn side_of(&self, index: usize) -> Side {
+        if (index == 1) == self.swapped {
+            Side::Input
+        } else {
+            Side::Weights
+        }
+    }
+
+    /// Channels in of one iteration.
+    fn k_once(&self) -> u32 {
+        match self.serial {
+            Serial::Input(parts) => self.k / parts,
+            Serial::None | Serial::Output(_) => self.k,
+        }
+    }
+
+    /// Channels out of one iteration.
+    fn o_once(&self) -> u32 {
+        match self.serial {
+            Serial::Output(parts) => self.o / parts,
+            Serial::None | Serial::Input(_) => self.o,
+        }
+    }
+
+    fn cut_k(&self) -> AxisSplit {
+        cut(self.k_once(), self.parts_k, self.group_k, self.parts_x * self.parts_o)
+    }
+
+    fn cut_x(&self) -> AxisSplit {
+        cut(self.x, self.parts_x, 1, self.parts_o)
+    }
+
+    fn cut_o(&self) -> AxisSplit {
+        cut(self.o_once(), self.parts_o, self.group_o, 1)
+    }
+
+    /// Whether the loop slices this side.
+    fn is_sliced(&self, side: Side) -> Option<u32> {
+        match (self.serial, side) {
+            (Serial::Input(parts), _) | (Serial::Output(parts), Side::Weights) => Some(parts),
+            (Serial::None, _) | (Serial::Output(_), Side::Input) => None,
+        }
+    }
+
+    /// Where one iteration's part of a side lies before it is broadcast.
+    fn home_once(&self, side: Side) -> Layout {
+        let (first, second, order) = match side {
+            Side::Input => {
+                let grains = (1, self.group_k);
+                let (x, k) = share((self.cut_x(), self.cut_k()), grains, self.parts_o, 1);
+                (x, k, [(1, self.group_k), (0, 1), (1, 1)])
+            }
+            Side::Weights => {
+                let grains = (self.group_k, 1);
+                let (k, o) = share((self.cut_k(), self.cut_o()), grains, self.parts_x, self.parts_o);
+                (k, o, [(0, self.group_k), (1, 1), (0, 1)])
+            }
+        };
+        self.with_batch(&[], [first, second], &order)
+    }
+
+    /// Where a whole side lies at home: `[.., x, k]` or `[.., k, o]`, with the loop's axis in front.
+    pub(crate) fn home(&self, side: Side) -> Layout {
+        let once = self.home_once(side);
+        match self.is_sliced(side) {
+            None => once,
+            Some(parts) => in_front(AxisSplit::whole(parts), &once),
+        }
+    }
+
+    /// Where a side lies for the vertices: on every tile that needs it.
+    fn broadcast(&self, side: Side) -> Layout {
+        match side {
+            Side::Input => self
+                .with_batch(
+                    &[],
+                    [self.cut_x(), self.cut_k()],
+                    &[(1, self.group_k), (0, 1), (1, 1)],
+                )
+                .with_copies((0..self.parts_o).collect()),
+            Side::Weights => self
+                .with_batch(
+                    &[],
+                    [self.cut_k(), self.cut_o()],
+                    &[(0, self.group_k), (1, self.group_o), (1, 1), (0, 1)],
+                )
+                .with_copies((0..self.parts_x).map(|part| part * self.parts_o).collect()),
+        }
+    }
+
+    fn output_order(&self) -> [(u8, u32); 3] {
+        [(1, self.group_o), (0, 1), (1, 1)]
+    }
+
+    /// Where partial sums are made: `[part of k, .., x, o]`.
+    fn partials_layout(&self) -> Layout {
+        let parts = AxisSplit::one_each(&self.cut_k());
+        self.with_batch(&[parts], [self.cut_x(), self.cut_o()], &self.output_order())
+    }
+
+    /// Where the sums lie: `[.., x, o]`, cut among the tiles that made the parts.
+    fn summed_layout(&self) -> Layout {
+        let stride = self.parts_x * self.parts_o;
+        let parts = self.cut_k().places.len() as u32;
+        let (x, o) = share((self.cut_x(), self.cut_o()), (1, self.group_o), parts, stride);
+        self.with_batch(&[], [x, o], &self.output_order())
+    }
+
+    /// Where all parts of a sum meet: `[part of k, .., x, o]`.
+    fn gathered_layout(&self) -> Layout {
+        let parts = self.cut_k().places.len() as u32;
+        in_front(AxisSplit::whole(parts), &self.summed_layout())
+    }
+
+    /// `[front.., batch.., last two]`, the last two stored in `order` (their axes numbered 0 and 1).
+    fn with_batch(
+        &self,
+        front: &[AxisSplit],
+        last: [AxisSplit; 2],
+        order: &[(u8, u32)],
+    ) -> Layout {
+        let n_before = front.len() + self.batch.len();
+        let axes: Vec<AxisSplit> = front
+            .iter()
+            .chain(&self.batch)
+            .cloned()
+            .chain(last)
+            .collect();
+        let before = (0..n_before).map(|axis| (axis as u8, 1));
+        let behind = order
+            .iter()
+            .map(|&(axis, block)| (axis + n_before as u8, block));
+        let order: Vec<(u8, u32)> = before.chain(behind).collect();
+        Layout::row_major(axes).with_order(&order)
+    }
+
+    /// A logical operand `[batch.., rows, columns]` with the axes of its home.
+    pub(crate) fn to_home_axes(&self, builder: &mut Builder<'_>, value: &Value, index: usize) -> Value {
+        let rank = value.shape().len();
+        let side = self.side_of(index);
+        // The left operand is [m, k], the right one [k, n]; swapped, both turn around.
+        let value = if self.swapped {
+            value.transpose(&swap_last(rank))
+        } else {
+            value.clone()
+        };
+        let Some(parts) = self.is_sliced(side) else {
+            return value;
+        };
+        let sliced = match (self.serial, side) {
+            (Serial::Input(_), Side::Input) => rank - 1,
+            (Serial::Input(_), Side::Weights) => rank - 2,
+            (Serial::Output(_) | Serial::None, _) => rank - 1,
+        };
+        let mut shape = value.shape();
+        shape[sliced] /= parts;
+        shape.insert(sliced, parts);
+        let value = builder.reshape(&value, &shape);
+        let mut order: Vec<usize> = vec![sliced];
+        order.extend((0..=rank).filter(|&axis| axis != sliced));
+        value.transpose(&order)
+    }
+
+    /// The output variable's value as `[batch.., m, n]`.
+    fn from_output_axes(&self, value: &Value) -> Value {
+        let rank = self.batch.len() + 2;
+        let value = match self.serial {
+            Serial::Output(parts) => {
+                // [parts, batch.., x, o] -> [batch.., x, parts, o] -> [batch.., x, parts * o]
+                let mut order: Vec<usize> = (1..rank).collect();
+                order.extend([0, rank]);
+                let value = value.transpose(&order);
+                let mut shape = value.shape();
+                let last = shape.pop().expect("an output has channels");
+                shape[rank - 1] = parts * last;
+                value
+                    .reshape(&shape)
+                    .expect("neighbouring axes of a variable join in a view")
+            }
+            Serial::None | Serial::Input(_) => value.clone(),
+        };
+        if self.swapped {
+            value.transpose(&swap_last(rank))
+        } else {
+            value
+        }
+    }
+
+    fn labels(&self) -> VertexLabels {
+        let batch: Vec<u8> = (0..self.batch.len() as u8).collect();
+        let next = batch.len() as u8;
+        VertexLabels {
+            batch,
+            x: next,
+            k: next + 1,
+            o: next + 2,
+            part: next + 3,
+        }
+    }
+}
+
+struct VertexLabels {
+    batch: Vec<u8>,
+    x: u8,
+    k: u8,
+    o: u8,
+    part: u8,
+}
+
+impl VertexLabels {
+    fn with(&self, front: &[u8], last: [u8; 2]) -> Vec<u8> {
+        [front, &self.batch, &last].concat()
+    }
+}
+
+/// `left x right` as `[batch.., m, n]` of type `output`.
+pub(crate) fn matmul(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    operands: [&Value; 2],
+    output: DType,
+    name: &str,
+) -> Value {
+    let [left, right] = operands;
+    let left = frame.to_home_axes(builder, left, 0);
+    let right = frame.to_home_axes(builder, right, 1);
+    let (input, weights) = if frame.swapped { (right, left) } else { (left, right) };
+    let homes = [frame.home(Side::Input), frame.home(Side::Weights)];
+    let at_home =
+        builder.materialise_many(&[(&input, &homes[0]), (&weights, &homes[1])], "operand");
+    let (input, weights) = (at_home[0], at_home[1]);
+    let out = match frame.serial {
+        Serial::None => {
+            let sides = broadcast(builder, frame, &[(Side::Input, input), (Side::Weights, weights)]);
+            product(builder, frame, sides[0], sides[1], output, name)
+        }
+        Serial::Output(parts) => loop_over_outputs(builder, frame, input, weights, parts, output, name),
+        Serial::Input(parts) => loop_over_inputs(builder, frame, input, weights, parts, output, name),
+    };
+    frame.from_output_axes(&builder.value_of(out))
+}
+
+fn broadcast(builder: &mut Builder<'_>, frame: &Frame, sides: &[(Side, VarId)]) -> Vec<VarId> {
+    let values: Vec<(Value, Layout)> = sides
+        .iter()
+        .map(|&(side, var)| (builder.value_of(var), frame.broadcast(side)))
+        .collect();
+    let wanted: Vec<(&Value, &Layout)> = values.iter().map(|(value, layout)| (value, layout)).collect();
+    builder.materialise_many(&wanted, "broadcast")
+}
+
+/// One iteration: AMP vertices, and the sum of their parts.
+fn product(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    input: VarId,
+    weights: VarId,
+    output: DType,
+    name: &str,
+) -> VarId {
+    let labels = frame.labels();
+    let sums_parts = frame.cut_k().places.len() > 1;
+    let amp_writes_result = !sums_parts && frame.partials == output;
+    let (layout, front): (Layout, &[u8]) = if sums_parts {
+        (frame.partials_layout(), &[labels.part])
+    } else {
+        (frame.summed_layout(), &[])
+    };
+    let kind = if amp_writes_result { VarKind::Activation } else { VarKind::Temporary };
+    let amp_name = if amp_writes_result { name } else { "partials" };
+    let partials = builder.add_var(amp_name, frame.partials, layout, kind);
+    builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::Amp {
+            groups: labels.batch.iter().map(|&label| Label(label)).collect::<Labels>(),
+            field: Label(labels.x),
+            input: Label(labels.k),
+            output: Label(labels.o),
+            input_group: frame.group_k,
+            output_group: frame.group_o,
+            units: frame.units,
+        },
+        output: Operand::new(partials, &labels.with(front, [labels.x, labels.o])),
+        inputs: SmallVec::from_iter([
+            Operand::new(input, &labels.with(&[], [labels.x, labels.k])),
+            Operand::new(weights, &labels.with(&[], [labels.k, labels.o])),
+        ]),
+    }]);
+    if sums_parts {
+        let parts = builder.value_of(partials);
+        let gathered = builder.materialise(&parts, &frame.gathered_layout(), "gathered");
+        let sums = builder.add_var(name, output, frame.summed_layout(), VarKind::Activation);
+        builder.emit_compute(vec![VertexGroup {
+            vertex: Vertex::ReducePartials {
+                over: Label(labels.part),
+            },
+            output: Operand::new(sums, &labels.with(&[], [labels.x, labels.o])),
+            inputs: SmallVec::from_iter([Operand::new(
+                gathered,
+                &labels.with(&[labels.part], [labels.x, labels.o]),
+            )]),
+        }]);
+        sums
+    } else if amp_writes_result {
+        partials
+    } else {
+        let parts = builder.value_of(partials);
+        let cast = builder.map(MapOp::Cast, &[&parts], output, name);
+        cast.parts[0].var
+    }
+}
+
+fn loop_over_outputs(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    input: VarId,
+    weights: VarId,
+    parts: u32,
+    output: DType,
+    name: &str,
+) -> VarId {
+    let layout = in_front(AxisSplit::whole(parts), &frame.summed_layout());
+    let result = builder.add_var(name, output, layout, VarKind::Activation);
+    let once = frame
+        .broadcast_input_once
+        .then(|| broadcast(builder, frame, &[(Side::Input, input)])[0]);
+    repeat(builder, parts, |builder, index| {
+        let slice = dynamic_slice(builder, frame, Side::Weights, weights, index);
+        let (input, slice) = match once {
+            Some(input) => (input, broadcast(builder, frame, &[(Side::Weights, slice)])[0]),
+            None => {
+                let sides = [(Side::Input, input), (Side::Weights, slice)];
+                let sides = broadcast(builder, frame, &sides);
+                (sides[0], sides[1])
+            }
+        };
+        let part = product(builder, frame, input, slice, output, "slice of result");
+        dynamic_update(builder, result, part, index);
+    });
+    result
+}
+
+fn loop_over_inputs(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    input: VarId,
+    weights: VarId,
+    parts: u32,
+    output: DType,
+    name: &str,
+) -> VarId {
+    let result = builder.add_var(name, output, frame.summed_layout(), VarKind::Activation);
+    builder.fill(result, 0.0);
+    repeat(builder, parts, |builder, index| {
+        let input = dynamic_slice(builder, frame, Side::Input, input, index);
+        let weights = dynamic_slice(builder, frame, Side::Weights, weights, index);
+        let sides = broadcast(builder, frame, &[(Side::Input, input), (Side::Weights, weights)]);
+        let part = product(builder, frame, sides[0], sides[1], output, "part of result");
+        let (sum, part) = (builder.value_of(result), builder.value_of(part));
+        builder.map_in_place(MapOp::ScaledAdd { factor: 1.0 }, &[&sum, &part], 0);
+    });
+    result
+}
+
+/// A counted loop whose body gets its index, a scalar that every tile holds.
+fn repeat(builder: &mut Builder<'_>, count: u32, body: impl FnOnce(&mut Builder<'_>, VarId)) {
+    let everywhere = Layout::on_every_tile(&[], builder.spec.tiles_per_ipu);
+    let index = builder.add_var("loop index", DType::U32, everywhere, VarKind::Temporary);
+    builder.fill(index, 0.0);
+    let outside = std::mem::take(&mut builder.steps);
+    body(builder, index);
+    let counter = builder.value_of(index);
+    let next = MapOp::Count {
+        addend: 1,
+        modulus: 0,
+    };
+    builder.map_in_place(next, &[&counter], 0);
+    let body = std::mem::replace(&mut builder.steps, outside);
+    builder.steps.push(Step::Repeat { count, body });
+}
+
+fn dynamic_slice(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    side: Side,
+    whole: VarId,
+    index: VarId,
+) -> VarId {
+    let dtype = builder.program.vars[whole].dtype;
+    let slice = builder.add_var("slice", dtype, frame.home_once(side), VarKind::Temporary);
+    let labels: Vec<u8> = (0..=builder.program.layout_of(slice).axes.len() as u8).collect();
+    builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::DynamicSlice { slot: Label(0) },
+        output: Operand::new(slice, &labels[1..]),
+        inputs: SmallVec::from_iter([Operand::new(whole, &labels), Operand::new(index, &[])]),
+    }]);
+    slice
+}
+
+fn dynamic_update(builder: &mut Builder<'_>, whole: VarId, slice: VarId, index: VarId) {
+    let labels: Vec<u8> = (0..builder.program.layout_of(whole).axes.len() as u8).collect();
+    builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::DynamicUpdate { slot: Label(0) },
+        output: Operand::new(whole, &labels),
+        inputs: SmallVec::from_iter([Operand::new(slice, &labels[1..]), Operand::new(index, &[])]),
+    }]);
+}
+
+fn cut(extent: u32, parts: u32, grain: u32, tile_stride: u32) -> AxisSplit {
+    AxisSplit::cut(
+        extent,
+        &[Cut {
+            parts,
+            grain,
+            tile_stride,
+        }],
+    )
+}
+
+/// `layout` with a further axis in front, outermost in storage.
+fn in_front(axis: AxisSplit, layout: &Layout) -> Layout {
+    let mut axes = vec![axis];
+    axes.extend(layout.axes.iter().cloned());
+    let order: Vec<(u8, u32)> = [(0, 1)]
+        .into_iter()
+        .chain(layout.order.iter().map(|step| (step.axis + 1, step.block)))
+        .collect();
+    Layout {
+        first_tile: layout.first_tile,
+        copies: layout.copies.clone(),
+        ..Layout::row_major(axes).with_order(&order)
+    }
+}
+
+/// Cuts two axes further among `count` tiles, `stride` apart, so that the largest box is smallest.
+fn share(
+    axes: (AxisSplit, AxisSplit),
+    grains: (u32, u32),
+    count: u32,
+    stride: u32,
+) -> (AxisSplit, AxisSplit) {
+    let (first, second) = axes;
+    let n_first = first.extent_max().div_ceil(grains.0);
+    let n_second = second.extent_max().div_ceil(grains.1);
+    let parts_first = (1..=count)
+        .min_by_key(|&parts| {
+            let largest = |n: u32, parts: u32| u64::from(n.div_ceil(parts));
+            largest(n_first, parts) * largest(n_second, count / parts)
+        })
+        .unwrap_or(1);
+    let parts_second = count / parts_first;
+    let offsets_first: Vec<u32> = (0..parts_first).map(|part| part * parts_second * stride).collect();
+    let offsets_second: Vec<u32> = (0..parts_second).map(|part| part * stride).collect();
+    (
+        first.subdivide(&offsets_first, grains.0),
+        second.subdivide(&offsets_second, grains.1),
+    )
+}
+
+/// Cuts leading axes so that the fullest tile holds few groups, each group on `tiles` tiles.
+///
+/// The planner splits the product of all leading axes; here every axis is cut by itself,
+/// which is the same wherever groups don't share tiles.
+fn cut_batch(batch: &[u32], tiles: u32, n_tiles: u32) -> Vec<AxisSplit> {
+    let available = n_tiles / tiles;
+    let mut best: Option<(u64, Vec<u32>)> = None;
+    for_each_split(batch, available, &mut Vec::new(), &mut |parts| {
+        let fullest = batch
+            .iter()
+            .zip(parts)
+            .map(|(&extent, &parts)| u64::from(extent.div_ceil(parts)))
+            .product();
+        if best.as_ref().is_none_or(|(least, _)| fullest < *least) {
+            best = Some((fullest, parts.to_vec()));
+        }
+    });
+    let parts = best.map_or_else(Vec::new, |(_, parts)| parts);
+    let mut stride = tiles;
+    let mut cuts: Vec<AxisSplit> = Vec::new();
+    for (&extent, &parts) in batch.iter().zip(&parts).rev() {
+        cuts.push(cut(extent, parts, 1, stride));
+        stride *= parts;
+    }
+    cuts.reverse();
+    cuts
+}
+
+fn for_each_split(
+    batch: &[u32],
+    available: u32,
+    chosen: &mut Vec<u32>,
+    visit: &mut impl FnMut(&[u32]),
+) {
+    let Some((&extent, rest)) = batch.split_first() else {
+        visit(chosen);
+        return;
+    };
+    for parts in 1..=extent.min(available) {
+        chosen.push(parts);
+        for_each_split(rest, available / parts, chosen, visit);
+        chosen.pop();
+    }
+}
+
+fn divisor_up_to(extent: u32, limit: u32) -> u32 {
+    (1..=limit).rev().find(|&parts| extent.is_multiple_of(parts)).unwrap_or(1)
+}
+
+fn swap_last(rank: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rank).collect();
+    order.swap(rank - 2, rank - 1);
+    order
+}
