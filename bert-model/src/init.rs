@@ -7,7 +7,6 @@
 //! logarithm, no exponential, so the same bits on every machine. Left out: the
 //! streams of numpy, which the published application draws from.
 
-use ipu_sim::numerics::DType;
 use popart_graph::ir::{Graph, Init, Tensor, TensorId, TensorKind};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
@@ -97,7 +96,7 @@ fn happens(generator: &mut impl Rng, exponent: f64) -> bool {
     loop {
         let next = uniform(generator);
         if next >= last {
-            return length % 2 == 0;
+            return length.is_multiple_of(2);
         }
         last = next;
         length += 1;
@@ -106,6 +105,7 @@ fn happens(generator: &mut impl Rng, exponent: f64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use ipu_sim::numerics::DType;
     use popart_graph::ir::Shape;
 
     use super::*;

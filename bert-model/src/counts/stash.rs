@@ -125,6 +125,24 @@ mod tests {
     }
 
     #[test]
+    fn embedding_and_head_stages_keep_what_arrives() {
+        let config = BertConfig::tiny();
+        let mebibyte = f64::from(1 << 20);
+        let bytes = f64::from(config.rows() * config.hidden_size * 4) / mebibyte;
+        check(
+            &config,
+            &published(2, &[1], 2, PRETRAINING),
+            &[
+                (11, 0, 0.0),
+                (9, 1, 9.0 * bytes),
+                (7, 1, 7.0 * bytes),
+                (5, 1, 5.0 * bytes),
+                (3, 1, 3.0 * bytes),
+            ],
+        );
+    }
+
+    #[test]
     fn one_stage_stashes_nothing() {
         let config = BertConfig::tiny();
         let placement = on_one_ipu(config.num_layers, PRETRAINING);
