@@ -2,7 +2,8 @@
 //!
 //! The code map is the section of `docs/ARCHITECTURE.md` under that heading. There, words in
 //! backticks are names: packages, files, folders, modules, types, functions. Under a heading
-//! that names a crate (`### ipu-sim`, in backticks), names are looked up in that crate.
+//! that names a crate (`### ipu-sim`, in backticks), names are looked up in that crate, or
+//! in the one they begin with (`ipu_sim::Program`).
 //! Words with spaces or leading hyphens are commands and options, not names.
 
 use super::{Complaint, Tree, links, rust};
@@ -66,6 +67,12 @@ fn exists(tree: &Tree, package: &str, name: &str) -> bool {
     if is_package(tree, name) || tree.has(name) {
         return true;
     }
+    let first = name.split("::").next().unwrap_or(name).replace('_', "-");
+    let package = if name.contains("::") && is_package(tree, &first) {
+        &first
+    } else {
+        package
+    };
     let source = if package.is_empty() {
         String::new()
     } else {
@@ -109,14 +116,17 @@ All of `ipu-sim`, `rayon`, `configs/systems` and `nothing`; `cargo xtask ci` is 
 ### `ipu-sim`
 `layout` has `Layout`, `Layout::cut()` and `layout.rs`, but not `Graph`.
 ### `popart-graph`
-`Graph` is here, `Layout` is not, nor is `plan/gone.rs`.
+`Graph` and `ipu_sim::Layout` exist, `Layout` isn't here, nor are `plan/gone.rs` and `ipu_sim::Gone`.
 ## Glossary
 `Gone` too.
 ";
         expect_complaints(
             check,
             &[
-                ("Cargo.toml", "[workspace.dependencies]\nrayon = \"1\"\n"),
+                (
+                    "Cargo.toml",
+                    "[workspace.dependencies]\nipu-sim = { path = \"ipu-sim\" }\nrayon = \"1\"\n",
+                ),
                 ("configs/systems/pod.toml", ""),
                 (MAP, map),
                 (
@@ -131,6 +141,7 @@ All of `ipu-sim`, `rayon`, `configs/systems` and `nothing`; `cargo xtask ci` is 
                 docs/ARCHITECTURE.md:6: `Graph` isn't in ipu-sim any more: name what has taken its place, or drop the sentence
                 docs/ARCHITECTURE.md:8: `Layout` isn't in popart-graph any more: name what has taken its place, or drop the sentence
                 docs/ARCHITECTURE.md:8: `plan/gone.rs` isn't in popart-graph any more: name what has taken its place, or drop the sentence
+                docs/ARCHITECTURE.md:8: `ipu_sim::Gone` isn't in popart-graph any more: name what has taken its place, or drop the sentence
             "#]],
         );
     }

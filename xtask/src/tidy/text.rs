@@ -1,4 +1,6 @@
 //! What must not stand in any file: paths of one machine, unfinished code, silent modules.
+//!
+//! Files of tests beside a module are described by that module.
 
 use super::{Complaint, Tree};
 
@@ -38,7 +40,8 @@ pub(super) fn check(tree: &Tree) -> Vec<Complaint> {
     }
     for (path, text) in tree.with_extension("rs") {
         unfinished(path, text, &mut complaints);
-        if !text.trim_start().starts_with("//!") {
+        let is_tests = path.ends_with("/tests.rs");
+        if !is_tests && !text.trim_start().starts_with("//!") {
             let message = "open the module with `//!`: which question it answers, from which source, what it leaves out";
             complaints.push(Complaint::file(path, message));
         }
@@ -115,6 +118,7 @@ mod tests {
             &[
                 ("a/src/lib.rs", &format!("//! Speaks.\n{unfinished}")),
                 ("a/src/silent.rs", "/// A function.\npub fn f() {}\n"),
+                ("a/src/silent/tests.rs", "use super::*;\n"),
             ],
             &expect![[r#"
                 a/src/lib.rs:2: unfinished code: finish it, or return an `Error` that says what isn't supported
