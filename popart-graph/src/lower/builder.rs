@@ -403,7 +403,7 @@ impl<'a> Builder<'a> {
                 operands.push(Some(Operand::new(view.var, &axes)));
                 continue;
             }
-            let (moved, kept) = self.to_home_axes(value, &home.view);
+            let (moved, kept) = self.in_home_axes(value, &home.view);
             let layout = projected(&home.layout, &kept);
             operands.push(None);
             moves.push((index, moved, layout, kept));
@@ -423,7 +423,7 @@ impl<'a> Builder<'a> {
     }
 
     /// `value` with the axes of the home variable that it has, and which those are.
-    fn to_home_axes(&mut self, value: &Value, home: &ViewShape) -> (Value, Vec<u8>) {
+    fn in_home_axes(&mut self, value: &Value, home: &ViewShape) -> (Value, Vec<u8>) {
         let extents = value.shape();
         let missing = home.axes.len() - extents.len();
         let mut digits = Vec::new();
