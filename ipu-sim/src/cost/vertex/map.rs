@@ -98,6 +98,8 @@ pub(super) fn cycles(op: &MapOp, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cy
         MapOp::OneHot { class } => map.one_hot(class),
         // NLL: one-hot rows times probabilities.
         MapOp::Pick { class } => map.one_hot(class) + map.fused(&[(MULTIPLY, 1)]),
+        // The index is a loop counter.
+        MapOp::MinusIndex { .. } => map.fused(&[(Op::Binary(BinaryOp::Equal), 1), (Op::Select, 1)]),
         // Probabilities minus one-hot rows, times the loss's gradient.
         MapOp::SoftmaxNllGrad { class, .. } => {
             map.one_hot(class) + map.fused(&[(SUBTRACT, 1), (MULTIPLY, 1)])

@@ -315,6 +315,7 @@ fn every_expression_has_a_cost_in_every_type_it_is_used_in() {
             (MapOp::Cast, vec![(&rows, dtype)]),
             (MapOp::OneHot { class }, vec![index]),
             (MapOp::Pick { class }, vec![index, data]),
+            (MapOp::MinusIndex { class }, vec![data, (&rows, dtype)]),
             (
                 MapOp::SoftmaxNllGrad {
                     class,
