@@ -6,11 +6,11 @@
 //!
 //! | vertex | law |
 //! | --- | --- |
-//! | `Amp` | 1x1 convolution partial, [`amp`] |
-//! | `ReducePartials` | `poplin::ReduceAdd`, contiguous if whole loops fit, [`partials`] |
-//! | `Map` | see [`map`] |
-//! | `Reduce` | strided, continuous or single-output, by storage, see [`storage`] |
-//! | `Copy` | local copy, or transpose if the storage order changes, see [`storage`] |
+//! | `Amp` | 1x1 convolution partial, [`super::amp`] |
+//! | `ReducePartials` | `poplin::ReduceAdd`, contiguous if whole loops fit, [`super::partials`] |
+//! | `Map` | see `vertex/map.rs` |
+//! | `Reduce` | strided, continuous or single-output, by storage, see `vertex/storage.rs` |
+//! | `Copy` | local copy, or transpose if the storage order changes, see `vertex/storage.rs` |
 //! | `Fill` | `Fill`, one for each worker |
 //! | `MultiSlice`, `MultiUpdateAdd` | rows that hit the tile as if indices were uniform |
 //! | `DynamicSlice`, `DynamicUpdate` | one slice of contiguous elements |
