@@ -121,7 +121,10 @@ pub fn slowest(program: &Program, timeline: &Timeline, count: usize) -> Vec<(Str
         .map(|(id, ipus)| {
             let spent = ipus.values().map(|time| time.spent.total()).max();
             let source = program.source(id);
-            (format!("{} {}", source.kind, source.name), spent.unwrap_or_default())
+            (
+                format!("{} {}", source.kind, source.name),
+                spent.unwrap_or_default(),
+            )
         })
         .collect();
     lines.sort_by_key(|(_, cycles)| std::cmp::Reverse(*cycles));

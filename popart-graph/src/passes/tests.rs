@@ -60,14 +60,20 @@ fn model(layers: &Layers) -> Model {
             let at = scope(name.clone(), place, place);
             let w = graph.variable(&name, dtype, Shape::from([layers.shape[1]]), None);
             weights.push(w);
-            x = graph.add(OpKind::Binary(BinaryFn::Mul), &[x, w], &at).unwrap();
+            x = graph
+                .add(OpKind::Binary(BinaryFn::Mul), &[x, w], &at)
+                .unwrap();
             x = graph.add(OpKind::Unary(UnaryFn::Tanh), &[x], &at).unwrap();
             if layer + 1 < n_layers {
                 checkpoints.push(x);
             }
         }
     }
-    let at = scope("Head".to_owned(), n_stages + usize::from(layers.embedding_stage), 0);
+    let at = scope(
+        "Head".to_owned(),
+        n_stages + usize::from(layers.embedding_stage),
+        0,
+    );
     let kind = OpKind::ReduceSum {
         axes: [0, 1].into_iter().collect(),
         keep_dims: false,
@@ -207,7 +213,9 @@ fn a_small_model_from_front_to_back() {
         .iter()
         .map(|&op| {
             let op = &compiled.graph.ops[op];
-            let stage = op.stage.map_or(String::new(), |stage| format!("{} ", stage.0));
+            let stage = op
+                .stage
+                .map_or(String::new(), |stage| format!("{} ", stage.0));
             format!("{stage}{} {}", op.kind.name(), op.name)
         })
         .collect();
@@ -243,8 +251,14 @@ fn a_broken_graph_names_the_pass() {
         batches_per_step: 1,
     };
     let error = infer(graph, &options).unwrap_err().to_string();
-    assert!(error.starts_with("after pass inter_ipu_copies: malformed graph: "), "{error}");
-    assert!(error.contains("%1: f32[2] = identity(%0) @ipu0 fwd \"y\""), "{error}");
+    assert!(
+        error.starts_with("after pass inter_ipu_copies: malformed graph: "),
+        "{error}"
+    );
+    assert!(
+        error.contains("%1: f32[2] = identity(%0) @ipu0 fwd \"y\""),
+        "{error}"
+    );
 }
 
 /// Small whole numbers for everything that the host supplies.
@@ -312,18 +326,21 @@ fn micro_batches_match(graph: &Graph) -> bool {
     let producers: IdVec<TensorId, Option<OpId>> = graph.producers();
     graph.ops.values().all(|op| {
         let waits = matches!(op.kind, OpKind::Restore { .. });
-        op.inputs.iter().filter_map(|&input| producers[input]).all(|producer| {
-            let producer = &graph.ops[producer];
-            let hop = u32::from(matches!(producer.kind, OpKind::IpuCopy { .. }));
-            let (Some(own), Some(from)) = (op.stage, producer.stage) else {
-                return true;
-            };
-            waits
-                || producer.recompute == Recompute::Recompute
-                || op.recompute == Recompute::Recompute
-                || producer.phase == Phase::Accumulate
-                || own.0 == from.0 + hop
-        })
+        op.inputs
+            .iter()
+            .filter_map(|&input| producers[input])
+            .all(|producer| {
+                let producer = &graph.ops[producer];
+                let hop = u32::from(matches!(producer.kind, OpKind::IpuCopy { .. }));
+                let (Some(own), Some(from)) = (op.stage, producer.stage) else {
+                    return true;
+                };
+                waits
+                    || producer.recompute == Recompute::Recompute
+                    || op.recompute == Recompute::Recompute
+                    || producer.phase == Phase::Accumulate
+                    || own.0 == from.0 + hop
+            })
     })
 }
 
