@@ -24,16 +24,18 @@
 //! PopART's. Left out: subgraphs and loops, which the lowering makes from
 //! repeated structure, and in-place variants, which are a question of memory.
 
+mod attribute;
 mod graph;
 mod op;
 mod shape;
 mod tensor;
 
-pub use graph::Graph;
-pub use op::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Op, OpKind, Partials, Phase, Recompute,
-    Reduction, Saved, Scope, UnaryFn,
+pub use attribute::{
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Recompute, Reduction,
+    Saved, UnaryFn,
 };
+pub use graph::Graph;
+pub use op::{Op, OpKind, Scope};
 pub use shape::Shape;
 pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};
 

@@ -10,5 +10,7 @@ pub mod lower;
 pub mod passes;
 pub mod plan;
 pub mod schedule;
+#[cfg(test)]
+mod testing;
 pub mod text;
 pub mod verify;

@@ -1,1 +1,147 @@
 //! The graph as text, and back.
+//!
+//! One tensor without a producer, or one operation, on each line:
+//!
+//! ```text
+//! variable %0: f16[768,768] = truncated_normal(0.0, 0.02) "Out"
+//! stream %1: f16[128,768] "x"
+//! %2: f16[128,768] = matmul(%1, %0) {pass: training_fwd, proportion: 0.25, partials: half} @ipu1 stage1 fwd recompute "Layer3/Out"
+//! inputs %1
+//! outputs %2
+//! ```
+//!
+//! Ids are those of the arenas, operations stand in the order of theirs, and
+//! `parse(&print(graph))` gives an equal graph. What is left out has one meaning:
+//! no IPU, no stage, a checkpoint (not `recompute`), and for a result the name of
+//! its operation; a `#` starts a comment. [`print()`] takes malformed graphs too, so
+//! that a failed check can show them. [`parse()`] refuses what breaks the form of
+//! the text and leaves the rules of graphs to [`crate::verify`].
+
+mod attributes;
+mod lexer;
+mod parser;
+
+pub use parser::parse;
+
+use ipu_sim::ids::IdVec;
+
+use crate::ir::{Constant, Graph, Init, Op, Recompute, Tensor, TensorId, TensorKind};
+
+/// The text of a graph.
+#[must_use]
+pub fn print(graph: &Graph) -> String {
+    let mut lines = Vec::new();
+    let produced = produced(graph);
+    for (id, tensor) in graph.tensors.iter() {
+        if tensor.kind != TensorKind::Activation || !produced[id] {
+            lines.push(source_line(id, tensor));
+        }
+    }
+    lines.extend(graph.ops.values().map(|op| op_line(graph, op)));
+    for (word, ids) in [("inputs", &graph.inputs), ("outputs", &graph.outputs)] {
+        if !ids.is_empty() {
+            lines.push(format!("{word} {}", list(ids)));
+        }
+    }
+    for (variable, value) in &graph.updates {
+        lines.push(format!("update {variable} = {value}"));
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
+/// Which tensors are results, also where ids are out of range.
+fn produced(graph: &Graph) -> IdVec<TensorId, bool> {
+    let mut produced = IdVec::from(vec![false; graph.tensors.len()]);
+    for &output in graph.ops.values().flat_map(|op| &op.outputs) {
+        if graph.tensors.get(output).is_some() {
+            produced[output] = true;
+        }
+    }
+    produced
+}
+
+fn source_line(id: TensorId, tensor: &Tensor) -> String {
+    let ty = tensor.ty();
+    let (word, value) = match &tensor.kind {
+        TensorKind::Variable { init } => ("variable", init.as_ref().map(init_words)),
+        TensorKind::Constant(Constant::Splat(value)) => {
+            ("constant", Some(format!("splat({value:?})")))
+        }
+        TensorKind::Constant(Constant::Iota) => ("constant", Some("iota".to_owned())),
+        TensorKind::Stream => ("stream", None),
+        TensorKind::Activation => ("activation", None),
+    };
+    let value = value.map_or(String::new(), |value| format!(" = {value}"));
+    format!("{word} {id}: {ty}{value} {}", quoted(&tensor.name))
+}
+
+fn init_words(init: &Init) -> String {
+    match init {
+        Init::Zeros => "zeros".to_owned(),
+        Init::Ones => "ones".to_owned(),
+        Init::Splat(value) => format!("splat({value:?})"),
+        Init::TruncatedNormal { mean, std_dev } => {
+            format!("truncated_normal({mean:?}, {std_dev:?})")
+        }
+    }
+}
+
+fn op_line(graph: &Graph, op: &Op) -> String {
+    let results: Vec<String> = op
+        .outputs
+        .iter()
+        .map(|&id| match graph.tensors.get(id) {
+            Some(tensor) if tensor.name == op.name => format!("{id}: {}", tensor.ty()),
+            Some(tensor) => format!("{id} {}: {}", quoted(&tensor.name), tensor.ty()),
+            None => format!("{id}: missing"),
+        })
+        .collect();
+    let mut line = format!(
+        "{} = {}({})",
+        results.join(", "),
+        op.kind.name(),
+        list(&op.inputs)
+    );
+    let attributes: Vec<String> = attributes::of_kind(&op.kind)
+        .into_iter()
+        .map(|(key, value)| format!("{key}: {value}"))
+        .collect();
+    if !attributes.is_empty() {
+        line += &format!(" {{{}}}", attributes.join(", "));
+    }
+    if let Some(ipu) = op.ipu {
+        line += &format!(" @ipu{}", ipu.0);
+    }
+    if let Some(stage) = op.stage {
+        line += &format!(" {stage}");
+    }
+    line += &format!(" {}", op.phase.name());
+    if op.recompute == Recompute::Recompute {
+        line += &format!(" {}", op.recompute.name());
+    }
+    line + " " + &quoted(&op.name)
+}
+
+fn list(ids: &[TensorId]) -> String {
+    let words: Vec<String> = ids.iter().map(TensorId::to_string).collect();
+    words.join(", ")
+}
+
+/// A name between quotes, on one line whatever it holds.
+fn quoted(name: &str) -> String {
+    let mut text = String::from("\"");
+    for character in name.chars() {
+        match character {
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            other => text.push(other),
+        }
+    }
+    text + "\""
+}
+
+#[cfg(test)]
+mod tests;

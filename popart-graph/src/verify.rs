@@ -351,3 +351,6 @@ fn stages(graph: &Graph) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,10 +97,15 @@ impl FromIterator<u32> for Shape {
     }
 }
 
-/// `[2, 3]`.
+/// `[2,3]`.
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0.as_slice())
+        write!(f, "[")?;
+        for (axis, size) in self.0.iter().enumerate() {
+            let separator = if axis == 0 { "" } else { "," };
+            write!(f, "{separator}{size}")?;
+        }
+        write!(f, "]")
     }
 }
 

@@ -58,7 +58,7 @@ impl TensorType {
     }
 }
 
-/// `f16[2, 3]`.
+/// `f16[2,3]`.
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", dtype_name(self.dtype), self.shape)
