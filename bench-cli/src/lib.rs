@@ -1,1 +1,41 @@
-//! bench-cli
+//! Config in, report out, as values: everything behind the `ipu-bench` command.
+//!
+//! ```text
+//! words ── args ──▶ Given ─┐
+//! preset ── config ────────┴─▶ Resolved ──▶ RunRequest ── run ──▶ Metrics ──▶ report, log
+//! ```
+//!
+//! [`args::table`] is the one list of options: parsing, checking, help and the resolved
+//! configuration all read it. [`config`] turns the words and the preset file into a
+//! [`config::Resolved`] configuration and the typed [`config::BertOptions`]; [`run`] simulates
+//! them; [`log`] and [`report`] say what came out.
+//!
+//! This is the only crate that opens files, prints or looks at the host's clock ([`clock`]).
+//!
+//! ```
+//! use bench_cli::{args, config};
+//!
+//! let words = ["--task", "SQUAD", "--inference", "--encoder-start-ipu=0", "--micro-batch-size", "4"];
+//! let given = args::parse(words.map(String::from))?;
+//! let resolved = config::resolve(&given, None, "21-03-19-18-49-38")?;
+//! assert_eq!(resolved.options.batching.micro_batch_size, 4);
+//! assert_eq!(resolved.options.placement.ipus_requested, 1);
+//! # Ok::<(), bench_cli::Error>(())
+//! ```
+
+pub mod args;
+pub mod clock;
+pub mod config;
+pub mod error;
+pub mod learning_rate;
+pub mod log;
+pub mod measure;
+pub mod metrics;
+pub mod python;
+pub mod report;
+pub mod request;
+pub mod run;
+pub mod suite;
+pub mod system;
+
+pub use error::{Error, Result};

@@ -171,6 +171,18 @@ impl AxisSplit {
         Self::from_runs(runs)
     }
 
+    /// The `len` indices from `begin` on, each where it lies now.
+    #[must_use]
+    pub fn window(&self, begin: u32, len: u32) -> Self {
+        let runs = self.parts.iter().filter_map(|part| {
+            let from = part.begin.max(begin);
+            let to = part.end().min(begin + len);
+            let tile = self.places[part.place as usize].tile;
+            (from < to).then(|| (from - begin, to - from, tile))
+        });
+        Self::from_runs(runs)
+    }
+
     /// Tile offsets of the places.
     #[must_use]
     pub fn tiles(&self) -> Vec<u32> {

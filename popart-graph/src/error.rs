@@ -39,6 +39,9 @@ impl fmt::Display for OpLabel {
 /// What a user's model, text or data can do wrong.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum Error {
+    /// A matrix product has no plan.
+    #[error(transparent)]
+    Plan(#[from] crate::plan::PlanError),
     /// Too few or too many operands.
     #[error("{op}: wrong number of operands, expected {expected}, got {got}")]
     OperandCount {

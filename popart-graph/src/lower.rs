@@ -1,5 +1,405 @@
 //! From a graph to a device program.
+//!
+//! A placed graph and the order of its operations become one [`Program`]: variables with
+//! layouts, and steps. What each operation becomes is in `ops.rs` and the files next to
+//! it; how steps are emitted is in `builder.rs`; this file puts them together.
+//!
+//! With a pipeline, every stage is a function, and a pipeline cycle calls those of the
+//! active stages (PopART, `popprograms.cpp`):
+//!
+//! ```text
+//! init
+//! repeat batches_per_step:
+//!     fill:   cycles 0 .. stages - 2, each with its active stages
+//!     repeat accumulation - (stages - 1): one cycle with all stages
+//!     flush:  cycles with the stages that still have micro-batches
+//!     weight update
+//! ```
+//!
+//! A cycle reads the host streams of its active stages, calls them in order, hands results
+//! to the host and ends with all inter-IPU copies. Operations that are recomputed form
+//! functions that the forward stage and, before the first gradient that needs them, the
+//! backward stage call: the same vertices write the same variables.
 
-pub(crate) mod builder;
-pub(crate) mod layouts;
-pub(crate) mod value;
+mod builder;
+mod gather;
+mod layouts;
+mod loss;
+mod matmul;
+mod norm;
+mod ops;
+mod recompute;
+mod stash;
+mod state;
+mod value;
+
+use ipu_sim::ids::{Id, IdVec, IpuId};
+use ipu_sim::numerics::DType;
+use ipu_sim::program::{
+    Function, FunctionId, IpuCopy, Program, SourceId, Step, Stream, StreamId, Transfer, VarId,
+    VarKind,
+};
+use ipu_sim::spec::TileSpec;
+use ipu_sim::vertex::MapOp;
+
+use self::builder::Builder;
+use self::ops::Ctx;
+use self::recompute::Segments;
+use self::state::Variables;
+use crate::error::Result;
+use crate::ir::{Constant, Graph, OpId, Phase, StageId, TensorId};
+use crate::plan::PlanCache;
+
+/// How a graph runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LowerOptions {
+    /// Data-parallel copies.
+    pub replicas: u32,
+    /// Micro-batches of a weight update; with a pipeline of inference, of a run.
+    pub accumulation: u32,
+    /// Weight updates of a run; in inference without a pipeline, micro-batches.
+    pub batches_per_step: u32,
+    /// Stages of the pipeline, or 0.
+    pub stages: u32,
+    /// Whether the host makes streams ready before the device asks.
+    pub prefetch: bool,
+    /// Whether outputs are summed on the device and leave once a run, or leave at once.
+    pub sum_outputs: bool,
+}
+
+/// A program and what the host needs to run it.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// What the device runs.
+    pub program: Program,
+    /// Variables that live on the device, and how their tensors see them.
+    pub variables: Vec<(TensorId, ipu_sim::view::View)>,
+    /// Tensors that the host supplies, by stream.
+    pub inputs: Vec<(TensorId, StreamId)>,
+    /// Tensors that the host receives, by stream.
+    pub outputs: Vec<(TensorId, StreamId)>,
+    /// Values that the host writes before the first run.
+    pub constants: Vec<(VarId, Constant)>,
+}
+
+/// Plans every matrix product of a graph that `plans` doesn't know yet.
+///
+/// # Errors
+///
+/// A product that the machine has no vertex for.
+pub fn plan_products(graph: &Graph, plans: &mut PlanCache) -> Result<()> {
+    let requests: Vec<_> = graph
+        .ops
+        .values()
+        .filter_map(|op| ops::plan_request(graph, op))
+        .map(|(request, _)| request)
+        .collect();
+    Ok(plans.fill(&requests)?)
+}
+
+/// Lowers a placed graph whose operations run in `order`.
+///
+/// # Errors
+///
+/// A product that the machine has no vertex for.
+pub fn lower(
+    graph: &Graph,
+    order: &[OpId],
+    options: &LowerOptions,
+    plans: &mut PlanCache,
+    spec: &TileSpec,
+) -> Result<Lowered> {
+    plan_products(graph, plans)?;
+    let n_ipus = graph
+        .ops
+        .values()
+        .filter_map(|op| op.ipu)
+        .map(|ipu| ipu.0 + 1)
+        .max()
+        .unwrap_or(1);
+    let program = Program::new(n_ipus, options.replicas);
+    let mut ctx = Ctx {
+        graph,
+        builder: Builder::new(program, spec),
+        plans,
+        values: IdVec::from(vec![None; graph.tensors.len()]),
+        variables: Variables::of(graph),
+        late_copies: (options.stages > 0).then(Vec::new),
+        stashes: stash::Stashes::default(),
+        init: Vec::new(),
+        host_reads: Vec::new(),
+        constants: Vec::new(),
+        prefetch: options.prefetch,
+    };
+    let mut outputs = Outputs::new(options.sum_outputs);
+    let steps = if options.stages > 0 {
+        pipeline(&mut ctx, order, options, &mut outputs)?
+    } else {
+        one_after_the_other(&mut ctx, order, options, &mut outputs)?
+    };
+    let mut main = std::mem::take(&mut ctx.init);
+    main.extend(steps);
+    main.extend(outputs.last);
+    ctx.builder.program.steps = main;
+    let variables = graph
+        .tensors
+        .ids()
+        .filter(|&id| ops::is_variable(graph, id))
+        .filter_map(|id| Some((id, ctx.values[id].as_ref()?.single()?.clone())))
+        .collect();
+    Ok(Lowered {
+        variables,
+        inputs: ctx.variables.streams,
+        outputs: outputs.streams,
+        constants: ctx.constants,
+        program: ctx.builder.program,
+    })
+}
+
+/// What leaves for the host.
+struct Outputs {
+    sum: bool,
+    streams: Vec<(TensorId, StreamId)>,
+    /// After everything else of a run.
+    last: Vec<Step>,
+}
+
+impl Outputs {
+    fn new(sum: bool) -> Self {
+        Self {
+            sum,
+            streams: Vec::new(),
+            last: Vec::new(),
+        }
+    }
+
+    /// Steps that hand over the outputs among `ops`' results.
+    fn steps(&mut self, ctx: &mut Ctx<'_>, lowered: &[OpId]) -> Vec<Step> {
+        let outside = std::mem::take(&mut ctx.builder.steps);
+        for &id in lowered {
+            let op = &ctx.graph.ops[id];
+            for &tensor in &op.outputs {
+                if ctx.graph.outputs.contains(&tensor) {
+                    ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
+                    self.hand_over(ctx, tensor);
+                }
+            }
+        }
+        std::mem::replace(&mut ctx.builder.steps, outside)
+    }
+
+    fn hand_over(&mut self, ctx: &mut Ctx<'_>, tensor: TensorId) {
+        let value = ctx.value(tensor);
+        let name = ctx.graph.tensors[tensor].name.clone();
+        ctx.builder.source = ctx.builder.program.add_source(&name, "host_output");
+        let stream = ctx.builder.program.streams.push(Stream {
+            name: name.clone(),
+            prefetch: false,
+        });
+        self.streams.push((tensor, stream));
+        let layout = ctx.builder.spread(&value.shape(), value.dtype);
+        if !self.sum {
+            let var = ctx
+                .builder
+                .add_var(&name, value.dtype, layout, VarKind::StreamBuffer);
+            let view = ctx.builder.program.view(var);
+            ctx.builder.copy_to_view(&value, &view);
+            ops::push_transfer(ctx, Transfer::HostWrite { stream, var });
+            return;
+        }
+        let total = ctx
+            .builder
+            .new_value(&name, DType::F32, layout, VarKind::StreamBuffer);
+        let var = total.parts[0].var;
+        let clear = separate(ctx, |ctx| ctx.builder.fill(var, 0.0));
+        ctx.init.extend(clear);
+        let add = MapOp::ScaledAdd { factor: 1.0 };
+        ctx.builder.map_in_place(add, &[&total, &value], 0);
+        let leave = separate(ctx, |ctx| {
+            ops::push_transfer(ctx, Transfer::HostWrite { stream, var })
+        });
+        self.last.extend(leave);
+    }
+}
+
+/// The steps that `emit` emits, apart from all others.
+fn separate(ctx: &mut Ctx<'_>, emit: impl FnOnce(&mut Ctx<'_>)) -> Vec<Step> {
+    let outside = std::mem::take(&mut ctx.builder.steps);
+    emit(ctx);
+    std::mem::replace(&mut ctx.builder.steps, outside)
+}
+
+/// Lowers operations without stages: a micro-batch, repeated, then the weight update.
+fn one_after_the_other(
+    ctx: &mut Ctx<'_>,
+    order: &[OpId],
+    options: &LowerOptions,
+    outputs: &mut Outputs,
+) -> Result<Vec<Step>> {
+    let (update, micro_batch): (Vec<OpId>, Vec<OpId>) = order
+        .iter()
+        .partition(|&&id| ctx.graph.ops[id].phase == Phase::Update);
+    let compute = lower_all(ctx, &micro_batch)?;
+    let mut body = std::mem::take(&mut ctx.host_reads);
+    body.extend(compute);
+    body.extend(outputs.steps(ctx, &micro_batch));
+    let outer = weight_update(ctx, &update, outputs)?;
+    let mut batch = vec![];
+    push_repeat(&mut batch, options.accumulation, body);
+    batch.extend(outer);
+    let mut steps = Vec::new();
+    push_repeat(&mut steps, options.batches_per_step, batch);
+    Ok(steps)
+}
+
+fn weight_update(ctx: &mut Ctx<'_>, update: &[OpId], outputs: &mut Outputs) -> Result<Vec<Step>> {
+    let late = ctx.late_copies.take();
+    let compute = lower_all(ctx, update)?;
+    ctx.late_copies = late;
+    let mut steps = std::mem::take(&mut ctx.host_reads);
+    steps.extend(compute);
+    steps.extend(outputs.steps(ctx, update));
+    Ok(steps)
+}
+
+fn push_repeat(steps: &mut Vec<Step>, count: u32, body: Vec<Step>) {
+    match count {
+        0 => {}
+        1 => steps.extend(body),
+        _ if body.is_empty() => {}
+        _ => steps.push(Step::Repeat { count, body }),
+    }
+}
+
+fn lower_all(ctx: &mut Ctx<'_>, ops: &[OpId]) -> Result<Vec<Step>> {
+    let outside = std::mem::take(&mut ctx.builder.steps);
+    for &id in ops {
+        lower_and_commit(ctx, id)?;
+    }
+    Ok(std::mem::replace(&mut ctx.builder.steps, outside))
+}
+
+/// Lowers an operation and writes results that belong to variables into them.
+fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
+    ops::lower(ctx, id)?;
+    for &tensor in &ctx.graph.ops[id].outputs {
+        let Some(variable) = ctx.variables.updated_by(tensor) else {
+            continue;
+        };
+        if state::is_remote(ctx, variable) {
+            continue;
+        }
+        let (value, target) = (ctx.value(tensor), ctx.value(variable));
+        if value != target {
+            let view = target.single().expect("a variable is one view").clone();
+            ctx.builder.copy_to_view(&value, &view);
+        }
+    }
+    Ok(())
+}
+
+/// What a stage does in a cycle.
+struct StageSteps {
+    from_host: Vec<Step>,
+    main: FunctionId,
+    to_host: Vec<Step>,
+}
+
+fn pipeline(
+    ctx: &mut Ctx<'_>,
+    order: &[OpId],
+    options: &LowerOptions,
+    outputs: &mut Outputs,
+) -> Result<Vec<Step>> {
+    let mut segments = Segments::of(ctx.graph, order);
+    let mut stages = Vec::new();
+    for stage in (0..options.stages).map(StageId) {
+        let ops: Vec<OpId> = order
+            .iter()
+            .copied()
+            .filter(|&id| {
+                let op = &ctx.graph.ops[id];
+                op.phase != Phase::Update && op.stage == Some(stage)
+            })
+            .collect();
+        let main = segments.lower_stage(ctx, stage, &ops)?;
+        let function = Function {
+            name: format!("stage {}", stage.index()),
+            steps: main,
+        };
+        stages.push(StageSteps {
+            from_host: std::mem::take(&mut ctx.host_reads),
+            main: ctx.builder.program.functions.push(function),
+            to_host: outputs.steps(ctx, &ops),
+        });
+    }
+    let copies = ctx.late_copies.take().unwrap_or_default();
+    let copy_source = ctx.builder.program.add_source("pipeline", "ipu_copy");
+    let update: Vec<OpId> = order
+        .iter()
+        .copied()
+        .filter(|&id| ctx.graph.ops[id].phase == Phase::Update)
+        .collect();
+    let outer = weight_update(ctx, &update, outputs)?;
+    let cycles = Cycles {
+        stages: &stages,
+        copies: &copies,
+        copy_source,
+        micro_batches: options.accumulation,
+    };
+    let mut batch = cycles.steps();
+    batch.extend(outer);
+    let mut steps = Vec::new();
+    push_repeat(&mut steps, options.batches_per_step, batch);
+    Ok(steps)
+}
+
+/// The cycles of a pipeline.
+struct Cycles<'a> {
+    stages: &'a [StageSteps],
+    copies: &'a [IpuCopy],
+    copy_source: SourceId,
+    micro_batches: u32,
+}
+
+impl Cycles<'_> {
+    fn steps(&self) -> Vec<Step> {
+        let fill = self.stages.len() as u32 - 1;
+        let mut steps = Vec::new();
+        for cycle in 0..fill {
+            steps.extend(self.cycle(cycle));
+        }
+        push_repeat(&mut steps, self.micro_batches - fill, self.cycle(fill));
+        for cycle in self.micro_batches..self.micro_batches + fill {
+            steps.extend(self.cycle(cycle));
+        }
+        steps
+    }
+
+    fn cycle(&self, cycle: u32) -> Vec<Step> {
+        let active: Vec<&StageSteps> = (0u32..)
+            .zip(self.stages)
+            .filter(|&(stage, _)| stage <= cycle && cycle < stage + self.micro_batches)
+            .map(|(_, steps)| steps)
+            .collect();
+        let mut steps = Vec::new();
+        steps.extend(
+            active
+                .iter()
+                .flat_map(|stage| stage.from_host.iter().cloned()),
+        );
+        steps.extend(active.iter().map(|stage| Step::Call(stage.main)));
+        steps.extend(
+            active
+                .iter()
+                .flat_map(|stage| stage.to_host.iter().cloned()),
+        );
+        if !self.copies.is_empty() {
+            steps.push(Step::IpuCopies {
+                source: self.copy_source,
+                copies: self.copies.to_vec(),
+            });
+        }
+        steps
+    }
+}

@@ -1,1 +1,274 @@
-//! The matrix-product planner.
+//! How is a matrix product laid out over the tiles of one IPU?
+//!
+//! PopLibs answers by search: it tries both operand orders, every form of the AMP vertex
+//! and every way to split the work over tiles and over time, estimates the cycles of each
+//! with a model of vertices, exchange, reduction and rearrangement, and keeps the cheapest
+//! that fits a share of tile memory. This module searches the same space with the same
+//! estimator, quirks included, because the real planner chose with it. The *time* of a
+//! chosen plan comes from the lowered program, not from here.
+//!
+//! ```
+//! use ipu_sim::numerics::DType;
+//! # use ipu_sim::spec::{AmpSpec, TileSpec};
+//! # use ipu_sim::units::{Bytes, BytesPerCycle, Hertz};
+//! use popart_graph::plan::{MatMulShape, Pass, PlanOptions, plan};
+//! # let gc200 = TileSpec {
+//! #     clock: Hertz(1.325e9),
+//! #     tiles_per_ipu: 1472,
+//! #     memory: Bytes(638_976),
+//! #     memory_element: Bytes(16_384),
+//! #     workers: 6,
+//! #     data_path: Bytes(8),
+//! #     amp: AmpSpec {
+//! #         units_f16_f16: 16,
+//! #         units_f16_f32: 8,
+//! #         units_f32_f32: 16,
+//! #         chain_depth: 4,
+//! #         coefficient_rate: BytesPerCycle(8),
+//! #     },
+//! #     exchange_rate: BytesPerCycle(4),
+//! #     tiles_per_exchange_bus: 2,
+//! # };
+//!
+//! // The first feed-forward product of BERT-Large: 1024 tokens, 1024 -> 4096 features.
+//! let shape = MatMulShape { groups: 1, m: 1024, k: 1024, n: 4096 };
+//! let options = PlanOptions {
+//!     pass: Pass::TrainingFwd,
+//!     operand: DType::F16,
+//!     partials: DType::F16,
+//!     output: DType::F16,
+//!     available_memory_proportion: 0.6,
+//! };
+//! let plan = plan(&shape, &options, &gc200)?;
+//! assert_eq!(plan.cost.total().0, 89_516);
+//! assert_eq!(plan.tiles, 23 * 4 * 16);
+//! # Ok::<(), popart_graph::plan::PlanError>(())
+//! ```
+//!
+//! Source: PopLibs, `lib/poplin/{MatMul,ConvPlan,ConvModel,ConvVertexType}.cpp` and
+//! `ExchangeEstimator.hpp`.
+//!
+//! Left out:
+//! - vertices other than AMP 1x1 with full input-channel groups (nx1, SLIC, horizontal and
+//!   vertical MAC, outer product); they can win only for products far smaller than BERT's;
+//! - the joint plan of a layer's three passes, which separate plans beat at BERT's sizes;
+//! - splits over several IPUs, reference plans and hand-pinned plan constraints.
+
+mod problem;
+
+mod estimate;
+mod transform;
+
+mod search;
+
+mod cache;
+
+#[cfg(test)]
+mod tables;
+#[cfg(test)]
+mod tests;
+
+pub use cache::{PlanCache, PlanRequest};
+pub use estimate::PlanCost;
+pub use problem::VertexForm;
+
+use ipu_sim::numerics::DType;
+use ipu_sim::spec::TileSpec;
+use ipu_sim::units::Bytes;
+
+use search::Objective;
+
+/// A batch of products `[groups, m, k] x [groups, k, n] -> [groups, m, n]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MatMulShape {
+    /// Independent products.
+    pub groups: u64,
+    /// Rows of the left operand.
+    pub m: u64,
+    /// Summed dimension.
+    pub k: u64,
+    /// Columns of the right operand.
+    pub n: u64,
+}
+
+/// What a product is part of; the planner charges rearrangements accordingly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Pass {
+    /// A product on its own (`fullyConnectedPass` NONE).
+    None,
+    /// A fully connected layer that is never trained.
+    InferenceFwd,
+    /// The forward pass of a trained layer.
+    TrainingFwd,
+    /// The gradient of a trained layer's input.
+    TrainingBwd,
+    /// The gradient of a trained layer's weights.
+    TrainingWu,
+}
+
+impl Pass {
+    /// Whether the product belongs to a fully connected layer.
+    #[must_use]
+    pub fn is_fully_connected(self) -> bool {
+        self != Pass::None
+    }
+}
+
+/// How a product is to be planned.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PlanOptions {
+    /// What the product is part of.
+    pub pass: Pass,
+    /// Type of both operands.
+    pub operand: DType,
+    /// Type of partial sums; raised to `output` where that is wider.
+    pub partials: DType,
+    /// Type of the result.
+    pub output: DType,
+    /// Share of a tile's memory that temporary data may take, from 0 up. The planner asks
+    /// for more when nothing fits; 0 asks for the least memory instead of the least time.
+    pub available_memory_proportion: f64,
+}
+
+/// A dimension's splits over tiles and over iterations of a serial loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Split {
+    /// Parts on different tiles.
+    pub parallel: u64,
+    /// Parts one after the other.
+    pub serial: u64,
+}
+
+impl Split {
+    /// All parts.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.parallel * self.serial
+    }
+}
+
+/// How the work is cut. Names are those of a convolution, as the planner sees a product:
+/// with swapped operands the field is `n` and channels out are `m`, else the reverse;
+/// channels in are `k`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Splits {
+    /// Parts of the groups, on different tiles.
+    pub groups: u64,
+    /// Parts of the field, on different tiles.
+    pub field: u64,
+    /// Parts of the channels in.
+    pub in_channels: Split,
+    /// Parts of the channels out.
+    pub out_channels: Split,
+    /// Whether inputs are brought to all tiles once, before a serial loop over channels
+    /// out, instead of in every iteration.
+    pub broadcast_input_before_loop: bool,
+}
+
+impl Splits {
+    /// Tiles that compute.
+    #[must_use]
+    pub fn tiles(&self) -> u64 {
+        self.groups * self.field * self.in_channels.parallel * self.out_channels.parallel
+    }
+
+    /// Iterations of the serial loop.
+    #[must_use]
+    pub fn iterations(&self) -> u64 {
+        self.in_channels.serial * self.out_channels.serial
+    }
+}
+
+/// What the busiest tile does in one iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TileWork {
+    /// Groups of the product.
+    pub groups: u64,
+    /// Field positions.
+    pub field: u64,
+    /// Groups of channels in, each [`VertexForm::in_channels_per_group`] wide.
+    pub in_groups: u64,
+    /// Groups of channels out, each as wide as the vertex writes at once.
+    pub out_groups: u64,
+}
+
+/// A chosen plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Whether the right operand is the input and the left one the AMP coefficients.
+    pub swap_operands: bool,
+    /// The vertex that computes partials.
+    pub vertex: VertexForm,
+    /// How the work is cut.
+    pub splits: Splits,
+    /// What the busiest tile does in one iteration.
+    pub tile_work: TileWork,
+    /// Estimated cycles, by cause.
+    pub cost: PlanCost,
+    /// Estimated temporary memory of the busiest tile.
+    pub temporary: Bytes,
+    /// Tiles that compute.
+    pub tiles: u64,
+    /// The memory bound that the plan was found under, wider than asked for when nothing
+    /// fitted that; none for an unbounded search.
+    pub memory_bound: Option<Bytes>,
+}
+
+/// Why a product has no plan.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanError {
+    /// A dimension is zero.
+    #[error("matmul {0:?}: every dimension must be at least 1")]
+    EmptyDimension(MatMulShape),
+    /// The matrix unit lacks this combination of types.
+    #[error("matmul: no matrix unit for {operand:?} operands with {partials:?} partials")]
+    UnsupportedTypes {
+        /// Type of the operands.
+        operand: DType,
+        /// Type of the partials.
+        partials: DType,
+    },
+    /// The memory proportion is no finite number from 0 up.
+    #[error("matmul: available memory proportion must be 0 or more, got {0}")]
+    MemoryProportion(f64),
+}
+
+/// Plans one product on one IPU of `spec`.
+///
+/// # Errors
+///
+/// When a dimension is zero, the memory proportion negative or not finite, or the machine
+/// has no matrix unit for the types. A product that fits no memory bound still has a plan,
+/// found without one, as in PopLibs.
+pub fn plan(
+    shape: &MatMulShape,
+    options: &PlanOptions,
+    spec: &TileSpec,
+) -> Result<Plan, PlanError> {
+    let problems = problem::problems(shape, options, spec)?;
+    let proportion = options.available_memory_proportion;
+    if !proportion.is_finite() || proportion < 0.0 {
+        return Err(PlanError::MemoryProportion(proportion));
+    }
+    let found = objectives(proportion, spec)
+        .find_map(|objective| search::best(&problems, objective))
+        .expect("one tile alone is a plan, and the last objective has no bound");
+    Ok(found)
+}
+
+/// What to search for, one after the other until something is found: the fastest plan
+/// within the memory share, then within ever twice as much up to twice a tile's memory,
+/// then without a bound. A share of nothing asks for the smallest plan.
+fn objectives(proportion: f64, spec: &TileSpec) -> impl Iterator<Item = Objective> {
+    let share = Bytes((spec.memory.0 as f64 * proportion) as u64);
+    let limit = spec.memory * 2;
+    let bounds = std::iter::successors(Some(share), move |bound| {
+        Some(Bytes(bound.0.saturating_mul(2))).filter(|wider| *wider < limit)
+    });
+    let bounded = bounds.map(|bound| Objective::Fastest { bound: Some(bound) });
+    let smallest = (share == Bytes::ZERO).then_some(Objective::Smallest);
+    smallest
+        .into_iter()
+        .chain(bounded.take_while(move |_| share > Bytes::ZERO))
+        .chain([Objective::Fastest { bound: None }])
+}

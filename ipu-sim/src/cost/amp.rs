@@ -372,96 +372,49 @@ mod tests {
         }
     }
 
-    /// Evaluated by hand from PopLibs' `getConvPartial1x1SupervisorInnerLoopCycleEstimate`
-    /// and `…OuterLoopCycleEstimate`: `[zeroing, adding, total]` for each of `FORMS`.
+    /// Positions, then groups, groups in and groups out; `[zeroing, adding, total]` cycles
+    /// for each of `FORMS`. Evaluated by hand from PopLibs'
+    /// `getConvPartial1x1Supervisor{Inner,Outer}LoopCycleEstimate`.
+    #[rustfmt::skip]
+    const ONE_BY_ONE: [(u64, AmpWork, [[u64; 3]; 5]); 7] = [
+        (1, work(1, 1, 1), [
+            [150, 156, 355], [150, 156, 323], [150, 156, 512], [342, 282, 505], [258, 234, 389],
+        ]),
+        (12, work(1, 1, 1), [
+            [218, 224, 423], [218, 224, 391], [218, 224, 648], [398, 290, 561], [290, 254, 421],
+        ]),
+        (64, work(1, 1, 1), [
+            [372, 378, 577], [372, 378, 545], [372, 378, 956], [1200, 660, 1363], [582, 438, 713],
+        ]),
+        (128, work(1, 4, 1), [
+            [636, 642, 3133], [636, 642, 3005], [636, 642, 5720],
+            [2256, 1188, 6295], [978, 702, 3434],
+        ]),
+        (128, work(1, 8, 3), [
+            [636, 642, 17873], [636, 642, 17105], [636, 642, 33410],
+            [2256, 1188, 34031], [978, 702, 19232],
+        ]),
+        (179, work(1, 16, 4), [
+            [828, 834, 59659], [828, 834, 57611], [828, 834, 113_399],
+            [3024, 1572, 112_411], [1266, 894, 62669],
+        ]),
+        (64, work(4, 2, 2), [
+            [372, 378, 7798], [372, 378, 7286], [372, 378, 13902],
+            [1200, 660, 16510], [582, 438, 9286],
+        ]),
+    ];
+
     #[test]
     fn one_by_one() {
-        let check = |positions, work, expect: [[u64; 3]; 5]| {
-            let spec = gc200();
+        let spec = gc200();
+        for (positions, work, expect) in ONE_BY_ONE {
             let got = FORMS.map(|form| {
                 let inner = form.inner_1x1(positions, &spec);
                 let total = form.cycles_1x1(positions, work, &spec);
                 [inner.zeroing.0, inner.adding.0, total.0]
             });
             assert_eq!(got, expect, "{positions} positions, {work:?}");
-        };
-        check(
-            1,
-            work(1, 1, 1),
-            [
-                [150, 156, 355],
-                [150, 156, 323],
-                [150, 156, 512],
-                [342, 282, 505],
-                [258, 234, 389],
-            ],
-        );
-        check(
-            12,
-            work(1, 1, 1),
-            [
-                [218, 224, 423],
-                [218, 224, 391],
-                [218, 224, 648],
-                [398, 290, 561],
-                [290, 254, 421],
-            ],
-        );
-        check(
-            64,
-            work(1, 1, 1),
-            [
-                [372, 378, 577],
-                [372, 378, 545],
-                [372, 378, 956],
-                [1200, 660, 1363],
-                [582, 438, 713],
-            ],
-        );
-        check(
-            128,
-            work(1, 4, 1),
-            [
-                [636, 642, 3133],
-                [636, 642, 3005],
-                [636, 642, 5720],
-                [2256, 1188, 6295],
-                [978, 702, 3434],
-            ],
-        );
-        check(
-            128,
-            work(1, 8, 3),
-            [
-                [636, 642, 17873],
-                [636, 642, 17105],
-                [636, 642, 33410],
-                [2256, 1188, 34031],
-                [978, 702, 19232],
-            ],
-        );
-        check(
-            179,
-            work(1, 16, 4),
-            [
-                [828, 834, 59659],
-                [828, 834, 57611],
-                [828, 834, 113_399],
-                [3024, 1572, 112_411],
-                [1266, 894, 62669],
-            ],
-        );
-        check(
-            64,
-            work(4, 2, 2),
-            [
-                [372, 378, 7798],
-                [372, 378, 7286],
-                [372, 378, 13902],
-                [1200, 660, 16510],
-                [582, 438, 9286],
-            ],
-        );
+        }
     }
 
     /// Evaluated by hand from PopLibs' `getConvPartialnx1InnerLoopCycleEstimate`.

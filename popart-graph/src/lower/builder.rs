@@ -12,8 +12,8 @@ use ipu_sim::ids::{Id, IpuId};
 use ipu_sim::layout::{AxisSplit, Layout, StorageLoop};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
-    ComputeSet, Exchange, Label, Operand, Program, SourceId, Step, TileCopy, VarId, VarKind,
-    Variable, VertexGroup,
+    ComputeSet, Exchange, Operand, Program, SourceId, Step, TileCopy, VarId, VarKind, Variable,
+    VertexGroup,
 };
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::{MapOp, ReduceOp, Vertex};
@@ -158,7 +158,8 @@ impl<'a> Builder<'a> {
                 continue;
             }
             let var = self.add_var(name, value.dtype, (*layout).clone(), VarKind::Temporary);
-            self.copy_into(value, var, &mut transposes, &mut copies);
+            let whole = self.program.view(var);
+            self.copy_into(value, &whole, &mut transposes, &mut copies);
             vars.push(var);
         }
         if !transposes.is_empty() {
@@ -168,11 +169,24 @@ impl<'a> Builder<'a> {
         vars
     }
 
-    /// Copies a tensor into an existing variable of the same shape.
-    pub(crate) fn copy_to(&mut self, value: &Value, var: VarId) {
+    /// The tensor where `other`, of the same shape, lies.
+    pub(crate) fn beside(&mut self, value: &Value, other: &Value) -> Value {
+        let home = self.home(&[other], None);
+        let operand = self.align(&[value], &home).remove(0);
+        Value::of(
+            View {
+                var: operand.var,
+                shape: home.view,
+            },
+            value.dtype,
+        )
+    }
+
+    /// Copies a tensor into a view of the same shape.
+    pub(crate) fn copy_to_view(&mut self, value: &Value, dst: &View) {
         let mut transposes = Vec::new();
         let mut copies = Vec::new();
-        self.copy_into(value, var, &mut transposes, &mut copies);
+        self.copy_into(value, dst, &mut transposes, &mut copies);
         if !transposes.is_empty() {
             self.emit_compute(transposes);
         }
@@ -182,25 +196,24 @@ impl<'a> Builder<'a> {
     fn copy_into(
         &mut self,
         value: &Value,
-        var: VarId,
+        target: &View,
         transposes: &mut Vec<VertexGroup>,
         copies: &mut Vec<TileCopy>,
     ) {
-        let whole = self.program.view(var);
         let mut begin = 0;
         for part in &value.parts {
             let extent = part.shape.extents().get(value.axis).copied().unwrap_or(1);
             let dst = if value.parts.len() == 1 {
-                whole.clone()
+                target.clone()
             } else {
-                let shape = whole.shape.slice(value.axis, begin, begin + extent);
+                let shape = target.shape.slice(value.axis, begin, begin + extent);
                 View {
-                    var,
-                    shape: shape.expect("an axis of a whole variable can be cut anywhere"),
+                    var: target.var,
+                    shape: shape.expect("parts follow each other along one axis of the target"),
                 }
             };
             begin += extent;
-            let src = self.with_neighbours_of(part, var, transposes);
+            let src = self.with_neighbours_of(part, &dst, transposes);
             copies.push(TileCopy { src, dst });
         }
     }
@@ -209,14 +222,20 @@ impl<'a> Builder<'a> {
     fn with_neighbours_of(
         &mut self,
         part: &View,
-        dst: VarId,
+        dst: &View,
         transposes: &mut Vec<VertexGroup>,
     ) -> View {
         let layout = self.program.layout_of(part.var).clone();
-        let wanted = self.program.layout_of(dst).innermost().and_then(|inner| {
-            let digits = &part.shape.axes[usize::from(inner.axis)];
-            digits.last().map(|digit| digit.axis)
-        });
+        let wanted = self
+            .program
+            .layout_of(dst.var)
+            .innermost()
+            .and_then(|inner| {
+                let axis = dst.shape.axes.iter().position(|digits| {
+                    digits.last().is_some_and(|digit| digit.axis == inner.axis)
+                })?;
+                part.shape.axes[axis].last().map(|digit| digit.axis)
+            });
         let (Some(wanted), Some(inner)) = (wanted, layout.innermost()) else {
             return part.clone();
         };
@@ -260,6 +279,20 @@ impl<'a> Builder<'a> {
         self.map_into(op, inputs, &home, var)
     }
 
+    /// The same with further operands that the caller has placed.
+    pub(crate) fn map_with(
+        &mut self,
+        op: MapOp,
+        inputs: &[&Value],
+        extra: &[Operand],
+        dtype: DType,
+        name: &str,
+    ) -> Value {
+        let home = self.home(inputs, None);
+        let var = self.add_var(name, dtype, home.layout.clone(), VarKind::Activation);
+        self.map_onto(op, inputs, extra, &home, var)
+    }
+
     /// The same, written over input `target`, which nothing else may need any more.
     pub(crate) fn map_in_place(&mut self, op: MapOp, inputs: &[&Value], target: usize) -> Value {
         let home = self.home(inputs, Some(target));
@@ -292,12 +325,23 @@ impl<'a> Builder<'a> {
     }
 
     fn map_into(&mut self, op: MapOp, inputs: &[&Value], home: &Home, var: VarId) -> Value {
+        self.map_onto(op, inputs, &[], home, var)
+    }
+
+    fn map_onto(
+        &mut self,
+        op: MapOp,
+        inputs: &[&Value],
+        extra: &[Operand],
+        home: &Home,
+        var: VarId,
+    ) -> Value {
         let operands = self.align(inputs, home);
         let axes: SmallVec<[u8; 4]> = (0..home.layout.axes.len() as u8).collect();
         self.emit_compute(vec![VertexGroup {
             vertex: Vertex::Map(op),
             output: Operand::new(var, &axes),
-            inputs: operands.into_iter().collect(),
+            inputs: operands.into_iter().chain(extra.iter().cloned()).collect(),
         }]);
         Value::of(
             View {
@@ -690,9 +734,4 @@ fn without_axes(view: &ViewShape, axes: &[usize], kept: &[u8]) -> ViewShape {
             .collect(),
         offsets: SmallVec::from_elem(0, kept.len()),
     }
-}
-
-/// The label of axis `axis` in [`Builder::map_to_shape`].
-pub(crate) fn axis_label(axis: usize) -> Label {
-    Label(axis as u8)
 }

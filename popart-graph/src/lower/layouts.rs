@@ -103,6 +103,50 @@ pub(crate) fn shared_among(partials: &Layout, n_partial_axes: usize) -> Layout {
     }
 }
 
+/// Where the rows of a table lie from which single rows are picked.
+///
+/// Columns are cut as finely as 64-bit accesses allow before rows are, so that few tiles
+/// hold parts of one row (popops, `lib/popops/DynamicSlice.cpp`).
+pub(crate) fn table(rows: u32, columns: u32, dtype: DType, n_tiles: u32) -> Layout {
+    let grain = (8 / dtype.size().0) as u32;
+    let column_parts = columns.div_ceil(grain).min(n_tiles).max(1);
+    let row_parts = (n_tiles / column_parts).min(rows).max(1);
+    Layout::row_major(vec![
+        AxisSplit::cut(rows, &[even(rows, 1, row_parts, column_parts)]),
+        AxisSplit::cut(columns, &[even(columns, grain, column_parts, 1)]),
+    ])
+}
+
+/// One replica's shard of a tensor: of every box its equal share, on the same tile.
+pub(crate) fn shard(layout: &Layout, replicas: u32) -> Layout {
+    let mut begin = 0;
+    let runs: Vec<(u32, u32, u32)> = layout
+        .boxes()
+        .map(|(tile, index)| {
+            let stored = layout.stored_elements(&layout.extents(&index));
+            let len = stored.div_ceil(u64::from(replicas)) as u32;
+            begin += len;
+            (begin - len, len, tile.0)
+        })
+        .collect();
+    Layout::row_major(vec![AxisSplit::from_runs(runs)])
+}
+
+/// A whole extra axis in front of a layout, outermost in storage: a ring of `slots` tensors.
+pub(crate) fn ring(slots: u32, layout: &Layout) -> Layout {
+    let mut axes = vec![AxisSplit::whole(slots)];
+    axes.extend(layout.axes.iter().cloned());
+    let order: Vec<(u8, u32)> = [(0, 1)]
+        .into_iter()
+        .chain(layout.order.iter().map(|step| (step.axis + 1, step.block)))
+        .collect();
+    Layout {
+        first_tile: layout.first_tile,
+        copies: layout.copies.clone(),
+        ..Layout::row_major(axes).with_order(&order)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

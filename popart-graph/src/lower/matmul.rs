@@ -18,6 +18,7 @@ use ipu_sim::vertex::{MapOp, Vertex};
 use smallvec::SmallVec;
 
 use super::builder::Builder;
+use super::layouts;
 use super::value::Value;
 use crate::plan::Plan;
 
@@ -135,7 +136,12 @@ impl Frame {
     }
 
     fn cut_k(&self) -> AxisSplit {
-        cut(self.k_once(), self.parts_k, self.group_k, self.parts_x * self.parts_o)
+        cut(
+            self.k_once(),
+            self.parts_k,
+            self.group_k,
+            self.parts_x * self.parts_o,
+        )
     }
 
     fn cut_x(&self) -> AxisSplit {
@@ -164,7 +170,12 @@ impl Frame {
             }
             Side::Weights => {
                 let grains = (self.group_k, 1);
-                let (k, o) = share((self.cut_k(), self.cut_o()), grains, self.parts_x, self.parts_o);
+                let (k, o) = share(
+                    (self.cut_k(), self.cut_o()),
+                    grains,
+                    self.parts_x,
+                    self.parts_o,
+                );
                 (k, o, [(0, self.group_k), (1, 1), (0, 1)])
             }
         };
@@ -176,7 +187,7 @@ impl Frame {
         let once = self.home_once(side);
         match self.is_sliced(side) {
             None => once,
-            Some(parts) => in_front(AxisSplit::whole(parts), &once),
+            Some(parts) => layouts::ring(parts, &once),
         }
     }
 
@@ -214,23 +225,23 @@ impl Frame {
     fn summed_layout(&self) -> Layout {
         let stride = self.parts_x * self.parts_o;
         let parts = self.cut_k().places.len() as u32;
-        let (x, o) = share((self.cut_x(), self.cut_o()), (1, self.group_o), parts, stride);
+        let (x, o) = share(
+            (self.cut_x(), self.cut_o()),
+            (1, self.group_o),
+            parts,
+            stride,
+        );
         self.with_batch(&[], [x, o], &self.output_order())
     }
 
     /// Where all parts of a sum meet: `[part of k, .., x, o]`.
     fn gathered_layout(&self) -> Layout {
         let parts = self.cut_k().places.len() as u32;
-        in_front(AxisSplit::whole(parts), &self.summed_layout())
+        layouts::ring(parts, &self.summed_layout())
     }
 
     /// `[front.., batch.., last two]`, the last two stored in `order` (their axes numbered 0 and 1).
-    fn with_batch(
-        &self,
-        front: &[AxisSplit],
-        last: [AxisSplit; 2],
-        order: &[(u8, u32)],
-    ) -> Layout {
+    fn with_batch(&self, front: &[AxisSplit], last: [AxisSplit; 2], order: &[(u8, u32)]) -> Layout {
         let n_before = front.len() + self.batch.len();
         let axes: Vec<AxisSplit> = front
             .iter()
@@ -247,7 +258,12 @@ impl Frame {
     }
 
     /// A logical operand `[batch.., rows, columns]` with the axes of its home.
-    pub(crate) fn to_home_axes(&self, builder: &mut Builder<'_>, value: &Value, index: usize) -> Value {
+    pub(crate) fn to_home_axes(
+        &self,
+        builder: &mut Builder<'_>,
+        value: &Value,
+        index: usize,
+    ) -> Value {
         let rank = value.shape().len();
         let side = self.side_of(index);
         // The left operand is [m, k], the right one [k, n]; swapped, both turn around.
@@ -336,18 +352,30 @@ pub(crate) fn matmul(
     let [left, right] = operands;
     let left = frame.to_home_axes(builder, left, 0);
     let right = frame.to_home_axes(builder, right, 1);
-    let (input, weights) = if frame.swapped { (right, left) } else { (left, right) };
+    let (input, weights) = if frame.swapped {
+        (right, left)
+    } else {
+        (left, right)
+    };
     let homes = [frame.home(Side::Input), frame.home(Side::Weights)];
     let at_home =
         builder.materialise_many(&[(&input, &homes[0]), (&weights, &homes[1])], "operand");
     let (input, weights) = (at_home[0], at_home[1]);
     let out = match frame.serial {
         Serial::None => {
-            let sides = broadcast(builder, frame, &[(Side::Input, input), (Side::Weights, weights)]);
+            let sides = broadcast(
+                builder,
+                frame,
+                &[(Side::Input, input), (Side::Weights, weights)],
+            );
             product(builder, frame, sides[0], sides[1], output, name)
         }
-        Serial::Output(parts) => loop_over_outputs(builder, frame, input, weights, parts, output, name),
-        Serial::Input(parts) => loop_over_inputs(builder, frame, input, weights, parts, output, name),
+        Serial::Output(parts) => {
+            loop_over_outputs(builder, frame, input, weights, parts, output, name)
+        }
+        Serial::Input(parts) => {
+            loop_over_inputs(builder, frame, input, weights, parts, output, name)
+        }
     };
     frame.from_output_axes(&builder.value_of(out))
 }
@@ -357,7 +385,10 @@ fn broadcast(builder: &mut Builder<'_>, frame: &Frame, sides: &[(Side, VarId)]) 
         .iter()
         .map(|&(side, var)| (builder.value_of(var), frame.broadcast(side)))
         .collect();
-    let wanted: Vec<(&Value, &Layout)> = values.iter().map(|(value, layout)| (value, layout)).collect();
+    let wanted: Vec<(&Value, &Layout)> = values
+        .iter()
+        .map(|(value, layout)| (value, layout))
+        .collect();
     builder.materialise_many(&wanted, "broadcast")
 }
 
@@ -378,12 +409,20 @@ fn product(
     } else {
         (frame.summed_layout(), &[])
     };
-    let kind = if amp_writes_result { VarKind::Activation } else { VarKind::Temporary };
+    let kind = if amp_writes_result {
+        VarKind::Activation
+    } else {
+        VarKind::Temporary
+    };
     let amp_name = if amp_writes_result { name } else { "partials" };
     let partials = builder.add_var(amp_name, frame.partials, layout, kind);
     builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::Amp {
-            groups: labels.batch.iter().map(|&label| Label(label)).collect::<Labels>(),
+            groups: labels
+                .batch
+                .iter()
+                .map(|&label| Label(label))
+                .collect::<Labels>(),
             field: Label(labels.x),
             input: Label(labels.k),
             output: Label(labels.o),
@@ -430,7 +469,7 @@ fn loop_over_outputs(
     output: DType,
     name: &str,
 ) -> VarId {
-    let layout = in_front(AxisSplit::whole(parts), &frame.summed_layout());
+    let layout = layouts::ring(parts, &frame.summed_layout());
     let result = builder.add_var(name, output, layout, VarKind::Activation);
     let once = frame
         .broadcast_input_once
@@ -438,7 +477,10 @@ fn loop_over_outputs(
     repeat(builder, parts, |builder, index| {
         let slice = dynamic_slice(builder, frame, Side::Weights, weights, index);
         let (input, slice) = match once {
-            Some(input) => (input, broadcast(builder, frame, &[(Side::Weights, slice)])[0]),
+            Some(input) => (
+                input,
+                broadcast(builder, frame, &[(Side::Weights, slice)])[0],
+            ),
             None => {
                 let sides = [(Side::Input, input), (Side::Weights, slice)];
                 let sides = broadcast(builder, frame, &sides);
@@ -465,7 +507,11 @@ fn loop_over_inputs(
     repeat(builder, parts, |builder, index| {
         let input = dynamic_slice(builder, frame, Side::Input, input, index);
         let weights = dynamic_slice(builder, frame, Side::Weights, weights, index);
-        let sides = broadcast(builder, frame, &[(Side::Input, input), (Side::Weights, weights)]);
+        let sides = broadcast(
+            builder,
+            frame,
+            &[(Side::Input, input), (Side::Weights, weights)],
+        );
         let part = product(builder, frame, sides[0], sides[1], output, "part of result");
         let (sum, part) = (builder.value_of(result), builder.value_of(part));
         builder.map_in_place(MapOp::ScaledAdd { factor: 1.0 }, &[&sum, &part], 0);
@@ -528,21 +574,6 @@ fn cut(extent: u32, parts: u32, grain: u32, tile_stride: u32) -> AxisSplit {
     )
 }
 
-/// `layout` with a further axis in front, outermost in storage.
-fn in_front(axis: AxisSplit, layout: &Layout) -> Layout {
-    let mut axes = vec![axis];
-    axes.extend(layout.axes.iter().cloned());
-    let order: Vec<(u8, u32)> = [(0, 1)]
-        .into_iter()
-        .chain(layout.order.iter().map(|step| (step.axis + 1, step.block)))
-        .collect();
-    Layout {
-        first_tile: layout.first_tile,
-        copies: layout.copies.clone(),
-        ..Layout::row_major(axes).with_order(&order)
-    }
-}
-
 /// Cuts two axes further among `count` tiles, `stride` apart, so that the largest box is smallest.
 fn share(
     axes: (AxisSplit, AxisSplit),
@@ -560,7 +591,9 @@ fn share(
         })
         .unwrap_or(1);
     let parts_second = count / parts_first;
-    let offsets_first: Vec<u32> = (0..parts_first).map(|part| part * parts_second * stride).collect();
+    let offsets_first: Vec<u32> = (0..parts_first)
+        .map(|part| part * parts_second * stride)
+        .collect();
     let offsets_second: Vec<u32> = (0..parts_second).map(|part| part * stride).collect();
     (
         first.subdivide(&offsets_first, grains.0),
@@ -614,7 +647,10 @@ fn for_each_split(
 }
 
 fn divisor_up_to(extent: u32, limit: u32) -> u32 {
-    (1..=limit).rev().find(|&parts| extent.is_multiple_of(parts)).unwrap_or(1)
+    (1..=limit)
+        .rev()
+        .find(|&parts| extent.is_multiple_of(parts))
+        .unwrap_or(1)
 }
 
 fn swap_last(rank: usize) -> Vec<usize> {

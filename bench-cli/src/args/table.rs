@@ -1,0 +1,150 @@
+//! The one table of options: every name, key, default, choice, help line and support status.
+//!
+//! Names, keys, types, defaults and choices are those of `bert.py` in graphcore/examples
+//! (`applications/popart/bert`, revision 96fef3f), so that its command lines and presets work here.
+//! The order is the original's: ambiguity messages and the resolved configuration follow it.
+//! The options of our own stand apart, in [`OURS`].
+
+mod execution;
+mod model;
+mod training;
+
+use super::spec::{OptionSpec, maybe_text};
+
+/// The options under one heading of the help.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// The heading.
+    pub title: &'static str,
+    /// Its options, in order of definition.
+    pub options: &'static [OptionSpec],
+}
+
+/// All options of the benchmark, in order of definition.
+pub const SECTIONS: &[Section] = &[
+    model::MODEL,
+    model::SQUAD,
+    model::BATCH,
+    training::OPTIMIZER,
+    training::CONTINUOUS_PIPELINING,
+    training::LINEAR,
+    training::SCHEDULED,
+    training::INITIALISATION,
+    training::DATA,
+    execution::MODE,
+    execution::EXECUTION,
+    execution::LOGGING,
+    execution::DEVICE,
+    execution::DISTRIBUTION,
+];
+
+/// The machine to simulate: a shipped name or a description file.
+pub const SYSTEM: &str = "--system";
+/// Where to write the metrics.
+pub const METRICS_JSON: &str = "--metrics-json";
+
+/// Options that only this program has. They are no part of the resolved configuration, and no
+/// prefix that was unique among [`SECTIONS`] became ambiguous through them.
+pub const OURS: Section = Section {
+    title: "Simulation",
+    options: &[
+        maybe_text(SYSTEM, "system")
+            .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
+        maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
+    ],
+};
+
+/// Options of which at most one may be given. In a preset, the command line's choice drops the
+/// others of its group.
+pub const EXCLUSIVE: &[&[&str]] = &[
+    &["--epochs", "--training-steps"],
+    &["--lr-schedule-by-epoch", "--lr-schedule-by-step"],
+    &["--ls-schedule-by-epoch", "--ls-schedule-by-step"],
+    &["--tf-checkpoint", "--onnx-checkpoint"],
+    &["--virtual-graph", "--pipeline", "--phased-execution"],
+    &["--single-device", "--dual-device"],
+];
+
+/// The options of [`SECTIONS`] in order.
+pub fn options() -> impl Iterator<Item = &'static OptionSpec> {
+    SECTIONS.iter().flat_map(|section| section.options)
+}
+
+/// The first option that stores its value under `key`.
+#[must_use]
+pub fn by_key(key: &str) -> Option<&'static OptionSpec> {
+    options().find(|option| option.key == key)
+}
+
+/// The option called `name`, dashes included; ours too.
+#[must_use]
+pub fn by_name(name: &str) -> Option<&'static OptionSpec> {
+    options()
+        .chain(OURS.options)
+        .find(|option| option.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::args::spec::{Arity, Kind, Support};
+
+    #[test]
+    fn names_are_unique_and_keys_are_139() {
+        let names: BTreeSet<_> = options().map(|option| option.name).collect();
+        let keys: BTreeSet<_> = options().map(|option| option.key).collect();
+        assert_eq!(
+            (options().count(), names.len(), keys.len()),
+            (141, 141, 139)
+        );
+    }
+
+    #[test]
+    fn every_row_is_complete() {
+        for option in options().chain(OURS.options) {
+            assert!(option.name.starts_with("--"), "{}", option.name);
+            assert!(!option.help.is_empty(), "{} has no help", option.name);
+            assert!(!option.help.ends_with('.'), "{}", option.name);
+            match option.support {
+                Support::Acts => {}
+                Support::NoEffect(reason) | Support::NotYet(reason) => assert!(!reason.is_empty()),
+            }
+            assert!(
+                option.is_default(&option.default_value()),
+                "{}",
+                option.name
+            );
+        }
+    }
+
+    #[test]
+    fn shape_of_the_table_is_the_published_one() {
+        let count = |kind: Kind, arity: fn(Arity) -> bool| {
+            options()
+                .filter(|option| option.kind == kind && arity(option.arity))
+                .count()
+        };
+        let one = |arity| arity == Arity::One;
+        let bare_on = |arity| arity == Arity::Optional { bare: true };
+        let bare_off = |arity| arity == Arity::Optional { bare: false };
+        assert_eq!(
+            count(Kind::Int, one) + count(Kind::IntOrConfigFloat, one),
+            41
+        );
+        assert_eq!(count(Kind::Float, one), 14);
+        assert_eq!(count(Kind::Text, one), 27);
+        assert_eq!(count(Kind::Bool, bare_on), 41);
+        assert_eq!(count(Kind::Bool, bare_off), 4);
+        assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 2);
+        assert_eq!(count(Kind::Schedule, |arity| arity == Arity::Any), 4);
+    }
+
+    #[test]
+    fn exclusive_groups_name_options() {
+        for name in EXCLUSIVE.iter().copied().flatten() {
+            assert!(by_name(name).is_some(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Options of the execution mode, the session, logging and devices.
+
+use super::Section;
+use super::model::PHASED;
+use crate::args::spec::*;
+
+const PROFILE: &str = "profiles are not written";
+const DISTRIBUTED: &str = "runs are not distributed over processes";
+const MACHINE: &str = "choose the simulated machine with --system";
+const NOT_MODELLED: &str = "the simulator does not model this setting";
+const NO_SAVING: &str = "no model files are written";
+
+pub(super) const MODE: Section = Section {
+    title: "Execution Mode",
+    options: &[
+        maybe_switch("--virtual-graph", "virtual_graph").help("force execution mode DEFAULT"),
+        maybe_switch("--pipeline", "pipeline").help("force execution mode PIPELINE"),
+        maybe_switch("--phased-execution", "phased_execution")
+            .not_yet(PHASED)
+            .help("force execution mode PHASED"),
+        constant(
+            "--single-device",
+            "phased_execution_type",
+            "SINGLE",
+            "SINGLE",
+        )
+        .not_yet(PHASED)
+        .help("one device a replica in phased execution"),
+        constant("--dual-device", "phased_execution_type", "DUAL", "SINGLE")
+            .not_yet(PHASED)
+            .help("two devices a replica in phased execution"),
+    ],
+};
+
+pub(super) const EXECUTION: Section = Section {
+    title: "Execution Config",
+    options: &[
+        int("--batches-per-step", "batches_per_step", 250)
+            .help("weight updates (in inference, micro batches) in one step of the host"),
+        switch(
+            "--floating-point-exceptions",
+            "floating_point_exceptions",
+            false,
+        )
+        .not_yet("values are not computed")
+        .help("stop on floating-point errors"),
+        int("--seed", "seed", 1984)
+            .no_effect("simulated time does not depend on it")
+            .help("seed of host and device"),
+        switch("--profile", "profile", false)
+            .not_yet(PROFILE)
+            .help("write a profile and stop"),
+        maybe_text("--profile-dir", "profile_dir")
+            .no_effect(PROFILE)
+            .help("folder of the profile"),
+        switch("--profile-instrument", "profile_instrument", true)
+            .bare(true)
+            .no_effect(PROFILE)
+            .help("count cycles in the profile"),
+        switch("--no-outlining", "no_outlining", false)
+            .not_yet(NOT_MODELLED)
+            .help("do not share the code of repeated sub-graphs"),
+        maybe_text("--engine-cache", "engine_cache")
+            .not_yet("executables are not cached")
+            .help("cache of compiled executables"),
+        switch(
+            "--variable-weights-inference",
+            "variable_weights_inference",
+            false,
+        )
+        .not_yet(NOT_MODELLED)
+        .help("keep weights variable in inference"),
+        int(
+            "--continue-training-from-epoch",
+            "continue_training_from_epoch",
+            0,
+        )
+        .not_yet("training always starts at epoch 0")
+        .help("epoch to start from"),
+        switch("--no-training", "no_training", false)
+            .not_yet("validation is not simulated, so that nothing would be left")
+            .help("skip training"),
+        switch("--no-validation", "no_validation", false).help("skip validation after training"),
+        maybe_json("--validation-config", "validation_config")
+            .no_effect("validation is not simulated")
+            .help("settings of the validation run: JSON or a file"),
+        switch("--low-latency-inference", "low_latency_inference", false)
+            .help("exchange each micro batch with the host by callback"),
+        switch(
+            "--minimum-latency-inference",
+            "minimum_latency_inference",
+            false,
+        )
+        .help("low latency, and no prefetch of inputs"),
+        switch(
+            "--inference-lm-perplexity",
+            "inference_lm_perplexity",
+            false,
+        )
+        .not_yet("losses are not computed")
+        .help("print the perplexity of masked-token inference"),
+        flag("--realtime-scheduler", "realtime_scheduler")
+            .no_effect("the host's scheduler does not change simulated time")
+            .help("run the host process at real-time priority"),
+        int("--max-copy-merge-size", "max_copy_merge_size", -1)
+            .not_yet(NOT_MODELLED)
+            .help("largest merged copy in bytes; -1 for the library's choice"),
+        switch(
+            "--disable-fully-connected-pass",
+            "disable_fully_connected_pass",
+            false,
+        )
+        .not_yet(NOT_MODELLED)
+        .help("plan the passes of a linear layer on their own"),
+        switch("--group-host-syncs", "group_host_syncs", false).help("group syncs with the host"),
+        switch(
+            "--optimizer-state-offchip",
+            "optimizer_state_offchip",
+            false,
+        )
+        .help("keep optimizer state in streaming memory"),
+        switch(
+            "--replicated-tensor-sharding",
+            "replicated_tensor_sharding",
+            false,
+        )
+        .bare(false)
+        .help("shard optimizer state over the replicas"),
+        switch("--enable-half-partials", "enable_half_partials", false)
+            .help("f16 partial sums in matmuls"),
+        maybe_text(
+            "--internal-exchange-optimisation-target",
+            "internal_exchange_optimisation_target",
+        )
+        .choices(&["balanced", "cycles", "memory"])
+        .not_yet(NOT_MODELLED)
+        .help("what to plan exchanges for"),
+        switch("--activations-on-chip", "activations_on_chip", false)
+            .not_yet(PHASED)
+            .help("keep activations on chip in phased execution"),
+        switch("--tensor-storage-onchip", "tensor_storage_onchip", false)
+            .needs_word()
+            .not_yet(PHASED)
+            .help("keep weights and state on chip in phased execution"),
+        text(
+            "--activation-io-schedule",
+            "activation_io_schedule",
+            "Preload",
+        )
+        .choices(&["Preload", "OnDemand"])
+        .not_yet(PHASED)
+        .help("when phased execution loads activations"),
+        text(
+            "--optimizer-io-schedule",
+            "optimizer_io_schedule",
+            "Preload",
+        )
+        .choices(&["Preload", "OnDemand"])
+        .not_yet(PHASED)
+        .help("when phased execution loads optimizer state"),
+        text("--weight-io-schedule", "weight_io_schedule", "Preload")
+            .choices(&["Preload", "OnDemand"])
+            .not_yet(PHASED)
+            .help("when phased execution loads weights"),
+        // The original's command line refuses its own default here; so do we.
+        text("--optimizer-schedule", "optimizer_schedule", "Interleaving")
+            .choices(&["Batch", "Interleaving, BatchClusteredIO"])
+            .not_yet(PHASED)
+            .help("order of optimizer steps in phased execution"),
+    ],
+};
+
+pub(super) const LOGGING: Section = Section {
+    title: "Logging Config",
+    options: &[
+        flag("--report-hw-cycle-count", "report_hw_cycle_count").help("print the cycles of a step"),
+        text("--log-dir", "log_dir", "logs")
+            .no_effect("no TensorBoard logs are written")
+            .help("folder of TensorBoard logs"),
+        int("--steps-per-log", "steps_per_log", 1).help("steps between lines of the log"),
+        maybe_int(
+            "--aggregate-metrics-over-steps",
+            "aggregate_metrics_over_steps",
+        )
+        .no_effect("every simulated step takes the same time")
+        .help("steps behind a printed mean"),
+        int("--epochs-per-save", "epochs_per_save", -1)
+            .no_effect(NO_SAVING)
+            .help("epochs between saved models"),
+        int("--steps-per-save", "steps_per_save", -1)
+            .no_effect(NO_SAVING)
+            .help("steps between saved models"),
+        switch("--no-model-save", "no_model_save", false).help("save no model"),
+        text("--checkpoint-dir", "checkpoint_dir", "ckpts")
+            .help("folder under which the run leaves its configuration"),
+        switch("--wandb", "wandb", false)
+            .no_effect("nothing is sent to Weights and Biases")
+            .help("log to Weights and Biases"),
+        text("--log-level", "log_level", "INFO")
+            .choices(&["NOTSET", "INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"])
+            .help("least severe lines of the log to print"),
+    ],
+};
+
+pub(super) const DEVICE: Section = Section {
+    title: "Device Config",
+    options: &[
+        maybe_int("--device-id", "device_id")
+            .not_yet(MACHINE)
+            .help("device to attach to"),
+        text(
+            "--device-connection-type",
+            "device_connection_type",
+            "always",
+        )
+        .choices(&["always", "ondemand", "offline"])
+        .not_yet("the simulated device is always attached")
+        .help("when to attach to the device"),
+        maybe_text("--device-version", "device_version")
+            .not_yet(MACHINE)
+            .help("version of the IPU"),
+        maybe_int("--device-tiles", "device_tiles")
+            .not_yet(MACHINE)
+            .help("tiles of one IPU"),
+        int(
+            "--device-ondemand-timeout",
+            "device_ondemand_timeout",
+            10000,
+        )
+        .no_effect("the simulated device is always attached")
+        .help("seconds to wait for a device"),
+        switch("--use-ipu-model", "use_ipu_model", false)
+            .not_yet(MACHINE)
+            .help("run on the software model of the IPU"),
+    ],
+};
+
+pub(super) const DISTRIBUTION: Section = Section {
+    title: "Distribution Config",
+    options: &[
+        switch("--mpi-distributed", "mpi_distributed", false)
+            .not_yet(DISTRIBUTED)
+            .help("run in several processes"),
+        int("--mpi-rank", "mpi_rank", 0)
+            .not_yet(DISTRIBUTED)
+            .help("number of this process"),
+        int("--mpi-size", "mpi_size", 1)
+            .not_yet(DISTRIBUTED)
+            .help("number of processes"),
+        maybe_text("--config", "config").help("preset file; the command line overrides it"),
+    ],
+};

@@ -1,0 +1,146 @@
+//! Options of optimizers, schedules, initial weights and data.
+
+use super::Section;
+use crate::args::spec::*;
+
+/// Why options that only change the numbers have no effect.
+const VALUES_ONLY: &str = "it changes values, not simulated time";
+const NO_FILES: &str = "runs use generated data, one step an epoch";
+const NOT_READ: &str =
+    "runs use generated data: the contents of files do not change simulated time";
+const CHECKPOINT: &str = "checkpoints are not read";
+
+pub(super) const OPTIMIZER: Section = Section {
+    title: "Optimizer Config",
+    options: &[
+        text("--optimizer", "optimizer", "SGD")
+            .choices(&["SGD", "ADAM", "ADAM_NO_BIAS", "LAMB", "LAMB_NO_BIAS"])
+            .help("optimizer; NO_BIAS forms leave out bias correction"),
+        float("--learning-rate", "learning_rate", 0.0008)
+            .help("constant rate, or the peak of a linear schedule"),
+        float("--loss-scaling", "loss_scaling", 4.0).help("factor on the loss gradient"),
+        float("--weight-decay", "weight_decay", 0.0).help("decay of weight matrices"),
+        float("--momentum", "momentum", 0.984375).help("momentum of SGD"),
+        maybe_float("--dampening", "dampening").help("dampening of SGD; unset, the momentum"),
+        float("--velocity-scaling", "velocity_scaling", 1.0).help("factor on the velocity of SGD"),
+        float("--beta1", "beta1", 0.9).help("decay of the first moment in ADAM and LAMB"),
+        float("--beta2", "beta2", 0.999).help("decay of the second moment in ADAM and LAMB"),
+        maybe_float("--max-weight-norm", "max_weight_norm").help("limit of a weight norm in LAMB"),
+        int("--epochs-inference", "epochs_inference", 1).help("passes over the data in inference"),
+        switch("--stochastic-rounding", "stochastic_rounding", false)
+            .help("round f16 results stochastically"),
+        text(
+            "--gradient-reduction-type",
+            "gradient_reduction_type",
+            "Sum",
+        )
+        .choices(&["Sum", "Mean"])
+        .help("how losses and accumulated gradients are reduced"),
+        text(
+            "--learning-rate-function",
+            "learning_rate_function",
+            "Scheduled",
+        )
+        .choices(&["Scheduled", "Linear"])
+        .help("kind of learning-rate schedule"),
+        maybe_int("--epochs", "epochs").help("passes over the data in training"),
+        maybe_int("--training-steps", "training_steps").help("steps to train for"),
+    ],
+};
+
+pub(super) const CONTINUOUS_PIPELINING: Section = Section {
+    title: "Continuous Pipelining Config",
+    options: &[switch(
+        "--continuous-pipeline-optimizer-scaling",
+        "continuous_pipeline_optimizer_scaling",
+        false,
+    )
+    .no_effect(VALUES_ONLY)
+    .help("scale rate and momentum by pipeline stage")],
+};
+
+pub(super) const LINEAR: Section = Section {
+    title: "Linear Optimizer Config",
+    options: &[
+        int_or_config_float("--lr-warmup-start", "lr_warmup_start", 1e-7)
+            .help("rate at the start of the warm-up"),
+        int("--lr-warmup-steps", "lr_warmup_steps", 0).help("steps of the warm-up"),
+        int(
+            "--lr-steps-per-warmup-update",
+            "lr_steps_per_warmup_update",
+            1,
+        )
+        .help("steps between new rates in the warm-up"),
+        int(
+            "--lr-steps-per-decay-update",
+            "lr_steps_per_decay_update",
+            1,
+        )
+        .help("steps between new rates after the warm-up"),
+    ],
+};
+
+pub(super) const SCHEDULED: Section = Section {
+    title: "Scheduled Optimizer Config",
+    options: &[
+        schedule("--lr-schedule-by-epoch", "lr_schedule_by_epoch")
+            .help("learning rates as epoch:rate pairs"),
+        schedule("--lr-schedule-by-step", "lr_schedule_by_step")
+            .help("learning rates as step:rate pairs"),
+        schedule("--ls-schedule-by-epoch", "ls_schedule_by_epoch")
+            .no_effect(VALUES_ONLY)
+            .help("loss scalings as epoch:factor pairs"),
+        schedule("--ls-schedule-by-step", "ls_schedule_by_step")
+            .no_effect(VALUES_ONLY)
+            .help("loss scalings as step:factor pairs"),
+    ],
+};
+
+pub(super) const INITIALISATION: Section = Section {
+    title: "Initialisation Config",
+    options: &[
+        maybe_text("--tf-checkpoint", "tf_checkpoint")
+            .not_yet(CHECKPOINT)
+            .help("TensorFlow checkpoint to start from"),
+        maybe_text("--onnx-checkpoint", "onnx_checkpoint")
+            .not_yet(CHECKPOINT)
+            .help("ONNX checkpoint to start from"),
+    ],
+};
+
+pub(super) const DATA: Section = Section {
+    title: "Data Config",
+    options: &[
+        maybe_texts("--input-files", "input_files")
+            .no_effect(NOT_READ)
+            .help("data files"),
+        switch("--shuffle", "shuffle", false)
+            .no_effect(NO_FILES)
+            .help("shuffle the data"),
+        switch("--overwrite-cache", "overwrite_cache", false)
+            .no_effect(NO_FILES)
+            .help("rebuild the SQuAD feature cache"),
+        switch("--no-drop-remainder", "no_drop_remainder", false)
+            .no_effect(NO_FILES)
+            .help("pad SQuAD data to a whole number of steps"),
+        switch("--generated-data", "generated_data", false)
+            .help("random data made on the host, one step an epoch"),
+        switch("--synthetic-data", "synthetic_data", false)
+            .not_yet("data always comes through the host streams")
+            .help("data made on the device, without host streams"),
+        text(
+            "--synthetic-data-initializer",
+            "synthetic_data_initializer",
+            "random_normal",
+        )
+        .choices(&["random_normal", "zeros"])
+        .no_effect("only synthetic data reads it")
+        .help("kind of synthetic data"),
+        int("--duplication-factor", "duplication_factor", 1)
+            .no_effect(NO_FILES)
+            .help("copies of each sample in a pretraining file"),
+        int("--epochs-to-cache", "epochs_to_cache", 0)
+            .no_effect(NO_FILES)
+            .help("epochs of data to keep in memory"),
+    ],
+};

@@ -1,0 +1,262 @@
+//! From options given to a configuration resolved: every key with its value, checked.
+//!
+//! The rules are those of `bert.py` (graphcore/examples, `applications/popart/bert`): the command
+//! line goes over the preset and the preset over the defaults; then come the execution mode, the
+//! batch rule and the checks, with the original's texts.
+//!
+//! One rule is kinder: an option given in any form (`--epochs=1`, a prefix) drops the others of its
+//! exclusive group from the preset; the original sees whole words only. Others are stricter:
+//! [`mod@file`] checks types, [`options`] checks ranges, and options that would ask for more than
+//! the simulator does are refused by name.
+
+pub mod file;
+pub mod options;
+
+use serde_json::{Map, Value, json};
+
+use crate::args::spec::Support;
+use crate::args::{Given, table};
+use crate::error::Incompatible;
+use crate::{Error, Result};
+pub use options::BertOptions;
+
+/// A configuration with nothing left to decide.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// All keys in table order, then those of distributed runs, as the original saves them.
+    pub values: Map<String, Value>,
+    /// What the simulator and the log read.
+    pub options: BertOptions,
+    /// The accumulation factor, where the global batch size decided or confirmed it.
+    pub accumulation_set: Option<u64>,
+    /// What was asked for and changes nothing, for the user to know.
+    pub notes: Vec<String>,
+}
+
+/// Resolves the options `given` over `preset`. `stamp` (`YY-MM-DD-HH-MM-SS`) names the folder of
+/// this run under the checkpoint folder.
+///
+/// # Errors
+///
+/// Settings that do not go together, out-of-range values, and options that are not supported yet.
+pub fn resolve(
+    given: &Given,
+    preset: Option<&Map<String, Value>>,
+    stamp: &str,
+) -> Result<Resolved> {
+    let mut values = overlay(given, preset);
+    set_execution_mode(&mut values);
+    let accumulation_set = set_batch(&mut values)?;
+    check_together(&values)?;
+    refuse_unsupported(&values)?;
+    if values["minimum_latency_inference"] == true {
+        values["low_latency_inference"] = json!(true);
+    }
+    let folder = crate::args::values::show(&values["checkpoint_dir"]);
+    values["checkpoint_dir"] = json!(format!("{folder}/{stamp}"));
+    values.insert("use_popdist".into(), json!(false));
+    values.insert("popdist_size".into(), json!(1));
+    values.insert("popdist_rank".into(), json!(0));
+    let options = BertOptions::from_values(&values)?;
+    let notes = notes(&values, &options);
+    Ok(Resolved {
+        values,
+        options,
+        accumulation_set,
+        notes,
+    })
+}
+
+fn overlay(given: &Given, preset: Option<&Map<String, Value>>) -> Map<String, Value> {
+    let mut values = Map::new();
+    for option in table::options() {
+        values
+            .entry(option.key)
+            .or_insert_with(|| option.default_value());
+    }
+    let displaced = displaced(&given.names);
+    for (key, value) in preset.into_iter().flatten() {
+        if !displaced.contains(&key.as_str()) {
+            values.insert(key.clone(), value.clone());
+        }
+    }
+    for (key, value) in &given.values {
+        values.insert((*key).to_string(), value.clone());
+    }
+    values
+}
+
+/// Keys that the preset loses because the command line chose another of their group.
+fn displaced(names: &[&str]) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    for group in table::EXCLUSIVE {
+        for name in names.iter().filter(|name| group.contains(name)) {
+            let others = group.iter().filter(|other| *other != name);
+            keys.extend(others.filter_map(|other| Some(table::by_name(other)?.key)));
+        }
+    }
+    keys
+}
+
+fn set_execution_mode(values: &mut Map<String, Value>) {
+    let is = |key: &str, wanted: bool| values[key] == wanted;
+    let mode = if is("pipeline", true) {
+        "PIPELINE"
+    } else if is("phased_execution", true) {
+        "PHASED"
+    } else if is("virtual_graph", true)
+        || (values["execution_mode"] == "PIPELINE" && is("pipeline", false))
+        || (values["execution_mode"] == "PHASED" && is("phased_execution", false))
+    {
+        "DEFAULT"
+    } else {
+        return;
+    };
+    values["execution_mode"] = json!(mode);
+}
+
+/// Derives accumulation factor and global batch size from one another. Returns the factor where a
+/// global batch size was given.
+fn set_batch(values: &mut Map<String, Value>) -> Result<Option<u64>> {
+    let count = |key: &'static str| -> Result<Option<u64>> {
+        let Some(number) = values[key].as_i64() else {
+            return Ok(None);
+        };
+        match u32::try_from(number) {
+            Ok(number) if number > 0 => Ok(Some(u64::from(number))),
+            _ => Err(Error::OutOfRange {
+                option: table::by_key(key)
+                    .expect("batch keys are in the table")
+                    .name,
+                expected: "at least 1 and less than 2^32".into(),
+                found: number.to_string(),
+            }),
+        }
+    };
+    let needed = |key| Ok(count(key)?.expect("the key has a default"));
+    let micro = needed("micro_batch_size")?;
+    let replicas: u64 = needed("replication_factor")?;
+    let factor = count("gradient_accumulation_factor")?;
+    let (accumulation, global, set) = match (count("global_batch_size")?, factor) {
+        (None, factor) => {
+            let accumulation = factor.unwrap_or(1);
+            // 2^96 at most: counts are below 2^32. Refuse what u64 cannot hold.
+            let global = micro
+                .checked_mul(replicas)
+                .and_then(|batch| batch.checked_mul(accumulation))
+                .ok_or_else(|| Error::OutOfRange {
+                    option: "--replication-factor",
+                    expected: "a global batch below 2^64".into(),
+                    found: replicas.to_string(),
+                })?;
+            (accumulation, global, None)
+        }
+        (Some(global), None) => {
+            if !global.is_multiple_of(micro * replicas) {
+                return Err(Error::BatchIndivisible {
+                    global,
+                    micro,
+                    replicas,
+                });
+            }
+            let accumulation = global / (micro * replicas);
+            (accumulation, global, Some(accumulation))
+        }
+        (Some(global), Some(accumulation)) => {
+            if u128::from(micro * replicas) * u128::from(accumulation) != u128::from(global) {
+                return Err(Error::BatchInconsistent {
+                    global,
+                    micro,
+                    accumulation,
+                    replicas,
+                });
+            }
+            (accumulation, global, Some(accumulation))
+        }
+    };
+    values["gradient_accumulation_factor"] = json!(accumulation);
+    values["global_batch_size"] = json!(global);
+    Ok(set)
+}
+
+fn check_together(values: &Map<String, Value>) -> Result<()> {
+    let on = |key: &str| values[key] == true;
+    let number = |key: &str| values[key].as_i64().unwrap_or_default();
+    let only_squad = |option| {
+        let task = crate::args::values::show(&values["task"]);
+        Err(Error::Incompatible(Incompatible::OnlySquad {
+            option,
+            task,
+        }))
+    };
+    let squad = values["task"] == "SQUAD";
+    if on("no_drop_remainder") && !squad {
+        return only_squad("--no-drop-remainder");
+    }
+    if values["host_embedding"] != "NONE" && !squad {
+        return only_squad("--host-embedding");
+    }
+    let wrong = if number("batch_serialize") > number("micro_batch_size") {
+        Incompatible::BatchSerialize
+    } else if on("split_linear_layers") && number("batch_serialize") > 1 {
+        Incompatible::SplitLinear
+    } else if on("synthetic_data") && on("generated_data") {
+        Incompatible::TwoSources
+    } else if !on("inference")
+        && !on("no_training")
+        && values["epochs"].is_null()
+        && values["training_steps"].is_null()
+    {
+        Incompatible::NoEnd
+    } else {
+        return Ok(());
+    };
+    Err(Error::Incompatible(wrong))
+}
+
+fn refuse_unsupported(values: &Map<String, Value>) -> Result<()> {
+    for option in table::options() {
+        if let Support::NotYet(reason) = option.support
+            && !option.is_default(&values[option.key])
+        {
+            return Err(Error::NotSupported {
+                option: option.name,
+                reason,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// One line for each reason why something asked for changes nothing.
+fn notes(values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
+    let mut by_reason: indexmap::IndexMap<&str, Vec<&str>> = indexmap::IndexMap::new();
+    for option in table::options() {
+        if let Support::NoEffect(reason) = option.support
+            && !option.is_default(&values[option.key])
+        {
+            by_reason.entry(reason).or_default().push(option.name);
+        }
+    }
+    let mut notes: Vec<String> = by_reason
+        .into_iter()
+        .map(|(reason, names)| format!("no effect: {}: {reason}", names.join(", ")))
+        .collect();
+    if !options.run.generated_data && values["input_files"].is_null() {
+        notes.push("no input files: runs use generated data".into());
+    }
+    let training = !options.session.inference;
+    if training && options.run.model_save {
+        notes.push("no model files are written: --no-model-save silences this".into());
+        // The original validates only what it saved.
+        if options.run.validation {
+            notes.push(
+                "validation after training is not simulated: --no-validation silences this".into(),
+            );
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests;

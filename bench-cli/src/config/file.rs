@@ -1,0 +1,253 @@
+//! Preset files: one JSON object whose keys are those of the option table.
+//!
+//! Stricter than the original: types and choices are checked, not only key names. The presets that
+//! the benchmark document runs are built in, so that they work outside the repository.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::args::{table, values};
+use crate::{Error, Result};
+
+/// Presets built into the program: path in the repository, and text.
+const BUILT_IN: &[(&str, &str)] = &[
+    (
+        "configs/mk2/pretrain_large_128.json",
+        include_str!("../../../configs/mk2/pretrain_large_128.json"),
+    ),
+    (
+        "configs/mk2/pretrain_large_384.json",
+        include_str!("../../../configs/mk2/pretrain_large_384.json"),
+    ),
+    (
+        "configs/mk2/pretrain_base_128.json",
+        include_str!("../../../configs/mk2/pretrain_base_128.json"),
+    ),
+    (
+        "configs/mk2/pretrain_base_384.json",
+        include_str!("../../../configs/mk2/pretrain_base_384.json"),
+    ),
+];
+
+/// A preset, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preset {
+    /// Its values by key.
+    pub values: Map<String, Value>,
+    /// Whether the built-in text stood in for a file that is not there.
+    pub built_in: bool,
+}
+
+/// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
+///
+/// # Errors
+///
+/// No such file and no such preset; text that is not a JSON object; unknown keys, wrong types.
+pub fn load(path: &str) -> Result<Preset> {
+    let (text, built_in) = match std::fs::read_to_string(path) {
+        Ok(text) => (text, false),
+        Err(source) => match built_in(path) {
+            Some(text) if source.kind() == std::io::ErrorKind::NotFound => (text.to_string(), true),
+            _ => {
+                return Err(Error::File {
+                    action: "read",
+                    path: path.into(),
+                    source,
+                });
+            }
+        },
+    };
+    Ok(Preset {
+        values: parse(path, &text)?,
+        built_in,
+    })
+}
+
+fn built_in(path: &str) -> Option<&'static str> {
+    let path = path.strip_prefix("./").unwrap_or(path);
+    let same = |shipped: &str| {
+        let shipped = Path::new(shipped);
+        Path::new(path) == shipped || Some(path.as_ref()) == shipped.file_name()
+    };
+    let (_, text) = BUILT_IN.iter().find(|(shipped, _)| same(shipped))?;
+    Some(text)
+}
+
+/// Reads `text`, found at `path`, as a preset.
+///
+/// # Errors
+///
+/// As [`load`], but for the file.
+pub fn parse(path: &str, text: &str) -> Result<Map<String, Value>> {
+    let value: Value = serde_json::from_str(text).map_err(|source| Error::Json {
+        path: path.to_string(),
+        source,
+    })?;
+    let found = match &value {
+        Value::Object(values) => return check(path, values),
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+    };
+    Err(Error::NotAnObject {
+        path: path.to_string(),
+        found,
+    })
+}
+
+/// Checks keys, types and choices of an object found at `path`, and gives the values their types.
+///
+/// # Errors
+///
+/// Unknown keys, all of them; else the first value that does not fit.
+pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let keys: Vec<String> = values
+        .keys()
+        .filter(|key| table::by_key(key).is_none())
+        .cloned()
+        .collect();
+    if !keys.is_empty() {
+        return Err(Error::UnknownKeys {
+            path: path.to_string(),
+            keys,
+        });
+    }
+    values
+        .iter()
+        .map(|(key, value)| {
+            let option = table::by_key(key).expect("unknown keys were refused above");
+            Ok((key.clone(), values::from_json(option, value, path)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check_error(text: &str, expected: &str) {
+        let error = parse("a.json", text).expect_err(text);
+        assert_eq!(error.to_string(), expected, "{text}");
+    }
+
+    #[test]
+    fn values_are_taken_or_converted() {
+        for (text, key, expected) in [
+            (r#"{"num_layers": "4"}"#, "num_layers", json!(4)),
+            (r#"{"shuffle": "true"}"#, "shuffle", json!(true)),
+            (r#"{"loss_scaling": 20}"#, "loss_scaling", json!(20)),
+            (r#"{"input_files": "x"}"#, "input_files", json!(["x"])),
+            (
+                r#"{"lr_warmup_start": 0.002}"#,
+                "lr_warmup_start",
+                json!(0.002),
+            ),
+            (r#"{"epochs": null}"#, "epochs", json!(null)),
+            (
+                r#"{"lr_schedule_by_step": {"0": 1e-7}}"#,
+                "lr_schedule_by_step",
+                json!({"0": 1e-7}),
+            ),
+            (
+                r#"{"optimizer_schedule": "Interleaving"}"#,
+                "optimizer_schedule",
+                json!("Interleaving"),
+            ),
+            (
+                r#"{"validation_config": {"seed": "3"}}"#,
+                "validation_config",
+                json!({"seed": 3}),
+            ),
+        ] {
+            assert_eq!(parse("a.json", text).unwrap()[key], expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            (
+                r#"{"foo": 1, "seed": 1, "bar": 2}"#,
+                "a.json: Unknown arg(s) in config file: {'foo', 'bar'}",
+            ),
+            ("{\n \"seed\": 1,,\n}", "a.json:2:12: not valid JSON"),
+            ("[1]", "a.json: expected a JSON object, got a list"),
+            (
+                r#"{"num_layers": 1.5}"#,
+                "a.json: key 'num_layers': expected a whole number, got 1.5",
+            ),
+            (
+                r#"{"num_layers": null}"#,
+                "a.json: key 'num_layers': expected a whole number, got null",
+            ),
+            (
+                r#"{"layers_per_ipu": 3}"#,
+                "a.json: key 'layers_per_ipu': expected a list of whole numbers, got 3",
+            ),
+            (
+                r#"{"layers_per_ipu": []}"#,
+                "a.json: key 'layers_per_ipu': expected a list of whole numbers, got []",
+            ),
+            (
+                r#"{"shuffle": 1}"#,
+                "a.json: key 'shuffle': expected true or false, got 1",
+            ),
+            (
+                r#"{"num_layers": "x"}"#,
+                "argument --num-layers: invalid int value: 'x'",
+            ),
+            (
+                r#"{"task": "FOO"}"#,
+                "argument --task: invalid choice: 'FOO' (choose from 'PRETRAINING', 'SQUAD', 'MRPC')",
+            ),
+            (
+                r#"{"validation_config": {"foo": 1}}"#,
+                "a.json: Unknown arg(s) in config file: {'foo'}",
+            ),
+        ] {
+            check_error(text, expected);
+        }
+    }
+
+    #[test]
+    fn built_in_presets_stand_in_by_path_or_name_only() {
+        assert!(load("configs/mk2/pretrain_base_384.json").unwrap().built_in);
+        assert!(load("pretrain_base_384.json").unwrap().built_in);
+        for path in [
+            "elsewhere/pretrain_base_384.json",
+            "configs/mk2/nothing.json",
+        ] {
+            assert_eq!(
+                load(path).unwrap_err().to_string(),
+                format!("cannot read {path}")
+            );
+        }
+    }
+
+    #[test]
+    fn every_shipped_preset_resolves_alone() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
+        let mut found = 0;
+        for folder in [root.clone(), root.join("mk2")] {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "json")
+                {
+                    let preset = load(path.to_str().unwrap()).unwrap();
+                    let given = crate::args::Given::default();
+                    let result = crate::config::resolve(&given, Some(&preset.values), "date");
+                    assert!(result.is_ok(), "{}: {result:?}", path.display());
+                    found += 1;
+                }
+            }
+        }
+        assert!(found >= 13, "found only {found}");
+    }
+}

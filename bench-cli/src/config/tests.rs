@@ -1,0 +1,374 @@
+//! How configurations resolve, what is refused, and which options act.
+
+use serde_json::json;
+
+use super::*;
+use crate::args::spec::{Arity, Kind, OptionSpec};
+use crate::args::{parse, values};
+
+fn resolve_line(line: &str, preset: Value) -> Result<Resolved> {
+    let given = parse(line.split_whitespace().map(String::from))?;
+    let preset = file::check("a.json", preset.as_object().unwrap())?;
+    resolve(&given, Some(&preset), "date")
+}
+
+fn check(line: &str, preset: Value, expected: &[(&str, Value)]) {
+    let resolved = resolve_line(line, preset).unwrap_or_else(|error| panic!("{line}: {error}"));
+    for (key, expected) in expected {
+        assert_eq!(resolved.values[*key], *expected, "{line}: {key}");
+    }
+}
+
+fn check_error(line: &str, preset: Value, expected: &str, status: u8) {
+    let error = resolve_line(line, preset).expect_err(line);
+    assert_eq!(
+        (error.to_string().as_str(), error.exit_code()),
+        (expected, status),
+        "{line}"
+    );
+}
+
+#[test]
+fn the_line_goes_over_the_preset_over_the_defaults() {
+    let preset = json!({"num_layers": 4, "hidden_size": 96, "shuffle": true, "epochs": 3});
+    check(
+        "--num-layers 6 --shuffle false",
+        preset,
+        &[
+            ("num_layers", json!(6)),
+            ("hidden_size", json!(96)),
+            ("shuffle", json!(false)),
+            ("sequence_length", json!(128)),
+            ("checkpoint_dir", json!("ckpts/date")),
+            ("popdist_size", json!(1)),
+        ],
+    );
+}
+
+#[test]
+fn exclusive_options_drop_each_other_from_the_preset() {
+    let preset = json!({"training_steps": 7, "pipeline": true});
+    for line in ["--epochs 1 --virtual-graph", "--epochs=1 --virtual-gr=true"] {
+        check(
+            line,
+            preset.clone(),
+            &[
+                ("epochs", json!(1)),
+                ("training_steps", json!(null)),
+                ("pipeline", json!(null)),
+                ("execution_mode", json!("DEFAULT")),
+            ],
+        );
+    }
+}
+
+#[test]
+fn execution_modes() {
+    for (line, preset, mode) in [
+        ("", json!({}), "DEFAULT"),
+        ("--execution-mode PIPELINE", json!({}), "PIPELINE"),
+        ("", json!({"execution_mode": "PIPELINE"}), "PIPELINE"),
+        ("--pipeline", json!({}), "PIPELINE"),
+        (
+            "--pipeline",
+            json!({"execution_mode": "DEFAULT"}),
+            "PIPELINE",
+        ),
+        (
+            "--pipeline false",
+            json!({"execution_mode": "PIPELINE"}),
+            "DEFAULT",
+        ),
+        (
+            "--virtual-graph",
+            json!({"execution_mode": "PIPELINE"}),
+            "DEFAULT",
+        ),
+        (
+            "--phased-execution false",
+            json!({"execution_mode": "PHASED"}),
+            "DEFAULT",
+        ),
+    ] {
+        check(
+            &format!("--epochs 1 {line}"),
+            preset,
+            &[("execution_mode", json!(mode))],
+        );
+    }
+}
+
+#[test]
+fn batch_rule() {
+    for (line, accumulation, global, set) in [
+        ("", 1, 8, None),
+        ("--gradient-accumulation-factor 3", 3, 24, None),
+        ("--global-batch-size 32", 4, 32, Some(4)),
+        (
+            "--global-batch-size 32 --gradient-accumulation-factor 4",
+            4,
+            32,
+            Some(4),
+        ),
+    ] {
+        let line = format!("--epochs 1 --micro-batch-size 2 --replication-factor 4 {line}");
+        let resolved = resolve_line(&line, json!({})).unwrap();
+        assert_eq!(
+            resolved.values["gradient_accumulation_factor"], accumulation,
+            "{line}"
+        );
+        assert_eq!(resolved.values["global_batch_size"], global, "{line}");
+        assert_eq!(resolved.accumulation_set, set, "{line}");
+    }
+    check_error(
+        "--epochs 1 --micro-batch-size 3 --global-batch-size 32",
+        json!({}),
+        "Unable to set gradient accumulation to match the global batch size: 32 is no multiple of 3 x 1",
+        1,
+    );
+    check_error(
+        "--epochs 1 --gradient-accumulation-factor 16",
+        json!({"global_batch_size": 65536}),
+        "User settings for global batch size and factors are inconsistent.\n\n  \
+         Specified global batch size: 65536\n\n  Inferred global batch size: 16\n    \
+         micro batch size: 1\n    gradient accumulation factor: 16\n    replication factor: 1",
+        1,
+    );
+}
+
+#[test]
+fn settings_that_do_not_go_together() {
+    for (line, expected) in [
+        ("", "Either epochs or training-steps is required, aborting"),
+        (
+            "--epochs 1 --no-drop-remainder",
+            "--no-drop-remainder is only compatible with SQUAD and not with PRETRAINING, aborting",
+        ),
+        (
+            "--epochs 1 --host-embedding ALL",
+            "--host-embedding is only compatible with SQUAD and not with PRETRAINING, aborting",
+        ),
+        (
+            "--epochs 1 --batch-serialize 2",
+            "--batch-serialize cannot be > --micro-batch-size, aborting",
+        ),
+        (
+            "--epochs 1 --micro-batch-size 2 --batch-serialize 2 --split-linear-layers",
+            "--split-linear-layers is incompatible with --batch-serialize > 1, aborting",
+        ),
+        (
+            "--inference --synthetic-data --generated-data",
+            "choose either --synthetic-data or --generated-data, not both, aborting",
+        ),
+    ] {
+        check_error(line, json!({}), expected, 1);
+    }
+}
+
+#[test]
+fn values_that_no_model_has() {
+    for (line, expected) in [
+        (
+            "--num-layers 0",
+            "argument --num-layers: expected at least 1 and less than 2^32, got 0",
+        ),
+        (
+            "--micro-batch-size -1",
+            "argument --micro-batch-size: expected at least 1 and less than 2^32, got -1",
+        ),
+        (
+            "--hidden-size 100",
+            "argument --hidden-size: expected a multiple of 12 heads, got 100",
+        ),
+        (
+            "--sequence-length 513",
+            "argument --sequence-length: expected at most the 512 rows of the position embedding, got 513",
+        ),
+        (
+            "--mask-tokens 129",
+            "argument --mask-tokens: expected at most the sequence length of 128, got 129",
+        ),
+        (
+            "--dropout-prob 1",
+            "argument --dropout-prob: expected a number from 0 to below 1, got 1.0",
+        ),
+        (
+            "--num-layers 9 --layers-per-ipu 4 4",
+            "argument --layers-per-ipu: expected counts that cover all 9 layers, got 4 4",
+        ),
+        (
+            "--num-layers 6 --available-memory-proportion 0.1 0.2",
+            "argument --available-memory-proportion: expected one number, or one for each of 3 encoder IPUs, got 0.1 0.2",
+        ),
+        (
+            "--replication-factor 4294967295 --encoder-start-ipu 4000000000",
+            "argument --replication-factor: expected less than 2^32 IPUs in all, got 4294967295",
+        ),
+        (
+            "--embedding-serialization-vocab-steps 7",
+            "argument --embedding-serialization-vocab-steps: expected a divisor of the vocabulary length of 30400, got 7",
+        ),
+    ] {
+        check_error(&format!("--epochs 1 {line}"), json!({}), expected, 1);
+    }
+}
+
+#[test]
+fn ipus_are_counted_as_the_original_does() {
+    for (line, per_replica, requested) in [
+        ("", 3, 4),
+        (
+            "--encoder-start-ipu 0 --num-layers 3 --layers-per-ipu 3",
+            1,
+            1,
+        ),
+        (
+            "--encoder-start-ipu 0 --num-layers 24 --layers-per-ipu 3 7 7 7 --replication-factor 4",
+            4,
+            16,
+        ),
+        (
+            "--encoder-start-ipu 1 --num-layers 12 --layers-per-ipu 4 4 4 --replication-factor 16",
+            4,
+            64,
+        ),
+        (
+            "--encoder-start-ipu 0 --num-layers 5 --layers-per-ipu 2 --replication-factor 3",
+            3,
+            16,
+        ),
+    ] {
+        let resolved = resolve_line(&format!("--epochs 1 {line}"), json!({})).unwrap();
+        let placement = &resolved.options.placement;
+        assert_eq!(
+            (placement.ipus_per_replica, placement.ipus_requested),
+            (per_replica, requested)
+        );
+    }
+}
+
+#[test]
+fn choices_that_are_refused_by_value() {
+    check_error(
+        "--epochs 1 --execution-mode PHASED",
+        json!({}),
+        "argument --execution-mode PHASED: not supported yet: phased execution is not supported",
+        2,
+    );
+    check_error(
+        "--epochs 1 --task MRPC",
+        json!({}),
+        "argument --task MRPC: not supported yet: the task has no model, here or in the original",
+        2,
+    );
+}
+
+/// A word that gives `option` another value than its default.
+fn other_word(option: &OptionSpec) -> String {
+    let default = values::show(&option.default_value());
+    let word = match (option.key, option.kind, option.arity) {
+        (_, _, Arity::None) => return String::new(),
+        ("encoder_start_ipu", ..) => "1",
+        ("task", ..) => "SQUAD",
+        ("execution_mode", ..) => "DEFAULT",
+        ("layers_per_ipu", ..) => "1",
+        ("embedding_serialization_vocab_steps", ..) => "2",
+        ("attention_heads", ..) => "6",
+        ("hidden_size", ..) => "384",
+        ("config", ..) => "pretrain_base_128.json",
+        (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
+        (_, Kind::Float, _) => "0.25",
+        (_, Kind::Bool, _) if default == "true" => "false",
+        (_, Kind::Bool, _) => "true",
+        (_, Kind::Schedule, _) => "0:0.25",
+        (_, Kind::Json, _) => r#"{"seed":1}"#,
+        (_, Kind::Mode | Kind::Text | Kind::Constant(_), _) => option
+            .choices
+            .iter()
+            .find(|choice| **choice != default)
+            .unwrap_or(&"other"),
+    };
+    word.to_string()
+}
+
+/// Every option does what the table says of it: those that act change the typed options, those
+/// without effect don't and are named in a note, the others are refused by name.
+#[test]
+fn support_status_of_every_option() {
+    let base_line = "--training-steps 60 --num-layers 4 --execution-mode PIPELINE --no-model-save";
+    let words = |line: &str| -> Vec<String> { line.split_whitespace().map(String::from).collect() };
+    for option in table::options().filter(|option| option.key != "config") {
+        let base_line = match option.key {
+            // Its group may hold one only.
+            "epochs" => base_line.replace("--training-steps 60", "--inference"),
+            "pipeline" => base_line.replace("PIPELINE", "DEFAULT"),
+            "minimum_latency_inference" | "low_latency_inference" => {
+                format!("{base_line} --inference")
+            }
+            "no_model_save" => base_line.replace("--no-model-save", ""),
+            "max_positional_length" => format!("{base_line} --sequence-length 2 --mask-tokens 1"),
+            "sequence_length" => format!("{base_line} --mask-tokens 1"),
+            "no_drop_remainder" | "host_embedding" => format!("{base_line} --task SQUAD"),
+            "batch_serialize" => format!("{base_line} --micro-batch-size 8"),
+            _ => base_line.to_string(),
+        };
+        let mut line = words(&base_line);
+        let base = resolve(&parse(line.clone()).unwrap(), None, "date").unwrap();
+        line.push(option.name.into());
+        line.extend(Some(other_word(option)).filter(|word| !word.is_empty()));
+        let given = parse(line.clone()).unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        let result = resolve(&given, None, "date");
+        // The one constant that stores the default is a request for nothing.
+        if option.name == "--single-device" {
+            assert_eq!(result.unwrap().options, base.options);
+            continue;
+        }
+        match option.support {
+            Support::Acts => {
+                let resolved = result.unwrap_or_else(|error| panic!("{line:?}: {error}"));
+                assert_ne!(
+                    resolved.options, base.options,
+                    "{} doesn't act",
+                    option.name
+                );
+            }
+            Support::NoEffect(reason) => {
+                let resolved = result.unwrap_or_else(|error| panic!("{line:?}: {error}"));
+                assert_eq!(resolved.options, base.options, "{} acts", option.name);
+                let named = |note: &String| note.contains(option.name) && note.contains(reason);
+                assert!(
+                    resolved.notes.iter().any(named),
+                    "{} has no note",
+                    option.name
+                );
+            }
+            Support::NotYet(reason) => {
+                // Several options may share a key; the first one's name is the key's.
+                let name = table::by_key(option.key).unwrap().name;
+                let expected = format!("argument {name}: not supported yet: {reason}");
+                assert_eq!(result.unwrap_err().to_string(), expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_simulated_is_said_once() {
+    let notes = |line: &str| resolve_line(line, json!({})).unwrap().notes;
+    assert!(notes("--epochs 1 --no-model-save --generated-data").is_empty());
+    assert_eq!(
+        notes("--epochs 1"),
+        [
+            "no input files: runs use generated data",
+            "no model files are written: --no-model-save silences this",
+            "validation after training is not simulated: --no-validation silences this",
+        ]
+    );
+    assert_eq!(
+        notes("--inference --generated-data --shuffle --duplication-factor 6 --seed 3"),
+        [
+            "no effect: --shuffle, --duplication-factor: runs use generated data, one step an epoch",
+            "no effect: --seed: simulated time does not depend on it",
+        ]
+    );
+}

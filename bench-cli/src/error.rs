@@ -1,0 +1,273 @@
+//! Everything that arguments, presets and files can get wrong.
+//!
+//! Where `bert.py` has a text for the mistake, ours is the same, and so is the exit status: 2 for
+//! the words of the command line, 1 for the rest.
+
+use std::path::PathBuf;
+
+use crate::python::{repr, repr_items};
+
+/// The result of this crate's functions.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What a user can get wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Words that are no options and belong to none.
+    #[error("unrecognized arguments: {}", words.join(" "))]
+    Unrecognized {
+        /// The words, in order.
+        words: Vec<String>,
+    },
+    /// A start of several options.
+    #[error("ambiguous option: {word} could match {}", candidates.join(", "))]
+    Ambiguous {
+        /// The word as typed.
+        word: String,
+        /// The options that start so, in order of definition.
+        candidates: Vec<&'static str>,
+    },
+    /// An option without its value.
+    #[error("argument {option}: expected {} argument", if *many { "at least one" } else { "one" })]
+    MissingValue {
+        /// The option.
+        option: String,
+        /// Whether it takes a list.
+        many: bool,
+    },
+    /// A value for an option that takes none.
+    #[error("argument {option}: ignored explicit argument {}", repr(value))]
+    UnexpectedValue {
+        /// The option.
+        option: String,
+        /// What followed the equals sign.
+        value: String,
+    },
+    /// A word that is neither true nor false.
+    #[error("argument {option}: {value} is not a valid boolean value")]
+    InvalidBool {
+        /// The option.
+        option: &'static str,
+        /// The word.
+        value: String,
+    },
+    /// A word that is no value of the option's type.
+    #[error("argument {option}: invalid {kind} value: {}", repr(value))]
+    InvalidValue {
+        /// The option.
+        option: &'static str,
+        /// The type it wants.
+        kind: &'static str,
+        /// The word.
+        value: String,
+    },
+    /// A word that is none of the option's choices.
+    #[error(
+        "argument {option}: invalid choice: {} (choose from {})",
+        repr(value),
+        repr_items(choices)
+    )]
+    InvalidChoice {
+        /// The option.
+        option: &'static str,
+        /// The word.
+        value: String,
+        /// What it accepts.
+        choices: &'static [&'static str],
+    },
+    /// Two options that exclude each other.
+    #[error("argument {option}: not allowed with argument {other}")]
+    NotAllowedWith {
+        /// The later one.
+        option: &'static str,
+        /// The earlier one.
+        other: &'static str,
+    },
+    /// An option that the simulator doesn't act on yet, with a value that asks it to.
+    #[error("argument {option}: not supported yet: {reason}")]
+    NotSupported {
+        /// The option, with its value where only that one is refused.
+        option: &'static str,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A word that is no `int:float` pair.
+    #[error(
+        "argument {option}: Invalid Learning Rate Schedule provided. It should be a set of int:float pairs. Got {}",
+        repr(word)
+    )]
+    InvalidSchedule {
+        /// The option.
+        option: &'static str,
+        /// The word.
+        word: String,
+    },
+    /// A mistake that only clap can word.
+    #[error("{message}")]
+    Command {
+        /// Clap's first line.
+        message: String,
+    },
+    /// A file that cannot be read or written.
+    #[error("cannot {action} {}", path.display())]
+    File {
+        /// What was tried: `read`, `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that is not JSON.
+    #[error("{path}:{}:{}: not valid JSON", source.line(), source.column())]
+    Json {
+        /// The file.
+        path: String,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A configuration that is not one JSON object.
+    #[error("{path}: expected a JSON object, got {found}")]
+    NotAnObject {
+        /// The file.
+        path: String,
+        /// The kind of value it holds.
+        found: &'static str,
+    },
+    /// Keys that are no options.
+    #[error("{path}: Unknown arg(s) in config file: {{{}}}", repr_items(keys))]
+    UnknownKeys {
+        /// The file.
+        path: String,
+        /// The keys, in order.
+        keys: Vec<String>,
+    },
+    /// A value of the wrong type.
+    #[error("{path}: key {}: expected {expected}, got {found}", repr(key))]
+    ConfigType {
+        /// The file.
+        path: String,
+        /// The key.
+        key: String,
+        /// What the option takes.
+        expected: &'static str,
+        /// The value.
+        found: String,
+    },
+    /// Settings that do not go together, in the words of the original.
+    #[error("{0}, aborting")]
+    Incompatible(Incompatible),
+    /// A global batch that its factors do not give.
+    #[error(
+        "User settings for global batch size and factors are inconsistent.\n\n  \
+         Specified global batch size: {global}\n\n  \
+         Inferred global batch size: {}\n    micro batch size: {micro}\n    \
+         gradient accumulation factor: {accumulation}\n    replication factor: {replicas}",
+        u128::from(*micro) * u128::from(*accumulation) * u128::from(*replicas)
+    )]
+    BatchInconsistent {
+        /// Global batch size given.
+        global: u64,
+        /// Micro batch size.
+        micro: u64,
+        /// Gradient accumulation factor.
+        accumulation: u64,
+        /// Replication factor.
+        replicas: u64,
+    },
+    /// A global batch that the micro batches of all replicas do not divide.
+    #[error(
+        "Unable to set gradient accumulation to match the global batch size: {global} is no multiple of {micro} x {replicas}"
+    )]
+    BatchIndivisible {
+        /// Global batch size given.
+        global: u64,
+        /// Micro batch size.
+        micro: u64,
+        /// Replication factor.
+        replicas: u64,
+    },
+    /// A value that no model or machine can have.
+    #[error("argument {option}: expected {expected}, got {found}")]
+    OutOfRange {
+        /// The option.
+        option: &'static str,
+        /// What it takes.
+        expected: String,
+        /// The value.
+        found: String,
+    },
+    /// A name that is neither a shipped system nor a file.
+    #[error("unknown system {}: expected a file or one of {}", repr(name), shipped.join(", "))]
+    UnknownSystem {
+        /// The name.
+        name: String,
+        /// The names that are shipped.
+        shipped: Vec<&'static str>,
+    },
+    /// A configuration that no shipped system can hold.
+    #[error(
+        "no shipped Mk2 system has {needed} IPUs, the largest has {largest}: name a machine with --system"
+    )]
+    TooManyIpus {
+        /// IPUs that the configuration asks for.
+        needed: u64,
+        /// IPUs of the largest one.
+        largest: u64,
+    },
+    /// A named system that is too small.
+    #[error("system {system} has {available} IPUs, the configuration needs {needed}")]
+    SystemTooSmall {
+        /// The system.
+        system: String,
+        /// Its IPUs.
+        available: u64,
+        /// IPUs that the configuration asks for.
+        needed: u64,
+    },
+}
+
+/// Settings that exclude each other.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Incompatible {
+    /// An option that only SQuAD knows.
+    #[error("{option} is only compatible with SQUAD and not with {task}")]
+    OnlySquad {
+        /// The option.
+        option: &'static str,
+        /// The task given.
+        task: String,
+    },
+    /// More pieces than samples.
+    #[error("--batch-serialize cannot be > --micro-batch-size")]
+    BatchSerialize,
+    /// Two ways of serialising.
+    #[error("--split-linear-layers is incompatible with --batch-serialize > 1")]
+    SplitLinear,
+    /// Two sources of data.
+    #[error("choose either --synthetic-data or --generated-data, not both")]
+    TwoSources,
+    /// Training without an end.
+    #[error("Either epochs or training-steps is required")]
+    NoEnd,
+}
+
+impl Error {
+    /// The status that the program exits with.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Unrecognized { .. }
+            | Error::Ambiguous { .. }
+            | Error::MissingValue { .. }
+            | Error::UnexpectedValue { .. }
+            | Error::InvalidBool { .. }
+            | Error::InvalidValue { .. }
+            | Error::InvalidChoice { .. }
+            | Error::NotAllowedWith { .. }
+            | Error::NotSupported { .. }
+            | Error::Command { .. } => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The lines that a run prints on stdout, in the form and order of `bert.py`.
+//!
+//! The form is that of graphcore/examples v2.1 to v2.3: throughput in `sequences/s`, latency with
+//! p99 and p99.9. Values are not computed, so that losses and accuracies print as `nan`. Durations
+//! are simulated; only `Compiled. Duration` is the host's.
+//!
+//! Left out: lines of validation and of saved models (neither happens), and the latency of single
+//! micro batches at level DEBUG.
+
+use ipu_sim::units::SimSeconds;
+
+use crate::clock::Date;
+use crate::config::options::{BertOptions, InferenceIo, Level, OptimizerKind, Task};
+use crate::learning_rate;
+use crate::measure::Latency;
+use crate::metrics::Metrics;
+use crate::python;
+use crate::request::RunRequest;
+
+/// Generated data makes one step an epoch, in training as in inference.
+const STEPS_PER_EPOCH: u64 = 1;
+
+/// One line, without its date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The module that logs it, unless it is the main one.
+    pub logger: Option<&'static str>,
+    /// How severe it is.
+    pub level: Level,
+    /// What it says.
+    pub text: String,
+}
+
+impl Line {
+    fn info(text: impl Into<String>) -> Self {
+        Self {
+            logger: None,
+            level: Level::Info,
+            text: text.into(),
+        }
+    }
+
+    fn warning(text: impl Into<String>) -> Self {
+        Self {
+            level: Level::Warning,
+            ..Self::info(text)
+        }
+    }
+
+    fn of(self, logger: &'static str) -> Self {
+        Self {
+            logger: Some(logger),
+            ..self
+        }
+    }
+
+    /// The whole line: date, module, level, text.
+    #[must_use]
+    pub fn render(&self, date: Date) -> String {
+        let logger = self
+            .logger
+            .map_or(String::new(), |logger| format!("{logger} "));
+        let level = match self.level {
+            Level::NotSet => "NOTSET",
+            Level::Debug => "DEBUG",
+            Level::Info => "INFO",
+            Level::Warning => "WARNING",
+            Level::Error => "ERROR",
+            Level::Critical => "CRITICAL",
+        };
+        format!("{} {logger}{level} {}", date.log_stamp(), self.text)
+    }
+}
+
+/// What the lines say about the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Name of the host.
+    pub hostname: String,
+    /// The words of the command, program name first.
+    pub command: Vec<String>,
+}
+
+/// Lines from the start of the program to the start of compilation.
+#[must_use]
+pub fn before_compile(
+    request: &RunRequest,
+    accumulation_set: Option<u64>,
+    process: &Process,
+) -> Vec<Line> {
+    let options = &request.options;
+    let mut lines = Vec::new();
+    if let Some(factor) = accumulation_set {
+        let text = format!("Set Gradient Accumulation Factor to {factor}");
+        lines.push(Line::info(text).of("utils"));
+    }
+    lines.extend([
+        Line::info("Program Start"),
+        Line::info(format!("Hostname: {}", process.hostname)),
+        Line::info(format!(
+            "Command Executed: [{}]",
+            python::repr_items(&process.command)
+        )),
+        Line::info("Initialising from generated_data"),
+        Line::info("Building Model"),
+    ]);
+    lines.extend(device(request));
+    if options.model.task == Task::Squad {
+        let samples = options.batching.sequences_per_step();
+        let text = format!("Generating random dataset of {samples} samples");
+        lines.push(Line::info(text).of("bert_data.squad_dataset"));
+    }
+    lines.push(Line::info(format!("Dataset length: {STEPS_PER_EPOCH}")));
+    lines.extend(warnings(options));
+    lines.push(Line::info("Creating Session"));
+    lines.push(Line::info(if options.session.inference {
+        "Compiling Inference Graph"
+    } else {
+        "Compiling Training Graph"
+    }));
+    lines
+}
+
+fn device(request: &RunRequest) -> [Line; 2] {
+    let placement = &request.options.placement;
+    let needed = placement.ipus_per_replica * request.options.batching.replication_factor;
+    let requested = placement.ipus_requested;
+    let need = format!("Need {needed} IPUs. Requesting {requested} IPUs.");
+    let acquired = format!(
+        "Acquired device: simulated {} with {requested} IPUs",
+        request.machine.name
+    );
+    [Line::info(need), Line::info(acquired)].map(|line| line.of("utils.device"))
+}
+
+fn warnings(options: &BertOptions) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if options.session.inference {
+        return lines;
+    }
+    if options.model.task == Task::Pretraining && options.batching.gradient_accumulation_factor == 1
+    {
+        lines.push(Line::warning(
+            "Running Pretraining without Gradient Accumulation will disable optimisations \
+             for the Word Embedding weight. This will increase memory usage. \
+             Consider enabling Gradient Accumulation.",
+        ));
+    }
+    if options.optimizer.kind == OptimizerKind::Sgd && options.optimizer.state_offchip {
+        lines.push(Line::warning(
+            "Remote Optimizer State with SGD/SGD+M is not a recommended configuration",
+        ));
+    }
+    lines
+}
+
+/// Lines from the end of compilation to the end of the program.
+pub fn after_compile<'a>(
+    options: &'a BertOptions,
+    metrics: &'a Metrics,
+) -> impl Iterator<Item = Line> + 'a {
+    let compiled = format!(
+        "Compiled. Duration {} seconds",
+        python::float(metrics.host_seconds.compile.0)
+    );
+    let inference = options.session.inference;
+    let started = if inference {
+        "Inference Started"
+    } else {
+        "Training Started"
+    };
+    let steps = if inference {
+        options.run.epochs_inference * STEPS_PER_EPOCH
+    } else {
+        training_steps(options)
+    };
+    let logged = (0..steps).filter(|step| step.is_multiple_of(options.output.steps_per_log));
+    let step_lines = logged.flat_map(move |step| {
+        if inference {
+            inference_step(options, metrics, step)
+        } else {
+            vec![training_step(options, metrics, step)]
+        }
+    });
+    let mut end = Vec::new();
+    if !inference {
+        if options.run.training_steps == Some(steps) {
+            end.push(Line::info(format!("Ending Training at {steps} Steps")));
+        }
+        end.push(Line::info("Training Finished"));
+    }
+    end.push(Line::info("Program Finished"));
+    [Line::info(compiled), Line::info(started)]
+        .into_iter()
+        .chain(step_lines)
+        .chain(end)
+}
+
+/// Steps of the training loop: to the end of the epochs or of the steps, whichever comes first.
+fn training_steps(options: &BertOptions) -> u64 {
+    let by_epochs = options.run.epochs.map(|epochs| epochs * STEPS_PER_EPOCH);
+    let ends = [by_epochs, options.run.training_steps];
+    let end = ends.into_iter().flatten().min();
+    end.expect("a configuration without an end was refused when it was resolved")
+}
+
+/// Steps that the learning-rate schedule spans: whole epochs.
+fn scheduled_steps(options: &BertOptions) -> u64 {
+    let epochs = options
+        .run
+        .epochs
+        .unwrap_or_else(|| training_steps(options).div_ceil(STEPS_PER_EPOCH));
+    epochs * STEPS_PER_EPOCH
+}
+
+fn training_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Line {
+    let place = match (options.run.epochs, options.run.training_steps) {
+        (None, Some(steps)) => format!("Iteration: {step:5}/{steps} "),
+        (epochs, _) => {
+            let epoch = step as f64 / STEPS_PER_EPOCH as f64;
+            let epochs = epochs.unwrap_or_default();
+            format!("Iteration: {step:6} Epoch: {epoch:6.2}/{epochs} ")
+        }
+    };
+    let values = match options.model.task {
+        Task::Pretraining => {
+            format!("Loss (MLM NSP): {NAN} {NAN} Accuracy (MLM NSP): {NAN} {NAN} ")
+        }
+        Task::Squad => format!("Loss: {NAN} Accuracy: {NAN} "),
+    };
+    let rate = learning_rate::rate_of_step(
+        &options.learning_rate,
+        step,
+        STEPS_PER_EPOCH,
+        scheduled_steps(options),
+    );
+    let speed = speed(options, metrics);
+    Line::info(format!("{place}{values}Learning Rate: {rate:.5} {speed}"))
+}
+
+/// A value that is not computed, as `%5.3f` prints it.
+const NAN: &str = "  nan";
+
+fn speed(options: &BertOptions, metrics: &Metrics) -> String {
+    let duration = metrics.step_seconds.0;
+    let throughput = metrics.throughput_sequences_per_second;
+    let mut speed = format!("Duration: {duration:6.4} s Throughput: {throughput:6.1} sequences/s ");
+    if options.output.report_hw_cycle_count {
+        speed += &format!("Cycles: {} ", metrics.step_cycles.0);
+    }
+    speed
+}
+
+fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Line> {
+    let pretraining = options.model.task == Task::Pretraining;
+    // Latency by callback exists for SQuAD only; elsewhere the duration of a step stands in.
+    let by_callback = options.session.inference_io != InferenceIo::Ordinary && !pretraining;
+    let latency = metrics.latency_seconds.filter(|_| by_callback);
+    let latency = latency.unwrap_or_else(|| constant(metrics.step_seconds));
+    let numbers = [
+        latency.mean,
+        latency.min,
+        latency.max,
+        latency.p99,
+        latency.p999,
+    ];
+    let numbers = numbers.map(|seconds| python::float(seconds.0)).join(" ");
+    let values = if pretraining {
+        format!("Accuracy (MLM NSP): {NAN} {NAN} ")
+    } else {
+        String::new()
+    };
+    let speed = speed(options, metrics);
+    let mut lines = Vec::new();
+    if pretraining && options.session.inference_io != InferenceIo::Ordinary {
+        lines.push(Line::warning(
+            "No stepio callback times recorded. Using durations for fallback calculation.",
+        ));
+    }
+    lines.push(Line::info(format!(
+        "Iteration: {step:6} {values}{speed}Per-sample Latency: {numbers} seconds (mean min max p99 p99.9) "
+    )));
+    lines
+}
+
+fn constant(seconds: SimSeconds) -> Latency {
+    Latency {
+        mean: seconds,
+        min: seconds,
+        max: seconds,
+        p99: seconds,
+        p999: seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Whole logs, as text.
+
+use expect_test::{Expect, expect};
+use ipu_sim::units::{Cycles, SimSeconds};
+
+use super::*;
+use crate::args;
+use crate::measure::latency;
+use crate::metrics::fixtures::metrics;
+use crate::request::prepare;
+
+fn check(line: &str, measured: Metrics, expect: Expect) {
+    let date = Date::from_unix(1_616_179_778);
+    let words: Vec<String> = line.split_whitespace().map(String::from).collect();
+    let given = args::parse(words.clone()).unwrap();
+    let prepared = prepare(&given, date).unwrap();
+    let process = Process {
+        hostname: "host".into(),
+        command: ["ipu-bench".into(), "bert".into()]
+            .into_iter()
+            .chain(words)
+            .collect(),
+    };
+    let request = &prepared.request;
+    let mut text = String::new();
+    let lines = before_compile(request, prepared.accumulation_set, &process).into_iter();
+    for line in lines.chain(after_compile(&request.options, &measured)) {
+        text += &line.render(date);
+        text += "|\n";
+    }
+    expect.assert_eq(&text);
+}
+
+#[test]
+fn pretraining_by_epochs() {
+    check(
+        "--config pretrain_large_128.json --epochs 2",
+        metrics(),
+        expect![[r#"
+            2021-03-19 18:49:38 utils INFO Set Gradient Accumulation Factor to 2048|
+            2021-03-19 18:49:38 INFO Program Start|
+            2021-03-19 18:49:38 INFO Hostname: host|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--config', 'pretrain_large_128.json', '--epochs', '2']|
+            2021-03-19 18:49:38 INFO Initialising from generated_data|
+            2021-03-19 18:49:38 INFO Building Model|
+            2021-03-19 18:49:38 utils.device INFO Need 16 IPUs. Requesting 16 IPUs.|
+            2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-pod16 with 16 IPUs|
+            2021-03-19 18:49:38 INFO Dataset length: 1|
+            2021-03-19 18:49:38 INFO Creating Session|
+            2021-03-19 18:49:38 INFO Compiling Training Graph|
+            2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+            2021-03-19 18:49:38 INFO Training Started|
+            2021-03-19 18:49:38 INFO Iteration:      0 Epoch:   0.00/2 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00000 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Training Finished|
+            2021-03-19 18:49:38 INFO Program Finished|
+        "#]],
+    );
+}
+
+#[test]
+fn squad_training_by_steps() {
+    check(
+        "--task SQUAD --training-steps 3 --steps-per-log 2 --report-hw-cycle-count --optimizer-state-offchip",
+        metrics(),
+        expect![[r#"
+            2021-03-19 18:49:38 INFO Program Start|
+            2021-03-19 18:49:38 INFO Hostname: host|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--task', 'SQUAD', '--training-steps', '3', '--steps-per-log', '2', '--report-hw-cycle-count', '--optimizer-state-offchip']|
+            2021-03-19 18:49:38 INFO Initialising from generated_data|
+            2021-03-19 18:49:38 INFO Building Model|
+            2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
+            2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
+            2021-03-19 18:49:38 bert_data.squad_dataset INFO Generating random dataset of 250 samples|
+            2021-03-19 18:49:38 INFO Dataset length: 1|
+            2021-03-19 18:49:38 WARNING Remote Optimizer State with SGD/SGD+M is not a recommended configuration|
+            2021-03-19 18:49:38 INFO Creating Session|
+            2021-03-19 18:49:38 INFO Compiling Training Graph|
+            2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+            2021-03-19 18:49:38 INFO Training Started|
+            2021-03-19 18:49:38 INFO Iteration:     0/3 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s Cycles: 21200000000 |
+            2021-03-19 18:49:38 INFO Iteration:     2/3 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s Cycles: 21200000000 |
+            2021-03-19 18:49:38 INFO Ending Training at 3 Steps|
+            2021-03-19 18:49:38 INFO Training Finished|
+            2021-03-19 18:49:38 INFO Program Finished|
+        "#]],
+    );
+}
+
+#[test]
+fn pretraining_without_accumulation_warns() {
+    check(
+        "--epochs 1",
+        metrics(),
+        expect![[r#"
+        2021-03-19 18:49:38 INFO Program Start|
+        2021-03-19 18:49:38 INFO Hostname: host|
+        2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--epochs', '1']|
+        2021-03-19 18:49:38 INFO Initialising from generated_data|
+        2021-03-19 18:49:38 INFO Building Model|
+        2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
+        2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
+        2021-03-19 18:49:38 INFO Dataset length: 1|
+        2021-03-19 18:49:38 WARNING Running Pretraining without Gradient Accumulation will disable optimisations for the Word Embedding weight. This will increase memory usage. Consider enabling Gradient Accumulation.|
+        2021-03-19 18:49:38 INFO Creating Session|
+        2021-03-19 18:49:38 INFO Compiling Training Graph|
+        2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+        2021-03-19 18:49:38 INFO Training Started|
+        2021-03-19 18:49:38 INFO Iteration:      0 Epoch:   0.00/1 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+        2021-03-19 18:49:38 INFO Training Finished|
+        2021-03-19 18:49:38 INFO Program Finished|
+    "#]],
+    );
+}
+
+#[test]
+fn squad_inference_with_latency() {
+    let measured = Metrics {
+        step_seconds: SimSeconds(0.8123),
+        step_cycles: Cycles(1_076_297_500),
+        throughput_sequences_per_second: 2521.2,
+        latency_seconds: latency(&[SimSeconds(0.00038), SimSeconds(0.0004)]),
+        ..metrics()
+    };
+    check(
+        "--task SQUAD --inference --encoder-start-ipu 0 --low-latency-inference --epochs-inference 2",
+        measured,
+        expect![[r#"
+            2021-03-19 18:49:38 INFO Program Start|
+            2021-03-19 18:49:38 INFO Hostname: host|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--task', 'SQUAD', '--inference', '--encoder-start-ipu', '0', '--low-latency-inference', '--epochs-inference', '2']|
+            2021-03-19 18:49:38 INFO Initialising from generated_data|
+            2021-03-19 18:49:38 INFO Building Model|
+            2021-03-19 18:49:38 utils.device INFO Need 1 IPUs. Requesting 1 IPUs.|
+            2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 1 IPUs|
+            2021-03-19 18:49:38 bert_data.squad_dataset INFO Generating random dataset of 250 samples|
+            2021-03-19 18:49:38 INFO Dataset length: 1|
+            2021-03-19 18:49:38 INFO Creating Session|
+            2021-03-19 18:49:38 INFO Compiling Inference Graph|
+            2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+            2021-03-19 18:49:38 INFO Inference Started|
+            2021-03-19 18:49:38 INFO Iteration:      0 Duration: 0.8123 s Throughput: 2521.2 sequences/s Per-sample Latency: 0.00039000000000000005 0.00038 0.0004 0.0003998 0.00039998000000000003 seconds (mean min max p99 p99.9) |
+            2021-03-19 18:49:38 INFO Iteration:      1 Duration: 0.8123 s Throughput: 2521.2 sequences/s Per-sample Latency: 0.00039000000000000005 0.00038 0.0004 0.0003998 0.00039998000000000003 seconds (mean min max p99 p99.9) |
+            2021-03-19 18:49:38 INFO Program Finished|
+        "#]],
+    );
+}
+
+#[test]
+fn pretraining_inference_falls_back_on_durations() {
+    check(
+        "--inference --encoder-start-ipu 0 --low-latency-inference",
+        metrics(),
+        expect![[r#"
+            2021-03-19 18:49:38 INFO Program Start|
+            2021-03-19 18:49:38 INFO Hostname: host|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--inference', '--encoder-start-ipu', '0', '--low-latency-inference']|
+            2021-03-19 18:49:38 INFO Initialising from generated_data|
+            2021-03-19 18:49:38 INFO Building Model|
+            2021-03-19 18:49:38 utils.device INFO Need 1 IPUs. Requesting 1 IPUs.|
+            2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 1 IPUs|
+            2021-03-19 18:49:38 INFO Dataset length: 1|
+            2021-03-19 18:49:38 INFO Creating Session|
+            2021-03-19 18:49:38 INFO Compiling Inference Graph|
+            2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+            2021-03-19 18:49:38 INFO Inference Started|
+            2021-03-19 18:49:38 WARNING No stepio callback times recorded. Using durations for fallback calculation.|
+            2021-03-19 18:49:38 INFO Iteration:      0 Accuracy (MLM NSP):   nan   nan Duration: 16.0000 s Throughput: 4096.0 sequences/s Per-sample Latency: 16.0 16.0 16.0 16.0 16.0 seconds (mean min max p99 p99.9) |
+            2021-03-19 18:49:38 INFO Program Finished|
+        "#]],
+    );
+}

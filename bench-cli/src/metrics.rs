@@ -1,0 +1,122 @@
+//! What came out of a run, as data: the content of `--metrics-json` and of the suite's files.
+
+use std::collections::BTreeMap;
+
+use ipu_sim::units::{Bytes, Cycles, HostSeconds, SimSeconds};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::measure::Latency;
+use crate::request::RunRequest;
+
+/// Version of the form of [`Report`]. It goes up when a field changes its name or meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a simulated run measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Sequences per simulated second: see [`crate::measure::sequences_per_second`].
+    pub throughput_sequences_per_second: f64,
+    /// Simulated time of one step of the host.
+    pub step_seconds: SimSeconds,
+    /// The same in cycles of the tile clock.
+    pub step_cycles: Cycles,
+    /// Latency of micro batches; inference only.
+    pub latency_seconds: Option<Latency>,
+    /// What the simulation cost the host.
+    pub host_seconds: HostTimes,
+    /// Whether every tile holds what is placed on it.
+    pub fits: bool,
+    /// Memory of each IPU of one replica, by its place in the replica.
+    pub ipus: Vec<IpuMemory>,
+}
+
+/// Host time of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostTimes {
+    /// Building the graph and compiling it.
+    pub compile: HostSeconds,
+    /// Running the program.
+    pub simulate: HostSeconds,
+}
+
+/// Memory in use on one IPU at its fullest moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpuMemory {
+    /// On the fullest tile.
+    pub max_tile_bytes: Bytes,
+    /// On all tiles.
+    pub total_bytes: Bytes,
+    /// On all tiles, by what it holds.
+    pub bytes_by_category: BTreeMap<String, Bytes>,
+}
+
+impl Metrics {
+    /// Bytes on the fullest tile of all IPUs.
+    #[must_use]
+    pub fn fullest_tile(&self) -> Option<Bytes> {
+        self.ipus.iter().map(|ipu| ipu.max_tile_bytes).max()
+    }
+}
+
+/// Metrics with all that is needed to reproduce them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// Version of the program.
+    pub version: String,
+    /// The simulated system.
+    pub system: String,
+    /// What was measured.
+    #[serde(flatten)]
+    pub metrics: Metrics,
+    /// The whole resolved configuration.
+    pub options: Map<String, Value>,
+}
+
+impl Report {
+    /// The report of a run.
+    #[must_use]
+    pub fn new(request: &RunRequest, metrics: Metrics) -> Self {
+        Self {
+            schema_version: SCHEMA_VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            system: request.machine.name.clone(),
+            metrics,
+            options: request.resolved.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod fixtures {
+    //! Metrics of an imagined run.
+
+    use super::*;
+
+    pub(crate) fn metrics() -> Metrics {
+        Metrics {
+            throughput_sequences_per_second: 4096.0,
+            step_seconds: SimSeconds(16.0),
+            step_cycles: Cycles(21_200_000_000),
+            latency_seconds: None,
+            host_seconds: HostTimes {
+                compile: HostSeconds(1.5),
+                simulate: HostSeconds(0.25),
+            },
+            fits: true,
+            ipus: vec![
+                IpuMemory {
+                    max_tile_bytes: Bytes(400_000),
+                    total_bytes: Bytes(500_000_000),
+                    bytes_by_category: BTreeMap::from([("weights".into(), Bytes(500_000_000))]),
+                },
+                IpuMemory {
+                    max_tile_bytes: Bytes(600_000),
+                    ..IpuMemory::default()
+                },
+            ],
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! From the words of a command line to a run that can be simulated.
+
+use serde_json::{Map, Value};
+
+use crate::args::Given;
+use crate::config::{self, BertOptions, Resolved};
+use crate::system::{self, Machine};
+use crate::{Result, clock};
+
+/// A run to simulate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunRequest {
+    /// What acts.
+    pub options: BertOptions,
+    /// The whole resolved configuration, for the report.
+    pub resolved: Map<String, Value>,
+    /// The machine, large enough if it ships.
+    pub machine: Machine,
+}
+
+/// A request and what the user should hear about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prepared {
+    /// The run.
+    pub request: RunRequest,
+    /// The accumulation factor, where the global batch size decided or confirmed it.
+    pub accumulation_set: Option<u64>,
+    /// What was asked for and changes nothing.
+    pub notes: Vec<String>,
+}
+
+/// Resolves what was `given`: reads the preset, applies the rules, chooses the machine.
+///
+/// # Errors
+///
+/// As [`config::file::load`], [`config::resolve`] and [`system::choose`].
+pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
+    let preset = given
+        .config
+        .as_deref()
+        .map(config::file::load)
+        .transpose()?;
+    let values = preset.as_ref().map(|preset| &preset.values);
+    let Resolved {
+        values,
+        options,
+        accumulation_set,
+        mut notes,
+    } = config::resolve(given, values, &date.folder_stamp())?;
+    if let (Some(path), Some(preset)) = (&given.config, &preset)
+        && preset.built_in
+    {
+        notes.insert(0, format!("no file {path}: the built-in preset stands in"));
+    }
+    let machine = system::choose(given.system.as_deref(), options.placement.ipus_requested)?;
+    Ok(Prepared {
+        request: RunRequest {
+            options,
+            resolved: values,
+            machine,
+        },
+        accumulation_set,
+        notes,
+    })
+}

@@ -1,0 +1,148 @@
+//! What the ten lines resolve to, and what becomes of their results.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::metrics::fixtures::metrics;
+use crate::report;
+
+fn date() -> Date {
+    Date::from_unix(0)
+}
+
+fn request(run: &SuiteRun) -> RunRequest {
+    let mut given = args::parse(run.arguments.iter().cloned()).unwrap();
+    given.system = Some(run.system.into());
+    prepare(&given, date()).unwrap().request
+}
+
+#[test]
+fn eighteen_runs_with_names_of_their_own() {
+    let names: std::collections::BTreeSet<_> = runs().into_iter().map(|run| run.name).collect();
+    assert_eq!((runs().len(), names.len()), (18, 18));
+}
+
+/// Micro batch, replicas, accumulation, global batch, IPUs, loss scaling, epochs of each line (of
+/// the first run, where it has several), as the published harness resolves them.
+#[test]
+fn lines_resolve_to_the_published_batches() {
+    let all = runs();
+    let expected = [
+        (0, (8, 4, 2048, 65536, 16), json!(64.0), json!(1)),
+        (1, (8, 16, 512, 65536, 64), json!(64.0), json!(1)),
+        (2, (2, 4, 2048, 16384, 16), json!(64.0), json!(1)),
+        (3, (2, 16, 512, 16384, 64), json!(64.0), json!(10)),
+        (4, (2, 16, 512, 16384, 64), json!(64.0), json!(1)),
+        (5, (32, 4, 512, 65536, 16), json!(512.0), json!(1)),
+        (6, (8, 16, 512, 65536, 64), json!(128.0), json!(1)),
+        (7, (8, 4, 512, 16384, 16), json!(128.0), json!(1)),
+        (8, (1, 1, 1, 1, 1), json!(4.0), json!(null)),
+        (10, (3, 1, 1, 3, 1), json!(4.0), json!(null)),
+        (11, (1, 1, 1, 1, 1), json!(4.0), json!(null)),
+        (17, (64, 1, 1, 64, 1), json!(4.0), json!(null)),
+    ];
+    for (place, numbers, loss_scaling, epochs) in expected {
+        let request = request(&all[place]);
+        let batching = &request.options.batching;
+        let actual = (
+            batching.micro_batch_size,
+            batching.replication_factor,
+            batching.gradient_accumulation_factor,
+            batching.global_batch_size(),
+            request.options.placement.ipus_requested,
+        );
+        assert_eq!(actual, numbers, "{}", all[place].name);
+        assert_eq!(request.resolved["loss_scaling"], loss_scaling);
+        assert_eq!(request.resolved["epochs"], epochs);
+        assert_eq!(request.resolved["training_steps"], json!(null));
+        let inference = place >= 8;
+        let mode = if inference { "DEFAULT" } else { "PIPELINE" };
+        assert_eq!(request.resolved["execution_mode"], mode);
+        assert_eq!(request.resolved["low_latency_inference"], inference);
+    }
+}
+
+/// Compares all 142 keys with the arguments that the original's own parser resolved, where
+/// `IPU_BENCH_GOLDEN` names the folder that holds them (`benchmark_commands.json`).
+#[test]
+fn lines_resolve_as_the_original_parser_does() {
+    let Ok(folder) = std::env::var("IPU_BENCH_GOLDEN") else {
+        eprintln!("skipped: IPU_BENCH_GOLDEN is not set");
+        return;
+    };
+    let text = std::fs::read_to_string(format!("{folder}/benchmark_commands.json")).unwrap();
+    let golden: Vec<Value> = serde_json::from_str(&text).unwrap();
+    assert_eq!(golden.len(), 10);
+    for (number, golden) in golden.iter().enumerate() {
+        let words = golden["argv"].as_array().unwrap().iter();
+        let words = words.map(|word| word.as_str().unwrap().to_string());
+        let given = args::parse(words).unwrap();
+        let actual = prepare(&given, date()).unwrap().request.resolved;
+        let expected = golden["config"].as_object().unwrap();
+        let keys = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&actual), keys(expected), "line {}", number + 1);
+        assert_eq!(actual.len(), 142);
+        for (key, expected) in expected {
+            let expected = match expected.as_str() {
+                Some(text) => json!(text.replace("<date>", "70-01-01-00-00-00")),
+                None => expected.clone(),
+            };
+            let same = expected == actual[key]
+                || expected
+                    .as_f64()
+                    .is_some_and(|number| Some(number) == actual[key].as_f64());
+            assert!(
+                same,
+                "line {}: {key}: expected {expected}, got {}",
+                number + 1,
+                actual[key]
+            );
+        }
+        // The published arguments and ours differ in the name of the data folder only.
+        let ours = runs();
+        let same = |run: &&SuiteRun| {
+            let plain = |text: &str| text.replace('$', "");
+            let golden_words = golden["argv"].as_array().unwrap();
+            run.arguments.len() == golden_words.len()
+                && run
+                    .arguments
+                    .iter()
+                    .zip(golden_words)
+                    .all(|(a, b)| plain(a) == plain(b.as_str().unwrap()))
+        };
+        assert!(
+            ours.iter().any(|run| same(&run)),
+            "line {} is no run of the suite",
+            number + 1
+        );
+    }
+}
+
+#[test]
+fn results_of_good_and_failed_runs() {
+    let all = runs();
+    let good = run_one(&all[0], date(), |_| Ok(metrics()));
+    let bad = run_one(&all[8], date(), |_| {
+        Err(anyhow::anyhow!("inner").context("outer"))
+    });
+    let entries = [good, bad];
+    assert_eq!(
+        report::csv::text(&entries)
+            .lines()
+            .skip(1)
+            .collect::<Vec<_>>(),
+        [
+            "1-large-128-pod16,mk2-pod16,4096,,,16,21200000000,600000,true,1.5,0.25,",
+            "9-squad-low-latency-128-b1,mk2-m2000,,,,,,,,,,outer: inner",
+        ]
+    );
+    expect_test::expect![[r#"
+        | run                        | system    | sequences/s | latency ms |  step s | fullest tile B | fits |
+        |----------------------------|-----------|-------------|------------|---------|----------------|------|
+        | 1-large-128-pod16          | mk2-pod16 |      4096.0 |          - | 16.0000 |         600000 |  yes |
+        | 9-squad-low-latency-128-b1 | mk2-m2000 |      failed |          - |       - |              - |    - |"#]].assert_eq(&report::table::text(&entries));
+    let json: Value = serde_json::from_str(&report::json::text(&entries)).unwrap();
+    assert_eq!(json[0]["report"]["throughput_sequences_per_second"], 4096.0);
+    assert_eq!(json[0]["report"]["options"]["micro_batch_size"], 8);
+    assert_eq!(json[1]["error"], "outer: inner");
+}

@@ -1,0 +1,754 @@
+//! What every operation becomes: one arm each.
+
+use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::numerics::DType;
+use ipu_sim::program::{
+    Collective, CollectiveKind, CollectiveTensor, IpuCopy, Label, Operand, Step, Transfer, VarKind,
+    VertexGroup,
+};
+use ipu_sim::spec::TileSpec;
+use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp, Vertex};
+use smallvec::SmallVec;
+
+use super::builder::{Builder, Reduction};
+use super::matmul::{Extents, Frame, matmul};
+use super::state::Variables;
+use super::value::Value;
+use super::{gather, layouts, loss, norm};
+use crate::error::Result;
+use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn};
+use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
+
+/// What lowering an operation needs to know and change.
+pub(crate) struct Ctx<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) builder: Builder<'a>,
+    pub(crate) plans: &'a PlanCache,
+    /// Lowered tensors.
+    pub(crate) values: IdVec<TensorId, Option<Value>>,
+    pub(crate) variables: Variables,
+    /// Inter-IPU copies that a pipeline makes at the end of its cycle.
+    pub(crate) late_copies: Option<Vec<IpuCopy>>,
+    /// Rings of stashed tensors.
+    pub(crate) stashes: super::stash::Stashes,
+    /// Steps that run once, before all others.
+    pub(crate) init: Vec<Step>,
+    /// Reads of host streams that the operations lowered since the last look need.
+    pub(crate) host_reads: Vec<Step>,
+    /// Values that the host writes before the first run.
+    pub(crate) constants: Vec<(ipu_sim::program::VarId, crate::ir::Constant)>,
+    /// Whether streams are made ready before the device asks.
+    pub(crate) prefetch: bool,
+}
+
+impl Ctx<'_> {
+    pub(crate) fn spec(&self) -> &TileSpec {
+        self.builder.spec
+    }
+
+    /// The lowered tensor, made now if it is a variable, constant or stream.
+    pub(crate) fn value(&mut self, id: TensorId) -> Value {
+        if let Some(value) = &self.values[id] {
+            return value.clone();
+        }
+        let value = super::state::create(self, id);
+        self.values[id] = Some(value.clone());
+        value
+    }
+
+    /// The tensor on a variable of its own axes, one digit each: fit for labels.
+    pub(crate) fn labelled(&mut self, value: &Value) -> Value {
+        let fit = value.single().is_some_and(|view| {
+            view.shape.axes.iter().all(|digits| digits.len() <= 1)
+                && view.shape.offsets.iter().all(|&offset| offset == 0)
+                && view
+                    .shape
+                    .axes
+                    .iter()
+                    .flatten()
+                    .map(|digit| u64::from(digit.extent))
+                    .product::<u64>()
+                    == self.builder.program.elements_of(view.var).0
+        });
+        if fit {
+            return value.clone();
+        }
+        let layout = self.builder.spread(&value.shape(), value.dtype);
+        let var = self.builder.materialise(value, &layout, "labelled");
+        self.builder.value_of(var)
+    }
+
+    /// A small tensor whole on every tile.
+    pub(crate) fn everywhere(&mut self, value: &Value, name: &str) -> ipu_sim::program::VarId {
+        let n_tiles = self.spec().tiles_per_ipu;
+        let layout = ipu_sim::layout::Layout::on_every_tile(&value.shape(), n_tiles);
+        self.builder.materialise(value, &layout, name)
+    }
+
+    fn dtype_of(&self, id: TensorId) -> DType {
+        self.graph.tensors[id].dtype
+    }
+
+    /// Whether nothing but the operation reads operand `operand`, a copy from streaming memory.
+    fn is_last_use(&self, op: &Op, operand: usize) -> bool {
+        let tensor = op.inputs[operand];
+        let loaded = self
+            .variables
+            .producer(tensor)
+            .is_some_and(|producer| matches!(self.graph.ops[producer].kind, OpKind::RemoteLoad));
+        loaded && self.variables.consumers(tensor).len() == 1
+    }
+
+    /// Whether the operation's first result replaces the variable it reads as operand `operand`.
+    fn replaces(&self, op: &Op, operand: usize) -> bool {
+        self.variables.replaces(op.outputs[0], op.inputs[operand])
+    }
+}
+
+/// The label of a logical axis of a value that [`Ctx::labelled`] made.
+pub(crate) fn label_of(value: &Value, axis: usize) -> Label {
+    let view = value.single().expect("labelled values have one part");
+    // An axis of one index has no digit; no other label has its number.
+    view.shape.axes[axis]
+        .first()
+        .map_or(Label(Label::WHOLE.0 - 1), |digit| Label(digit.axis))
+}
+
+/// Lowers one operation whose operands are all lowered.
+pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
+    let op = &ctx.graph.ops[id];
+    ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
+    ctx.builder.source = ctx.builder.program.add_source(&op.name, op.kind.name());
+    let inputs: SmallVec<[Value; 4]> = op.inputs.iter().map(|&input| ctx.value(input)).collect();
+    let outputs = results(ctx, id, op, &inputs)?;
+    for (&tensor, value) in op.outputs.iter().zip(outputs) {
+        ctx.values[tensor] = Some(value);
+    }
+    Ok(())
+}
+
+fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<SmallVec<[Value; 3]>> {
+    let dtype = ctx.dtype_of(op.outputs[0]);
+    let shape: Vec<u32> = ctx.graph.tensors[op.outputs[0]].shape.dims().to_vec();
+    let one = |value: Value| -> SmallVec<[Value; 3]> { SmallVec::from_iter([value]) };
+    let refs: SmallVec<[&Value; 4]> = inputs.iter().collect();
+    let name = op.name.as_str();
+    let builder = &mut ctx.builder;
+    Ok(match &op.kind {
+        OpKind::MatMul { .. } => one(lower_matmul(ctx, op, inputs, dtype)?),
+        OpKind::Binary(f) => one(builder.map(MapOp::Binary(binary(*f)), &refs, dtype, name)),
+        OpKind::Scale { factor } => {
+            one(builder.map(MapOp::Scale { factor: *factor }, &refs, dtype, name))
+        }
+        OpKind::Unary(f) => one(builder.map(MapOp::Unary(unary(*f)), &refs, dtype, name)),
+        OpKind::UnaryGrad(UnaryFn::Exp) => {
+            // The derivative of the exponential is its result; the operand is what was kept.
+            let result = builder.map(MapOp::Unary(vertex::UnaryFn::Exp), &refs[..1], dtype, name);
+            let grad = MapOp::UnaryGrad(vertex::UnaryFn::Exp);
+            one(builder.map(grad, &[&result, refs[1]], dtype, name))
+        }
+        OpKind::UnaryGrad(f) => one(builder.map(MapOp::UnaryGrad(unary(*f)), &refs, dtype, name)),
+        OpKind::Cast { .. } => one(builder.map(MapOp::Cast, &refs, dtype, name)),
+        OpKind::Identity | OpKind::Detach => one(inputs[0].clone()),
+        OpKind::Reshape { shape } => one(builder.reshape(&inputs[0], shape.dims())),
+        OpKind::Transpose { perm } => {
+            let order: Vec<usize> = perm.iter().map(|&axis| axis as usize).collect();
+            one(inputs[0].transpose(&order))
+        }
+        OpKind::Slice { axis, begin, end } => {
+            one(builder.slice(&inputs[0], *axis as usize, *begin, *end))
+        }
+        OpKind::Concat { axis } => one(builder.concat(&refs, *axis as usize)),
+        OpKind::Pad { axis, before, .. } => {
+            one(pad(ctx, &inputs[0], *axis as usize, *before, &shape, name))
+        }
+        OpKind::Broadcast { .. } => {
+            one(builder.map_to_shape(MapOp::Cast, &refs, &shape, dtype, name))
+        }
+        OpKind::ReduceSum { axes, .. } => {
+            let axes: Vec<usize> = axes.iter().map(|&axis| axis as usize).collect();
+            let sum = sum(ctx, &inputs[0], &axes, dtype, name);
+            one(ctx.builder.reshape(&sum, &shape))
+        }
+        OpKind::Softmax => one(norm::softmax(ctx, &inputs[0], name)),
+        OpKind::SoftmaxGrad => one(norm::softmax_grad(ctx, &inputs[0], &inputs[1], name)),
+        OpKind::LayerNorm { epsilon } => SmallVec::from(norm::layer_norm(
+            ctx,
+            [&inputs[0], &inputs[1], &inputs[2]],
+            *epsilon,
+            name,
+        )),
+        OpKind::LayerNormGrad => {
+            let [x, gamma, mean, inv_std, dy] = [0, 1, 2, 3, 4].map(|index: usize| &inputs[index]);
+            SmallVec::from(norm::layer_norm_grad(
+                ctx,
+                norm::Saved {
+                    x,
+                    gamma,
+                    mean,
+                    inv_std,
+                },
+                dy,
+                name,
+            ))
+        }
+        OpKind::Dropout { probability, id } => one(dropout(
+            ctx,
+            &inputs[0],
+            &inputs[1],
+            *probability,
+            *id,
+            name,
+        )),
+        OpKind::Gather { first_row } => one(gather::gather(
+            ctx, &inputs[0], &inputs[1], *first_row, name,
+        )),
+        OpKind::GatherGrad { first_row, rows } => one(gather::gather_grad(
+            ctx, &inputs[0], &inputs[1], *first_row, *rows, name,
+        )),
+        OpKind::OneHot { .. } => {
+            let indices = builder.reshape(&inputs[0], &[shape[0], 1]);
+            let class = MapOp::OneHot { class: Label(1) };
+            one(builder.map_to_shape(class, &[&indices], &shape, dtype, name))
+        }
+        OpKind::SequenceMask { mask_tokens, .. } => one(sequence_mask(
+            ctx,
+            inputs,
+            *mask_tokens,
+            &shape,
+            dtype,
+            name,
+        )),
+        OpKind::NllLoss {
+            reduction,
+            ignore_index,
+        } => one(loss::nll(
+            ctx,
+            &inputs[0],
+            &inputs[1],
+            *reduction,
+            *ignore_index,
+            name,
+        )),
+        OpKind::NllSoftmaxGrad {
+            reduction,
+            ignore_index,
+        } => {
+            let [probabilities, labels, dloss] = [0, 1, 2].map(|index: usize| &inputs[index]);
+            let loss = loss::Loss {
+                probabilities,
+                labels,
+                reduction: *reduction,
+                ignore: *ignore_index,
+            };
+            one(loss::nll_softmax_grad(ctx, &loss, dloss, name))
+        }
+        OpKind::Accuracy { ignore_index } => one(loss::accuracy(
+            ctx,
+            &inputs[0],
+            &inputs[1],
+            *ignore_index,
+            name,
+        )),
+        OpKind::Accumulate { factor } => one(in_place(
+            ctx,
+            op,
+            MapOp::ScaledAdd { factor: *factor },
+            &refs,
+        )),
+        OpKind::SparseAccumulate { first_row, factor } => {
+            let [accumulator, dy, indices] = [0, 1, 2].map(|index: usize| &inputs[index]);
+            one(gather::accumulate(
+                ctx,
+                accumulator,
+                dy,
+                indices,
+                *first_row,
+                *factor,
+            ))
+        }
+        OpKind::Zero => {
+            let target = if ctx.replaces(op, 0) {
+                inputs[0].clone()
+            } else {
+                let layout = ctx.builder.spread(&shape, dtype);
+                ctx.builder
+                    .new_value(name, dtype, layout, VarKind::Activation)
+            };
+            for part in &target.parts {
+                ctx.builder.fill(part.var, 0.0);
+            }
+            one(target)
+        }
+        OpKind::AdamMoment { beta, square } => {
+            let average = MapOp::MovingAverage {
+                factor: *beta,
+                square: *square,
+            };
+            one(in_place(ctx, op, average, &refs))
+        }
+        OpKind::AdamUpdater {
+            epsilon,
+            weight_decay,
+            bias_correction,
+        } => {
+            let updater = MapOp::AdamUpdater {
+                epsilon: *epsilon,
+                decay: *weight_decay,
+                correction: bias_correction.map(|correction| (correction.beta1, correction.beta2)),
+            };
+            one(builder.map(updater, &refs, dtype, name))
+        }
+        OpKind::SquareSum => {
+            let axes: Vec<usize> = (0..inputs[0].shape().len()).collect();
+            let reduction = Reduction {
+                op: ReduceOp::SquareSum,
+                scale: 1.0,
+                dtype,
+            };
+            one(reduce_one(ctx, &inputs[0], reduction, &axes, name))
+        }
+        OpKind::AdamUpdate => {
+            let descend = MapOp::Descend {
+                scale: 1.0,
+                decay: 0.0,
+            };
+            one(in_place(ctx, op, descend, &refs))
+        }
+        OpKind::LambUpdate { max_weight_norm } => {
+            let lamb = MapOp::LambUpdate {
+                max_weight_norm: *max_weight_norm,
+            };
+            one(in_place(ctx, op, lamb, &refs))
+        }
+        OpKind::SgdUpdate {
+            scale,
+            weight_decay,
+        } => {
+            let descend = MapOp::Descend {
+                scale: *scale,
+                decay: *weight_decay,
+            };
+            one(in_place(ctx, op, descend, &refs))
+        }
+        OpKind::SgdMomentum {
+            momentum,
+            weight_decay,
+        } => {
+            let blend = MapOp::Blend {
+                first: *momentum,
+                second: *weight_decay,
+            };
+            one(in_place(ctx, op, blend, &refs))
+        }
+        OpKind::IpuCopy { to } => one(ipu_copy(ctx, op, &inputs[0], *to)),
+        OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
+        OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
+        OpKind::AllReduce => one(all_reduce(ctx, op, &inputs[0])),
+        OpKind::ReduceScatter { .. } => one(to_shard(
+            ctx,
+            CollectiveKind::ReduceScatter,
+            &inputs[0],
+            dtype,
+            name,
+        )),
+        OpKind::LocalSlice { .. } => one(to_shard(
+            ctx,
+            CollectiveKind::TakeShard,
+            &inputs[0],
+            dtype,
+            name,
+        )),
+        OpKind::AllGather { .. } => one(all_gather(ctx, op, &inputs[0])),
+        OpKind::RemoteLoad => one(remote_load(ctx, op)),
+        OpKind::RemoteStore => {
+            remote_store(ctx, op, &inputs[0]);
+            one(inputs[0].clone())
+        }
+    })
+}
+
+fn binary(f: BinaryFn) -> vertex::BinaryFn {
+    match f {
+        BinaryFn::Add => vertex::BinaryFn::Add,
+        BinaryFn::Sub => vertex::BinaryFn::Sub,
+        BinaryFn::Mul => vertex::BinaryFn::Mul,
+        BinaryFn::Div => vertex::BinaryFn::Div,
+    }
+}
+
+fn unary(f: UnaryFn) -> vertex::UnaryFn {
+    match f {
+        UnaryFn::Gelu => vertex::UnaryFn::Gelu,
+        UnaryFn::GeluErf => vertex::UnaryFn::GeluErf,
+        UnaryFn::Tanh => vertex::UnaryFn::Tanh,
+        UnaryFn::Relu => vertex::UnaryFn::Relu,
+        UnaryFn::Exp => vertex::UnaryFn::Exp,
+        UnaryFn::Log => vertex::UnaryFn::Log,
+        UnaryFn::Sqrt => vertex::UnaryFn::Sqrt,
+        UnaryFn::Rsqrt => vertex::UnaryFn::Rsqrt,
+        UnaryFn::Square => vertex::UnaryFn::Square,
+        UnaryFn::Reciprocal => vertex::UnaryFn::Inverse,
+        UnaryFn::Neg => vertex::UnaryFn::Neg,
+        UnaryFn::Sigmoid => vertex::UnaryFn::Sigmoid,
+    }
+}
+
+/// Over the first operand where that is a variable which takes the result, else beside it.
+fn in_place(ctx: &mut Ctx<'_>, op: &Op, map: MapOp, inputs: &[&Value]) -> Value {
+    if ctx.replaces(op, 0) || ctx.is_last_use(op, 0) {
+        ctx.builder.map_in_place(map, inputs, 0)
+    } else {
+        let dtype = ctx.dtype_of(op.outputs[0]);
+        ctx.builder.map(map, inputs, dtype, &op.name)
+    }
+}
+
+/// The plan request of a matrix product of the graph.
+pub(crate) fn plan_request(graph: &Graph, op: &Op) -> Option<(PlanRequest, Extents)> {
+    let OpKind::MatMul {
+        pass,
+        available_memory_proportion,
+        partials,
+    } = &op.kind
+    else {
+        return None;
+    };
+    let left = graph.tensors[op.inputs[0]].shape.dims();
+    let right = graph.tensors[op.inputs[1]].shape.dims();
+    let rank = left.len();
+    let extents = Extents {
+        batch: left[..rank - 2].to_vec(),
+        m: left[rank - 2],
+        k: left[rank - 1],
+        n: right[rank - 1],
+    };
+    let operand = graph.tensors[op.inputs[0]].dtype;
+    let output = graph.tensors[op.outputs[0]].dtype;
+    let request = PlanRequest {
+        shape: MatMulShape {
+            groups: extents
+                .batch
+                .iter()
+                .map(|&extent| u64::from(extent))
+                .product(),
+            m: extents.m.into(),
+            k: extents.k.into(),
+            n: extents.n.into(),
+        },
+        options: PlanOptions {
+            pass: match pass {
+                crate::ir::MatMulPass::None => Pass::None,
+                crate::ir::MatMulPass::InferenceFwd => Pass::InferenceFwd,
+                crate::ir::MatMulPass::TrainingFwd => Pass::TrainingFwd,
+                crate::ir::MatMulPass::TrainingBwd => Pass::TrainingBwd,
+                crate::ir::MatMulPass::TrainingWu => Pass::TrainingWu,
+            },
+            operand,
+            partials: match (partials, operand) {
+                (crate::ir::Partials::Half, DType::F16) => DType::F16,
+                _ => DType::F32,
+            },
+            output,
+            available_memory_proportion: available_memory_proportion.value(),
+        },
+    };
+    Some((request, extents))
+}
+
+/// The plan of a matrix product, applied to its extents.
+pub(crate) fn frame(ctx: &Ctx<'_>, op: &Op) -> Frame {
+    let (request, extents) = plan_request(ctx.graph, op).expect("the operation is a product");
+    let plan = ctx
+        .plans
+        .get(&request)
+        .expect("every product was planned before lowering");
+    Frame::new(plan, &extents, ctx.spec().tiles_per_ipu)
+}
+
+fn lower_matmul(ctx: &mut Ctx<'_>, op: &Op, inputs: &[Value], dtype: DType) -> Result<Value> {
+    let frame = frame(ctx, op);
+    Ok(matmul(
+        &mut ctx.builder,
+        &frame,
+        [&inputs[0], &inputs[1]],
+        dtype,
+        &op.name,
+    ))
+}
+
+pub(crate) fn reduce_one(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    reduction: Reduction,
+    axes: &[usize],
+    name: &str,
+) -> Value {
+    ctx.builder
+        .reduce(&[(reduction, value)], axes, name)
+        .pop()
+        .expect("one reduction has one result")
+}
+
+pub(crate) fn sum(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    axes: &[usize],
+    dtype: DType,
+    name: &str,
+) -> Value {
+    let reduction = Reduction {
+        op: ReduceOp::Sum,
+        scale: 1.0,
+        dtype,
+    };
+    reduce_one(ctx, value, reduction, axes, name)
+}
+
+fn pad(
+    ctx: &mut Ctx<'_>,
+    value: &Value,
+    axis: usize,
+    before: u32,
+    shape: &[u32],
+    name: &str,
+) -> Value {
+    let layout = ctx.builder.spread(shape, value.dtype);
+    let var = ctx
+        .builder
+        .add_var(name, value.dtype, layout, VarKind::Activation);
+    ctx.builder.fill(var, 0.0);
+    let whole = ctx.builder.value_of(var);
+    let extent = value.shape()[axis];
+    let window = whole
+        .slice(axis, before, before + extent)
+        .expect("an axis of a whole variable can be cut anywhere");
+    ctx.builder.copy_to_view(value, &window.parts[0]);
+    whole
+}
+
+fn dropout(
+    ctx: &mut Ctx<'_>,
+    x: &Value,
+    seed: &Value,
+    probability: f64,
+    id: u32,
+    name: &str,
+) -> Value {
+    let seed = ctx.everywhere(seed, "seed");
+    let x = ctx.labelled(x);
+    let view = x.single().expect("labelled values have one part");
+    let shape = x.shape();
+    let mut strides = [0; MAX_LABELS];
+    let mut stride = 1;
+    for axis in (0..shape.len()).rev() {
+        if let Some(digit) = view.shape.axes[axis].first() {
+            strides[usize::from(digit.axis)] = stride;
+        }
+        stride *= u64::from(shape[axis]);
+    }
+    let op = MapOp::Dropout {
+        probability,
+        id,
+        strides,
+    };
+    let whole = Operand {
+        var: seed,
+        labels: SmallVec::from_iter([Label::WHOLE]),
+    };
+    ctx.builder.map_with(op, &[&x], &[whole], x.dtype, name)
+}
+
+fn sequence_mask(
+    ctx: &mut Ctx<'_>,
+    inputs: &[Value],
+    mask_tokens: Option<u32>,
+    shape: &[u32],
+    dtype: DType,
+    name: &str,
+) -> Value {
+    // The graph gives the number of masked tokens first, the vertex takes the length first.
+    let rows: Vec<Value> = inputs
+        .iter()
+        .rev()
+        .map(|input| ctx.builder.reshape(input, &[shape[0], 1, 1, 1]))
+        .collect();
+    let rows: Vec<&Value> = rows.iter().collect();
+    let mask = MapOp::SequenceMask {
+        position: Label(3),
+        first: mask_tokens.unwrap_or(0),
+    };
+    ctx.builder.map_to_shape(mask, &rows, shape, dtype, name)
+}
+
+/// The view of a whole variable that a value is, copied together if it is not.
+fn whole_view(ctx: &mut Ctx<'_>, value: &Value, name: &str) -> ipu_sim::view::View {
+    match value.single() {
+        Some(view) if ctx.builder.program.elements_of(view.var).0 == elements(&value.shape()) => {
+            view.clone()
+        }
+        _ => {
+            let layout = ctx.builder.spread(&value.shape(), value.dtype);
+            let var = ctx.builder.materialise(value, &layout, name);
+            ctx.builder.program.view(var)
+        }
+    }
+}
+
+fn ipu_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value, to: ipu_sim::ids::IpuId) -> Value {
+    let (from, name) = (ctx.builder.ipu, op.name.as_str());
+    let mut view = whole_view(ctx, value, name);
+    let layout = ctx.builder.program.layout_of(view.var).clone();
+    if ctx.late_copies.is_some() && op.phase == Phase::Forward {
+        // Recomputation and restores of the same cycle overwrite the tensor before it leaves.
+        view.var = snapshot(ctx, view.var, name);
+    }
+    ctx.builder.ipu = to;
+    let kind = if ctx.late_copies.is_some() {
+        VarKind::CopyBuffer
+    } else {
+        VarKind::Activation
+    };
+    let dst = ctx.builder.add_var(name, value.dtype, layout, kind);
+    ctx.builder.ipu = from;
+    let copy = IpuCopy { src: view.var, dst };
+    match &mut ctx.late_copies {
+        Some(copies) => copies.push(copy),
+        None => {
+            let source = ctx.builder.source;
+            ctx.builder.steps.push(Step::IpuCopies {
+                source,
+                copies: vec![copy],
+            });
+        }
+    }
+    let shape = view.shape;
+    Value::of(ipu_sim::view::View { var: dst, shape }, value.dtype)
+}
+
+/// A copy of a variable that is safe until the end of the pipeline cycle.
+fn snapshot(
+    ctx: &mut Ctx<'_>,
+    var: ipu_sim::program::VarId,
+    name: &str,
+) -> ipu_sim::program::VarId {
+    let layout = ctx.builder.program.layout_of(var).clone();
+    let dtype = ctx.builder.program.vars[var].dtype;
+    let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
+    let copy = ctx
+        .builder
+        .add_var(name, dtype, layout, VarKind::CopyBuffer);
+    ctx.builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::Copy,
+        output: Operand::new(copy, &labels),
+        inputs: SmallVec::from_iter([Operand::new(var, &labels)]),
+    }]);
+    copy
+}
+
+pub(crate) fn elements(shape: &[u32]) -> u64 {
+    shape.iter().map(|&extent| u64::from(extent)).product()
+}
+
+/// Sums over replicas, in place where nothing else reads the operand but to clear it.
+fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
+    let view = whole_view(ctx, value, &op.name);
+    let readers = ctx.variables.consumers(op.inputs[0]).iter();
+    let others = readers
+        .filter(|&&reader| !matches!(ctx.graph.ops[reader].kind, OpKind::Zero))
+        .count();
+    let dst = if others == 1 {
+        view.var
+    } else {
+        let layout = ctx.builder.program.layout_of(view.var).clone();
+        ctx.builder
+            .add_var(&op.name, value.dtype, layout, VarKind::Activation)
+    };
+    let tensor = CollectiveTensor { src: view.var, dst };
+    emit_collective(ctx, CollectiveKind::AllReduce, tensor);
+    let shape = view.shape;
+    Value::of(ipu_sim::view::View { var: dst, shape }, value.dtype)
+}
+
+/// Reduce-scatter or taking one's shard.
+fn to_shard(
+    ctx: &mut Ctx<'_>,
+    kind: CollectiveKind,
+    value: &Value,
+    dtype: DType,
+    name: &str,
+) -> Value {
+    let view = whole_view(ctx, value, name);
+    let replicas = ctx.builder.program.n_replicas;
+    let layout = layouts::shard(ctx.builder.program.layout_of(view.var), replicas);
+    let dst = ctx
+        .builder
+        .add_var(name, dtype, layout, VarKind::Activation);
+    emit_collective(ctx, kind, CollectiveTensor { src: view.var, dst });
+    ctx.builder.value_of(dst)
+}
+
+fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {
+    let source = ctx.builder.source;
+    ctx.builder.steps.push(Step::Collective(Collective {
+        source,
+        kind,
+        tensors: vec![tensor],
+    }));
+}
+
+/// Gathers shards into the variable that takes the result, or one laid out like it.
+fn all_gather(ctx: &mut Ctx<'_>, op: &Op, shard: &Value) -> Value {
+    let view = shard.single().expect("a shard is one variable").clone();
+    let variable = ctx.variables.updated_by(op.outputs[0]);
+    let target = match variable {
+        Some(variable) => ctx.value(variable),
+        None => {
+            let shape = ctx.graph.tensors[op.outputs[0]].shape.dims().to_vec();
+            let layout = ctx.builder.spread(&shape, shard.dtype);
+            ctx.builder
+                .new_value(&op.name, shard.dtype, layout, VarKind::Activation)
+        }
+    };
+    let dst = target.single().expect("a variable is one view").var;
+    emit_collective(
+        ctx,
+        CollectiveKind::AllGather,
+        CollectiveTensor { src: view.var, dst },
+    );
+    target
+}
+
+fn remote_load(ctx: &mut Ctx<'_>, op: &Op) -> Value {
+    let variable = op.inputs[0];
+    let (layout, view) = super::state::remote_layout(ctx, variable);
+    let tensor = &ctx.graph.tensors[variable];
+    let (name, dtype) = (tensor.name.clone(), tensor.dtype);
+    let var = ctx
+        .builder
+        .add_var(&name, dtype, layout, VarKind::Activation);
+    let buffer = super::state::remote_buffer(ctx, variable, var);
+    push_transfer(ctx, Transfer::RemoteLoad { buffer, var });
+    Value::of(ipu_sim::view::View { var, shape: view }, dtype)
+}
+
+fn remote_store(ctx: &mut Ctx<'_>, op: &Op, value: &Value) {
+    let var = value.single().expect("optimiser state is one view").var;
+    if let Some(variable) = ctx.variables.updated_by(op.outputs[0]) {
+        let buffer = super::state::remote_buffer(ctx, variable, var);
+        push_transfer(ctx, Transfer::RemoteStore { buffer, var });
+    }
+}
+
+pub(crate) fn push_transfer(ctx: &mut Ctx<'_>, transfer: Transfer) {
+    let source = ctx.builder.source;
+    ctx.builder.steps.push(Step::Transfers {
+        source,
+        transfers: vec![transfer],
+    });
+}
+
+/// Whether a tensor lives on the device from run to run.
+pub(crate) fn is_variable(graph: &Graph, id: TensorId) -> bool {
+    matches!(graph.tensors[id].kind, TensorKind::Variable { .. })
+}

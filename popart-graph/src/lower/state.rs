@@ -1,0 +1,412 @@
+//! Variables, constants and streams: where they lie, and what replaces what.
+//!
+//! A tensor without a producer takes the layout that its consumer wants most: a weight
+//! lies at home for its forward product, a table as rows are picked from it, optimiser
+//! state like its weight, anything else spread evenly (PopART, `irlowering.cpp`: creators
+//! and unwinding).
+
+use std::collections::BTreeMap;
+
+use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::layout::{AxisSplit, Layout};
+use ipu_sim::program::{RemoteBuffer, RemoteBufferId, Stream, Transfer, VarId, VarKind};
+use ipu_sim::units::Bytes;
+use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
+use smallvec::{SmallVec, smallvec};
+
+use super::layouts;
+use super::ops::{Ctx, frame, push_transfer};
+use super::value::Value;
+use crate::ir::{Graph, OpId, OpKind, Phase, TensorId, TensorKind};
+
+/// Who reads and who replaces variables.
+#[derive(Clone, Debug)]
+pub(crate) struct Variables {
+    consumers: IdVec<TensorId, SmallVec<[OpId; 4]>>,
+    producers: IdVec<TensorId, Option<OpId>>,
+    /// The variable that takes a value.
+    updated: IdVec<TensorId, Option<TensorId>>,
+    remote_buffers: BTreeMap<TensorId, RemoteBufferId>,
+    /// Streams that the program reads.
+    pub(crate) streams: Vec<(TensorId, ipu_sim::program::StreamId)>,
+}
+
+impl Variables {
+    pub(crate) fn of(graph: &Graph) -> Self {
+        let mut updated = IdVec::from(vec![None; graph.tensors.len()]);
+        for &(variable, value) in &graph.updates {
+            updated[value] = Some(variable);
+        }
+        Self {
+            consumers: graph.consumers(),
+            producers: graph.producers(),
+            updated,
+            remote_buffers: BTreeMap::new(),
+            streams: Vec::new(),
+        }
+    }
+
+    /// The variable that takes `value`.
+    pub(crate) fn updated_by(&self, value: TensorId) -> Option<TensorId> {
+        self.updated[value]
+    }
+
+    pub(crate) fn consumers(&self, tensor: TensorId) -> &[OpId] {
+        &self.consumers[tensor]
+    }
+
+    pub(crate) fn producer(&self, tensor: TensorId) -> Option<OpId> {
+        self.producers[tensor]
+    }
+
+    /// Whether `value` goes to the variable that `operand` is, or is the last value of.
+    pub(crate) fn replaces(&self, value: TensorId, operand: TensorId) -> bool {
+        let owner = self.updated[operand].unwrap_or(operand);
+        self.updated[value] == Some(owner)
+    }
+}
+
+/// Whether a variable lives in streaming memory.
+pub(crate) fn is_remote(ctx: &Ctx<'_>, variable: TensorId) -> bool {
+    ctx.variables
+        .consumers(variable)
+        .iter()
+        .any(|&op| matches!(ctx.graph.ops[op].kind, OpKind::RemoteLoad))
+}
+
+/// Makes the variable of a tensor that no operation produces.
+pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
+    let tensor = &ctx.graph.tensors[id];
+    let (name, dtype) = (tensor.name.clone(), tensor.dtype);
+    let shape = tensor.shape.dims().to_vec();
+    match &tensor.kind {
+        TensorKind::Variable { .. } => {
+            let home_ipu = ctx.builder.ipu;
+            if let Some(&op) = ctx.variables.consumers(id).first() {
+                ctx.builder.ipu = ctx.graph.ops[op].ipu.unwrap_or(IpuId(0));
+            }
+            let (layout, view) = variable_layout(ctx, id, 0);
+            let kind = variable_kind(ctx, id);
+            let var = ctx.builder.add_var(&name, dtype, layout, kind);
+            ctx.builder.ipu = home_ipu;
+            Value::of(View { var, shape: view }, dtype)
+        }
+        TensorKind::Constant(constant) => {
+            let layout = ctx.builder.spread(&shape, dtype);
+            let value = ctx
+                .builder
+                .new_value(&name, dtype, layout, VarKind::Constant);
+            ctx.constants.push((value.parts[0].var, *constant));
+            value
+        }
+        TensorKind::Stream => {
+            let layout = ctx.builder.spread(&shape, dtype);
+            let value = ctx
+                .builder
+                .new_value(&name, dtype, layout, VarKind::StreamBuffer);
+            let stream = ctx.builder.program.streams.push(Stream {
+                name,
+                prefetch: ctx.prefetch,
+            });
+            ctx.variables.streams.push((id, stream));
+            let var = value.parts[0].var;
+            let steps = std::mem::take(&mut ctx.builder.steps);
+            push_transfer(ctx, Transfer::HostRead { stream, var });
+            let read = std::mem::replace(&mut ctx.builder.steps, steps);
+            ctx.host_reads.extend(read);
+            value
+        }
+        TensorKind::Activation => {
+            unreachable!("`{name}` is read before the operation that makes it")
+        }
+    }
+}
+
+fn variable_kind(ctx: &Ctx<'_>, id: TensorId) -> VarKind {
+    let read_by = |wanted: fn(&OpKind) -> bool| {
+        ctx.variables.consumers(id).iter().any(|&op| {
+            let op = &ctx.graph.ops[op];
+            op.inputs[0] == id && wanted(&op.kind)
+        })
+    };
+    if read_by(|kind| {
+        matches!(
+            kind,
+            OpKind::Accumulate { .. } | OpKind::SparseAccumulate { .. }
+        )
+    }) {
+        VarKind::Accumulator
+    } else if read_by(|kind| matches!(kind, OpKind::AdamMoment { .. } | OpKind::SgdMomentum { .. }))
+    {
+        VarKind::OptimizerState
+    } else {
+        VarKind::Weight
+    }
+}
+
+/// Where a variable lies, and how its tensor sees it.
+fn variable_layout(ctx: &mut Ctx<'_>, id: TensorId, depth: u32) -> (Layout, ViewShape) {
+    let tensor = &ctx.graph.tensors[id];
+    let shape = tensor.shape.dims().to_vec();
+    let dtype = tensor.dtype;
+    if let Some(found) = operand_use(ctx, id).and_then(|operand| at_home(ctx, &operand)) {
+        return found;
+    }
+    if is_table(ctx, id) {
+        let layout = layouts::table(shape[0], shape[1], dtype, ctx.spec().tiles_per_ipu);
+        return (layout, ViewShape::identity(&shape));
+    }
+    if depth == 0
+        && let Some(weight) = weight_of(ctx, id)
+    {
+        return like(ctx, id, weight);
+    }
+    (
+        ctx.builder.spread(&shape, dtype),
+        ViewShape::identity(&shape),
+    )
+}
+
+/// The layout of `weight` for another tensor of its size, or a shard of it.
+fn like(ctx: &mut Ctx<'_>, id: TensorId, weight: TensorId) -> (Layout, ViewShape) {
+    let value = ctx.value(weight);
+    let view = value.single().expect("a variable is one view").clone();
+    let layout = ctx.builder.program.layout_of(view.var).clone();
+    let tensors = &ctx.graph.tensors;
+    if tensors[id].shape.elements() == tensors[weight].shape.elements() {
+        return (layout, view.shape);
+    }
+    let shard = layouts::shard(&layout, ctx.builder.program.n_replicas);
+    let shape = ViewShape::identity(&shard.shape());
+    (shard, shape)
+}
+
+/// Where a tensor of streaming memory lies while it is on the device.
+pub(crate) fn remote_layout(ctx: &mut Ctx<'_>, variable: TensorId) -> (Layout, ViewShape) {
+    match weight_of(ctx, variable) {
+        Some(weight) => like(ctx, variable, weight),
+        None => variable_layout(ctx, variable, 1),
+    }
+}
+
+/// The buffer in streaming memory of a variable that `var` is the copy of on the device.
+pub(crate) fn remote_buffer(ctx: &mut Ctx<'_>, variable: TensorId, var: VarId) -> RemoteBufferId {
+    if let Some(&buffer) = ctx.variables.remote_buffers.get(&variable) {
+        return buffer;
+    }
+    let layout = ctx.builder.program.layout_of(var);
+    let stored: u64 = layout
+        .boxes()
+        .map(|(_, index)| layout.stored_elements(&layout.extents(&index)))
+        .sum();
+    let bytes = Bytes(stored * ctx.builder.program.vars[var].dtype.size().0);
+    let buffer = ctx.builder.program.remote_buffers.push(RemoteBuffer {
+        name: ctx.graph.tensors[variable].name.clone(),
+        bytes,
+    });
+    ctx.variables.remote_buffers.insert(variable, buffer);
+    buffer
+}
+
+/// How a matrix product reads a variable.
+struct OperandUse {
+    product: OpId,
+    operand: usize,
+    /// Axis `i` of the operand is axis `permutation[i]` of the variable.
+    permutation: Vec<usize>,
+    /// The part of an axis of the operand that the variable is, if it is not all of it.
+    window: Option<(usize, u32, u32)>,
+}
+
+/// The first product that reads a variable, forward ones first, through transposes and one
+/// concatenation.
+fn operand_use(ctx: &Ctx<'_>, id: TensorId) -> Option<OperandUse> {
+    let graph = ctx.graph;
+    let rank = graph.tensors[id].shape.rank();
+    let mut pending = vec![(id, (0..rank).collect::<Vec<_>>(), None)];
+    let mut best: Option<OperandUse> = None;
+    while let Some((tensor, permutation, window)) = pending.pop() {
+        for &reader in ctx.variables.consumers(tensor) {
+            let op = &graph.ops[reader];
+            match &op.kind {
+                OpKind::MatMul { .. } => {
+                    let is_forward = |op: OpId| graph.ops[op].phase == Phase::Forward;
+                    let better = best.as_ref().is_none_or(|best| {
+                        (!is_forward(reader), reader) < (!is_forward(best.product), best.product)
+                    });
+                    if better {
+                        best = Some(OperandUse {
+                            product: reader,
+                            operand: op.inputs.iter().position(|&input| input == tensor)?,
+                            permutation: permutation.clone(),
+                            window,
+                        });
+                    }
+                }
+                OpKind::Transpose { perm } => {
+                    let permutation = perm
+                        .iter()
+                        .map(|&axis| permutation[axis as usize])
+                        .collect();
+                    let window = window.map(|(axis, begin, len)| {
+                        let moved = perm.iter().position(|&from| from as usize == axis);
+                        (moved.unwrap_or(axis), begin, len)
+                    });
+                    pending.push((op.outputs[0], permutation, window));
+                }
+                OpKind::Concat { axis } if window.is_none() => {
+                    let axis = *axis as usize;
+                    let before: u32 = op
+                        .inputs
+                        .iter()
+                        .take_while(|&&input| input != tensor)
+                        .map(|&input| graph.tensors[input].shape.dims()[axis])
+                        .sum();
+                    let len = graph.tensors[tensor].shape.dims()[axis];
+                    pending.push((
+                        op.outputs[0],
+                        permutation.clone(),
+                        Some((axis, before, len)),
+                    ));
+                }
+                OpKind::Identity | OpKind::Detach => {
+                    pending.push((op.outputs[0], permutation.clone(), window));
+                }
+                _ => {}
+            }
+        }
+    }
+    best
+}
+
+/// The variable's share of the operand's home. `None` where a window cuts the plan's slices.
+fn at_home(ctx: &mut Ctx<'_>, operand: &OperandUse) -> Option<(Layout, ViewShape)> {
+    let op = &ctx.graph.ops[operand.product];
+    let frame = frame(ctx, op);
+    let dtype = ctx.graph.tensors[op.inputs[operand.operand]].dtype;
+    let shape = ctx.graph.tensors[op.inputs[operand.operand]]
+        .shape
+        .dims()
+        .to_vec();
+    // The operand as if it were a variable of its own axes, seen with the axes of its home.
+    let symbol = View {
+        var: VarId(u32::MAX),
+        shape: ViewShape::identity(&shape),
+    };
+    let home_axes =
+        frame.to_home_axes(&mut ctx.builder, &Value::of(symbol, dtype), operand.operand);
+    let digits: Vec<Option<Digit>> = home_axes.parts[0]
+        .shape
+        .axes
+        .iter()
+        .map(|digits| digits.first().copied())
+        .collect();
+    let mut layout = frame.home(frame.side_of(operand.operand));
+    if let Some((axis, begin, len)) = operand.window {
+        cut_window(&mut layout, &digits, axis, begin, len)?;
+    }
+    let mut axes: Vec<ViewAxis> = vec![SmallVec::new(); shape.len()];
+    for (operand_axis, &axis) in operand.permutation.iter().enumerate() {
+        let mut walked: Vec<(u32, u8)> = digits
+            .iter()
+            .enumerate()
+            .filter_map(|(home, digit)| {
+                let digit = (*digit)?;
+                (usize::from(digit.axis) == operand_axis).then_some((digit.stride, home as u8))
+            })
+            .collect();
+        walked.sort_unstable_by_key(|&(stride, _)| std::cmp::Reverse(stride));
+        axes[axis] = walked
+            .into_iter()
+            .map(|(_, home)| Digit {
+                axis: home,
+                stride: 1,
+                extent: layout.axes[usize::from(home)].extent(),
+            })
+            .filter(|digit| digit.extent > 1)
+            .collect();
+    }
+    let offsets = smallvec![0; layout.axes.len()];
+    Some((layout, ViewShape { axes, offsets }))
+}
+
+fn cut_window(
+    layout: &mut Layout,
+    digits: &[Option<Digit>],
+    axis: usize,
+    begin: u32,
+    len: u32,
+) -> Option<()> {
+    let walked: Vec<usize> = (0..digits.len())
+        .filter(|&home| digits[home].is_some_and(|digit| usize::from(digit.axis) == axis))
+        .collect();
+    match walked.as_slice() {
+        [home] => layout.axes[*home] = layout.axes[*home].window(begin, len),
+        [outer, inner] => {
+            let step = layout.axes[*inner].extent();
+            if !begin.is_multiple_of(step) || !len.is_multiple_of(step) {
+                return None;
+            }
+            layout.axes[*outer] = AxisSplit::whole(len / step);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+fn is_table(ctx: &Ctx<'_>, id: TensorId) -> bool {
+    ctx.variables.consumers(id).iter().any(|&op| {
+        let op = &ctx.graph.ops[op];
+        matches!(op.kind, OpKind::Gather { .. }) && op.inputs[0] == id
+    })
+}
+
+/// The weight that a variable of the optimiser or an accumulator belongs to.
+fn weight_of(ctx: &Ctx<'_>, id: TensorId) -> Option<TensorId> {
+    let graph = ctx.graph;
+    let mut pending = vec![id];
+    let mut seen = std::collections::BTreeSet::from([id]);
+    while let Some(tensor) = pending.pop() {
+        for &reader in ctx.variables.consumers(tensor) {
+            let op = &graph.ops[reader];
+            if !matches!(op.phase, Phase::Accumulate | Phase::Update) {
+                continue;
+            }
+            let weight = op
+                .inputs
+                .iter()
+                .find_map(|&input| weight_behind(ctx, input, id));
+            if let Some(weight) = weight {
+                return Some(weight);
+            }
+            if !matches!(op.kind, OpKind::SquareSum) {
+                pending.extend(
+                    op.outputs
+                        .iter()
+                        .copied()
+                        .filter(|&output| seen.insert(output)),
+                );
+            }
+        }
+    }
+    None
+}
+
+/// The weight that `input` is, or is this replica's shard of.
+fn weight_behind(ctx: &Ctx<'_>, input: TensorId, other_than: TensorId) -> Option<TensorId> {
+    let source = match ctx.variables.producer(input) {
+        None => input,
+        Some(op) if matches!(ctx.graph.ops[op].kind, OpKind::LocalSlice { .. }) => {
+            ctx.graph.ops[op].inputs[0]
+        }
+        Some(_) => return None,
+    };
+    let is_weight = super::ops::is_variable(ctx.graph, source)
+        && source != other_than
+        && ctx
+            .variables
+            .consumers(source)
+            .iter()
+            .any(|&op| ctx.graph.ops[op].phase == Phase::Forward);
+    is_weight.then_some(source)
+}
