@@ -251,6 +251,79 @@ pub enum Error {
         /// Its name.
         name: String,
     },
+    /// All stages of a pipeline on one IPU.
+    #[error("a pipeline needs stages on at least two IPUs")]
+    PipelineOnOneIpu,
+    /// Fewer micro-batches than stages: the pipeline would be flushed before it is full.
+    #[error("a pipeline of {stages} stages needs as many micro-batches, got {micro_batches}")]
+    PipelineDepth {
+        /// Forward and backward stages.
+        stages: usize,
+        /// Micro-batches of a weight update, or of a run without accumulation.
+        micro_batches: u32,
+    },
+    /// A tensor that must be the result of an operation and isn't.
+    #[error("{tensor} `{name}` is not the result of an operation")]
+    NotComputed {
+        /// The tensor.
+        tensor: TensorId,
+        /// Its name.
+        name: String,
+    },
+    /// A forward operation in a stage that only has gradients.
+    #[error("{op} `{name}` is in {stage}, after the loss in {loss_stage}")]
+    AfterLoss {
+        /// The operation.
+        op: OpId,
+        /// Its scope path.
+        name: String,
+        /// Its stage.
+        stage: StageId,
+        /// The stage of the loss.
+        loss_stage: StageId,
+    },
+    /// A variable that operations on two IPUs read.
+    #[error("variable {tensor} `{name}` is read on {first} and on {second}")]
+    VariableOnTwoIpus {
+        /// The variable.
+        tensor: TensorId,
+        /// Its name.
+        name: String,
+        /// One IPU.
+        first: IpuId,
+        /// Another.
+        second: IpuId,
+    },
+    /// A variable whose new value is written before an operation has read the old one.
+    #[error("{op} `{name}` reads {tensor} after its new value is written")]
+    ReadAfterWrite {
+        /// The reader.
+        op: OpId,
+        /// Its scope path.
+        name: String,
+        /// The variable.
+        tensor: TensorId,
+    },
+    /// An option of a pass out of its range.
+    #[error("{option} is out of range, expected {expected}, got {got}")]
+    OptionRange {
+        /// Its name.
+        option: &'static str,
+        /// Values it may have.
+        expected: &'static str,
+        /// The value it has.
+        got: f64,
+    },
+    /// A graph that a pass has broken: a mistake of the compiler, or of the graph it began with.
+    #[error("after pass {pass}: {source}\n{graph}")]
+    Pass {
+        /// The pass.
+        pass: &'static str,
+        /// What is wrong.
+        source: Box<Error>,
+        /// The graph as text.
+        graph: String,
+    },
 }
 
 /// A broken invariant of [`crate::verify`].

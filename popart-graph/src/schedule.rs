@@ -1,1 +1,491 @@
-//! Order of operations.
+//! In which order operations run.
+//!
+//! Stages follow each other, and in each stage forward before backward before the copies
+//! that leave it; the weight update is last, one IPU after the other (PopART's schedule
+//! `Serial` of the accumulate-outer fragment) and in it one weight after the other. Within
+//! such a part the order of the arena is kept, which is the order in which the model and its
+//! gradients were written down, with these exceptions:
+//!
+//! - an operation waits for what it reads, which is then made at the last moment: restores,
+//!   loads and other operations that passes have added later stand before their first use;
+//! - an *eager* operation, one that frees memory or keeps a value safe, runs as soon as it
+//!   can: adding a gradient to its accumulator (PopART's `AccumulatePriorityPattern`), a
+//!   stash, a store, zeroing, gathering shards;
+//! - a variable's new value is written after every other reader of the variable, and a
+//!   tensor is zeroed after every other reader of it, so that both can happen in place;
+//! - a restore that only recomputed operations need stands before the first operation of its
+//!   stage that reads what they compute again.
+//!
+//! Left out: a search for the order with the least live memory, and when recomputed
+//! operations run again, which the lowering finds.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipu_sim::ids::{IdVec, IpuId};
+use smallvec::SmallVec;
+
+use crate::error::{Error, Result};
+use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
+
+/// An order of all operations of a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// Every operation once, each after what it waits for.
+    pub order: Vec<OpId>,
+}
+
+/// Orders the operations of a well-formed graph, in time that grows with its size.
+///
+/// # Errors
+/// The graph has a cycle, or an operation needs both a variable's new value and the old one,
+/// so that the variable can't be updated in place.
+pub fn schedule(graph: &Graph) -> Result<Schedule> {
+    graph.topological_order()?;
+    let waits = waits(graph);
+    let parts = parts(graph, &waits);
+    let mut emitter = Emitter::new(graph, &waits, &parts);
+    let mut ops: Vec<OpId> = graph.ops.ids().collect();
+    ops.sort_by_key(|&op| (parts[op], is_lazy(&graph.ops[op].kind), op));
+    for op in ops {
+        emitter.emit_with_what_it_waits_for(op)?;
+    }
+    let order = emitter.order;
+    let micro_batch = order
+        .iter()
+        .take_while(|&&op| graph.ops[op].phase != Phase::Update);
+    assert!(
+        micro_batch.is_sorted_by_key(|&op| parts[op]),
+        "in a well-formed graph values flow to later stages and phases"
+    );
+    Ok(Schedule { order })
+}
+
+/// Whether it only runs for the sake of what reads it.
+fn is_lazy(kind: &OpKind) -> bool {
+    matches!(
+        kind,
+        OpKind::Restore { .. } | OpKind::RemoteLoad | OpKind::LocalSlice { .. }
+    )
+}
+
+fn is_eager(graph: &Graph, op: OpId) -> bool {
+    let op = &graph.ops[op];
+    op.phase == Phase::Accumulate
+        || matches!(
+            op.kind,
+            OpKind::Stash { .. } | OpKind::RemoteStore | OpKind::Zero | OpKind::AllGather { .. }
+        )
+}
+
+/// The operations that each operation waits for.
+type Waits = IdVec<OpId, SmallVec<[OpId; 4]>>;
+
+fn waits(graph: &Graph) -> Waits {
+    let producers = graph.producers();
+    let consumers = graph.consumers();
+    let mut waits: Waits = graph
+        .ops
+        .values()
+        .map(|op| op.inputs.iter().filter_map(|&id| producers[id]).collect())
+        .collect();
+    for &(variable, value) in &graph.updates {
+        if let Some(writer) = producers[value] {
+            wait_for_readers(graph, &mut waits, writer, &consumers[variable]);
+        }
+    }
+    for (id, op) in graph.ops.iter() {
+        match op.kind {
+            OpKind::Zero => wait_for_readers(graph, &mut waits, id, &consumers[op.inputs[0]]),
+            OpKind::Restore { .. } => {
+                for reader in readers_of_recomputed(graph, id, &producers, &consumers) {
+                    waits[reader].push(id);
+                }
+            }
+            _ => {}
+        }
+    }
+    waits
+}
+
+/// Lets `writer` wait for the other readers of what it overwrites. Readers of other phases
+/// run earlier anyway.
+fn wait_for_readers(graph: &Graph, waits: &mut Waits, writer: OpId, readers: &[OpId]) {
+    let phase = graph.ops[writer].phase;
+    for &reader in readers {
+        if reader != writer && graph.ops[reader].phase == phase {
+            waits[writer].push(reader);
+        }
+    }
+}
+
+/// The operations of a restore's stage that read what is recomputed from the restored tensor.
+fn readers_of_recomputed(
+    graph: &Graph,
+    restore: OpId,
+    producers: &IdVec<TensorId, Option<OpId>>,
+    consumers: &IdVec<TensorId, SmallVec<[OpId; 4]>>,
+) -> Vec<OpId> {
+    let stage = graph.ops[restore].stage;
+    let Some(stash) = producers[graph.ops[restore].inputs[0]] else {
+        return Vec::new();
+    };
+    let mut readers = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut pending: Vec<TensorId> = graph.ops[stash].inputs.to_vec();
+    while let Some(tensor) = pending.pop() {
+        for &reader in &consumers[tensor] {
+            let op = &graph.ops[reader];
+            if op.stage == stage {
+                readers.push(reader);
+            } else if op.recompute == Recompute::Recompute && seen.insert(reader) {
+                pending.extend(&op.outputs);
+            }
+        }
+    }
+    readers.retain(|&reader| reader != restore);
+    readers
+}
+
+/// A part of the schedule. The order of fields is the order of parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// Of a micro-batch.
+    Micro { stage: Option<StageId>, turn: u8 },
+    /// Of the weight update: a set of operations that hang together.
+    Update { ipu: Option<IpuId>, chain: OpId },
+}
+
+fn parts(graph: &Graph, waits: &Waits) -> IdVec<OpId, Part> {
+    let chains = chains(graph, waits);
+    graph
+        .ops
+        .iter()
+        .map(|(id, op)| {
+            let leaves = op.stage.is_some() && matches!(op.kind, OpKind::IpuCopy { .. });
+            let turn = match op.phase {
+                Phase::Update => {
+                    return Part::Update {
+                        ipu: op.ipu,
+                        chain: chains[id],
+                    };
+                }
+                _ if leaves => 2,
+                Phase::Forward => 0,
+                Phase::Backward | Phase::Accumulate => 1,
+            };
+            Part::Micro {
+                stage: op.stage,
+                turn,
+            }
+        })
+        .collect()
+}
+
+/// For each operation of the weight update, the first one that hangs together with it on its
+/// IPU. What several weights share, as the learning rate, ties nothing together.
+fn chains(graph: &Graph, waits: &Waits) -> IdVec<OpId, OpId> {
+    let mut first: IdVec<OpId, OpId> = graph.ops.ids().collect();
+    for (id, needed) in waits.iter() {
+        for &other in needed {
+            let (op, other_op) = (&graph.ops[id], &graph.ops[other]);
+            let tied = op.phase == Phase::Update
+                && other_op.phase == Phase::Update
+                && op.ipu == other_op.ipu
+                && !matches!(op.kind, OpKind::IpuCopy { .. });
+            if tied {
+                let (a, b) = (root(&mut first, id), root(&mut first, other));
+                first[a.max(b)] = a.min(b);
+            }
+        }
+    }
+    graph.ops.ids().map(|id| root(&mut first, id)).collect()
+}
+
+/// The root of a union-find tree, halving the path to it.
+fn root(parent: &mut IdVec<OpId, OpId>, mut id: OpId) -> OpId {
+    while parent[id] != id {
+        parent[id] = parent[parent[id]];
+        id = parent[id];
+    }
+    id
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    /// On the way to be emitted, with what it waits for before it.
+    Open,
+    Emitted,
+}
+
+/// Emits operations, each after what it waits for and eager ones as soon as possible.
+struct Emitter<'g> {
+    graph: &'g Graph,
+    waits: &'g Waits,
+    parts: &'g IdVec<OpId, Part>,
+    /// Eager operations by what they wait for.
+    eager: IdVec<OpId, SmallVec<[OpId; 2]>>,
+    /// What eager operations still wait for.
+    missing: BTreeMap<OpId, usize>,
+    state: IdVec<OpId, State>,
+    order: Vec<OpId>,
+}
+
+impl<'g> Emitter<'g> {
+    fn new(graph: &'g Graph, waits: &'g Waits, parts: &'g IdVec<OpId, Part>) -> Self {
+        let mut eager: IdVec<OpId, SmallVec<[OpId; 2]>> =
+            IdVec::from(vec![SmallVec::new(); graph.ops.len()]);
+        let mut missing = BTreeMap::new();
+        for id in graph.ops.ids().filter(|&id| is_eager(graph, id)) {
+            missing.insert(id, waits[id].len());
+            for &needed in &waits[id] {
+                eager[needed].push(id);
+            }
+        }
+        Self {
+            graph,
+            waits,
+            parts,
+            eager,
+            missing,
+            state: IdVec::from(vec![State::Waiting; graph.ops.len()]),
+            order: Vec::with_capacity(graph.ops.len()),
+        }
+    }
+
+    fn emit_with_what_it_waits_for(&mut self, op: OpId) -> Result<()> {
+        // Operations that are open, each with how many of its waits are done.
+        let mut open: Vec<(OpId, usize)> = Vec::new();
+        self.open(op, &mut open)?;
+        while let Some((op, done)) = open.last_mut() {
+            let op = *op;
+            match self.waits[op].get(*done) {
+                Some(&needed) => {
+                    *done += 1;
+                    self.open(needed, &mut open)?;
+                }
+                None => {
+                    open.pop();
+                    self.emit(op);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, op: OpId, open: &mut Vec<(OpId, usize)>) -> Result<()> {
+        match self.state[op] {
+            State::Emitted => Ok(()),
+            State::Waiting => {
+                self.state[op] = State::Open;
+                open.push((op, 0));
+                Ok(())
+            }
+            State::Open => Err(self.read_after_write(op, open)),
+        }
+    }
+
+    fn emit(&mut self, op: OpId) {
+        let mut ready = vec![op];
+        while let Some(op) = ready.pop() {
+            if std::mem::replace(&mut self.state[op], State::Emitted) == State::Emitted {
+                continue;
+            }
+            self.order.push(op);
+            for &eager in self.eager[op].iter().rev() {
+                let missing = self.missing.get_mut(&eager).expect("it is eager");
+                *missing -= 1;
+                // In an earlier part it would be too soon.
+                if *missing == 0 && self.parts[eager] == self.parts[op] {
+                    ready.push(eager);
+                }
+            }
+        }
+    }
+
+    /// The reader of a variable that closes the circle which begins with `op`.
+    fn read_after_write(&self, op: OpId, open: &[(OpId, usize)]) -> Error {
+        let start = open
+            .iter()
+            .position(|&(other, _)| other == op)
+            .expect("an open operation is on the list");
+        let circle: Vec<OpId> = open[start..].iter().map(|&(op, _)| op).collect();
+        let overwritten = circle.iter().enumerate().find_map(|(position, &writer)| {
+            let reader = circle[(position + 1) % circle.len()];
+            let tensor = self.overwritten(writer);
+            let reads = |tensor: &TensorId| self.graph.ops[reader].inputs.contains(tensor);
+            tensor.filter(reads).map(|tensor| (reader, tensor))
+        });
+        let (reader, tensor) = overwritten.expect("the graph itself has no cycle");
+        Error::ReadAfterWrite {
+            op: reader,
+            name: self.graph.ops[reader].name.clone(),
+            tensor,
+        }
+    }
+
+    /// What an operation writes in place, if that is more than its results.
+    fn overwritten(&self, op: OpId) -> Option<TensorId> {
+        let operation = &self.graph.ops[op];
+        if operation.kind == OpKind::Zero {
+            return Some(operation.inputs[0]);
+        }
+        self.graph
+            .updates
+            .iter()
+            .find(|(_, value)| operation.outputs.contains(value))
+            .map(|&(variable, _)| variable)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ir::TensorKind;
+    use crate::testing::graphs;
+    use crate::text::parse;
+
+    #[track_caller]
+    fn check(text: &str, expected: &Expect) {
+        let graph = parse(text).unwrap();
+        let got = match schedule(&graph) {
+            Err(error) => error.to_string(),
+            Ok(Schedule { order }) => {
+                let names: Vec<&str> = order
+                    .iter()
+                    .map(|&op| graph.ops[op].name.as_str())
+                    .collect();
+                names.join(" ")
+            }
+        };
+        expected.assert_eq(&got);
+    }
+
+    #[test]
+    fn stages_then_directions_then_copies() {
+        check(
+            r#"stream %0: f32[4] "x"
+%5: f32[4] = neg(%4) @ipu0 stage2 bwd "back-0"
+%4: f32[4] = ipu_copy(%3) {to: ipu0} @ipu1 stage1 bwd "copy-1"
+%3: f32[4] = neg(%6) @ipu1 stage1 bwd "back-1"
+%2: f32[4] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "copy-0"
+%1: f32[4] = neg(%0) @ipu0 stage0 fwd "front-0"
+%7: f32[4] = neg(%0) @ipu0 stage0 fwd "aside"
+%6: f32[4] = neg(%2) @ipu1 stage1 fwd "front-1"
+inputs %0
+"#,
+            &expect!["front-0 aside copy-0 front-1 back-1 copy-1 back-0"],
+        );
+    }
+
+    #[test]
+    fn gradients_are_added_at_once() {
+        check(
+            r#"stream %0: f32[4] "x"
+variable %1: f32[4] = zeros "sum"
+%2: f32[4] = neg(%0) bwd "gradient"
+%3: f32[4] = neg(%2) bwd "next"
+%4: f32[4] = neg(%3) bwd "last"
+%5: f32[4] = accumulate(%1, %2) {factor: 1.0} acc "add"
+inputs %0
+update %1 = %5
+"#,
+            &expect!["gradient add next last"],
+        );
+    }
+
+    #[test]
+    fn restores_stand_before_what_is_computed_again() {
+        // `back-b` reads `b`, which is computed again from `a`.
+        check(
+            r#"stream %0: f32[4] "x"
+%1: f32[4] = neg(%0) @ipu0 stage0 fwd "a"
+%2: f32[4] = neg(%1) @ipu0 stage0 fwd recompute "b"
+%3: f32[4] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "copy"
+%4: f32[4] = neg(%3) @ipu1 stage1 bwd "loss"
+%5: f32[4] = ipu_copy(%4) {to: ipu0} @ipu1 stage1 bwd "copy"
+%6: f32[4] = neg(%5) @ipu0 stage2 bwd "back-c"
+%7: f32[4] = neg_grad(%2, %6) @ipu0 stage2 bwd "back-b"
+%8: f32[4] = stash(%1) {slots: 3} @ipu0 stage0 fwd "stash"
+%9: f32[4] = restore(%8) {slots: 3} @ipu0 stage2 bwd "restore"
+inputs %0
+"#,
+            &expect!["a stash b copy loss copy back-c restore back-b"],
+        );
+    }
+
+    #[test]
+    fn weights_are_updated_one_after_the_other() {
+        // Loads and shards that a pass has added at the end come when they are needed.
+        check(
+            r#"stream %0: f32[4] "g"
+variable %1: f32[4] = zeros "m"
+variable %2: f32[4] = zeros "n"
+%3: f32[4] = neg(%0) upd "g1"
+%4: f32[4] = adam_moment(%9, %3) {beta: 0.5, square: false} upd "m1"
+%5: f32[4] = neg(%4) upd "x1"
+%6: f32[4] = neg(%0) upd "g2"
+%7: f32[4] = adam_moment(%10, %6) {beta: 0.5, square: false} upd "m2"
+%8: f32[4] = neg(%7) upd "x2"
+%9: f32[4] = remote_load(%1) upd "load1"
+%10: f32[4] = remote_load(%2) upd "load2"
+%11: f32[4] = remote_store(%4) upd "store1"
+%12: f32[4] = remote_store(%7) upd "store2"
+inputs %0
+update %1 = %11
+update %2 = %12
+"#,
+            &expect!["g1 load1 m1 store1 x1 g2 load2 m2 store2 x2"],
+        );
+    }
+
+    #[test]
+    fn old_values_are_read_before_new_ones_are_written() {
+        check(
+            r#"variable %0: f32[4] = zeros "w"
+stream %1: f32[] "rate"
+%2: f32[4] = adam_update(%0, %0, %1) upd "write"
+%3: f32[] = square_sum(%0) upd "read"
+%4: f32[4] = zero(%5) upd "zero"
+%5: f32[4] = neg(%0) upd "other"
+%6: f32[4] = neg(%5) upd "reader"
+inputs %1
+outputs %3, %4, %6
+update %0 = %2
+"#,
+            &expect!["read other write reader zero"],
+        );
+        check(
+            r#"variable %0: f32[] = zeros "w"
+%1: f32[] = neg(%0) upd "write"
+%2: f32[] = add(%0, %1) upd "difference"
+outputs %2
+update %0 = %1
+"#,
+            &expect!["op 1 `difference` reads %0 after its new value is written"],
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_operation_runs_once_after_what_it_reads(graph in graphs()) {
+            let Schedule { order } = schedule(&graph).unwrap();
+            let mut ready: BTreeSet<TensorId> = graph
+                .tensors
+                .iter()
+                .filter(|(_, tensor)| tensor.kind != TensorKind::Activation)
+                .map(|(id, _)| id)
+                .collect();
+            for &op in &order {
+                let op = &graph.ops[op];
+                prop_assert!(op.inputs.iter().all(|input| ready.contains(input)));
+                ready.extend(&op.outputs);
+            }
+            let all: BTreeSet<OpId> = order.iter().copied().collect();
+            prop_assert_eq!((all.len(), order.len()), (graph.ops.len(), graph.ops.len()));
+        }
+    }
+}

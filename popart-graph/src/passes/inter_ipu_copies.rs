@@ -1,0 +1,332 @@
+//! Which values travel between IPUs, and along which way.
+//!
+//! **Assumes** a placed graph; with a pipeline, stages that [`super::pipeline_stages`] has
+//! numbered.
+//! **Guarantees** that operations read only what is on their IPU ([`Form::Placed`]). In a
+//! pipeline a value moves on by one stage a cycle, so a copy from stage `a` to stage `b`
+//! becomes a chain that lands on the IPU of every stage between (PopART,
+//! `willow/src/transforms/interipucopy.cpp` and `contiguateipucopies.cpp`). Copies to several
+//! stages share one chain. A stream is sent to the IPU of its lowest stage and copied on
+//! from there. What is needed later on the same IPU isn't copied: see [`super::stash`].
+//! **Leaves alone** constants, which are on every IPU, and variables, which must be read on
+//! one. In the weight update there are no stages: copies go straight to where they are
+//! needed, as those of the learning rate. Running it twice changes nothing more.
+//!
+//! [`Form::Placed`]: crate::verify::Form::Placed
+
+use std::collections::BTreeMap;
+
+use ipu_sim::ids::IpuId;
+
+use super::pipeline_stages::Pipeline;
+use crate::error::{Error, Result};
+use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, Scope, StageId, TensorId, TensorKind};
+
+/// Where and when a value is or is needed.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    ipu: IpuId,
+    stage: Option<StageId>,
+    phase: Phase,
+}
+
+/// Puts a copy wherever a value is read on another IPU than it is on.
+///
+/// # Errors
+/// A variable is read on two IPUs.
+///
+/// # Panics
+/// If an operation isn't placed, or a value flows to an earlier stage.
+pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result<Graph> {
+    let producers = graph.producers();
+    let consumers = graph.consumers();
+    for tensor in graph.tensors.ids() {
+        let readers: Vec<(OpId, Place)> = consumers[tensor]
+            .iter()
+            .map(|&op| (op, place(&graph, op)))
+            .collect();
+        let Some(lowest) = readers
+            .iter()
+            .map(|&(_, place)| place)
+            .min_by_key(|place| (place.stage.is_none(), place.stage, place.phase, place.ipu))
+        else {
+            continue;
+        };
+        let home = match (&graph.tensors[tensor].kind, producers[tensor]) {
+            (TensorKind::Constant(_), _) => continue,
+            (TensorKind::Variable { .. }, _) => {
+                on_one_ipu(&graph, tensor, &readers)?;
+                continue;
+            }
+            (_, Some(op)) if matches!(graph.ops[op].kind, OpKind::IpuCopy { .. }) => continue,
+            (_, Some(op)) => place(&graph, op),
+            (_, None) => lowest,
+        };
+        let (staged, direct): (Vec<_>, Vec<_>) = readers
+            .into_iter()
+            .filter(|(_, reader)| reader.ipu != home.ipu)
+            .partition(|(_, reader)| reader.stage.is_some());
+        copy_straight(&mut graph, tensor, home, &direct)?;
+        if let Some(pipeline) = pipeline {
+            copy_along_stages(&mut graph, tensor, home, &staged, pipeline)?;
+        } else {
+            assert!(staged.is_empty(), "without a pipeline there are no stages");
+        }
+    }
+    Ok(graph)
+}
+
+fn place(graph: &Graph, op: OpId) -> Place {
+    let op = &graph.ops[op];
+    Place {
+        ipu: op.ipu.expect("every operation is placed"),
+        stage: op.stage,
+        phase: op.phase,
+    }
+}
+
+fn on_one_ipu(graph: &Graph, tensor: TensorId, readers: &[(OpId, Place)]) -> Result<()> {
+    let first = readers[0].1.ipu;
+    match readers.iter().find(|(_, reader)| reader.ipu != first) {
+        Some((_, other)) => Err(Error::VariableOnTwoIpus {
+            tensor,
+            name: graph.tensors[tensor].name.clone(),
+            first,
+            second: other.ipu,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// One copy to each IPU.
+fn copy_straight(
+    graph: &mut Graph,
+    tensor: TensorId,
+    home: Place,
+    readers: &[(OpId, Place)],
+) -> Result<()> {
+    let mut copies: BTreeMap<IpuId, TensorId> = BTreeMap::new();
+    for &(op, reader) in readers {
+        let copied = match copies.get(&reader.ipu) {
+            Some(&copied) => copied,
+            None => {
+                // With stages, only the weight update is here, and a copy for it is part of it.
+                let phase = if home.stage.is_some() {
+                    reader.phase
+                } else {
+                    home.phase
+                };
+                let from = Place {
+                    stage: None,
+                    phase,
+                    ..home
+                };
+                add_copy(graph, tensor, tensor, from, reader.ipu)?
+            }
+        };
+        copies.insert(reader.ipu, copied);
+        redirect(graph, op, tensor, copied);
+    }
+    Ok(())
+}
+
+/// A chain of copies, one for each stage up to the last IPU's lowest.
+fn copy_along_stages(
+    graph: &mut Graph,
+    tensor: TensorId,
+    home: Place,
+    readers: &[(OpId, Place)],
+    pipeline: &Pipeline,
+) -> Result<()> {
+    let mut arrival: BTreeMap<IpuId, StageId> = BTreeMap::new();
+    for (_, reader) in readers {
+        let stage = reader.stage.expect("these have stages");
+        let lowest = arrival.entry(reader.ipu).or_insert(stage);
+        *lowest = stage.min(*lowest);
+    }
+    let (Some(start), Some(&last)) = (home.stage, arrival.values().max()) else {
+        return Ok(());
+    };
+    assert!(
+        arrival.values().all(|&stage| stage > start),
+        "values flow to later stages"
+    );
+    let mut landed: BTreeMap<StageId, TensorId> = BTreeMap::new();
+    let mut value = tensor;
+    for stage in start.0..last.0 {
+        let (stage, next) = (StageId(stage), StageId(stage + 1));
+        let phase = if stage > pipeline.loss_stage {
+            Phase::Backward
+        } else {
+            home.phase
+        };
+        let from = Place {
+            ipu: pipeline.stages[stage],
+            stage: Some(stage),
+            phase,
+        };
+        value = add_copy(graph, tensor, value, from, pipeline.stages[next])?;
+        landed.insert(next, value);
+    }
+    for &(op, reader) in readers {
+        redirect(graph, op, tensor, landed[&arrival[&reader.ipu]]);
+    }
+    Ok(())
+}
+
+/// A copy of `value`, named after the tensor that it began as.
+fn add_copy(
+    graph: &mut Graph,
+    tensor: TensorId,
+    value: TensorId,
+    from: Place,
+    to: IpuId,
+) -> Result<TensorId> {
+    let scope = Scope {
+        name: graph.tensors[tensor].name.clone(),
+        ipu: Some(from.ipu),
+        stage: from.stage,
+        phase: from.phase,
+        recompute: Recompute::Checkpoint,
+    };
+    graph.add(OpKind::IpuCopy { to }, &[value], &scope)
+}
+
+/// Lets an operation read something else.
+fn redirect(graph: &mut Graph, op: OpId, from: TensorId, to: TensorId) {
+    for input in &mut graph.ops[op].inputs {
+        if *input == from {
+            *input = to;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use ipu_sim::ids::IdVec;
+
+    use super::*;
+    use crate::text::{parse, print};
+    use crate::verify::{Form, verify};
+
+    fn pipeline(stages: &[u32], loss_stage: u32) -> Pipeline {
+        Pipeline {
+            stages: stages.iter().copied().map(IpuId).collect::<IdVec<_, _>>(),
+            loss_stage: StageId(loss_stage),
+        }
+    }
+
+    #[track_caller]
+    fn check(text: &str, pipeline: Option<&Pipeline>, expected: &Expect) {
+        let graph = parse(text).unwrap();
+        let got = match inter_ipu_copies(graph, pipeline) {
+            Err(error) => error.to_string(),
+            Ok(graph) => {
+                verify(&graph, Form::Placed).unwrap();
+                assert_eq!(inter_ipu_copies(graph.clone(), pipeline).unwrap(), graph);
+                print(&graph)
+            }
+        };
+        expected.assert_eq(&got);
+    }
+
+    #[test]
+    fn a_value_advances_one_stage_at_a_time() {
+        let text = r#"stream %0: f32[2] "x"
+%1: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
+%2: f32[2] = tanh(%1) @ipu1 stage1 fwd "b"
+%3: f32[2] = add(%1, %2) @ipu2 stage2 fwd "c"
+%4: f32[2] = add(%1, %3) @ipu0 stage3 fwd "d"
+inputs %0
+outputs %4
+"#;
+        // `a` reaches the third IPU by way of the second, and isn't copied to its own.
+        check(
+            text,
+            Some(&pipeline(&[0, 1, 2, 0], 3)),
+            &expect![[r#"
+                stream %0: f32[2] "x"
+                %1: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
+                %2: f32[2] = tanh(%5) @ipu1 stage1 fwd "b"
+                %3: f32[2] = add(%6, %7) @ipu2 stage2 fwd "c"
+                %4: f32[2] = add(%1, %8) @ipu0 stage3 fwd "d"
+                %5: f32[2] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "a"
+                %6: f32[2] = ipu_copy(%5) {to: ipu2} @ipu1 stage1 fwd "a"
+                %7: f32[2] = ipu_copy(%2) {to: ipu2} @ipu1 stage1 fwd "b"
+                %8: f32[2] = ipu_copy(%3) {to: ipu0} @ipu2 stage2 fwd "c"
+                inputs %0
+                outputs %4
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_stream_enters_at_its_lowest_stage() {
+        let text = r#"stream %0: f32[2] "x"
+stream %1: f32[] "rate"
+%2: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
+%3: f32[2] = tanh(%0) @ipu1 stage1 fwd "b"
+%4: f32[2] = tanh(%0) @ipu0 stage2 bwd "c"
+%5: f32[] = neg(%1) @ipu0 upd "d"
+%6: f32[] = neg(%1) @ipu1 upd "e"
+inputs %0, %1
+outputs %2, %3, %4, %5, %6
+"#;
+        check(
+            text,
+            Some(&pipeline(&[0, 1, 0], 1)),
+            &expect![[r#"
+                stream %0: f32[2] "x"
+                stream %1: f32[] "rate"
+                %2: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
+                %3: f32[2] = tanh(%7) @ipu1 stage1 fwd "b"
+                %4: f32[2] = tanh(%0) @ipu0 stage2 bwd "c"
+                %5: f32[] = neg(%1) @ipu0 upd "d"
+                %6: f32[] = neg(%8) @ipu1 upd "e"
+                %7: f32[2] = ipu_copy(%0) {to: ipu1} @ipu0 stage0 fwd "x"
+                %8: f32[] = ipu_copy(%1) {to: ipu1} @ipu0 upd "rate"
+                inputs %0, %1
+                outputs %2, %3, %4, %5, %6
+            "#]],
+        );
+    }
+
+    #[test]
+    fn without_a_pipeline_copies_go_straight() {
+        let text = r#"stream %0: f32[2] "x"
+%1: f32[2] = tanh(%0) @ipu0 fwd "a"
+%2: f32[2] = tanh(%1) @ipu2 fwd "b"
+%3: f32[2] = tanh_grad(%1, %2) @ipu2 bwd "b"
+inputs %0
+outputs %3
+"#;
+        check(
+            text,
+            None,
+            &expect![[r#"
+                stream %0: f32[2] "x"
+                %1: f32[2] = tanh(%0) @ipu0 fwd "a"
+                %2: f32[2] = tanh(%4) @ipu2 fwd "b"
+                %3: f32[2] = tanh_grad(%4, %2) @ipu2 bwd "b"
+                %4: f32[2] = ipu_copy(%1) {to: ipu2} @ipu0 fwd "a"
+                inputs %0
+                outputs %3
+            "#]],
+        );
+    }
+
+    #[test]
+    fn a_variable_is_read_on_one_ipu() {
+        let text = r#"variable %0: f32[2] = zeros "w"
+%1: f32[2] = tanh(%0) @ipu0 fwd "a"
+%2: f32[2] = tanh(%0) @ipu1 fwd "b"
+outputs %1, %2
+"#;
+        check(
+            text,
+            None,
+            &expect!["variable %0 `w` is read on IPU 0 and on IPU 1"],
+        );
+    }
+}

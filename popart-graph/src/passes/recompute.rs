@@ -1,0 +1,175 @@
+//! Which forward results are computed again for the backward pass.
+//!
+//! **Assumes** a placed graph with copies between IPUs, before stashes.
+//! **Guarantees** that forward operations are recomputed, but for
+//! - copies between IPUs,
+//! - producers of checkpoints,
+//! - producers of what the host reads, which a second run would overwrite too early, and
+//! - operations of the loss stage after its last checkpoint, which would run twice in a
+//!   row for nothing.
+//!
+//! **Leaves alone** all but the flag. Running it twice changes nothing more.
+//!
+//! This is PopART's mode `Pipeline`: on each stage, what arrives there and what the user
+//! has marked is kept, everything else is computed again
+//! (`willow/src/transforms/pipeline.cpp`). As there, no operation is cloned: it runs a
+//! second time and writes the same tensors.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Result};
+use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
+
+/// What is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecomputeOptions {
+    /// Results that the user wants kept: their operations run once.
+    pub checkpoints: Vec<TensorId>,
+    /// The stage of the loss; `None` without a pipeline.
+    pub loss_stage: Option<StageId>,
+}
+
+/// Sets for every forward operation whether its results are computed again.
+///
+/// # Errors
+/// A checkpoint is not the result of an operation.
+pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph> {
+    let producers = graph.producers();
+    let mut kept: BTreeSet<OpId> = BTreeSet::new();
+    for &tensor in &options.checkpoints {
+        kept.insert(producers[tensor].ok_or_else(|| Error::NotComputed {
+            tensor,
+            name: graph.tensors[tensor].name.clone(),
+        })?);
+    }
+    let before_checkpoint = before_last_checkpoint(&graph, &kept, options.loss_stage)?;
+    kept.extend(graph.outputs.iter().filter_map(|&output| producers[output]));
+    for (id, op) in (0..).map(OpId).zip(graph.ops.values_mut()) {
+        let once = op.phase != Phase::Forward
+            || kept.contains(&id)
+            || matches!(op.kind, OpKind::IpuCopy { .. })
+            || (op.stage == options.loss_stage && !before_checkpoint.contains(&id));
+        op.recompute = if once {
+            Recompute::Checkpoint
+        } else {
+            Recompute::Recompute
+        };
+    }
+    Ok(graph)
+}
+
+/// Forward operations of the loss stage that only matter to what follows through one of the
+/// `kept`.
+fn before_last_checkpoint(
+    graph: &Graph,
+    kept: &BTreeSet<OpId>,
+    loss_stage: Option<StageId>,
+) -> Result<BTreeSet<OpId>> {
+    let consumers = graph.consumers();
+    let mut before = BTreeSet::new();
+    for id in graph.topological_order()?.into_iter().rev() {
+        let op = &graph.ops[id];
+        if op.phase != Phase::Forward || op.stage != loss_stage || kept.contains(&id) {
+            continue;
+        }
+        let mut forward = op
+            .outputs
+            .iter()
+            .flat_map(|&output| &consumers[output])
+            .filter(|&&reader| graph.ops[reader].phase == Phase::Forward)
+            .peekable();
+        let leads_to_checkpoint = |reader: &OpId| kept.contains(reader) || before.contains(reader);
+        if forward.peek().is_some() && forward.all(leads_to_checkpoint) {
+            before.insert(id);
+        }
+    }
+    Ok(before)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::text::{parse, print};
+
+    #[track_caller]
+    fn check(text: &str, checkpoints: &[u32], loss_stage: u32, expected: &Expect) {
+        let options = RecomputeOptions {
+            checkpoints: checkpoints.iter().copied().map(TensorId).collect(),
+            loss_stage: Some(StageId(loss_stage)),
+        };
+        let got = match recompute(parse(text).unwrap(), &options) {
+            Err(error) => error.to_string(),
+            Ok(graph) => {
+                assert_eq!(recompute(graph.clone(), &options).unwrap(), graph);
+                print(&graph)
+            }
+        };
+        expected.assert_eq(&got);
+    }
+
+    const TWO_STAGES: &str = r#"stream %0: f32[] "x"
+%1: f32[] = tanh(%0) @ipu0 stage0 fwd "layer 0"
+%2: f32[] = tanh(%1) @ipu0 stage0 fwd "layer 1"
+%3 "b": f32[] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "copy"
+%4: f32[] = tanh(%3) @ipu1 stage1 fwd "layer 2"
+%5: f32[] = tanh(%4) @ipu1 stage1 fwd "layer 3"
+%6: f32[] = add(%5, %5) @ipu1 stage1 fwd "loss"
+%7: f32[] = tanh_grad(%5, %6) @ipu1 stage1 bwd "layer 3"
+inputs %0
+outputs %6
+"#;
+
+    #[test]
+    fn checkpoints_and_the_end_of_the_loss_stage_are_kept() {
+        check(
+            TWO_STAGES,
+            &[1, 4],
+            1,
+            &expect![[r#"
+                stream %0: f32[] "x"
+                %1: f32[] = tanh(%0) @ipu0 stage0 fwd "layer 0"
+                %2: f32[] = tanh(%1) @ipu0 stage0 fwd recompute "layer 1"
+                %3 "b": f32[] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "copy"
+                %4: f32[] = tanh(%3) @ipu1 stage1 fwd "layer 2"
+                %5: f32[] = tanh(%4) @ipu1 stage1 fwd "layer 3"
+                %6: f32[] = add(%5, %5) @ipu1 stage1 fwd "loss"
+                %7: f32[] = tanh_grad(%5, %6) @ipu1 stage1 bwd "layer 3"
+                inputs %0
+                outputs %6
+            "#]],
+        );
+    }
+
+    #[test]
+    fn before_the_last_checkpoint_the_loss_stage_recomputes() {
+        check(
+            TWO_STAGES,
+            &[5],
+            1,
+            &expect![[r#"
+                stream %0: f32[] "x"
+                %1: f32[] = tanh(%0) @ipu0 stage0 fwd recompute "layer 0"
+                %2: f32[] = tanh(%1) @ipu0 stage0 fwd recompute "layer 1"
+                %3 "b": f32[] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "copy"
+                %4: f32[] = tanh(%3) @ipu1 stage1 fwd recompute "layer 2"
+                %5: f32[] = tanh(%4) @ipu1 stage1 fwd "layer 3"
+                %6: f32[] = add(%5, %5) @ipu1 stage1 fwd "loss"
+                %7: f32[] = tanh_grad(%5, %6) @ipu1 stage1 bwd "layer 3"
+                inputs %0
+                outputs %6
+            "#]],
+        );
+    }
+
+    #[test]
+    fn checkpoints_are_results() {
+        check(
+            TWO_STAGES,
+            &[0],
+            1,
+            &expect!["%0 `x` is not the result of an operation"],
+        );
+    }
+}
