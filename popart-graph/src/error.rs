@@ -234,14 +234,14 @@ pub enum Error {
         op: OpLabel,
     },
     /// A loss that is not one float.
-    #[error("loss {tensor} `{name}` has shape {got}, expected a scalar")]
+    #[error("loss {tensor} `{name}` has type {got}, expected one float")]
     LossNotScalar {
         /// The loss.
         tensor: TensorId,
         /// Its name.
         name: String,
-        /// Its shape.
-        got: Shape,
+        /// Its type.
+        got: TensorType,
     },
     /// A gradient of something that the loss doesn't depend on.
     #[error("the loss doesn't depend on {tensor} `{name}`")]

@@ -1,19 +1,9 @@
 //! Losses and what is reported beside them.
 
-use ipu_sim::numerics::DType;
-
 use super::Local;
 use super::value::{Value, floats};
 use crate::error::{Error, OpLabel, Result};
-use crate::ir::Reduction;
-
-/// The smallest probability that the logarithm sees (PopART, lowering of `nll`).
-fn smallest_probability(dtype: DType) -> f64 {
-    match dtype {
-        DType::F16 => 6.104e-5,
-        DType::F32 | DType::U32 => 1e-7,
-    }
-}
+use crate::ir::{Reduction, nll_smallest_probability};
 
 /// Each sample's probabilities and label, `None` where it doesn't count.
 type Samples<'a> = Vec<(&'a [f64], Option<usize>)>;
@@ -64,7 +54,7 @@ pub(super) fn nll(
     ignore_index: Option<u32>,
     label: &dyn Fn() -> OpLabel,
 ) -> Result<Value> {
-    let smallest = smallest_probability(probabilities.ty.dtype);
+    let smallest = nll_smallest_probability(probabilities.ty.dtype);
     let samples = samples(probabilities, labels, ignore_index, label)?;
     let sum: f64 = samples
         .iter()

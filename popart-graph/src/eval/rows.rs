@@ -4,9 +4,7 @@ use ipu_sim::numerics::dropout_keep;
 
 use super::Local;
 use super::value::{Value, floats};
-
-/// What BERT adds to attention scores that must not count.
-const MASKED: f64 = -1000.0;
+use crate::ir::MASKED_SCORE;
 
 /// The length of a row: the last axis, 1 for a scalar.
 fn row_length(x: Local<'_>) -> usize {
@@ -184,7 +182,7 @@ pub(super) fn sequence_mask(
                 if is_token && position < end {
                     0.0
                 } else {
-                    MASKED
+                    MASKED_SCORE
                 }
             })
         });

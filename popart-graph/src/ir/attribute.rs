@@ -109,7 +109,7 @@ pub enum Saved {
 }
 
 impl UnaryFn {
-    /// Which value [`OpKind::UnaryGrad`] takes: the result for `tanh` and
+    /// Which value [`OpKind::UnaryGrad`](super::OpKind::UnaryGrad) takes: the result for `tanh` and
     /// `sigmoid`, whose derivative it gives directly, else the operand.
     #[must_use]
     pub fn saved(self) -> Saved {

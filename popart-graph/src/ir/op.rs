@@ -93,6 +93,20 @@ impl Scope {
     }
 }
 
+/// What [`OpKind::SequenceMask`] adds to attention scores that must not count (BERT
+/// application, `attention_mask`).
+pub const MASKED_SCORE: f64 = -1000.0;
+
+/// The smallest probability that the logarithm of [`OpKind::NllLoss`] sees, by the
+/// type of the probabilities (PopART, lowering of `nll`).
+#[must_use]
+pub fn nll_smallest_probability(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => 6.104e-5,
+        DType::F32 | DType::U32 => 1e-7,
+    }
+}
+
 /// What an operation computes. `->` separates operands from results; a float is
 /// `f16` or `f32`, and results have the element type of the first operand unless
 /// said otherwise.
@@ -218,7 +232,8 @@ pub enum OpKind {
         /// A float type.
         dtype: DType,
     },
-    /// BERT's attention mask: 0 where a position may be attended to, else -1000.
+    /// BERT's attention mask: 0 where a position may be attended to, else
+    /// [`MASKED_SCORE`].
     /// `[mask_tokens_index [b, 1] u32,] sequence_index [b, 1] u32 -> [b, 1, 1, s]`.
     /// Position `p` is kept if `p < sequence_index` and, where the first
     /// `mask_tokens` positions hold masked tokens, `p < mask_tokens_index` or
@@ -233,7 +248,7 @@ pub enum OpKind {
     },
 
     /// `probabilities [n, c], labels [n] u32 -> loss [] f32`: the reduced
-    /// `-log(max(p, eps))`, eps 1e-7 for `f32` and 6.104e-5 for `f16`.
+    /// `-log(max(p, eps))`, with [`nll_smallest_probability`] as eps.
     NllLoss {
         /// Sum or mean.
         reduction: Reduction,
