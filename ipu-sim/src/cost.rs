@@ -11,3 +11,4 @@ pub mod partials;
 pub mod random;
 pub mod reduce;
 pub mod slice;
+pub mod vertex;

@@ -28,34 +28,47 @@ impl DType {
 }
 
 impl DType {
-    /// `value` as this type stores it: rounded to nearest, or wrapped for integers.
+    /// `value` as this type stores it: rounded to nearest, or truncated for integers.
+    ///
+    /// A finite number that overflows binary16 becomes NaN, as the chip does with `NANOO`
+    /// set in its `$FP_CTL`.
     #[must_use]
     pub fn round(self, value: f64) -> f64 {
         match self {
-            Self::F16 => half::f16::from_f64(value).to_f64(),
+            Self::F16 => {
+                let rounded = half::f16::from_f64(value).to_f64();
+                let overflows = rounded.is_infinite() && value.is_finite();
+                if overflows { f64::NAN } else { rounded }
+            }
             Self::F32 => f64::from(value as f32),
             Self::U32 => f64::from(value as u32),
         }
     }
 }
 
-/// Whether dropout with `probability` keeps element `index` under mask `id` of `seed`.
+/// Whether dropout with `probability` keeps the element at row-major position
+/// `index` of a tensor; `id` distinguishes the uses of one seed.
 ///
-/// A counter-based generator of our own: the same mask for the same arguments, whatever
-/// the layout on tiles, so that recomputed passes and gradients see one mask.
+/// A counter-based generator of our own: one hash of all arguments, whose top 53
+/// bits are a uniform number. So a mask depends neither on how a tensor lies on
+/// tiles nor on the number of threads, and is the same when it is needed again. The
+/// machine's own generator, one stream for each worker, has none of these
+/// properties; the distribution is the same. The mixing function is the finaliser
+/// of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, in Stafford's variant 13).
 #[must_use]
 pub fn dropout_keep(seed: [u32; 2], id: u32, index: u64, probability: f64) -> bool {
-    let key = (u64::from(seed[0]) << 32 | u64::from(seed[1])) ^ mix(u64::from(id) + 1);
-    let uniform = (mix(key ^ mix(index)) >> 11) as f64 / (1u64 << 53) as f64;
+    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+    let seed = u64::from(seed[0]) | u64::from(seed[1]) << 32;
+    let stream = mix(mix(seed.wrapping_add(GOLDEN)) ^ u64::from(id)).wrapping_add(GOLDEN);
+    let bits = mix(mix(index.wrapping_mul(GOLDEN)) ^ stream);
+    let uniform = (bits >> 11) as f64 / (1_u64 << 53) as f64;
     uniform >= probability
 }
 
-/// The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+fn mix(mut bits: u64) -> u64 {
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    bits ^ (bits >> 31)
 }
 
 #[cfg(test)]
@@ -63,22 +76,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dropout_drops_the_asked_share_and_depends_on_every_argument() {
-        let kept = |seed, id| -> Vec<bool> {
-            (0..20_000)
-                .map(|index| dropout_keep(seed, id, index, 0.1))
-                .collect()
-        };
-        let mask = kept([1, 2], 3);
-        let dropped = mask.iter().filter(|&&keep| !keep).count();
-        assert!((1_800..2_200).contains(&dropped), "{dropped}");
-        assert_ne!(mask, kept([1, 3], 3));
-        assert_ne!(mask, kept([1, 2], 4));
+    fn stored_values_are_rounded_to_their_type() {
+        assert_eq!(DType::F16.round(2049.0), 2048.0);
+        assert!(DType::F16.round(70_000.0).is_nan());
+        assert_eq!(DType::F32.round(16_777_217.0), 16_777_216.0);
+        assert_eq!(DType::U32.round(4.0e9), 4.0e9);
+    }
+
+    fn kept(seed: [u32; 2], id: u32, probability: f64) -> Vec<bool> {
+        (0..100_000)
+            .map(|index| dropout_keep(seed, id, index, probability))
+            .collect()
     }
 
     #[test]
-    fn half_overflows_to_infinity_and_integers_stay() {
-        assert_eq!(DType::F16.round(2049.0), 2048.0);
-        assert_eq!(DType::U32.round(4_000_000_000.0), 4.0e9);
+    fn dropout_keeps_the_right_share() {
+        #[track_caller]
+        fn check(probability: f64) {
+            let mask = kept([1984, 0], 3, probability);
+            let share = mask.iter().filter(|&&keep| keep).count() as f64 / mask.len() as f64;
+            // Five standard deviations of a share of 100,000 samples.
+            let tolerance = 5.0 * (probability * (1.0 - probability) / 1e5).sqrt();
+            assert!((share - (1.0 - probability)).abs() <= tolerance, "{share}");
+        }
+        for probability in [0.0, 0.1, 0.5, 0.9] {
+            check(probability);
+        }
+    }
+
+    #[test]
+    fn dropout_masks_of_other_seeds_and_ids_are_independent() {
+        let mask = kept([1984, 0], 3, 0.5);
+        for other in [
+            kept([1985, 0], 3, 0.5),
+            kept([1984, 1], 3, 0.5),
+            kept([1984, 0], 4, 0.5),
+        ] {
+            let equal = mask.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!((49_000..51_000).contains(&equal), "{equal}");
+        }
+        assert_eq!(mask, kept([1984, 0], 3, 0.5));
     }
 }

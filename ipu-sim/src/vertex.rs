@@ -123,6 +123,12 @@ pub enum MapOp {
         /// The label that is compared.
         class: Label,
     },
+    /// Minus the index along `class` where in0 equals in1, else minus infinity: the largest
+    /// of these is where in1, a maximum, comes first.
+    MinusIndex {
+        /// The label that is counted along.
+        class: Label,
+    },
     /// (in0 - onehot(in1)) * in2 along `class`; rows whose in1 is `ignore` give 0.
     SoftmaxNllGrad {
         /// The label that is compared with in1.
@@ -235,14 +241,14 @@ pub enum Vertex {
     Copy,
     /// A constant everywhere.
     Fill(f64),
-    /// out[n.., h..] = in0[row = in1[n] - first_row, h..], or 0 if no row of this tile has that index.
+    /// `out[n.., h..] = in0[row = in1[n] - first_row, h..]`, or 0 if no row of this tile has that index.
     MultiSlice {
         /// The label of the table's rows.
         row: Label,
         /// Index of the table's row 0.
         first_row: u32,
     },
-    /// out[row, h..] += scale * sum over n with in1[n] - first_row = row of in0[n, h..].
+    /// `out[row, h..] += scale * sum` over n with `in1[n] - first_row = row` of `in0[n, h..]`.
     MultiUpdateAdd {
         /// The label of the table's rows.
         row: Label,
@@ -386,6 +392,8 @@ impl MapOp {
             Self::OneHot { class } => f64::from(u8::from(at(class) == input[0])),
             Self::Pick { class } if at(class) == input[0] => input[1],
             Self::Pick { .. } => 0.0,
+            Self::MinusIndex { class } if input[0] == input[1] => -at(class),
+            Self::MinusIndex { .. } => f64::NEG_INFINITY,
             Self::SoftmaxNllGrad { class, ignore } => {
                 if ignore.is_some_and(|ignore| input[1] == f64::from(ignore)) {
                     return 0.0;

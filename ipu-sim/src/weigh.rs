@@ -1,1 +1,324 @@
-//! Bytes of a program on every tile.
+//! How much memory a program takes on every tile, of what kind, and whether it fits.
+//!
+//! A tile holds for the whole run: variables whose values must last, code, vertex state
+//! and stacks. On top comes, at each step, what lives just then; variables that don't
+//! live at the same time share memory. A program fits if on every tile the fullest
+//! moment fits. Programs that don't fit are weighed like any other.
+//!
+//! The parts: `access` (what steps read and write), `liveness` (when values live),
+//! `peak` (the fullest moment of every tile), `code` (everything but variables).
+//!
+//! Left out: gaps between variables, and placement in the regions of a tile's memory.
+
+mod access;
+mod code;
+mod liveness;
+mod peak;
+mod sizes;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::tiles::AllTiles;
+use crate::error::Result;
+use crate::ids::{IdVec, IpuId, TileId};
+use crate::program::{FunctionId, Program, VarId, VarKind};
+use crate::spec::MachineSpec;
+use crate::topology::{ReplicaPlacement, Topology};
+use crate::units::Bytes;
+use liveness::{FrameStep, Liveness};
+use peak::Peaks;
+use sizes::Sizes;
+
+/// Variables that a report of a tile names.
+const LARGEST: usize = 10;
+
+/// What memory is taken by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Category {
+    /// Variables that take memory during the whole run.
+    AlwaysLive(VarKind),
+    /// Variables that take memory for some steps, at the tile's fullest moment.
+    NotAlwaysLive,
+    /// Code of vertices.
+    VertexCode,
+    /// Fields and edges of vertices.
+    VertexState,
+    /// Code of exchanges, host and inter-IPU ones included.
+    ExchangeCode,
+    /// The program's steps.
+    ControlCode,
+    /// Stacks of workers and supervisor.
+    Stack,
+    /// What the loader keeps.
+    Loader,
+}
+
+impl Category {
+    /// Every category, in the order of a report.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let code = [
+            Self::NotAlwaysLive,
+            Self::VertexCode,
+            Self::VertexState,
+            Self::ExchangeCode,
+            Self::ControlCode,
+            Self::Stack,
+            Self::Loader,
+        ];
+        VarKind::ALL.into_iter().map(Self::AlwaysLive).chain(code)
+    }
+}
+
+/// A variable on one tile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TileVariable {
+    /// The variable.
+    pub var: VarId,
+    /// Its name.
+    pub name: String,
+    /// What it takes on the tile, padding included.
+    pub bytes: Bytes,
+    /// Whether it takes that during the whole run.
+    pub always_live: bool,
+}
+
+/// A step as people find it in a program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepName {
+    /// The function it stands in; none for the program's own steps.
+    pub function: Option<String>,
+    /// Its line of the profile, or the function that it calls.
+    pub step: String,
+}
+
+/// The memory of one IPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IpuWeight {
+    /// Bytes by category, then by tile.
+    pub categories: Vec<(Category, Vec<Bytes>)>,
+    /// Bytes of every tile at its fullest moment.
+    pub tiles: Vec<Bytes>,
+    /// The fullest tile, the first if there are several.
+    pub max_tile: TileId,
+    /// Bytes of all tiles, each at its fullest moment.
+    pub total: Bytes,
+    /// When the fullest tile is fullest: a step of the program, then the steps of the
+    /// functions called there; empty if nothing but always-live memory is on it.
+    pub fullest_at: Vec<StepName>,
+    /// The largest variables on the fullest tile at that moment, largest first.
+    pub largest: Vec<TileVariable>,
+}
+
+impl IpuWeight {
+    /// Bytes of the fullest tile.
+    #[must_use]
+    pub fn max(&self) -> Bytes {
+        self.tiles[self.max_tile.0 as usize]
+    }
+
+    /// Bytes of one category on one tile.
+    #[must_use]
+    pub fn on(&self, category: Category, tile: TileId) -> Bytes {
+        let table = self.categories.iter().find(|(found, _)| *found == category);
+        table.map_or(Bytes::ZERO, |(_, tiles)| tiles[tile.0 as usize])
+    }
+
+    /// Bytes of one category on all tiles.
+    #[must_use]
+    pub fn sum(&self, category: Category) -> Bytes {
+        let table = self.categories.iter().find(|(found, _)| *found == category);
+        table.map_or(Bytes::ZERO, |(_, tiles)| tiles.iter().copied().sum())
+    }
+}
+
+/// The memory of a program: one replica, the others being alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// What one tile has.
+    pub available: Bytes,
+    /// Every IPU of a replica.
+    pub ipus: IdVec<IpuId, IpuWeight>,
+}
+
+/// A program doesn't fit in tile memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "out of memory on {ipu}, {tile}: expected at most {available}, got {needed} ({} too many){}",
+    *needed - *available,
+    details(fullest_at, largest)
+)]
+pub struct OutOfMemory {
+    /// The IPU of the replica.
+    pub ipu: IpuId,
+    /// Its fullest tile.
+    pub tile: TileId,
+    /// What the tile has.
+    pub available: Bytes,
+    /// What the program takes there.
+    pub needed: Bytes,
+    /// When, as in [`IpuWeight::fullest_at`].
+    pub fullest_at: Vec<StepName>,
+    /// The largest variables there and then.
+    pub largest: Vec<TileVariable>,
+}
+
+impl Weight {
+    /// Whether the program fits.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] for the fullest tile of all IPUs if it is too full.
+    pub fn verdict(&self) -> std::result::Result<(), OutOfMemory> {
+        let worst = self
+            .ipus
+            .iter()
+            .rev()
+            .max_by_key(|(_, weight)| weight.max());
+        match worst {
+            Some((ipu, weight)) if weight.max() > self.available => Err(OutOfMemory {
+                ipu,
+                tile: weight.max_tile,
+                available: self.available,
+                needed: weight.max(),
+                fullest_at: weight.fullest_at.clone(),
+                largest: weight.largest.clone(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for StepName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.function {
+            Some(function) => write!(f, "{} in {function}", self.step),
+            None => f.write_str(&self.step),
+        }
+    }
+}
+
+fn details(fullest_at: &[StepName], largest: &[TileVariable]) -> String {
+    let at = fullest_at
+        .last()
+        .map_or(String::new(), |step| format!(" at {step}"));
+    let names: Vec<String> = largest
+        .iter()
+        .map(|var| format!("`{}` {}", var.name, var.bytes))
+        .collect();
+    if names.is_empty() {
+        at
+    } else {
+        format!("{at}; largest: {}", names.join(", "))
+    }
+}
+
+/// Weighs `program` on `machine`.
+///
+/// # Errors
+///
+/// [`crate::error::Error::ReplicasDontFit`] if the machine has too few IPUs,
+/// [`crate::error::Error::NoReplicas`] if the program has none. Too little memory is no
+/// error here, see [`Weight::verdict`].
+pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
+    ReplicaPlacement::new(&Topology::new(machine), program.n_replicas, program.n_ipus)?;
+    let n_tiles = machine.tile.tiles_per_ipu;
+    let tiles = AllTiles::new(program, n_tiles);
+    let sizes = Sizes::new(program, &tiles, n_tiles);
+    let liveness = liveness::analyse(program);
+    let peaks = peak::all_peaks(program, &liveness, &sizes);
+
+    let empty = || Category::all().map(|category| (category, vec![0; sizes.n_tiles()]));
+    let mut tables: code::Tables = (0..program.n_ipus).map(|_| empty().collect()).collect();
+    code::add(program, machine, &sizes, &mut tables);
+    for &var in &liveness.always {
+        let variable = &program.vars[var];
+        let table = table(
+            &mut tables[variable.ipu],
+            Category::AlwaysLive(variable.kind),
+        );
+        sizes.add(program, var, table);
+    }
+    for (ipu, peaks) in peaks.iter() {
+        if let Some(peak) = &peaks.main {
+            table(&mut tables[ipu], Category::NotAlwaysLive).copy_from_slice(&peak.bytes);
+        }
+    }
+    let ipus = peaks.iter().map(|(ipu, peaks)| {
+        let categories = std::mem::take(&mut tables[ipu]);
+        ipu_weight(program, &liveness, &sizes, (ipu, peaks), categories)
+    });
+    Ok(Weight {
+        available: machine.tile.memory,
+        ipus: ipus.collect(),
+    })
+}
+
+fn table(tables: &mut [(Category, Vec<u64>)], category: Category) -> &mut Vec<u64> {
+    let found = tables.iter_mut().find(|(found, _)| *found == category);
+    &mut found.expect("there is a table for every category").1
+}
+
+fn ipu_weight(
+    program: &Program,
+    liveness: &Liveness,
+    sizes: &Sizes,
+    (ipu, peaks): (IpuId, &Peaks),
+    categories: Vec<(Category, Vec<u64>)>,
+) -> IpuWeight {
+    let mut tiles = vec![0; sizes.n_tiles()];
+    for (_, table) in &categories {
+        for (sum, bytes) in tiles.iter_mut().zip(table) {
+            *sum += bytes;
+        }
+    }
+    let fullest = (0..tiles.len()).rev().max_by_key(|&tile| tiles[tile]);
+    let fullest = fullest.expect("an IPU has tiles");
+    let moment = peaks.moment(liveness, fullest);
+    let on_this_ipu = |var: &VarId| program.vars[*var].ipu == ipu;
+    let lasting = liveness.always.iter().copied().filter(on_this_ipu);
+    let passing = moment.live.iter().map(|live| live.var).filter(on_this_ipu);
+    let mut largest: Vec<TileVariable> = lasting
+        .map(|var| (var, true))
+        .chain(passing.map(|var| (var, false)))
+        .map(|(var, always_live)| TileVariable {
+            var,
+            name: program.vars[var].name.clone(),
+            bytes: Bytes(sizes.on_tile(program, var, fullest)),
+            always_live,
+        })
+        .filter(|var| var.bytes > Bytes::ZERO)
+        .collect();
+    largest.sort_by_key(|var| (std::cmp::Reverse(var.bytes), var.var));
+    largest.truncate(LARGEST);
+    let typed = |table: Vec<u64>| table.into_iter().map(Bytes).collect::<Vec<_>>();
+    IpuWeight {
+        total: tiles.iter().map(|&bytes| Bytes(bytes)).sum(),
+        max_tile: TileId(fullest as u32),
+        tiles: typed(tiles),
+        categories: categories
+            .into_iter()
+            .map(|(category, table)| (category, typed(table)))
+            .collect(),
+        fullest_at: moment
+            .path
+            .iter()
+            .map(|&(function, step)| step_name(program, function, step))
+            .collect(),
+        largest,
+    }
+}
+
+fn step_name(program: &Program, function: Option<FunctionId>, step: FrameStep) -> StepName {
+    let function = function.map(|id| program.functions[id].name.clone());
+    let step = match step {
+        FrameStep::Step(source) => program.source(source).name.clone(),
+        FrameStep::Call(id) => format!("call of {}", program.functions[id].name),
+    };
+    StepName { function, step }
+}

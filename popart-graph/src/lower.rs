@@ -31,6 +31,8 @@ mod ops;
 mod recompute;
 mod stash;
 mod state;
+#[cfg(test)]
+mod tests;
 mod value;
 
 use ipu_sim::ids::{Id, IdVec, IpuId};

@@ -444,15 +444,24 @@ impl<'a> Builder<'a> {
         (split.transpose(&order), kept)
     }
 
-    /// A reshape that copies if it must.
+    /// A reshape that copies if it must: into one axis, which splits into any factors.
     pub(crate) fn reshape(&mut self, value: &Value, shape: &[u32]) -> Value {
-        value.reshape(shape).unwrap_or_else(|| {
+        if let Some(value) = value.reshape(shape) {
+            return value;
+        }
+        let elements = value.shape().iter().product();
+        let flat = value.reshape(&[elements]).unwrap_or_else(|| {
             let layout = self.spread(&value.shape(), value.dtype);
             let var = self.materialise(value, &layout, "reshaped");
             self.value_of(var)
-                .reshape(shape)
-                .expect("a whole variable's axes split into any factors of its extents")
-        })
+                .reshape(&[elements])
+                .expect("the axes of a whole variable join into one")
+        });
+        let layout = self.spread(&[elements], value.dtype);
+        let var = self.materialise(&flat, &layout, "reshaped");
+        self.value_of(var)
+            .reshape(shape)
+            .expect("one axis splits into any factors of its extent")
     }
 
     /// A slice that copies if it must.

@@ -125,7 +125,7 @@ pub(crate) fn nll_softmax_grad(
         .map(gradient, &[&probabilities, &column, &scale], dtype, name)
 }
 
-/// `[correct, counted]`; of equal largest probabilities any one counts as the prediction.
+/// `[correct, counted]`; of equal largest probabilities the first is the prediction.
 pub(crate) fn accuracy(
     ctx: &mut Ctx<'_>,
     probabilities: &Value,
@@ -134,19 +134,26 @@ pub(crate) fn accuracy(
     name: &str,
 ) -> Value {
     let probabilities = ctx.labelled(probabilities);
-    let largest = Reduction {
+    let n = labels.shape()[0];
+    let max = Reduction {
         op: ReduceOp::Max,
         scale: 1.0,
         dtype: DType::F32,
     };
-    let largest = reduce_one(ctx, &probabilities, largest, &[1], name);
-    let rows = picked(ctx, &probabilities, labels, name);
-    let correct = ctx.builder.map(
-        MapOp::Binary(BinaryFn::Equal),
-        &[&rows, &largest],
-        DType::F32,
-        name,
-    );
+    let largest = reduce_one(ctx, &probabilities, max, &[1], name);
+    let largest = ctx.builder.reshape(&largest, &[n, 1]);
+    let index = MapOp::MinusIndex {
+        class: label_of(&probabilities, 1),
+    };
+    let places = ctx
+        .builder
+        .map(index, &[&probabilities, &largest], DType::F32, name);
+    let predicted = reduce_one(ctx, &places, max, &[1], name);
+    let wanted = ctx
+        .builder
+        .map(MapOp::Scale { factor: -1.0 }, &[labels], DType::F32, name);
+    let equal = MapOp::Binary(BinaryFn::Equal);
+    let correct = ctx.builder.map_in_place(equal, &[&predicted, &wanted], 0);
     let ones = counts(ctx, labels, ignore, name);
     let correct = ctx
         .builder

@@ -22,7 +22,16 @@ fn column(ctx: &mut Ctx<'_>, value: &Value) -> Value {
     ctx.builder.reshape(value, &shape)
 }
 
+/// A scalar as a row of one element; anything else as it is.
+fn row(ctx: &mut Ctx<'_>, value: &Value) -> Value {
+    match value.shape().as_slice() {
+        [] => ctx.builder.reshape(value, &[1]),
+        _ => value.clone(),
+    }
+}
+
 pub(crate) fn softmax(ctx: &mut Ctx<'_>, x: &Value, name: &str) -> Value {
+    let x = &row(ctx, x);
     let last = x.shape().len() - 1;
     let largest = Reduction {
         op: ReduceOp::Max,
@@ -49,6 +58,7 @@ pub(crate) fn softmax(ctx: &mut Ctx<'_>, x: &Value, name: &str) -> Value {
 }
 
 pub(crate) fn softmax_grad(ctx: &mut Ctx<'_>, y: &Value, dy: &Value, name: &str) -> Value {
+    let (y, dy) = (&row(ctx, y), &row(ctx, dy));
     let last = y.shape().len() - 1;
     let dx = ctx.builder.map(MUL, &[y, dy], y.dtype, name);
     let total = sum(ctx, &dx, &[last], y.dtype, name);

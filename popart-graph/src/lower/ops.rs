@@ -59,7 +59,8 @@ impl Ctx<'_> {
     /// The tensor on a variable of its own axes, one digit each: fit for labels.
     pub(crate) fn labelled(&mut self, value: &Value) -> Value {
         let fit = value.single().is_some_and(|view| {
-            view.shape.axes.iter().all(|digits| digits.len() <= 1)
+            view.shape.axes.len() == view.shape.offsets.len()
+                && view.shape.axes.iter().all(|digits| digits.len() <= 1)
                 && view.shape.offsets.iter().all(|&offset| offset == 0)
                 && view
                     .shape
@@ -106,12 +107,30 @@ impl Ctx<'_> {
 }
 
 /// The label of a logical axis of a value that [`Ctx::labelled`] made.
+///
+/// Axes of one index have no digit; in order, they are the axes of the variable that no
+/// digit walks.
 pub(crate) fn label_of(value: &Value, axis: usize) -> Label {
     let view = value.single().expect("labelled values have one part");
-    // An axis of one index has no digit; no other label has its number.
-    view.shape.axes[axis]
-        .first()
-        .map_or(Label(Label::WHOLE.0 - 1), |digit| Label(digit.axis))
+    if let Some(digit) = view.shape.axes[axis].first() {
+        return Label(digit.axis);
+    }
+    let walked: Vec<u8> = view
+        .shape
+        .axes
+        .iter()
+        .flatten()
+        .map(|digit| digit.axis)
+        .collect();
+    let position = view.shape.axes[..axis]
+        .iter()
+        .filter(|digits| digits.is_empty())
+        .count();
+    let label = (0..view.shape.offsets.len() as u8)
+        .filter(|axis| !walked.contains(axis))
+        .nth(position)
+        .expect("labelled values have the rank of their variable");
+    Label(label)
 }
 
 /// Lowers one operation whose operands are all lowered.
@@ -170,8 +189,14 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             let sum = sum(ctx, &inputs[0], &axes, dtype, name);
             one(ctx.builder.reshape(&sum, &shape))
         }
-        OpKind::Softmax => one(norm::softmax(ctx, &inputs[0], name)),
-        OpKind::SoftmaxGrad => one(norm::softmax_grad(ctx, &inputs[0], &inputs[1], name)),
+        OpKind::Softmax => {
+            let y = norm::softmax(ctx, &inputs[0], name);
+            one(ctx.builder.reshape(&y, &shape))
+        }
+        OpKind::SoftmaxGrad => {
+            let dx = norm::softmax_grad(ctx, &inputs[0], &inputs[1], name);
+            one(ctx.builder.reshape(&dx, &shape))
+        }
         OpKind::LayerNorm { epsilon } => SmallVec::from(norm::layer_norm(
             ctx,
             [&inputs[0], &inputs[1], &inputs[2]],

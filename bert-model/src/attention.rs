@@ -1,0 +1,139 @@
+//! The first half of an encoder layer: self-attention.
+//!
+//! Vaswani et al., "Attention Is All You Need", 2017, with the operations and
+//! names of `applications/popart/bert/bert_model.py`, `attention`. Softmax is over
+//! scores `[B, A, S, S]`; positions that may not be attended to have -1000 added.
+
+use ipu_sim::ids::Id;
+use popart_graph::ir::{Init, OpKind, TensorId};
+
+use crate::builder::{Builder, NORMAL, Part};
+use crate::config::{Dropout, Task};
+use crate::error::Result;
+use crate::placement::Block;
+
+/// `[B S, H] -> [B S, H]`, the residual sum and its norm included.
+pub(crate) fn attention(builder: &mut Builder, layer: u32, x: TensorId) -> Result<TensorId> {
+    let part = Part {
+        block: Block::Attention(layer),
+        name: &format!("Layer{layer}/Attention"),
+    };
+    let width = builder.config.hidden_size;
+    let qkv = queries_keys_values(builder, part, x)?;
+    let z = heads(builder, part, qkv)?;
+    let weight = builder.weight(part, "Out", [width, width], NORMAL);
+    let mut z = builder.encoder_matmul(part, "Out", [z, weight])?;
+    if builder.config.attention_bias {
+        let bias = builder.weight(part, "Out_Bias", [width], Init::Zeros);
+        z = builder.add(part, "Out_Bias", [z, bias])?;
+    }
+    builder.add_and_norm(part, x, z)
+}
+
+/// Queries, keys and values side by side, `[B S, 3 H]`.
+fn queries_keys_values(builder: &mut Builder, part: Part, x: TensorId) -> Result<TensorId> {
+    let width = builder.config.hidden_size;
+    let weight = match builder.config.split_qkv {
+        true => {
+            let weights =
+                ["Q", "K", "V"].map(|name| builder.weight(part, name, [width, width], NORMAL));
+            builder.op(part, "QKV_Concat", OpKind::Concat { axis: 1 }, &weights)?
+        }
+        false => builder.weight(part, "QKV", [width, 3 * width], NORMAL),
+    };
+    let qkv = builder.encoder_matmul(part, "QKV", [x, weight])?;
+    if !builder.config.attention_bias {
+        return Ok(qkv);
+    }
+    let bias = match builder.config.split_qkv {
+        true => {
+            let biases = ["Q_Bias", "K_Bias", "V_Bias"]
+                .map(|name| builder.weight(part, name, [width], Init::Zeros));
+            builder.op(part, "QKV_Bias_Concat", OpKind::Concat { axis: 0 }, &biases)?
+        }
+        false => builder.weight(part, "QKV_Bias", [3 * width], Init::Zeros),
+    };
+    builder.add(part, "QKV_Bias", [qkv, bias])
+}
+
+/// What the heads attend to, put together again: `[B S, 3 H] -> [B S, H]`.
+fn heads(builder: &mut Builder, part: Part, qkv: TensorId) -> Result<TensorId> {
+    let q = head(builder, part, qkv, Operand::Queries)?;
+    let k = head(builder, part, qkv, Operand::Keys)?;
+    let v = head(builder, part, qkv, Operand::Values)?;
+
+    let scores = builder.encoder_matmul(part, "Z/QK", [q, k])?;
+    let factor = 1.0 / f64::from(builder.config.head_size()).sqrt();
+    let scores = builder.op(part, "Z/Scale", OpKind::Scale { factor }, &[scores])?;
+    let mask = mask(builder, part)?;
+    let scores = builder.add(part, "Z/ApplyMask", [scores, mask])?;
+    let mut weights = builder.op(part, "Z/Softmax", OpKind::Softmax, &[scores])?;
+    if builder.config.dropout == Dropout::HiddenAndAttention {
+        let name = &format!("{}/Z", part.name);
+        weights = builder.dropout(Part { name, ..part }, weights)?;
+    }
+    let z = builder.encoder_matmul(part, "Z/AV", [weights, v])?;
+
+    let perm = [0, 2, 1, 3].into_iter().collect();
+    let z = builder.op(part, "Z/Transpose", OpKind::Transpose { perm }, &[z])?;
+    let shape = [builder.config.rows(), builder.config.hidden_size];
+    builder.reshape(part, "Z/Reshape", z, shape)
+}
+
+/// A third of the product of input and weights.
+#[derive(Clone, Copy)]
+enum Operand {
+    Queries,
+    Keys,
+    Values,
+}
+
+/// One third of `[B S, 3 H]` by heads: `[B, A, S, H/A]`, keys `[B, A, H/A, S]`.
+fn head(builder: &mut Builder, part: Part, qkv: TensorId, operand: Operand) -> Result<TensorId> {
+    let (third, name, perm) = match operand {
+        Operand::Queries => (0, "Q", [0, 2, 1, 3]),
+        Operand::Keys => (1, "K", [0, 2, 3, 1]),
+        Operand::Values => (2, "V", [0, 2, 1, 3]),
+    };
+    let config = builder.config;
+    let width = config.hidden_size;
+    let slice = OpKind::Slice {
+        axis: 1,
+        begin: third * width,
+        end: (third + 1) * width,
+    };
+    let x = builder.op(part, &format!("QKV_Split/{name}"), slice, &[qkv])?;
+    let shape = [
+        config.micro_batch,
+        config.sequence_length,
+        config.attention_heads,
+        config.head_size(),
+    ];
+    let x = builder.reshape(part, &format!("{name}/Reshape"), x, shape)?;
+    let perm = perm.into_iter().collect();
+    let transpose = OpKind::Transpose { perm };
+    builder.op(part, &format!("{name}/Transpose"), transpose, &[x])
+}
+
+/// The mask `[B, 1, 1, S]`, made once on every IPU.
+fn mask(builder: &mut Builder, part: Part) -> Result<TensorId> {
+    let ipu = builder.placement.ipu(part.block);
+    if let Some(&mask) = builder.masks.get(&ipu) {
+        return Ok(mask);
+    }
+    let kind = OpKind::SequenceMask {
+        sequence_length: builder.config.sequence_length,
+        mask_tokens: match builder.task {
+            Task::Pretraining(_) => Some(builder.config.mask_tokens),
+            Task::Squad(_) => None,
+        },
+        dtype: builder.config.dtype,
+    };
+    let indices = builder.mask_indices.clone();
+    let name = &format!("Mask/{}", ipu.index());
+    let part = Part { name, ..part };
+    let mask = builder.op(part, "SequenceMask", kind, &indices)?;
+    let mask = builder.detach(part, "Detach", mask)?;
+    builder.masks.insert(ipu, mask);
+    Ok(mask)
+}

@@ -1,0 +1,294 @@
+//! The pieces that all layers are made of, and what has been built so far.
+//!
+//! A [`Part`] is a named place in the model: its operations run where its block
+//! is placed, and its weights carry its name. Names are those of the published
+//! application (`applications/popart/bert/bert_model.py`), by which checkpoints
+//! know the weights.
+
+use std::collections::BTreeMap;
+
+use ipu_sim::ids::IpuId;
+use ipu_sim::numerics::DType;
+use popart_graph::ir::{
+    BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Phase, Recompute, Scope, Shape,
+    TensorId, UnaryFn,
+};
+
+use crate::config::{Activation, BertConfig, Dropout, Task};
+use crate::error::Result;
+use crate::model::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
+use crate::optim::decays;
+use crate::placement::{Block, Execution, Placement};
+
+/// How weights of matrix products and tables start
+/// (`applications/popart/bert/bert_model.py`, `normal_init_tensor`).
+pub(crate) const NORMAL: Init = Init::TruncatedNormal {
+    mean: 0.0,
+    std_dev: 0.02,
+};
+
+/// A model being built.
+pub(crate) struct Builder<'a> {
+    pub(crate) config: &'a BertConfig,
+    pub(crate) placement: &'a Placement,
+    pub(crate) task: Task,
+    pub(crate) graph: Graph,
+    pub(crate) inputs: Vec<InputInfo>,
+    pub(crate) outputs: Vec<OutputInfo>,
+    pub(crate) weights: Vec<WeightInfo>,
+    pub(crate) serialised: Vec<SerialisedWeight>,
+    pub(crate) checkpoints: Vec<TensorId>,
+    /// The word table, in slices of the vocabulary.
+    pub(crate) word_table: Vec<TensorId>,
+    /// The mask indices, as the encoder reads them.
+    pub(crate) mask_indices: Vec<TensorId>,
+    /// The attention mask of each IPU that has one.
+    pub(crate) masks: BTreeMap<IpuId, TensorId>,
+    next_dropout: u32,
+}
+
+/// A named place in the model.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'n> {
+    pub(crate) block: Block,
+    /// Scope path.
+    pub(crate) name: &'n str,
+}
+
+impl Part<'_> {
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.name)
+    }
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(config: &'a BertConfig, placement: &'a Placement, task: Task) -> Self {
+        Self {
+            config,
+            placement,
+            task,
+            graph: Graph::default(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            weights: Vec::new(),
+            serialised: Vec::new(),
+            checkpoints: Vec::new(),
+            word_table: Vec::new(),
+            mask_indices: Vec::new(),
+            masks: BTreeMap::new(),
+            next_dropout: 0,
+        }
+    }
+
+    /// Whether the model has dropout, and so a seed.
+    pub(crate) fn has_dropout(&self) -> bool {
+        self.task.trains()
+            && self.config.dropout != Dropout::Off
+            && self.config.dropout_probability > 0.0
+    }
+
+    /// Surroundings of the operation `name` of a part.
+    pub(crate) fn scope(&self, part: Part, name: &str) -> Scope {
+        let stage = self.placement.stage(part.block);
+        let is_pipeline =
+            self.placement.execution == Execution::Pipelined && self.placement.stages.len() > 1;
+        Scope {
+            name: part.path(name),
+            ipu: Some(self.placement.stages[stage].ipu),
+            stage: is_pipeline.then_some(stage),
+            phase: Phase::Forward,
+            recompute: Recompute::Checkpoint,
+        }
+    }
+
+    /// Adds the operation `name` of a part; gives its first result.
+    pub(crate) fn op(
+        &mut self,
+        part: Part,
+        name: &str,
+        kind: OpKind,
+        operands: &[TensorId],
+    ) -> Result<TensorId> {
+        let scope = self.scope(part, name);
+        Ok(self.graph.add(kind, operands, &scope)?)
+    }
+
+    /// Adds a stream of `u32`.
+    pub(crate) fn input(&mut self, input: Input, shape: impl Into<Shape>) -> TensorId {
+        let tensor = self.graph.stream(input.name(), DType::U32, shape.into());
+        self.inputs.push(InputInfo { tensor, input });
+        tensor
+    }
+
+    /// The stream of that meaning, which must have been added.
+    pub(crate) fn tensor_of(&self, input: Input) -> TensorId {
+        let found = self.inputs.iter().find(|info| info.input == input);
+        found
+            .expect("all streams are made before the layers")
+            .tensor
+    }
+
+    /// Lists a result for the host.
+    pub(crate) fn output(&mut self, output: Output, tensor: TensorId) {
+        self.graph.outputs.push(tensor);
+        self.outputs.push(OutputInfo { tensor, output });
+    }
+
+    /// Adds the weight `name` of a part.
+    pub(crate) fn weight(
+        &mut self,
+        part: Part,
+        name: &str,
+        shape: impl Into<Shape>,
+        init: Init,
+    ) -> TensorId {
+        let name = part.path(name);
+        let dtype = self.config.dtype;
+        let tensor = self.graph.variable(&name, dtype, shape.into(), Some(init));
+        self.weights.push(WeightInfo {
+            tensor,
+            decays: decays(&name),
+            stage: self.placement.stage(part.block),
+        });
+        tensor
+    }
+
+    /// The pass that plans of this model's products are made for.
+    pub(crate) fn matmul_pass(&self) -> MatMulPass {
+        match (self.config.fully_connected_pass, self.task.trains()) {
+            (false, _) => MatMulPass::None,
+            (true, true) => MatMulPass::TrainingFwd,
+            (true, false) => MatMulPass::InferenceFwd,
+        }
+    }
+
+    /// A matrix product with the partials of the model.
+    pub(crate) fn matmul_kind(&self, share: MemoryProportion, pass: MatMulPass) -> OpKind {
+        OpKind::MatMul {
+            pass,
+            available_memory_proportion: share,
+            partials: self.config.partials(),
+        }
+    }
+
+    /// A matrix product of an encoder layer, with its stage's share of memory.
+    pub(crate) fn encoder_matmul(
+        &mut self,
+        part: Part,
+        name: &str,
+        operands: [TensorId; 2],
+    ) -> Result<TensorId> {
+        let stage = self.placement.stage(part.block);
+        let share = self.placement.stages[stage].memory_proportion;
+        let kind = self.matmul_kind(share, self.matmul_pass());
+        self.op(part, name, kind, &operands)
+    }
+
+    /// A matrix product outside the encoder, with the library's share of memory.
+    pub(crate) fn matmul(
+        &mut self,
+        part: Part,
+        name: &str,
+        operands: [TensorId; 2],
+    ) -> Result<TensorId> {
+        let kind = self.matmul_kind(MemoryProportion::POPLIBS_DEFAULT, self.matmul_pass());
+        self.op(part, name, kind, &operands)
+    }
+
+    pub(crate) fn add(
+        &mut self,
+        part: Part,
+        name: &str,
+        operands: [TensorId; 2],
+    ) -> Result<TensorId> {
+        self.op(part, name, OpKind::Binary(BinaryFn::Add), &operands)
+    }
+
+    pub(crate) fn reshape(
+        &mut self,
+        part: Part,
+        name: &str,
+        x: TensorId,
+        shape: impl Into<Shape>,
+    ) -> Result<TensorId> {
+        let shape = shape.into();
+        self.op(part, name, OpKind::Reshape { shape }, &[x])
+    }
+
+    /// Normalisation of the rows of `[t, H]`, with weights `Gamma` and `Beta`.
+    pub(crate) fn norm(&mut self, part: Part, x: TensorId) -> Result<TensorId> {
+        let width = self.config.hidden_size;
+        let gamma = self.weight(part, "Gamma", [width], Init::Ones);
+        let beta = self.weight(part, "Beta", [width], Init::Zeros);
+        let epsilon = self.config.layer_norm_epsilon;
+        self.op(
+            part,
+            "Norm",
+            OpKind::LayerNorm { epsilon },
+            &[x, gamma, beta],
+        )
+    }
+
+    /// Dropout where the model has it, with an id of its own.
+    pub(crate) fn dropout(&mut self, part: Part, x: TensorId) -> Result<TensorId> {
+        if !self.has_dropout() {
+            return Ok(x);
+        }
+        let id = self.next_dropout;
+        self.next_dropout += 1;
+        let probability = self.config.dropout_probability;
+        let seed = self.tensor_of(Input::Seed);
+        self.op(
+            part,
+            "Dropout",
+            OpKind::Dropout { probability, id },
+            &[x, seed],
+        )
+    }
+
+    /// The result without a gradient: [`OpKind::Detach`] when training, else `x`.
+    pub(crate) fn detach(&mut self, part: Part, name: &str, x: TensorId) -> Result<TensorId> {
+        match self.task.trains() {
+            true => self.op(part, name, OpKind::Detach, &[x]),
+            false => Ok(x),
+        }
+    }
+
+    /// The end of both halves of a layer: dropout, residual sum, norm.
+    pub(crate) fn add_and_norm(
+        &mut self,
+        part: Part,
+        residual: TensorId,
+        x: TensorId,
+    ) -> Result<TensorId> {
+        let x = self.dropout(part, x)?;
+        let x = self.add(part, "Add", [residual, x])?;
+        self.norm(part, x)
+    }
+
+    /// The model's activation function.
+    pub(crate) fn activation(&mut self, part: Part, x: TensorId) -> Result<TensorId> {
+        let unary = |function| OpKind::Unary(function);
+        match self.config.activation {
+            Activation::Gelu => self.op(part, "Gelu", unary(UnaryFn::Gelu), &[x]),
+            Activation::GeluErf => self.op(part, "Gelu", unary(UnaryFn::GeluErf), &[x]),
+            Activation::Relu => self.op(part, "Relu", unary(UnaryFn::Relu), &[x]),
+            Activation::SigmoidGelu => {
+                // The approximation of Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
+                let factor = 1.702;
+                let scaled = self.op(part, "SGelu/Scale", OpKind::Scale { factor }, &[x])?;
+                let gate = self.op(part, "SGelu/Sigmoid", unary(UnaryFn::Sigmoid), &[scaled])?;
+                self.op(part, "SGelu/Mul", OpKind::Binary(BinaryFn::Mul), &[x, gate])
+            }
+            Activation::LeakyRelu { leak } => {
+                let plus = self.op(part, "LRelu/Plus", unary(UnaryFn::Relu), &[x])?;
+                let minus = self.op(part, "LRelu/Neg", unary(UnaryFn::Neg), &[x])?;
+                let minus = self.op(part, "LRelu/Minus", unary(UnaryFn::Relu), &[minus])?;
+                let factor = leak;
+                let minus = self.op(part, "LRelu/Scale", OpKind::Scale { factor }, &[minus])?;
+                let sub = OpKind::Binary(BinaryFn::Sub);
+                self.op(part, "LRelu/Sub", sub, &[plus, minus])
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! From the last hidden state to logits, losses and accuracies.
+//!
+//! Pre-training: the words that were masked, through the tied word table, and
+//! whether one sentence follows the other. SQuAD: where an answer starts and ends.
+//! Source: `applications/popart/bert/bert_model.py`, `nsp_head`,
+//! `lm_prediction_head`, `projection` and `squad_projection`, and
+//! `applications/popart/bert/bert.py` for losses and accuracies.
+
+use popart_graph::ir::{Init, MatMulPass, MemoryProportion, OpKind, Shape, TensorId, UnaryFn};
+
+use crate::builder::{Builder, NORMAL, Part};
+use crate::error::Result;
+use crate::model::{Input, Output};
+use crate::placement::Block;
+
+const NSP: Part = Part {
+    block: Block::NextSentence,
+    name: "NSP",
+};
+
+const CLS: Part = Part {
+    block: Block::Cls,
+    name: "CLS",
+};
+
+const MLM: Part = Part {
+    block: Block::Mlm,
+    name: "MLM",
+};
+
+const SQUAD: Part = Part {
+    block: Block::Squad,
+    name: "Squad",
+};
+
+/// The label that marks a place without a masked word.
+const NO_WORD: u32 = 0;
+
+/// Both heads of pre-training, and when training the sum of their losses.
+pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<TensorId>> {
+    let next_sentence = next_sentence_logits(builder, x)?;
+    let transformed = transform(builder, x)?;
+    let words = word_logits(builder, transformed)?;
+
+    let mlm_loss = Score {
+        logits: words,
+        labels: builder.tensor_of(Input::MaskLabels),
+        ignore_index: Some(NO_WORD),
+        loss: Some(Output::MlmLoss)
+            .filter(|_| builder.task.trains() || builder.config.inference_loss),
+        accuracy: Output::MlmAccuracy,
+    }
+    .build(builder, MLM)?;
+    let nsp_loss = Score {
+        logits: next_sentence,
+        labels: builder.tensor_of(Input::NspLabels),
+        ignore_index: None,
+        loss: Some(Output::NspLoss).filter(|_| builder.task.trains()),
+        accuracy: Output::NspAccuracy,
+    }
+    .build(builder, NSP)?;
+    total_loss(builder, mlm_loss, nsp_loss)
+}
+
+/// The head for answers, and when training the sum of its losses.
+pub(crate) fn squad(builder: &mut Builder, x: TensorId) -> Result<Option<TensorId>> {
+    let width = builder.config.hidden_size;
+    let weight = builder.weight(SQUAD, "SquadW", [width, 2], NORMAL);
+    let bias = builder.weight(SQUAD, "SquadB", [2], Init::Zeros);
+    let x = builder.matmul(SQUAD, "Gemm", [x, weight])?;
+    let logits = builder.add(SQUAD, "Gemm/Add", [x, bias])?;
+    let trains = builder.task.trains();
+    if !trains && builder.config.squad_single_output {
+        builder.output(Output::SquadLogits, logits);
+        return Ok(None);
+    }
+    let start = answer_logits(builder, logits, 0)?;
+    let end = answer_logits(builder, logits, 1)?;
+    if !trains {
+        builder.output(Output::StartLogits, start);
+        builder.output(Output::EndLogits, end);
+        return Ok(None);
+    }
+    let start_loss = Score {
+        logits: start,
+        labels: builder.tensor_of(Input::StartLabels),
+        ignore_index: None,
+        loss: Some(Output::StartLoss),
+        accuracy: Output::StartAccuracy,
+    }
+    .build(
+        builder,
+        Part {
+            name: "Squad/Start",
+            ..SQUAD
+        },
+    )?;
+    let end_loss = Score {
+        logits: end,
+        labels: builder.tensor_of(Input::EndLabels),
+        ignore_index: None,
+        loss: Some(Output::EndLoss),
+        accuracy: Output::EndAccuracy,
+    }
+    .build(
+        builder,
+        Part {
+            name: "Squad/End",
+            ..SQUAD
+        },
+    )?;
+    total_loss(builder, start_loss, end_loss)
+}
+
+/// One column of the answer logits, `[B S, 2] -> [B, S]`.
+fn answer_logits(builder: &mut Builder, logits: TensorId, column: u32) -> Result<TensorId> {
+    let name = match column {
+        0 => "Squad/Start",
+        _ => "Squad/End",
+    };
+    let part = Part { name, ..SQUAD };
+    let slice = OpKind::Slice {
+        axis: 1,
+        begin: column,
+        end: column + 1,
+    };
+    let x = builder.op(part, "Slice", slice, &[logits])?;
+    let shape = [builder.config.micro_batch, builder.config.sequence_length];
+    builder.reshape(part, "Reshape", x, shape)
+}
+
+/// Logits `[B, 2]` from the hidden state of `[CLS]`, at position `M`.
+fn next_sentence_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
+    let width = builder.config.hidden_size;
+    let position = builder.config.mask_tokens;
+    let pooled = positions(builder, NSP, x, position..position + 1)?;
+    let weight = builder.weight(NSP, "PoolW", [width, width], NORMAL);
+    let bias = builder.weight(NSP, "PoolB", [width], Init::Zeros);
+    let pooled = builder.matmul(NSP, "Pool", [pooled, weight])?;
+    let pooled = builder.add(NSP, "Pool/Add", [pooled, bias])?;
+    let pooled = builder.op(NSP, "Pool/Tanh", OpKind::Unary(UnaryFn::Tanh), &[pooled])?;
+    let weight = builder.weight(NSP, "NspW", [width, 2], NORMAL);
+    let bias = builder.weight(NSP, "NspB", [2], Init::Zeros);
+    let logits = builder.matmul(NSP, "Nsp", [pooled, weight])?;
+    builder.add(NSP, "Nsp/Add", [logits, bias])
+}
+
+/// The same positions of every sequence: `[B S, H] -> [B n, H]`.
+fn positions(
+    builder: &mut Builder,
+    part: Part,
+    x: TensorId,
+    range: std::ops::Range<u32>,
+) -> Result<TensorId> {
+    let config = builder.config;
+    let shape = [
+        config.micro_batch,
+        config.sequence_length,
+        config.hidden_size,
+    ];
+    let x = builder.reshape(part, "Sequences", x, shape)?;
+    let slice = OpKind::Slice {
+        axis: 1,
+        begin: range.start,
+        end: range.end,
+    };
+    let n = range.end - range.start;
+    let x = builder.op(part, "Slice", slice, &[x])?;
+    builder.reshape(
+        part,
+        "Rows",
+        x,
+        [config.micro_batch * n, config.hidden_size],
+    )
+}
+
+/// The transform before the vocabulary, of all positions: `[B S, H] -> [B S, H]`.
+fn transform(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
+    if !builder.config.cls_layer {
+        return builder.op(CLS, "Identity", OpKind::Identity, &[x]);
+    }
+    let width = builder.config.hidden_size;
+    let weight = builder.weight(CLS, "LMPredictionW", [width, width], NORMAL);
+    let bias = builder.weight(CLS, "LMPredictionB", [width], Init::Zeros);
+    let x = builder.matmul(CLS, "LMPrediction", [x, weight])?;
+    let x = builder.add(CLS, "LMPrediction/Add", [x, bias])?;
+    let x = builder.activation(CLS, x)?;
+    builder.norm(CLS, x)
+}
+
+/// Logits of the masked words, the first `M` positions: `[B S, H] -> [B M, V]`,
+/// through the word table, one slice of the vocabulary after the other.
+fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
+    let x = positions(builder, MLM, x, 0..builder.config.mask_tokens)?;
+    // One layout must serve product and look-up, so the plan stands alone.
+    let kind = builder.matmul_kind(MemoryProportion::POPLIBS_DEFAULT, MatMulPass::None);
+    let table = builder.word_table.clone();
+    let slices = table
+        .iter()
+        .map(|&slice| builder.op(MLM, "Projection", kind.clone(), &[x, slice]))
+        .collect::<Result<Vec<_>>>()?;
+    let logits = match slices.as_slice() {
+        &[logits] => logits,
+        slices => builder.op(MLM, "Concat", OpKind::Concat { axis: 1 }, slices)?,
+    };
+    if !builder.config.projection_bias {
+        return Ok(logits);
+    }
+    let bias = builder.weight(
+        MLM,
+        "ProjectionB",
+        [builder.config.vocab_length],
+        Init::Zeros,
+    );
+    builder.add(MLM, "ProjectionB", [logits, bias])
+}
+
+/// Logits `[n, c]` beside their labels, `n` in all.
+struct Score {
+    logits: TensorId,
+    labels: TensorId,
+    /// The label of samples that don't count.
+    ignore_index: Option<u32>,
+    /// The loss to compute, if one is asked for.
+    loss: Option<Output>,
+    accuracy: Output,
+}
+
+impl Score {
+    /// Adds loss and accuracy to the results; gives the loss.
+    fn build(self, builder: &mut Builder, part: Part) -> Result<Option<TensorId>> {
+        let labels_shape = &builder.graph.tensors[self.labels].shape;
+        let labels = match labels_shape.dims() {
+            [_] => self.labels,
+            dims => {
+                let shape = Shape::from([dims.iter().product()]);
+                builder.reshape(part, "Labels", self.labels, shape)?
+            }
+        };
+        let ignore_index = self.ignore_index;
+        // The largest probability is where the largest logit is.
+        let mut scores = self.logits;
+        let mut loss = None;
+        if let Some(output) = self.loss {
+            scores = builder.op(part, "Softmax", OpKind::Softmax, &[scores])?;
+            let nll = OpKind::NllLoss {
+                reduction: builder.config.reduction,
+                ignore_index,
+            };
+            let value = builder.op(part, "Loss", nll, &[scores, labels])?;
+            builder.output(output, value);
+            loss = Some(value);
+        }
+        let accuracy = OpKind::Accuracy { ignore_index };
+        let value = builder.op(part, "Accuracy", accuracy, &[scores, labels])?;
+        builder.output(self.accuracy, value);
+        Ok(loss)
+    }
+}
+
+/// The sum of two losses when training.
+fn total_loss(
+    builder: &mut Builder,
+    first: Option<TensorId>,
+    second: Option<TensorId>,
+) -> Result<Option<TensorId>> {
+    let (Some(first), Some(second)) = (first, second) else {
+        return Ok(None);
+    };
+    let part = Part {
+        block: Block::Loss,
+        name: "Loss",
+    };
+    builder.add(part, "Sum", [first, second]).map(Some)
+}

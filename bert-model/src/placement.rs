@@ -1,0 +1,268 @@
+//! Where the parts of a model run.
+//!
+//! A [`Placement`] is plain data: every [`Block`] has a pipeline stage, and every
+//! stage an IPU and its options. [`Placement::from_layers_per_ipu`] writes the
+//! ones that the published application makes (`applications/popart/bert/bert_model.py`,
+//! `init_device_placement`); anything finer, such as half layers apart, is written
+//! by hand or by a search, and [`Placement::validate`] says whether it can be built.
+//! Stages are the forward ones; the backward pass mirrors them around the loss
+//! (PopART, `willow/src/transforms/autodiff`). Left out: copies between IPUs,
+//! which a pass inserts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ipu_sim::ids::{Id, IdVec, IpuId};
+use popart_graph::ir::{MemoryProportion, StageId};
+
+use crate::config::Task;
+use crate::error::{Error, Result};
+
+mod layers_per_ipu;
+
+pub use layers_per_ipu::{EncoderMemory, LayersPerIpu, SquadHead};
+
+/// A part of the model that is placed as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Block {
+    /// Looking words up.
+    WordEmbedding,
+    /// Positions, segments, sum, norm and dropout; mask indices enter here.
+    PositionSegment,
+    /// The first half of an encoder layer, up to its norm.
+    Attention(u32),
+    /// The second half of an encoder layer.
+    FeedForward(u32),
+    /// Pooler, next-sentence head and its loss.
+    NextSentence,
+    /// The transform of hidden states before the projection on the vocabulary.
+    Cls,
+    /// The projection on the vocabulary and its loss.
+    Mlm,
+    /// The head for answers, with its losses.
+    Squad,
+    /// The sum of the losses.
+    Loss,
+}
+
+impl Block {
+    /// The blocks of a model, in the order in which they are built.
+    #[must_use]
+    pub fn of_model(num_layers: u32, task: Task) -> Vec<Block> {
+        let mut blocks = vec![Block::WordEmbedding, Block::PositionSegment];
+        blocks.extend(
+            (0..num_layers).flat_map(|layer| [Block::Attention(layer), Block::FeedForward(layer)]),
+        );
+        match task {
+            Task::Pretraining(_) => blocks.extend([Block::NextSentence, Block::Cls, Block::Mlm]),
+            Task::Squad(_) => blocks.push(Block::Squad),
+        }
+        if task.trains() {
+            blocks.push(Block::Loss);
+        }
+        blocks
+    }
+
+    /// The blocks whose results this one reads.
+    #[must_use]
+    pub fn producers(self, num_layers: u32, task: Task) -> Vec<Block> {
+        match self {
+            Block::WordEmbedding => vec![],
+            Block::PositionSegment => vec![Block::WordEmbedding],
+            Block::Attention(0) => vec![Block::PositionSegment],
+            Block::Attention(layer) => vec![Block::FeedForward(layer - 1)],
+            Block::FeedForward(layer) => vec![Block::Attention(layer)],
+            Block::NextSentence | Block::Cls | Block::Squad => {
+                vec![Block::FeedForward(num_layers - 1)]
+            }
+            Block::Mlm => vec![Block::Cls],
+            Block::Loss => match task {
+                Task::Pretraining(_) => vec![Block::NextSentence, Block::Mlm],
+                Task::Squad(_) => vec![Block::Squad],
+            },
+        }
+    }
+}
+
+/// `attention of layer 3`.
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Block::WordEmbedding => write!(f, "word embedding"),
+            Block::PositionSegment => write!(f, "position and segment embedding"),
+            Block::Attention(layer) => write!(f, "attention of layer {layer}"),
+            Block::FeedForward(layer) => write!(f, "feed-forward of layer {layer}"),
+            Block::NextSentence => write!(f, "next-sentence head"),
+            Block::Cls => write!(f, "transform before the vocabulary"),
+            Block::Mlm => write!(f, "projection on the vocabulary"),
+            Block::Squad => write!(f, "answer head"),
+            Block::Loss => write!(f, "loss"),
+        }
+    }
+}
+
+/// What a stage keeps of its forward pass for its backward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Recomputation {
+    /// Everything: nothing is computed again.
+    Off,
+    /// What arrives on its IPU.
+    FromStageInput,
+    /// What arrives, and the output of every encoder layer that stays
+    /// (`recompute_checkpoint_every_layer`).
+    FromEveryLayer,
+}
+
+/// How stages follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Execution {
+    /// One micro-batch at a time; operations carry no stage.
+    Sequential,
+    /// As a pipeline, each stage on another micro-batch.
+    Pipelined,
+}
+
+/// A forward stage.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Stage {
+    /// Where it runs, within a replica.
+    pub ipu: IpuId,
+    /// For temporaries of the matrix products of its encoder layers.
+    pub memory_proportion: MemoryProportion,
+    /// What it keeps.
+    pub recomputation: Recomputation,
+}
+
+/// A stage for every block, and an IPU for every stage.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placement {
+    /// The forward stages, in order.
+    pub stages: IdVec<StageId, Stage>,
+    /// The stage of each block.
+    pub blocks: BTreeMap<Block, StageId>,
+    /// How the stages follow each other.
+    pub execution: Execution,
+}
+
+impl Placement {
+    /// Checks that a model can be placed so: all of its blocks have a stage and
+    /// nothing else has, no stage is idle, no block is before one that it reads
+    /// from, and the tied word table of pre-training is used on one IPU.
+    ///
+    /// # Errors
+    /// The first rule that is broken.
+    pub fn validate(&self, num_layers: u32, task: Task) -> Result<()> {
+        let blocks = Block::of_model(num_layers, task);
+        if let Some(&block) = self.blocks.keys().find(|block| !blocks.contains(block)) {
+            return Err(Error::NotInModel { block });
+        }
+        for &block in &blocks {
+            let stage = self.checked_stage(block)?;
+            for producer in block.producers(num_layers, task) {
+                let earliest = self.checked_stage(producer)?;
+                if stage < earliest {
+                    return Err(Error::StageOrder {
+                        block,
+                        stage,
+                        producer,
+                        earliest,
+                    });
+                }
+            }
+        }
+        let is_idle = |id: &StageId| self.blocks.values().all(|stage| stage != id);
+        if let Some(stage) = self.stages.ids().find(is_idle) {
+            let ipu = self.stages[stage].ipu;
+            return Err(Error::EmptyStage { stage, ipu });
+        }
+        self.validate_tied_table(task)
+    }
+
+    fn checked_stage(&self, block: Block) -> Result<StageId> {
+        let &stage = self.blocks.get(&block).ok_or(Error::NotPlaced { block })?;
+        let n_stages = self.stages.len();
+        match stage.index() < n_stages {
+            true => Ok(stage),
+            false => Err(Error::UnknownStage {
+                block,
+                stage,
+                n_stages,
+            }),
+        }
+    }
+
+    fn validate_tied_table(&self, task: Task) -> Result<()> {
+        if matches!(task, Task::Squad(_)) {
+            return Ok(());
+        }
+        let (word, projection) = (Block::WordEmbedding, Block::Mlm);
+        let (word_ipu, projection_ipu) = (self.ipu(word), self.ipu(projection));
+        match word_ipu == projection_ipu {
+            true => Ok(()),
+            false => Err(Error::TiedTable {
+                word,
+                word_ipu,
+                projection,
+                projection_ipu,
+            }),
+        }
+    }
+
+    /// The stage of a block.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[must_use]
+    pub fn stage(&self, block: Block) -> StageId {
+        match self.blocks.get(&block) {
+            Some(&stage) => stage,
+            None => panic!("{block} has no stage"),
+        }
+    }
+
+    /// The IPU of a block.
+    ///
+    /// # Panics
+    /// If it has no stage.
+    #[must_use]
+    pub fn ipu(&self, block: Block) -> IpuId {
+        self.stages[self.stage(block)].ipu
+    }
+
+    /// IPUs of one replica: one more than the highest in use.
+    #[must_use]
+    pub fn n_ipus(&self) -> u32 {
+        let used = self.stages.values().map(|stage| stage.ipu.0 + 1);
+        used.max().unwrap_or(0)
+    }
+
+    /// IPUs to ask of a machine for `replicas` copies: a power of two.
+    #[must_use]
+    pub fn ipus_requested(&self, replicas: u32) -> u64 {
+        (u64::from(self.n_ipus()) * u64::from(replicas)).next_power_of_two()
+    }
+
+    /// The IPU of every stage of a run: the forward ones and, when training, their
+    /// mirror images after the loss.
+    #[must_use]
+    pub fn stage_ipus(&self, task: Task) -> Vec<IpuId> {
+        let forward = self.stages.values().map(|stage| stage.ipu);
+        let backward = forward.clone().rev().skip(1);
+        match task.trains() {
+            true => forward.chain(backward).collect(),
+            false => forward.collect(),
+        }
+    }
+
+    /// Whether the output of an encoder layer is a checkpoint: its stage keeps every
+    /// layer, and the next layer starts on the same stage.
+    #[must_use]
+    pub fn keeps_output(&self, layer: u32) -> bool {
+        let stage = self.stage(Block::FeedForward(layer));
+        let next = self.blocks.get(&Block::Attention(layer + 1));
+        self.stages[stage].recomputation == Recomputation::FromEveryLayer && next == Some(&stage)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,204 @@
+//! Placements as the published application writes them.
+//!
+//! Encoder layers are dealt out to consecutive IPUs; embeddings and heads sit on
+//! the first ones, the heads one stage after the encoder
+//! (`applications/popart/bert/bert_model.py`, `init_device_placement`).
+
+use ipu_sim::ids::{Id, IdVec, IpuId};
+use popart_graph::ir::{MemoryProportion, StageId};
+
+use super::{Block, Execution, Placement, Recomputation, Stage};
+use crate::config::{Mode, Task};
+use crate::error::{Error, Result};
+
+/// Where the head for answers runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SquadHead {
+    /// On the first IPU, one stage after the encoder (`squad_wrap_final_layer`).
+    FirstIpu,
+    /// On the IPU and stage of the last encoder layer.
+    LastEncoderIpu,
+}
+
+impl SquadHead {
+    /// Where the application puts it if nothing is said: first IPU to train, last
+    /// to infer.
+    #[must_use]
+    pub fn default_for(mode: Mode) -> Self {
+        match mode {
+            Mode::Training => SquadHead::FirstIpu,
+            Mode::Inference => SquadHead::LastEncoderIpu,
+        }
+    }
+}
+
+/// Memory for temporaries of the matrix products of encoder layers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EncoderMemory {
+    /// What PopLibs takes when nothing is said.
+    PoplibsDefault,
+    /// One share for all IPUs, or one for each from the first with encoder layers
+    /// on (`available_memory_proportion`).
+    PerIpu(Vec<f64>),
+}
+
+/// The options that make a placement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayersPerIpu {
+    /// First IPU with encoder layers, `E`. From 2 on, embeddings have two IPUs.
+    pub encoder_start_ipu: u32,
+    /// Layers on each IPU from `E` on; a single number is for every IPU.
+    pub layers_per_ipu: Vec<u32>,
+    /// Memory for temporaries.
+    pub memory: EncoderMemory,
+    /// Where the head for answers runs.
+    pub squad_head: SquadHead,
+    /// What stages keep.
+    pub recomputation: Recomputation,
+    /// How stages follow each other.
+    pub execution: Execution,
+}
+
+impl LayersPerIpu {
+    /// The position on the list of each layer's IPU.
+    fn slots(&self, num_layers: u32) -> Result<Vec<u32>> {
+        let (each, covered) = match self.layers_per_ipu.as_slice() {
+            [0] => {
+                return Err(Error::Zero {
+                    field: "layers_per_ipu",
+                });
+            }
+            &[each] => (Some(each), u64::from(num_layers)),
+            list => (None, list.iter().map(|&layers| u64::from(layers)).sum()),
+        };
+        if covered < u64::from(num_layers) {
+            return Err(Error::LayersPerIpu {
+                num_layers,
+                covered,
+            });
+        }
+        Ok(match each {
+            Some(each) => (0..num_layers).map(|layer| layer / each).collect(),
+            None => (0..)
+                .zip(&self.layers_per_ipu)
+                .flat_map(|(slot, &layers)| std::iter::repeat_n(slot, layers as usize))
+                .take(num_layers as usize)
+                .collect(),
+        })
+    }
+
+    fn memory_proportion(&self, ipu: u32, n_slots: usize) -> Result<MemoryProportion> {
+        let EncoderMemory::PerIpu(values) = &self.memory else {
+            return Ok(MemoryProportion::POPLIBS_DEFAULT);
+        };
+        let Some(slot) = ipu.checked_sub(self.encoder_start_ipu) else {
+            return Ok(MemoryProportion::POPLIBS_DEFAULT);
+        };
+        let value = match values.as_slice() {
+            &[value] => value,
+            list => *list.get(slot as usize).ok_or(Error::MemoryProportions {
+                expected: n_slots,
+                got: list.len(),
+            })?,
+        };
+        MemoryProportion::new(value).ok_or(Error::Range {
+            field: "available_memory_proportion",
+            range: "above 0 and at most 1",
+            value,
+        })
+    }
+
+    /// A placement from blocks with their stage and IPU, in order of stage.
+    fn stages(&self, placed: &[(Block, u32, u32)], n_slots: usize) -> Result<Placement> {
+        let mut placement = Placement {
+            stages: IdVec::new(),
+            blocks: [].into(),
+            execution: self.execution,
+        };
+        let mut last: Option<(u32, u32)> = None;
+        for &(block, stage, ipu) in placed {
+            let expected = last.map_or(0, |(stage, _)| stage + 1);
+            if stage > expected {
+                return Err(idle(expected));
+            }
+            if last.is_none_or(|(_, last_ipu)| last_ipu != ipu) {
+                placement.stages.push(Stage {
+                    ipu: IpuId(ipu),
+                    memory_proportion: self.memory_proportion(ipu, n_slots)?,
+                    recomputation: self.recomputation,
+                });
+            }
+            last = Some((stage, ipu));
+            let current = StageId::from_index(placement.stages.len() - 1);
+            placement.blocks.insert(block, current);
+        }
+        Ok(placement)
+    }
+}
+
+/// The error for an IPU between others that has nothing to do; such stages come
+/// before the heads and have the number of their IPU.
+fn idle(ipu: u32) -> Error {
+    Error::EmptyStage {
+        stage: StageId(ipu),
+        ipu: IpuId(ipu),
+    }
+}
+
+impl Placement {
+    /// The application's placement of a model. Neighbouring stages on one IPU become
+    /// one, as PopART merges them; a model on one IPU has one stage.
+    ///
+    /// # Errors
+    /// The list doesn't cover the layers or leaves an IPU idle, or a memory
+    /// proportion is missing or out of range.
+    pub fn from_layers_per_ipu(
+        options: &LayersPerIpu,
+        num_layers: u32,
+        task: Task,
+    ) -> Result<Placement> {
+        if num_layers == 0 {
+            return Err(Error::Zero {
+                field: "num_layers",
+            });
+        }
+        let start = options.encoder_start_ipu;
+        if start > 2 {
+            // Embeddings use the first IPU and the one before the encoder.
+            return Err(idle(1));
+        }
+        let slots = options.slots(num_layers)?;
+        let last_slot = slots[slots.len() - 1];
+        let rest_of_embedding = start.saturating_sub(1);
+        let head_stage = start + last_slot + 1;
+        let mlm_stage = match rest_of_embedding {
+            0 => head_stage,
+            _ => head_stage + 1,
+        };
+        let squad = match options.squad_head {
+            SquadHead::FirstIpu => (head_stage, 0),
+            SquadHead::LastEncoderIpu => (head_stage - 1, head_stage - 1),
+        };
+        // Where each block runs: stage, then IPU.
+        let place = |block| match (block, task) {
+            (Block::WordEmbedding, _) => (0, 0),
+            (Block::PositionSegment, _) => (rest_of_embedding, rest_of_embedding),
+            (Block::Attention(layer) | Block::FeedForward(layer), _) => {
+                let ipu = start + slots[layer as usize];
+                (ipu, ipu)
+            }
+            (Block::NextSentence | Block::Cls, _) => (head_stage, rest_of_embedding),
+            (Block::Mlm, _) | (Block::Loss, Task::Pretraining(_)) => (mlm_stage, 0),
+            (Block::Squad, _) | (Block::Loss, Task::Squad(_)) => squad,
+        };
+        let mut placed: Vec<(Block, u32, u32)> = Block::of_model(num_layers, task)
+            .into_iter()
+            .map(|block| {
+                let (stage, ipu) = place(block);
+                (block, stage, ipu)
+            })
+            .collect();
+        placed.sort_by_key(|&(_, stage, _)| stage);
+        options.stages(&placed, last_slot as usize + 1)
+    }
+}

@@ -1,0 +1,250 @@
+//! The tile memory of all replicas.
+
+use super::ExecuteError;
+use super::placement::Placement;
+use crate::ids::{Id, IdVec, ReplicaId};
+use crate::numerics::DType;
+use crate::program::{LayoutId, Program, SourceId, VarId};
+
+/// The elements of a variable on all its tiles, cell by cell in storage order.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    /// What elements are rounded to.
+    pub dtype: DType,
+    values: Vec<f64>,
+    written: Vec<bool>,
+}
+
+impl Store {
+    /// Nothing written yet; padding is zero.
+    fn new(dtype: DType, placement: &Placement) -> Self {
+        let mut written = vec![true; placement.len];
+        for cell in &placement.cells {
+            placement.for_each(cell.number, |offset, _| written[cell.base + offset] = false);
+        }
+        Self {
+            dtype,
+            values: vec![0.0; placement.len],
+            written,
+        }
+    }
+
+    /// The element at `offset`, if it was written.
+    #[inline]
+    pub(super) fn get(&self, offset: usize) -> Option<f64> {
+        self.written[offset].then(|| self.values[offset])
+    }
+
+    /// Rounds `value` and stores it.
+    #[inline]
+    pub(super) fn set(&mut self, offset: usize, value: f64) {
+        self.values[offset] = self.dtype.round(value);
+        self.written[offset] = true;
+    }
+}
+
+/// Where every variable of a program lies.
+#[derive(Clone, Debug)]
+pub(super) struct Atlas<'p> {
+    pub program: &'p Program,
+    placements: IdVec<LayoutId, Placement>,
+}
+
+impl<'p> Atlas<'p> {
+    fn new(program: &'p Program) -> Result<Self, ExecuteError> {
+        let placements = program
+            .layouts
+            .iter()
+            .enumerate()
+            .map(|(position, layout)| {
+                Placement::new(layout).map_err(|tile| ExecuteError::SharedTile {
+                    layout: LayoutId::from_index(position),
+                    tile,
+                })
+            })
+            .collect::<Result<IdVec<_, _>, _>>()?;
+        Ok(Self {
+            program,
+            placements,
+        })
+    }
+
+    /// Where the elements of `var` lie.
+    pub(super) fn placement(&self, var: VarId) -> &Placement {
+        &self.placements[self.program.vars[var].layout]
+    }
+
+    /// The name of a variable.
+    pub(super) fn name(&self, var: VarId) -> String {
+        self.program.vars[var].name.clone()
+    }
+
+    /// The name of what a step belongs to.
+    pub(super) fn step(&self, source: SourceId) -> &'p str {
+        &self.program.source(source).name
+    }
+
+    #[cold]
+    fn unwritten(&self, var: VarId, offset: usize) -> ExecuteError {
+        ExecuteError::Unwritten {
+            variable: self.name(var),
+            tile: self.placement(var).tile_at(offset),
+        }
+    }
+}
+
+/// The tile memory of one replica, by variable.
+pub(super) type Stores = IdVec<VarId, Store>;
+
+/// The element of `var` at `offset` of its array.
+#[inline]
+pub(super) fn get(
+    atlas: &Atlas<'_>,
+    stores: &Stores,
+    var: VarId,
+    offset: usize,
+) -> Result<f64, ExecuteError> {
+    stores[var]
+        .get(offset)
+        .ok_or_else(|| atlas.unwritten(var, offset))
+}
+
+/// The tile memory of all replicas of a program, with the values of its variables.
+///
+/// Every variable has memory of its own: that some share theirs on the machine, because
+/// they don't live at the same time, changes no value.
+#[derive(Clone, Debug)]
+pub struct Memory<'p> {
+    pub(super) atlas: Atlas<'p>,
+    pub(super) replicas: IdVec<ReplicaId, Stores>,
+}
+
+impl<'p> Memory<'p> {
+    /// Memory for all variables of `program`, with nothing written.
+    ///
+    /// # Errors
+    ///
+    /// If a layout puts two boxes on one tile.
+    pub fn new(program: &'p Program) -> Result<Self, ExecuteError> {
+        let atlas = Atlas::new(program)?;
+        let stores: Stores = program
+            .vars
+            .iter()
+            .map(|(var, variable)| Store::new(variable.dtype, atlas.placement(var)))
+            .collect();
+        Ok(Self {
+            replicas: (0..program.n_replicas).map(|_| stores.clone()).collect(),
+            atlas,
+        })
+    }
+
+    /// Writes a variable of one replica on all its tiles, rounded to its element type.
+    ///
+    /// `values` are in logical order, last axis fastest.
+    ///
+    /// # Errors
+    ///
+    /// If there are more or fewer values than elements.
+    pub fn write(
+        &mut self,
+        replica: ReplicaId,
+        var: VarId,
+        values: &[f64],
+    ) -> Result<(), ExecuteError> {
+        let stored = self.to_storage(var, values)?;
+        self.write_storage(replica, var, &stored);
+        Ok(())
+    }
+
+    /// Reads a variable of one replica, in logical order, last axis fastest.
+    ///
+    /// # Errors
+    ///
+    /// If an element was never written, or copies of it differ.
+    pub fn read(&self, replica: ReplicaId, var: VarId) -> Result<Vec<f64>, ExecuteError> {
+        let stored = self.read_storage(replica, var)?;
+        let placement = self.atlas.placement(var);
+        let mut values = vec![0.0; placement.elements()];
+        let mut base = 0;
+        for number in 0..placement.boxes.len() {
+            placement.for_each(number, |offset, linear| {
+                values[linear] = stored[base + offset];
+            });
+            base += placement.boxes[number].stored;
+        }
+        Ok(values)
+    }
+
+    /// Values in the order in which `var` stores them: box by box, padding zero, one copy.
+    ///
+    /// This is the order of a buffer in streaming memory. `values` are in logical order.
+    ///
+    /// # Errors
+    ///
+    /// If there are more or fewer values than elements.
+    pub fn to_storage(&self, var: VarId, values: &[f64]) -> Result<Vec<f64>, ExecuteError> {
+        let placement = self.atlas.placement(var);
+        if values.len() != placement.elements() {
+            return Err(ExecuteError::Length {
+                variable: self.atlas.name(var),
+                expected: placement.elements(),
+                got: values.len(),
+            });
+        }
+        let mut stored = Vec::new();
+        for (number, table) in placement.boxes.iter().enumerate() {
+            let base = stored.len();
+            stored.resize(base + table.stored, 0.0);
+            placement.for_each(number, |offset, linear| {
+                stored[base + offset] = values[linear];
+            });
+        }
+        Ok(stored)
+    }
+
+    /// One copy of a variable in storage order, padding included.
+    pub(super) fn read_storage(
+        &self,
+        replica: ReplicaId,
+        var: VarId,
+    ) -> Result<Vec<f64>, ExecuteError> {
+        let placement = self.atlas.placement(var);
+        let stores = &self.replicas[replica];
+        let mut stored = Vec::new();
+        for number in 0..placement.boxes.len() {
+            let base = stored.len();
+            for cell in placement.copies_of(number) {
+                for offset in 0..placement.boxes[number].stored {
+                    let value = get(&self.atlas, stores, var, cell.base + offset)?;
+                    match stored.get(base + offset) {
+                        None => stored.push(value),
+                        Some(first) if first.to_bits() == value.to_bits() => {}
+                        Some(_) => {
+                            return Err(ExecuteError::CopiesDiffer {
+                                variable: self.atlas.name(var),
+                                tile: cell.tile,
+                            });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Writes all copies of a variable from values in storage order, padding included.
+    pub(super) fn write_storage(&mut self, replica: ReplicaId, var: VarId, stored: &[f64]) {
+        let placement = self.atlas.placement(var);
+        let store = &mut self.replicas[replica][var];
+        let mut base = 0;
+        for (number, table) in placement.boxes.iter().enumerate() {
+            let values = &stored[base..base + table.stored];
+            for cell in placement.copies_of(number) {
+                for (offset, &value) in values.iter().enumerate() {
+                    store.set(cell.base + offset, value);
+                }
+            }
+            base += table.stored;
+        }
+    }
+}

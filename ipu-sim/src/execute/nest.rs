@@ -1,0 +1,251 @@
+//! The loops of a vertex on one tile.
+//!
+//! A vertex runs over the labels of its operands; on a tile a label takes the indices
+//! that the operands' boxes hold, and all operands that share it must hold the same
+//! ones. A [`Nest`] carries one running number per operand (its position in the
+//! variable's array) plus the position in the whole output, and every step of a loop
+//! adds to each of them.
+
+use smallvec::SmallVec;
+
+use super::ExecuteError;
+use super::memory::Atlas;
+use super::placement::Cell;
+use crate::program::{Label, VertexGroup};
+
+/// The running numbers of a walk.
+pub(super) type Numbers = SmallVec<[usize; 8]>;
+
+/// One loop: what each of its steps adds to the running numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Strides {
+    width: usize,
+    /// Row by row, one per step.
+    deltas: Vec<usize>,
+}
+
+impl Strides {
+    /// A loop of `extent` steps over `width` numbers that adds nothing yet.
+    pub(super) fn new(extent: usize, width: usize) -> Self {
+        Self {
+            width,
+            deltas: vec![0; extent * width],
+        }
+    }
+
+    /// Makes step `i` add `terms[i]` more to number `column`.
+    pub(super) fn add(&mut self, column: usize, terms: impl Iterator<Item = usize>) {
+        for (row, term) in self.deltas.chunks_exact_mut(self.width).zip(terms) {
+            row[column] += term;
+        }
+    }
+
+    /// What every step adds.
+    pub(super) fn steps(&self) -> impl Iterator<Item = &[usize]> {
+        self.deltas.chunks_exact(self.width)
+    }
+
+    /// `start` moved to step `index`.
+    pub(super) fn moved(&self, start: &[usize], index: usize) -> Numbers {
+        let deltas = &self.deltas[index * self.width..(index + 1) * self.width];
+        plus(start, deltas)
+    }
+}
+
+fn plus(start: &[usize], deltas: &[usize]) -> Numbers {
+    start.iter().zip(deltas).map(|(a, b)| a + b).collect()
+}
+
+/// Calls `body` for every combination of steps, the last loop fastest.
+pub(super) fn walk<E>(
+    loops: &[&Strides],
+    start: &[usize],
+    body: &mut impl FnMut(&[usize]) -> Result<(), E>,
+) -> Result<(), E> {
+    match loops.split_first() {
+        None => body(start),
+        Some((outermost, rest)) => {
+            for deltas in outermost.steps() {
+                walk(rest, &plus(start, deltas), body)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+/// One labelled loop of a nest.
+#[derive(Clone, Debug)]
+pub(super) struct Loop<'t> {
+    /// Its name.
+    pub label: Label,
+    /// The indices it takes, ascending.
+    pub indices: &'t [u32],
+    /// What its steps add.
+    pub strides: Strides,
+}
+
+/// The loops of a vertex on one tile.
+///
+/// Number 0 is the position of the output's element, number `1 + i` that of input
+/// `i`, and the last one the row-major position in the whole output.
+#[derive(Clone, Debug)]
+pub(super) struct Nest<'t> {
+    /// The output's loops in its order, then those that only inputs have.
+    pub loops: Vec<Loop<'t>>,
+    /// How many of the loops are the output's.
+    pub n_output: usize,
+    /// Where all numbers begin.
+    pub start: Numbers,
+    /// By input: positions of what it passes whole, relative to its number; `[0]` if nothing.
+    pub whole: Vec<Vec<usize>>,
+}
+
+impl<'t> Nest<'t> {
+    /// The loops of `group` where `cell` of its output lies.
+    pub(super) fn new(
+        atlas: &'t Atlas<'_>,
+        step: &str,
+        group: &VertexGroup,
+        cell: &Cell,
+    ) -> Result<Self, ExecuteError> {
+        let width = group.inputs.len() + 2;
+        let mut nest = Self {
+            loops: Vec::new(),
+            n_output: 0,
+            start: SmallVec::from_elem(0, width),
+            whole: Vec::with_capacity(group.inputs.len()),
+        };
+        let operands = std::iter::once(&group.output).chain(&group.inputs);
+        for (number, operand) in operands.enumerate() {
+            let placement = atlas.placement(operand.var);
+            let names = || {
+                let variable = atlas.name(operand.var);
+                (step.to_owned(), variable, cell.tile)
+            };
+            let cell = placement.cell_on(cell.tile).ok_or_else(|| {
+                let (step, variable, tile) = names();
+                ExecuteError::MissingBox {
+                    step,
+                    variable,
+                    tile,
+                }
+            })?;
+            assert_eq!(
+                operand.labels.len(),
+                placement.shape.len(),
+                "an operand has one label per axis"
+            );
+            nest.start[number] = cell.base;
+            let mut whole = vec![0];
+            for (axis, &label) in operand.labels.iter().enumerate() {
+                let indices = placement.indices_of(cell, axis);
+                let offsets = &placement.box_of(cell).offsets[axis];
+                if label == Label::WHOLE {
+                    if indices.len() != placement.shape[axis] as usize {
+                        let (step, variable, tile) = names();
+                        return Err(ExecuteError::NotWhole {
+                            step,
+                            variable,
+                            tile,
+                        });
+                    }
+                    whole = whole
+                        .iter()
+                        .flat_map(|start| offsets.iter().map(move |offset| start + offset))
+                        .collect();
+                    continue;
+                }
+                let Some(strides) = nest.strides_of(label, indices, width) else {
+                    let (step, variable, tile) = names();
+                    return Err(ExecuteError::Misaligned {
+                        step,
+                        variable,
+                        tile,
+                    });
+                };
+                strides.add(number, offsets.iter().copied());
+                if number == 0 {
+                    let stride = placement.strides[axis];
+                    strides.add(width - 1, indices.iter().map(|&at| at as usize * stride));
+                }
+            }
+            if number == 0 {
+                nest.n_output = nest.loops.len();
+            } else {
+                nest.whole.push(whole);
+            }
+        }
+        Ok(nest)
+    }
+
+    /// The strides of the loop `label`, made if it is new; nothing if it takes other indices.
+    fn strides_of(
+        &mut self,
+        label: Label,
+        indices: &'t [u32],
+        width: usize,
+    ) -> Option<&mut Strides> {
+        let found = self.loops.iter().position(|known| known.label == label);
+        let position = found.unwrap_or_else(|| {
+            self.loops.push(Loop {
+                label,
+                indices,
+                strides: Strides::new(indices.len(), width),
+            });
+            self.loops.len() - 1
+        });
+        let known = &mut self.loops[position];
+        (known.indices == indices).then_some(&mut known.strides)
+    }
+
+    /// The strides of all loops whose label is wanted.
+    pub(super) fn select(&self, wanted: impl Fn(Label) -> bool) -> Vec<&Strides> {
+        self.loops
+            .iter()
+            .filter(|candidate| wanted(candidate.label))
+            .map(|candidate| &candidate.strides)
+            .collect()
+    }
+
+    /// The strides of the output's loops.
+    pub(super) fn output(&self) -> Vec<&Strides> {
+        let loops = self.loops[..self.n_output].iter();
+        loops.map(|output| &output.strides).collect()
+    }
+
+    /// The strides of the loops that only inputs have.
+    pub(super) fn reduced(&self) -> Vec<&Strides> {
+        let loops = self.loops[self.n_output..].iter();
+        loops.map(|reduced| &reduced.strides).collect()
+    }
+
+    /// The loop with `label`.
+    pub(super) fn find(&self, label: Label) -> &Loop<'t> {
+        self.loops
+            .iter()
+            .find(|candidate| candidate.label == label)
+            .expect("a vertex names labels that its operands have")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_adds_up_its_steps_with_the_last_loop_fastest() {
+        let (mut rows, mut columns) = (Strides::new(2, 2), Strides::new(3, 2));
+        rows.add(0, [0, 10].into_iter());
+        columns.add(0, [0, 1, 2].into_iter());
+        columns.add(1, [0, 5, 7].into_iter());
+        let mut seen = Vec::new();
+        walk::<()>(&[&rows, &columns], &[100, 0], &mut |at| {
+            seen.push((at[0], at[1]));
+            Ok(())
+        })
+        .unwrap();
+        let expected = [(100, 0), (101, 5), (102, 7), (110, 0), (111, 5), (112, 7)];
+        assert_eq!(seen, expected);
+        assert_eq!(columns.moved(&[1, 1], 2)[..], [3, 8]);
+    }
+}

@@ -1,0 +1,263 @@
+//! Memory that a program takes beside its variables: code, vertex state and stacks.
+//!
+//! Estimates from the machine's [`MemorySpec`](crate::spec::MemorySpec): a codelet once
+//! on each tile that has such a vertex; state for each vertex and its edges; exchange
+//! code for each phase and each message that a tile takes part in; control code for
+//! each step, on all tiles of the IPUs that it concerns. A function's steps count once,
+//! however often it is called.
+//!
+//! Left out: code that differs between tiles only by size, copy descriptors, and what
+//! instrumentation would add.
+
+use std::mem::{Discriminant, discriminant};
+
+use indexmap::IndexMap;
+use smallvec::SmallVec;
+
+use super::Category;
+use super::sizes::Sizes;
+use crate::engine::traffic::Exchanges;
+use crate::exchange::Traffic;
+use crate::ids::{IdVec, IpuId};
+use crate::numerics::DType;
+use crate::program::{ComputeSet, Exchange, Program, Step, VarId, VertexGroup};
+use crate::spec::MachineSpec;
+use crate::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn, Vertex};
+
+/// Bytes by category, IPU and tile.
+pub(super) type Tables = IdVec<IpuId, Vec<(Category, Vec<u64>)>>;
+
+/// Adds code, state and stacks of `program`.
+pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, tables: &mut Tables) {
+    let mut exchanges = Exchanges::default();
+    for steps in bodies(program) {
+        number_exchanges(program, steps, &mut exchanges);
+    }
+    let traffic = exchanges.traffic(program, machine.tile.tiles_per_ipu);
+    let mut count = Count {
+        program,
+        machine,
+        sizes,
+        exchanges,
+        traffic,
+        codelets: IndexMap::new(),
+        tables,
+    };
+    for steps in bodies(program) {
+        count.steps(steps);
+    }
+    count.codelets();
+    count.fixed();
+}
+
+fn bodies(program: &Program) -> impl Iterator<Item = &[Step]> {
+    let functions = program.functions.values();
+    functions
+        .map(|function| function.steps.as_slice())
+        .chain([program.steps.as_slice()])
+}
+
+fn number_exchanges(program: &Program, steps: &[Step], exchanges: &mut Exchanges) {
+    for step in steps {
+        match step {
+            Step::Exchange(exchange) => {
+                exchanges.add(program, exchange);
+            }
+            Step::Repeat { body, .. } => number_exchanges(program, body, exchanges),
+            Step::Compute(_)
+            | Step::IpuCopies { .. }
+            | Step::Transfers { .. }
+            | Step::Collective(_)
+            | Step::Call(_) => {}
+        }
+    }
+}
+
+/// What tells one codelet from another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Codelet {
+    vertex: Discriminant<Vertex>,
+    expression: Option<Discriminant<MapOp>>,
+    function: Option<Function>,
+    dtypes: SmallVec<[DType; 5]>,
+    in_place: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Function {
+    Unary(UnaryFn),
+    Binary(BinaryFn),
+    Reduce(ReduceOp),
+}
+
+impl Codelet {
+    fn of(program: &Program, group: &VertexGroup) -> Self {
+        let (expression, function) = match &group.vertex {
+            Vertex::Map(op) => {
+                let function = match op {
+                    MapOp::Unary(f) | MapOp::UnaryGrad(f) => Some(Function::Unary(*f)),
+                    MapOp::Binary(f) => Some(Function::Binary(*f)),
+                    _ => None,
+                };
+                (Some(discriminant(op)), function)
+            }
+            Vertex::Reduce { op, .. } => (None, Some(Function::Reduce(*op))),
+            _ => (None, None),
+        };
+        let operands = [&group.output].into_iter().chain(&group.inputs);
+        let output = group.output.var;
+        Self {
+            vertex: discriminant(&group.vertex),
+            expression,
+            function,
+            dtypes: operands
+                .map(|operand| program.vars[operand.var].dtype)
+                .collect(),
+            in_place: group.inputs.iter().any(|input| input.var == output),
+        }
+    }
+}
+
+struct Count<'a> {
+    program: &'a Program,
+    machine: &'a MachineSpec,
+    sizes: &'a Sizes,
+    exchanges: Exchanges,
+    traffic: Vec<Traffic>,
+    /// By codelet and IPU: the tiles that have it.
+    codelets: IndexMap<(IpuId, Codelet), Vec<bool>>,
+    tables: &'a mut Tables,
+}
+
+impl Count<'_> {
+    fn steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            let ipus: Vec<IpuId> = match step {
+                Step::Compute(set) => {
+                    self.compute(set);
+                    vec![set.ipu]
+                }
+                Step::Exchange(exchange) => {
+                    self.exchange(exchange);
+                    vec![exchange.ipu]
+                }
+                Step::IpuCopies { copies, .. } => {
+                    self.ports(copies.iter().flat_map(|copy| [copy.src, copy.dst]))
+                }
+                Step::Transfers { transfers, .. } => {
+                    self.ports(transfers.iter().map(|transfer| transfer.var()))
+                }
+                Step::Collective(collective) => {
+                    let tensors = collective.tensors.iter();
+                    self.ports(tensors.flat_map(|tensor| [tensor.src, tensor.dst]))
+                }
+                Step::Repeat { body, .. } => {
+                    self.steps(body);
+                    self.all_ipus()
+                }
+                Step::Call(_) => self.all_ipus(),
+            };
+            let control = self.machine.memory.control_code_per_step.0;
+            for ipu in ipus {
+                for tile in self.table(ipu, Category::ControlCode) {
+                    *tile += control;
+                }
+            }
+        }
+    }
+
+    fn all_ipus(&self) -> Vec<IpuId> {
+        (0..self.program.n_ipus).map(IpuId).collect()
+    }
+
+    fn table(&mut self, ipu: IpuId, category: Category) -> &mut Vec<u64> {
+        let tables = &mut self.tables[ipu];
+        let table = tables.iter_mut().find(|(found, _)| *found == category);
+        &mut table.expect("there is a table for every category").1
+    }
+
+    fn compute(&mut self, set: &ComputeSet) {
+        let memory = &self.machine.memory;
+        for group in &set.vertices {
+            let edges = 1 + group.inputs.len() as u64;
+            let state = memory.vertex_state_base.0 + memory.vertex_state_per_edge.0 * edges;
+            let codelet = Codelet::of(self.program, group);
+            let (program, sizes, n_tiles) = (self.program, self.sizes, self.sizes.n_tiles());
+            let has_vertex = |tile: &usize| sizes.on_tile(program, group.output.var, *tile) > 0;
+            let tiles: Vec<usize> = (0..n_tiles).filter(has_vertex).collect();
+            let present = self
+                .codelets
+                .entry((set.ipu, codelet))
+                .or_insert_with(|| vec![false; n_tiles]);
+            for &tile in &tiles {
+                present[tile] = true;
+            }
+            let table = self.table(set.ipu, Category::VertexState);
+            for tile in tiles {
+                table[tile] += state;
+            }
+        }
+    }
+
+    fn exchange(&mut self, exchange: &Exchange) {
+        let number = self.exchanges.add(self.program, exchange);
+        let traffic = std::mem::take(&mut self.traffic[number]);
+        let memory = &self.machine.memory;
+        let (phase, message) = (
+            memory.exchange_code_per_phase.0,
+            memory.exchange_code_per_fragment.0,
+        );
+        let table = self.table(exchange.ipu, Category::ExchangeCode);
+        for (sum, tile) in table.iter_mut().zip(&traffic.tiles) {
+            if tile.received > 0 || tile.sent > 0 {
+                *sum += phase + message * u64::from(tile.messages);
+            }
+        }
+        self.traffic[number] = traffic;
+    }
+
+    /// Code for moving variables beyond their IPU: one message on every tile; the IPUs.
+    fn ports(&mut self, vars: impl Iterator<Item = VarId>) -> Vec<IpuId> {
+        let memory = &self.machine.memory;
+        let code = memory.exchange_code_per_phase.0 + memory.exchange_code_per_fragment.0;
+        let mut ipus = Vec::new();
+        for var in vars {
+            let ipu = self.program.vars[var].ipu;
+            ipus.push(ipu);
+            let (program, sizes) = (self.program, self.sizes);
+            let table = self.table(ipu, Category::ExchangeCode);
+            for (tile, sum) in table.iter_mut().enumerate() {
+                if sizes.on_tile(program, var, tile) > 0 {
+                    *sum += code;
+                }
+            }
+        }
+        ipus.sort_unstable();
+        ipus.dedup();
+        ipus
+    }
+
+    fn codelets(&mut self) {
+        let code = self.machine.memory.vertex_code_per_type.0;
+        for ((ipu, _), present) in std::mem::take(&mut self.codelets) {
+            let table = self.table(ipu, Category::VertexCode);
+            for (sum, present) in table.iter_mut().zip(present) {
+                *sum += code * u64::from(present);
+            }
+        }
+    }
+
+    /// What every tile has.
+    fn fixed(&mut self) {
+        let memory = &self.machine.memory;
+        let fixed = [
+            (Category::Stack, memory.stacks(self.machine.tile.workers).0),
+            (Category::Loader, memory.loader.0),
+        ];
+        for ipu in self.all_ipus() {
+            for (category, bytes) in fixed {
+                self.table(ipu, category).fill(bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! When values that needn't outlive a step take memory.
+//!
+//! The steps of a function (and of the program itself) are numbered in order, bodies of
+//! repeats included; together they are a [`Frame`]. A value lives from the step that
+//! writes it to the last that reads it. A value that enters or leaves a repeat, or is
+//! carried from one pass to the next, lives in all of the repeat. A call counts as one
+//! step with the accesses of its callee; a value that neither enters nor leaves the
+//! call is the callee's business and is counted in its frame, any other value lives
+//! during the whole call and is counted in the caller's.
+//!
+//! A value that is read before anything wrote it must come from an earlier run and is
+//! [always live](Liveness::always).
+//!
+//! ```text
+//! position      0    1    2    3    4
+//! step          w a  w b  r a  call r b       a: 0..=2   b: 1..=4
+//! callee                       w c, r c       c: in the callee's frame
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::access::{Access, Accesses, accesses};
+use crate::ids::{Id, IdVec};
+use crate::program::{FunctionId, Program, SourceId, Step, VarId};
+
+/// A step of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FrameStep {
+    /// A step with its line of the profile.
+    Step(SourceId),
+    /// A call.
+    Call(FunctionId),
+}
+
+/// A time in which a variable takes memory; both ends included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Interval {
+    pub(super) begin: u32,
+    pub(super) end: u32,
+    pub(super) var: VarId,
+}
+
+/// The steps of a function or of the program, and what lives during them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Frame {
+    pub(super) steps: Vec<FrameStep>,
+    /// What is counted here, in order of begin.
+    pub(super) live: Vec<Interval>,
+}
+
+/// When every variable takes memory.
+#[derive(Clone, Debug)]
+pub(super) struct Liveness {
+    pub(super) functions: IdVec<FunctionId, Frame>,
+    pub(super) main: Frame,
+    /// Variables whose values outlive the program's steps, whatever their kind.
+    pub(super) always: BTreeSet<VarId>,
+    /// Functions, callees first.
+    pub(super) order: Vec<FunctionId>,
+}
+
+/// When the variables of `program` take memory.
+pub(super) fn analyse(program: &Program) -> Liveness {
+    let order = callees_first(program);
+    let mut users: IdVec<VarId, u32> = program.vars.ids().map(|_| 0).collect();
+    let mut sketches: IdVec<FunctionId, Sketch> = program
+        .functions
+        .values()
+        .map(|_| Sketch::default())
+        .collect();
+    let kinds = program
+        .vars
+        .iter()
+        .filter(|(_, var)| var.kind.is_always_live());
+    let mut always: BTreeSet<VarId> = kinds.map(|(id, _)| id).collect();
+
+    for &id in &order {
+        sketches[id] = Sketch::new(program, &program.functions[id].steps, &always);
+    }
+    let mut main = Sketch::new(program, &program.steps, &always);
+    for sketch in sketches.values().chain([&main]) {
+        for &var in sketch.events.keys() {
+            users[var] += 1;
+        }
+    }
+    for &id in &order {
+        let mut sketch = std::mem::take(&mut sketches[id]);
+        sketch.add_calls(&sketches);
+        sketch.summarise(&users);
+        sketches[id] = sketch;
+    }
+    main.add_calls(&sketches);
+
+    // Callers say what their callees have to count.
+    let mut functions: IdVec<FunctionId, Frame> = program
+        .functions
+        .values()
+        .map(|_| Frame::default())
+        .collect();
+    let all: BTreeSet<VarId> = main.events.keys().copied().collect();
+    let (main, delegated) = main.frame(&all, Some(&mut always));
+    let mut counted: IdVec<FunctionId, BTreeSet<VarId>> = sketches
+        .values()
+        .map(|sketch| sketch.private.clone())
+        .collect();
+    hand_down(delegated, &mut counted);
+    for &id in order.iter().rev() {
+        let vars = std::mem::take(&mut counted[id]);
+        let (frame, delegated) = std::mem::take(&mut sketches[id]).frame(&vars, None);
+        hand_down(delegated, &mut counted);
+        functions[id] = frame;
+    }
+    Liveness {
+        functions,
+        main,
+        always,
+        order,
+    }
+}
+
+fn hand_down(
+    delegated: BTreeMap<FunctionId, BTreeSet<VarId>>,
+    counted: &mut IdVec<FunctionId, BTreeSet<VarId>>,
+) {
+    for (callee, vars) in delegated {
+        counted[callee].extend(vars);
+    }
+}
+
+/// All functions, each after those that it calls.
+fn callees_first(program: &Program) -> Vec<FunctionId> {
+    fn visit(program: &Program, steps: &[Step], state: &mut Visit) {
+        for step in steps {
+            match step {
+                Step::Repeat { body, .. } => visit(program, body, state),
+                Step::Call(id) if !state.seen[id.index()] => {
+                    state.seen[id.index()] = true;
+                    visit(program, &program.functions[*id].steps, state);
+                    state.order.push(*id);
+                }
+                Step::Call(_)
+                | Step::Compute(_)
+                | Step::Exchange(_)
+                | Step::IpuCopies { .. }
+                | Step::Transfers { .. }
+                | Step::Collective(_) => {}
+            }
+        }
+    }
+    struct Visit {
+        seen: Vec<bool>,
+        order: Vec<FunctionId>,
+    }
+    let mut state = Visit {
+        seen: vec![false; program.functions.len()],
+        order: Vec::new(),
+    };
+    visit(program, &program.steps, &mut state);
+    state.order
+}
+
+/// What a step, numbered `at`, does to one variable.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    at: u32,
+    access: Access,
+    /// If the step is a call.
+    callee: Option<FunctionId>,
+}
+
+/// A frame before it is known what it has to count.
+#[derive(Clone, Debug, Default)]
+struct Sketch {
+    steps: Vec<FrameStep>,
+    /// First and last step of every repeat, inner ones first.
+    repeats: Vec<(u32, u32)>,
+    /// By variable, in order.
+    events: BTreeMap<VarId, Vec<Event>>,
+    /// What a call does to variables that callers have to know of.
+    summary: Accesses,
+    /// Variables that no caller has to know of.
+    private: BTreeSet<VarId>,
+}
+
+impl Sketch {
+    fn new(program: &Program, steps: &[Step], always: &BTreeSet<VarId>) -> Self {
+        let mut sketch = Self::default();
+        sketch.add_steps(program, steps, always);
+        sketch
+    }
+
+    fn add_steps(&mut self, program: &Program, steps: &[Step], always: &BTreeSet<VarId>) {
+        for step in steps {
+            let at = self.steps.len() as u32;
+            match step {
+                Step::Repeat { count: 0, .. } => {}
+                Step::Repeat { body, .. } => {
+                    self.add_steps(program, body, always);
+                    let end = self.steps.len() as u32;
+                    if end > at {
+                        self.repeats.push((at, end - 1));
+                    }
+                }
+                Step::Call(id) => self.steps.push(FrameStep::Call(*id)),
+                Step::Compute(_)
+                | Step::Exchange(_)
+                | Step::IpuCopies { .. }
+                | Step::Transfers { .. }
+                | Step::Collective(_) => {
+                    for (var, access) in accesses(program, step) {
+                        if !always.contains(&var) {
+                            self.add_event(var, at, access, None);
+                        }
+                    }
+                    self.steps.push(FrameStep::Step(source(step)));
+                }
+            }
+        }
+    }
+
+    fn add_event(&mut self, var: VarId, at: u32, access: Access, callee: Option<FunctionId>) {
+        let event = Event { at, access, callee };
+        self.events.entry(var).or_default().push(event);
+    }
+
+    /// Adds what callees do, whose summaries are known.
+    fn add_calls(&mut self, callees: &IdVec<FunctionId, Sketch>) {
+        for at in 0..self.steps.len() {
+            if let FrameStep::Call(id) = self.steps[at] {
+                for (&var, &access) in &callees[id].summary {
+                    self.add_event(var, at as u32, access, Some(id));
+                }
+            }
+        }
+        for events in self.events.values_mut() {
+            events.sort_by_key(|event| event.at);
+        }
+    }
+
+    /// Sorts variables into private ones and the summary for callers.
+    fn summarise(&mut self, users: &IdVec<VarId, u32>) {
+        for (&var, events) in &self.events {
+            let first = events[0].access;
+            let called = events.iter().any(|event| event.callee.is_some());
+            if users[var] == 1 && !called && !first.reads {
+                self.private.insert(var);
+                continue;
+            }
+            let access = Access {
+                reads: first.reads,
+                writes: events.iter().any(|event| event.access.writes),
+                replaces: first.replaces,
+            };
+            self.summary.insert(var, access);
+        }
+    }
+
+    /// The frame that counts `vars`, and what its callees have to count instead.
+    ///
+    /// With `always`, values from before the frame are put there.
+    fn frame(
+        self,
+        vars: &BTreeSet<VarId>,
+        mut always: Option<&mut BTreeSet<VarId>>,
+    ) -> (Frame, BTreeMap<FunctionId, BTreeSet<VarId>>) {
+        let mut live = Vec::new();
+        let mut delegated: BTreeMap<FunctionId, BTreeSet<VarId>> = BTreeMap::new();
+        for &var in vars {
+            let events = &self.events[&var];
+            if let Some(always) = always.as_deref_mut()
+                && self.is_older(events)
+            {
+                always.insert(var);
+                continue;
+            }
+            for (begin, end) in self.intervals(events) {
+                match callee_alone(events, begin, end) {
+                    Some(callee) => {
+                        delegated.entry(callee).or_default().insert(var);
+                    }
+                    None => live.push(Interval { begin, end, var }),
+                }
+            }
+        }
+        live.sort_unstable();
+        let steps = self.steps;
+        (Frame { steps, live }, delegated)
+    }
+
+    /// Whether the first value comes from before the frame, not from an earlier pass.
+    fn is_older(&self, events: &[Event]) -> bool {
+        let first = events[0];
+        let carried = self.repeats.iter().any(|&(begin, end)| {
+            let inside = |at: u32| (begin..=end).contains(&at);
+            let writes = |event: &Event| inside(event.at) && event.access.writes;
+            inside(first.at) && events.iter().any(writes)
+        });
+        first.access.reads && !carried
+    }
+
+    /// First and last steps of the values of a variable, apart from each other.
+    fn intervals(&self, events: &[Event]) -> Vec<(u32, u32)> {
+        let mut out: Vec<(u32, u32)> = Vec::new();
+        for event in events {
+            match out.last_mut() {
+                Some((_, end)) if !event.access.replaces => *end = event.at,
+                _ => out.push((event.at, event.at)),
+            }
+        }
+        for &(first, last) in &self.repeats {
+            let begin = events.partition_point(|event| event.at < first);
+            let end = events.partition_point(|event| event.at <= last);
+            let inside = &events[begin..end];
+            if inside.is_empty() {
+                continue;
+            }
+            let carried = inside[0].access.reads && inside.iter().any(|event| event.access.writes);
+            if carried {
+                out.push((first, last));
+            }
+            for (begin, end) in &mut out {
+                let enters = *begin < first && (first..last).contains(end);
+                let leaves = (first + 1..=last).contains(begin) && *end > last;
+                if enters {
+                    *end = last;
+                }
+                if leaves {
+                    *begin = first;
+                }
+            }
+        }
+        joined(out)
+    }
+}
+
+/// The callee if one call is all that happens from `begin` to `end`, and it needs no older value.
+fn callee_alone(events: &[Event], begin: u32, end: u32) -> Option<FunctionId> {
+    let position = events.partition_point(|event| event.at < begin);
+    let event = events.get(position)?;
+    let alone = begin == end && !event.access.reads;
+    event.callee.filter(|_| alone)
+}
+
+/// Intervals that overlap, joined.
+fn joined(mut intervals: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
+    intervals.sort_unstable();
+    let mut out: Vec<(u32, u32)> = Vec::new();
+    for (begin, end) in intervals {
+        match out.last_mut() {
+            Some((_, last)) if begin <= *last => *last = (*last).max(end),
+            _ => out.push((begin, end)),
+        }
+    }
+    out
+}
+
+fn source(step: &Step) -> SourceId {
+    match step {
+        Step::Compute(set) => set.source,
+        Step::Exchange(exchange) => exchange.source,
+        Step::IpuCopies { source, .. } | Step::Transfers { source, .. } => *source,
+        Step::Collective(collective) => collective.source,
+        Step::Repeat { .. } | Step::Call(_) => unreachable!("repeats and calls have no source"),
+    }
+}

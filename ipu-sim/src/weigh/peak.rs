@@ -1,0 +1,169 @@
+//! The fullest moment of every tile.
+//!
+//! Frames are swept from callees to callers: values are added where they begin and
+//! taken off where they end, and a call adds the callee's own peak for its duration.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+
+use super::liveness::{Frame, FrameStep, Interval, Liveness};
+use super::sizes::Sizes;
+use crate::ids::{IdVec, IpuId};
+use crate::program::{FunctionId, Program, VarId};
+
+/// The fullest moment of the tiles of one IPU in one frame.
+#[derive(Clone, Debug)]
+pub(super) struct Peak {
+    /// Bytes at that moment, by tile.
+    pub(super) bytes: Vec<u64>,
+    /// The step, by tile.
+    at: Vec<u32>,
+}
+
+/// The peaks of every function on one IPU; `None` where it has nothing there.
+pub(super) struct Peaks {
+    functions: IdVec<FunctionId, Option<Peak>>,
+    /// Of the program itself.
+    pub(super) main: Option<Peak>,
+}
+
+/// The peaks of `ipu`.
+pub(super) fn peaks(program: &Program, liveness: &Liveness, sizes: &Sizes, ipu: IpuId) -> Peaks {
+    let mut functions: IdVec<FunctionId, Option<Peak>> =
+        program.functions.values().map(|_| None).collect();
+    for &id in &liveness.order {
+        functions[id] = sweep(program, &liveness.functions[id], sizes, ipu, &functions);
+    }
+    let main = sweep(program, &liveness.main, sizes, ipu, &functions);
+    Peaks { functions, main }
+}
+
+/// The peaks of all IPUs.
+pub(super) fn all_peaks(
+    program: &Program,
+    liveness: &Liveness,
+    sizes: &Sizes,
+) -> IdVec<IpuId, Peaks> {
+    let ipus: Vec<IpuId> = (0..program.n_ipus).map(IpuId).collect();
+    let peaks: Vec<Peaks> = ipus
+        .par_iter()
+        .map(|&ipu| peaks(program, liveness, sizes, ipu))
+        .collect();
+    peaks.into()
+}
+
+/// What changes at one step.
+#[derive(Default)]
+struct Change<'a> {
+    begins: Vec<VarId>,
+    ends: Vec<VarId>,
+    callee: Option<&'a Peak>,
+}
+
+fn sweep(
+    program: &Program,
+    frame: &Frame,
+    sizes: &Sizes,
+    ipu: IpuId,
+    callees: &IdVec<FunctionId, Option<Peak>>,
+) -> Option<Peak> {
+    let mut changes: BTreeMap<u32, Change<'_>> = BTreeMap::new();
+    for interval in frame
+        .live
+        .iter()
+        .filter(|live| program.vars[live.var].ipu == ipu)
+    {
+        changes
+            .entry(interval.begin)
+            .or_default()
+            .begins
+            .push(interval.var);
+        changes
+            .entry(interval.end)
+            .or_default()
+            .ends
+            .push(interval.var);
+    }
+    for (at, step) in frame.steps.iter().enumerate() {
+        if let FrameStep::Call(id) = step
+            && let Some(peak) = &callees[*id]
+        {
+            changes.entry(at as u32).or_default().callee = Some(peak);
+        }
+    }
+    if changes.is_empty() {
+        return None;
+    }
+    let mut now = vec![0; sizes.n_tiles()];
+    let mut peak = Peak {
+        bytes: now.clone(),
+        at: vec![0; now.len()],
+    };
+    for (at, change) in changes {
+        for &var in &change.begins {
+            sizes.add(program, var, &mut now);
+        }
+        if let Some(callee) = change.callee {
+            let during = now.iter().zip(&callee.bytes).map(|(a, b)| a + b);
+            peak.raise(at, during);
+        } else if !change.begins.is_empty() {
+            peak.raise(at, now.iter().copied());
+        }
+        for &var in &change.ends {
+            sizes.take_off(program, var, &mut now);
+        }
+    }
+    assert!(
+        now.iter().all(|&left| left == 0),
+        "every value that begins ends"
+    );
+    Some(peak)
+}
+
+impl Peak {
+    fn raise(&mut self, at: u32, now: impl Iterator<Item = u64>) {
+        for ((peak, step), now) in self.bytes.iter_mut().zip(&mut self.at).zip(now) {
+            if now > *peak {
+                *peak = now;
+                *step = at;
+            }
+        }
+    }
+}
+
+/// The step at which one tile is fullest: down from the program's own steps into calls.
+pub(super) struct Moment<'a> {
+    /// The function, none for the program itself, and the step there.
+    pub(super) path: Vec<(Option<FunctionId>, FrameStep)>,
+    /// What is live then.
+    pub(super) live: Vec<&'a Interval>,
+}
+
+impl Peaks {
+    /// When `tile` is fullest.
+    pub(super) fn moment<'a>(&self, liveness: &'a Liveness, tile: usize) -> Moment<'a> {
+        let mut moment = Moment {
+            path: Vec::new(),
+            live: Vec::new(),
+        };
+        let mut function = None;
+        let mut next = self.main.as_ref();
+        while let Some(peak) = next.filter(|peak| peak.bytes[tile] > 0) {
+            let frame = match function {
+                None => &liveness.main,
+                Some(id) => &liveness.functions[id],
+            };
+            let at = peak.at[tile];
+            let step = frame.steps[at as usize];
+            moment.path.push((function, step));
+            let covers = |live: &&Interval| live.begin <= at && at <= live.end;
+            moment.live.extend(frame.live.iter().filter(covers));
+            (function, next) = match step {
+                FrameStep::Step(_) => (None, None),
+                FrameStep::Call(id) => (Some(id), self.functions[id].as_ref()),
+            };
+        }
+        moment
+    }
+}

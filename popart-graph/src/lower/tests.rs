@@ -1,0 +1,229 @@
+//! The lowered program computes what the evaluator says.
+
+use std::collections::BTreeMap;
+
+use ipu_sim::execute::{self, Host, Memory, RemoteMemory, StreamError};
+use ipu_sim::ids::{IpuId, ReplicaId};
+use ipu_sim::numerics::DType;
+use ipu_sim::program::StreamId;
+use ipu_sim::spec::{MachineSpec, TileSpec};
+use proptest::prelude::*;
+
+use super::{LowerOptions, Lowered, lower};
+use crate::eval::{EvalOptions, Inputs, Value, eval};
+use crate::ir::{
+    Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Shape, TensorId,
+    TensorKind, TensorType,
+};
+use crate::plan::PlanCache;
+use crate::testing::{every_kind, graphs, sample_inputs, single};
+
+fn small(tiles: u32) -> TileSpec {
+    let machine = MachineSpec::shipped("mk2-m2000").expect("the description ships");
+    machine
+        .scaled_down(1, tiles)
+        .expect("a smaller machine")
+        .tile
+}
+
+/// Streams from and to the evaluator's values.
+struct Values<'a> {
+    lowered: &'a Lowered,
+    inputs: &'a Inputs,
+    received: BTreeMap<TensorId, Vec<f64>>,
+}
+
+fn floats(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Float(elements) => elements.clone(),
+        Value::Int(elements) => elements.iter().map(|&element| f64::from(element)).collect(),
+    }
+}
+
+impl Host for Values<'_> {
+    fn read(&mut self, replica: ReplicaId, stream: StreamId) -> Result<Vec<f64>, StreamError> {
+        let inputs = &self.lowered.inputs;
+        let (tensor, _) = inputs
+            .iter()
+            .find(|(_, id)| *id == stream)
+            .ok_or(StreamError::NotConnected)?;
+        Ok(floats(self.inputs[tensor].on(replica.0 as usize)))
+    }
+
+    fn write(
+        &mut self,
+        _: ReplicaId,
+        stream: StreamId,
+        values: Vec<f64>,
+    ) -> Result<(), StreamError> {
+        let outputs = &self.lowered.outputs;
+        let (tensor, _) = outputs
+            .iter()
+            .find(|(_, id)| *id == stream)
+            .ok_or(StreamError::NotConnected)?;
+        self.received.insert(*tensor, values);
+        Ok(())
+    }
+}
+
+/// Lowers `graph` for one IPU of `tiles` tiles, runs it and compares every output.
+fn check(mut graph: Graph, tiles: u32) {
+    for op in graph.ops.values_mut() {
+        op.ipu = Some(IpuId(0));
+    }
+    let spec = small(tiles);
+    let order = graph.topological_order().unwrap();
+    let options = LowerOptions {
+        replicas: 1,
+        accumulation: 1,
+        batches_per_step: 1,
+        stages: 0,
+        prefetch: true,
+        sum_outputs: false,
+    };
+    let mut plans = PlanCache::new(spec.clone());
+    let lowered = lower(&graph, &order, &options, &mut plans, &spec).unwrap();
+    let inputs = sample_inputs(&graph, 1);
+    let mut memory = Memory::new(&lowered.program).unwrap();
+    let mut remote = RemoteMemory::new(&lowered.program);
+    for (tensor, view) in &lowered.variables {
+        assert!(matches!(
+            graph.tensors[*tensor].kind,
+            TensorKind::Variable { .. }
+        ));
+        let values = arranged(&lowered, view, &floats(inputs[tensor].on(0)));
+        memory.write(ReplicaId(0), view.var, &values).unwrap();
+    }
+    for &(var, constant) in &lowered.constants {
+        let n = lowered.program.elements_of(var).0;
+        let values: Vec<f64> = match constant {
+            Constant::Splat(value) => vec![value; n as usize],
+            Constant::Iota => (0..n).map(|index| index as f64).collect(),
+        };
+        memory.write(ReplicaId(0), var, &values).unwrap();
+    }
+    let mut host = Values {
+        lowered: &lowered,
+        inputs: &inputs,
+        received: BTreeMap::new(),
+    };
+    execute::run(&mut memory, &mut host, &mut remote).unwrap_or_else(|error| {
+        panic!("{error}\n{}", crate::text::print(&graph));
+    });
+    let options = EvalOptions {
+        round_to_dtype: false,
+        replicas: 1,
+    };
+    let expected = eval(&graph, &inputs, options).unwrap();
+    for &output in &graph.outputs {
+        let tensor = &graph.tensors[output];
+        let tolerance = if tensor.dtype == DType::F16 {
+            3e-2
+        } else {
+            1e-4
+        };
+        let got = &host.received[&output];
+        let wanted = floats(expected[output].on(0));
+        assert_eq!(got.len(), wanted.len());
+        for (index, (got, &wanted)) in got.iter().zip(&wanted).enumerate() {
+            let wanted = tensor.dtype.round(wanted);
+            let close = (got - wanted).abs() <= tolerance * (1.0 + wanted.abs());
+            let same = got.is_nan() && wanted.is_nan() || *got == wanted;
+            assert!(
+                close || same,
+                "`{}` at {index}: {got}, expected {wanted}\n{}",
+                tensor.name,
+                crate::text::print(&graph)
+            );
+        }
+    }
+}
+
+/// The row-major elements of a tensor in the row-major order of its variable.
+fn arranged(lowered: &Lowered, view: &ipu_sim::view::View, values: &[f64]) -> Vec<f64> {
+    let shape = lowered.program.shape_of(view.var);
+    let extents = view.shape.extents();
+    let mut out = vec![0.0; values.len()];
+    for (number, &value) in values.iter().enumerate() {
+        let mut rest = number as u32;
+        let mut index = vec![0; extents.len()];
+        for (axis, &extent) in extents.iter().enumerate().rev() {
+            index[axis] = rest % extent;
+            rest /= extent;
+        }
+        let at = view.shape.locate(&index);
+        let place = at
+            .iter()
+            .zip(&shape)
+            .fold(0, |sum, (&at, &extent)| sum * extent + at);
+        out[place as usize] = value;
+    }
+    out
+}
+
+#[test]
+fn every_kind_of_operation_computes_its_values() {
+    for (kind, operands) in every_kind() {
+        let graph = single(kind, &operands);
+        let single_device = graph.ops.values().all(|op| {
+            !matches!(
+                op.kind,
+                OpKind::IpuCopy { .. }
+                    | OpKind::Stash { .. }
+                    | OpKind::Restore { .. }
+                    | OpKind::AllReduce
+                    | OpKind::ReduceScatter { .. }
+                    | OpKind::AllGather { .. }
+                    | OpKind::LocalSlice { .. }
+                    | OpKind::RemoteLoad
+                    | OpKind::RemoteStore
+            )
+        });
+        if single_device {
+            for tiles in [2, 4, 32] {
+                check(graph.clone(), tiles);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_graphs_compute_their_values(graph in graphs()) {
+        check(graph, 16);
+    }
+}
+
+/// A product on `tiles` tiles, with operands of type `dtype` and little or much memory.
+fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32) -> bool {
+    let kind = OpKind::MatMul {
+        pass: MatMulPass::TrainingFwd,
+        available_memory_proportion: MemoryProportion::new(proportion).unwrap(),
+        partials: Partials::Half,
+    };
+    let operands = shapes.map(|shape| TensorType::new(dtype, Shape(shape.into())));
+    let graph = single(kind, &operands);
+    let mut plans = PlanCache::new(small(tiles));
+    super::plan_products(&graph, &mut plans).unwrap();
+    let (request, _) = super::ops::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
+    let serial = plans.get(&request).unwrap().splits.iterations() > 1;
+    check(graph, tiles);
+    serial
+}
+
+#[test]
+fn products_of_all_kinds_compute_their_values() {
+    let mut any_serial = false;
+    for dtype in [DType::F32, DType::F16] {
+        for tiles in [2, 8, 48] {
+            for proportion in [0.6, 0.004, 0.001] {
+                any_serial |= check_product([&[64, 96], &[96, 128]], dtype, proportion, tiles);
+                any_serial |= check_product([&[40, 24], &[24, 72]], dtype, proportion, tiles);
+                check_product([&[2, 3, 16, 8], &[2, 3, 8, 16]], dtype, proportion, tiles);
+                check_product([&[5, 2], &[2, 64]], dtype, proportion, tiles);
+                check_product([&[1, 64], &[64, 2]], dtype, proportion, tiles);
+            }
+        }
+    }
+    assert!(any_serial, "no plan had a serial split");
+}
