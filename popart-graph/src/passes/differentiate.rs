@@ -1,0 +1,112 @@
+//! The gradients of all weights, each stage's gradients in the stage that mirrors it.
+//!
+//! **Assumes** a forward graph; with a pipeline, stages that [`super::pipeline_stages`] has
+//! numbered.
+//! **Guarantees** a gradient for each weight, on the weight's IPU, and values that flow only
+//! to later stages.
+//! **Leaves alone** forward operations. Running it twice adds the gradients twice.
+//!
+//! The rules are in [`crate::grad`]. Added here: where parts of one weight's gradient come
+//! from several stages, their sum is in the last of them.
+
+use indexmap::IndexMap;
+
+use crate::error::Result;
+use crate::grad::backward;
+use crate::ir::{BinaryFn, Graph, OpKind, Phase, TensorId};
+
+/// What to differentiate, and by what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Differentiate {
+    /// The final loss, a scalar.
+    pub loss: TensorId,
+    /// Multiplies the loss, so that small gradients don't vanish in `f16`.
+    pub loss_scale: f64,
+    /// The variables to train.
+    pub weights: Vec<TensorId>,
+}
+
+/// The tensor that holds each variable's gradient.
+pub type Gradients = IndexMap<TensorId, TensorId>;
+
+/// Adds the operations of the backward pass.
+///
+/// # Errors
+/// Those of [`backward`]: no scalar loss, a weight that it doesn't depend on, or an operation
+/// without a gradient.
+pub fn differentiate(mut graph: Graph, options: &Differentiate) -> Result<(Graph, Gradients)> {
+    let gradients = backward(
+        &mut graph,
+        options.loss,
+        options.loss_scale,
+        &options.weights,
+    )?;
+    let producers = graph.producers();
+    for id in graph.topological_order()? {
+        let op = &graph.ops[id];
+        if op.phase != Phase::Backward || op.kind != OpKind::Binary(BinaryFn::Add) {
+            continue;
+        }
+        let parts = op.inputs.iter().filter_map(|&part| producers[part]);
+        let last = parts
+            .map(|part| (graph.ops[part].stage, graph.ops[part].ipu))
+            .max();
+        if let Some((stage, ipu)) = last
+            && stage > graph.ops[id].stage
+        {
+            graph.ops[id].stage = stage;
+            graph.ops[id].ipu = ipu;
+        }
+    }
+    Ok((graph, gradients))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+    use crate::text::{parse, print};
+    use crate::verify::{Form, verify};
+
+    #[test]
+    fn gradients_of_one_weight_meet_in_the_last_stage() {
+        // `early` is differentiated first, because it was written down last.
+        let graph = parse(
+            r#"variable %0: f32[] = zeros "w"
+stream %1: f32[] "x"
+%2: f32[] = mul(%1, %0) @ipu0 stage2 fwd "late"
+%3: f32[] = mul(%1, %0) @ipu0 stage0 fwd "early"
+%4: f32[] = tanh(%3) @ipu1 stage1 fwd "middle"
+%5: f32[] = add(%4, %2) @ipu0 stage2 fwd "loss"
+inputs %1
+outputs %5
+"#,
+        )
+        .unwrap();
+        let options = Differentiate {
+            loss: TensorId(5),
+            loss_scale: 8.0,
+            weights: vec![TensorId(0)],
+        };
+        let (graph, gradients) = differentiate(graph, &options).unwrap();
+        verify(&graph, Form::Logical).unwrap();
+        expect![[r#"
+            variable %0: f32[] = zeros "w"
+            stream %1: f32[] "x"
+            constant %6: f32[] = splat(8.0) "loss_scale"
+            %2: f32[] = mul(%1, %0) @ipu0 stage2 fwd "late"
+            %3: f32[] = mul(%1, %0) @ipu0 stage0 fwd "early"
+            %4: f32[] = tanh(%3) @ipu1 stage1 fwd "middle"
+            %5: f32[] = add(%4, %2) @ipu0 stage2 fwd "loss"
+            %7: f32[] = tanh_grad(%4, %6) @ipu1 stage3 bwd "middle"
+            %8: f32[] = mul(%7, %1) @ipu0 stage4 bwd "early"
+            %9: f32[] = mul(%6, %1) @ipu0 stage2 bwd "late"
+            %10: f32[] = add(%8, %9) @ipu0 stage4 bwd "late"
+            inputs %1
+            outputs %5
+        "#]]
+        .assert_eq(&print(&graph));
+        assert_eq!(gradients.len(), 1);
+    }
+}

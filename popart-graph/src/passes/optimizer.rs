@@ -1,0 +1,382 @@
+//! Optimisers as chains of operations.
+//!
+//! **Assumes** a graph with gradients, accumulated by [`super::accumulate`].
+//! **Guarantees** for each weight, on its IPU and in [`Phase::Update`]: the sum over
+//! replicas, the gradient without its scale, new moments, the step, and the new weight; the
+//! variables take these values, and accumulators become zero.
+//! **Leaves alone** forward and backward operations. Running it twice updates everything
+//! twice, which the verifier refuses.
+//!
+//! The chain of Adam and LAMB (PopART, `willow/src/transforms/adamdecompose.cpp`):
+//!
+//! ```text
+//! s = all_reduce(sum)                       with replicas
+//! g = scale(cast(s))                        in f32, unless moments keep the loss scale
+//! m, v = adam_moment(Accl1, g), adam_moment(Accl2, g)
+//! sum = zero(s)
+//! x = adam_updater(m, v, [w], [step])
+//! w = lamb_update(w, x, |w|^2, |x|^2, rate) | adam_update(w, x, rate)
+//! ```
+//!
+//! Of SGD without momentum (`sgd0decompose.cpp`): `w = sgd_update(w, s, rate)`; with
+//! (`sgd1decompose.cpp`): `v = all_reduce(velocity)`, `w = sgd_update(w, v, rate)`,
+//! `velocity = sgd_momentum(v, w)`, where the decay uses the new weight.
+//!
+//! Sums, all-reduced sums and zeros are meant to be one place in memory: each reads the one
+//! before as its first operand and nothing else reads that afterwards.
+
+pub mod rules;
+
+use std::collections::BTreeMap;
+
+use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::numerics::DType;
+
+use self::rules::{Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate};
+use super::accumulate::{Accumulated, AccumulatedGradients, beside};
+use crate::error::Result;
+use crate::ir::{
+    BiasCorrection, BinaryFn, Constant, Graph, Init, OpId, OpKind, Phase, Scope, Shape, TensorId,
+};
+
+/// Adds the weight update; gives the stream of the learning rate, if there is one.
+///
+/// # Errors
+/// A hyper-parameter is out of its range.
+///
+/// # Panics
+/// If a weight has no gradient.
+pub fn optimizer(
+    mut graph: Graph,
+    accumulated: &AccumulatedGradients,
+    options: &OptimizerOptions,
+) -> Result<(Graph, Option<TensorId>)> {
+    options.scaling.check()?;
+    let rate = learning_rate(&mut graph, options.learning_rate);
+    let producers = graph.producers();
+    let mut ctx = Ctx {
+        graph,
+        scaling: options.scaling,
+        rate,
+        scaled_rates: BTreeMap::new(),
+        one: None,
+        producers,
+    };
+    let mut done = vec![false; options.weights.len()];
+    for (position, update) in options.weights.iter().enumerate() {
+        if std::mem::replace(&mut done[position], true) {
+            continue;
+        }
+        match update.rule {
+            UpdateRule::Sgd(sgd) => ctx.sgd(update, sgd, accumulated[&update.weight])?,
+            UpdateRule::Adam(_) => {
+                let group = group_of(options, position);
+                for &member in &group {
+                    done[member] = true;
+                }
+                let updates: Vec<_> = group
+                    .iter()
+                    .map(|&member| options.weights[member])
+                    .collect();
+                ctx.adam(&updates, accumulated)?;
+            }
+        }
+    }
+    let streamed = options.learning_rate == LearningRate::Stream;
+    Ok((ctx.graph, streamed.then_some(rate)))
+}
+
+fn learning_rate(graph: &mut Graph, rate: LearningRate) -> TensorId {
+    let name = "learningRate";
+    match rate {
+        LearningRate::Stream => graph.stream(name, DType::F32, Shape::scalar()),
+        LearningRate::Constant(rate) => {
+            graph.constant(name, DType::F32, Shape::scalar(), Constant::Splat(rate))
+        }
+    }
+}
+
+/// Positions of the weights that share a norm with the one at `position`, itself among them.
+fn group_of(options: &OptimizerOptions, position: usize) -> Vec<usize> {
+    let weight = options.weights[position].weight;
+    let group = options
+        .joint_norms
+        .iter()
+        .find(|group| group.contains(&weight));
+    let shares = |other: &TensorId| match group {
+        Some(group) => group.contains(other),
+        None => *other == weight,
+    };
+    let positions = options.weights.iter().enumerate();
+    positions
+        .filter(|(_, update)| shares(&update.weight) && matches!(update.rule, UpdateRule::Adam(_)))
+        .map(|(position, _)| position)
+        .collect()
+}
+
+/// A weight update under construction.
+struct Ctx {
+    graph: Graph,
+    scaling: Scaling,
+    rate: TensorId,
+    /// Learning rates by scale (its bits) and IPU.
+    scaled_rates: BTreeMap<(u64, Option<IpuId>), TensorId>,
+    /// The number by which steps advance.
+    one: Option<TensorId>,
+    /// Of the tensors before the update.
+    producers: IdVec<TensorId, Option<OpId>>,
+}
+
+/// The chain of one weight up to its last operation.
+struct Pending {
+    weight: TensorId,
+    x: TensorId,
+    rate: TensorId,
+    scope: Scope,
+    max_weight_norm: Option<f64>,
+}
+
+impl Ctx {
+    fn scope(&self, weight: TensorId, accumulated: Accumulated) -> Scope {
+        Scope {
+            stage: None,
+            phase: Phase::Update,
+            ..beside(&self.graph, self.producers[accumulated.value], weight)
+        }
+    }
+
+    fn rate(&mut self, scale: f64, scope: &Scope) -> Result<TensorId> {
+        if scale == 1.0 {
+            return Ok(self.rate);
+        }
+        let key = (scale.to_bits(), scope.ipu);
+        if let Some(&rate) = self.scaled_rates.get(&key) {
+            return Ok(rate);
+        }
+        let scope = Scope {
+            name: "learningRate".to_owned(),
+            ..scope.clone()
+        };
+        let rate = self
+            .graph
+            .add(OpKind::Scale { factor: scale }, &[self.rate], &scope)?;
+        self.scaled_rates.insert(key, rate);
+        Ok(rate)
+    }
+
+    /// The sum over replicas.
+    fn reduced(&mut self, value: TensorId, scope: &Scope) -> Result<TensorId> {
+        if self.scaling.replicas == 1 {
+            return Ok(value);
+        }
+        self.graph.add(OpKind::AllReduce, &[value], scope)
+    }
+
+    /// Lets an accumulator take `value` instead of what it holds after a micro-batch.
+    fn set_accumulator(&mut self, variable: TensorId, value: TensorId) {
+        let mut updates = self.graph.updates.iter_mut();
+        let update = updates
+            .find(|(updated, _)| *updated == variable)
+            .expect("accumulators are updated");
+        update.1 = value;
+    }
+
+    fn clear(&mut self, accumulated: Accumulated, sum: TensorId, scope: &Scope) -> Result<()> {
+        if let Some(variable) = accumulated.variable {
+            let zero = self.graph.add(OpKind::Zero, &[sum], scope)?;
+            self.set_accumulator(variable, zero);
+        }
+        Ok(())
+    }
+
+    fn sgd(&mut self, update: &WeightUpdate, sgd: Sgd, accumulated: Accumulated) -> Result<()> {
+        let weight = update.weight;
+        let scope = self.scope(weight, accumulated);
+        let rate = self.rate(update.learning_rate_scale, &scope)?;
+        let kept = 1.0 - sgd.dampening;
+        if sgd.momentum == 0.0 {
+            let sum = self.reduced(accumulated.value, &scope)?;
+            let kind = OpKind::SgdUpdate {
+                scale: kept * self.scaling.reduction_factor() / self.scaling.loss_scale,
+                weight_decay: kept * sgd.weight_decay,
+            };
+            let updated = self.graph.add(kind, &[weight, sum, rate], &scope)?;
+            self.graph.update(weight, updated);
+            return self.clear(accumulated, sum, &scope);
+        }
+        let replicas = self.scaling.velocity_replicas();
+        let velocity = match self.scaling.accumulates() {
+            true => self.reduced(accumulated.value, &scope)?,
+            false => accumulated.value,
+        };
+        let kind = OpKind::SgdUpdate {
+            scale: 1.0 / (sgd.velocity_scaling * replicas),
+            weight_decay: 0.0,
+        };
+        let updated = self.graph.add(kind, &[weight, velocity, rate], &scope)?;
+        self.graph.update(weight, updated);
+        let kind = OpKind::SgdMomentum {
+            momentum: sgd.momentum / replicas,
+            weight_decay: kept * sgd.weight_decay * sgd.velocity_scaling,
+        };
+        let next = self.graph.add(kind, &[velocity, updated], &scope)?;
+        let variable = accumulated.variable.expect("velocities are variables");
+        self.set_accumulator(variable, next);
+        Ok(())
+    }
+
+    /// Updates weights that share a norm, or a single one.
+    fn adam(&mut self, group: &[WeightUpdate], all: &AccumulatedGradients) -> Result<()> {
+        let mut pending = Vec::new();
+        let mut norms: Option<[TensorId; 2]> = None;
+        for update in group {
+            let UpdateRule::Adam(adam) = update.rule else {
+                unreachable!("groups hold weights with moments");
+            };
+            let chain = self.direction(update, &adam, all[&update.weight])?;
+            if chain.max_weight_norm.is_some() {
+                let mut squares = [chain.weight, chain.x];
+                for square in &mut squares {
+                    *square = self
+                        .graph
+                        .add(OpKind::SquareSum, &[*square], &chain.scope)?;
+                }
+                norms = Some(match norms {
+                    None => squares,
+                    Some([w, x]) => [
+                        self.sum(w, squares[0], &chain.scope)?,
+                        self.sum(x, squares[1], &chain.scope)?,
+                    ],
+                });
+            }
+            pending.push(chain);
+        }
+        for chain in pending {
+            let Pending {
+                weight,
+                x,
+                rate,
+                scope,
+                ..
+            } = chain;
+            let updated = match (chain.max_weight_norm, norms) {
+                (Some(max_weight_norm), Some([w_squared, x_squared])) => self.graph.add(
+                    OpKind::LambUpdate { max_weight_norm },
+                    &[weight, x, w_squared, x_squared, rate],
+                    &scope,
+                )?,
+                _ => self
+                    .graph
+                    .add(OpKind::AdamUpdate, &[weight, x, rate], &scope)?,
+            };
+            self.graph.update(weight, updated);
+        }
+        Ok(())
+    }
+
+    fn sum(&mut self, left: TensorId, right: TensorId, scope: &Scope) -> Result<TensorId> {
+        self.graph
+            .add(OpKind::Binary(BinaryFn::Add), &[left, right], scope)
+    }
+
+    /// The chain from the sum of gradients to the direction `x` of a step.
+    fn direction(
+        &mut self,
+        update: &WeightUpdate,
+        adam: &Adam,
+        accumulated: Accumulated,
+    ) -> Result<Pending> {
+        let weight = update.weight;
+        let scope = self.scope(weight, accumulated);
+        let rate = self.rate(update.learning_rate_scale, &scope)?;
+        let sum = self.reduced(accumulated.value, &scope)?;
+        let gradient = self.gradient(sum, adam, &scope)?;
+        let first = (adam.first_moment, adam.beta1, false);
+        let second = (DType::F32, adam.beta2, true);
+        let m = self.moment("Accl1___", weight, gradient, first, &scope)?;
+        let v = self.moment("Accl2___", weight, gradient, second, &scope)?;
+        self.clear(accumulated, sum, &scope)?;
+        let mut operands = vec![m, v];
+        let decays = adam.weight_decay != 0.0;
+        if decays {
+            operands.push(weight);
+        }
+        if adam.bias_correction {
+            operands.push(self.step(weight, &scope)?);
+        }
+        let loss_scale = match adam.keeps_loss_scale() {
+            true => self.scaling.loss_scale,
+            false => 1.0,
+        };
+        let kind = OpKind::AdamUpdater {
+            epsilon: adam.epsilon * loss_scale,
+            weight_decay: decays.then_some(adam.weight_decay),
+            bias_correction: adam.bias_correction.then_some(BiasCorrection {
+                beta1: adam.beta1,
+                beta2: adam.beta2,
+            }),
+        };
+        Ok(Pending {
+            weight,
+            x: self.graph.add(kind, &operands, &scope)?,
+            rate,
+            scope,
+            max_weight_norm: adam.max_weight_norm.filter(|&norm| norm != 0.0),
+        })
+    }
+
+    /// The gradient, without the factors that it was made with.
+    fn gradient(&mut self, sum: TensorId, adam: &Adam, scope: &Scope) -> Result<TensorId> {
+        let mut factor = self.scaling.reduction_factor();
+        let mut gradient = sum;
+        if !adam.keeps_loss_scale() {
+            factor /= self.scaling.loss_scale;
+            if self.graph.tensors[sum].dtype == DType::F16 {
+                let to = DType::F32;
+                gradient = self.graph.add(OpKind::Cast { to }, &[sum], scope)?;
+            }
+        }
+        self.graph.add(OpKind::Scale { factor }, &[gradient], scope)
+    }
+
+    /// A moment's new value; its variable is like the weight, in its own type.
+    fn moment(
+        &mut self,
+        prefix: &str,
+        weight: TensorId,
+        gradient: TensorId,
+        (dtype, beta, square): (DType, f64, bool),
+        scope: &Scope,
+    ) -> Result<TensorId> {
+        let like = &self.graph.tensors[weight];
+        let (name, shape) = (format!("{prefix}{}", like.name), like.shape.clone());
+        let variable = self.graph.variable(&name, dtype, shape, Some(Init::Zeros));
+        let kind = OpKind::AdamMoment { beta, square };
+        let value = self.graph.add(kind, &[variable, gradient], scope)?;
+        self.graph.update(variable, value);
+        Ok(value)
+    }
+
+    /// The number of this update, counted from 1.
+    fn step(&mut self, weight: TensorId, scope: &Scope) -> Result<TensorId> {
+        let one = match self.one {
+            Some(one) => one,
+            None => {
+                let value = Constant::Splat(1.0);
+                self.graph
+                    .constant("one", DType::F32, Shape::scalar(), value)
+            }
+        };
+        self.one = Some(one);
+        let name = format!("Step___{}", self.graph.tensors[weight].name);
+        let step = self
+            .graph
+            .variable(&name, DType::F32, Shape::scalar(), Some(Init::Zeros));
+        let next = self.sum(step, one, scope)?;
+        self.graph.update(step, next);
+        Ok(next)
+    }
+}
+
+#[cfg(test)]
+mod tests;

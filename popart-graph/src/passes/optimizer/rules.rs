@@ -1,0 +1,185 @@
+//! How each weight is updated, and the factors that follow from it.
+//!
+//! Formulas: PopART, `willow/include/popart/{sgd,adam}.hpp` and
+//! `willow/src/compoundscalarhelper.cpp`.
+
+use ipu_sim::numerics::DType;
+
+use crate::error::{Error, Result};
+use crate::ir::{Reduction, TensorId};
+
+/// How the weights of a model are updated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OptimizerOptions {
+    /// Every weight that is trained, once.
+    pub weights: Vec<WeightUpdate>,
+    /// Weights that are slices of one: LAMB takes one norm over the slices of each group.
+    pub joint_norms: Vec<Vec<TensorId>>,
+    /// What gradients have been multiplied with and summed over.
+    pub scaling: Scaling,
+    /// Where the learning rate comes from.
+    pub learning_rate: LearningRate,
+}
+
+/// The learning rate of a weight update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LearningRate {
+    /// Sent by the host: a schedule may change it between steps.
+    Stream,
+    /// Known when compiling.
+    Constant(f64),
+}
+
+/// The update of one weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct WeightUpdate {
+    /// The variable.
+    pub weight: TensorId,
+    /// Multiplies the learning rate for this weight.
+    pub learning_rate_scale: f64,
+    /// What is done to it.
+    pub rule: UpdateRule,
+}
+
+/// An optimiser with its hyper-parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UpdateRule {
+    /// Gradient descent.
+    Sgd(Sgd),
+    /// Adam or LAMB.
+    Adam(Adam),
+}
+
+/// Gradient descent; with momentum, gradients are accumulated in the velocity itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// Decay of the velocity; 0 drops it.
+    pub momentum: f64,
+    /// Share of the gradient that isn't taken.
+    pub dampening: f64,
+    /// Of the velocity as it is stored.
+    pub velocity_scaling: f64,
+    /// Decay of the weight.
+    pub weight_decay: f64,
+}
+
+/// Adam or LAMB.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Adam {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Decoupled decay of the weight; 0 drops it.
+    pub weight_decay: f64,
+    /// Whether moments are divided by `1 - beta^step`.
+    pub bias_correction: bool,
+    /// LAMB's limit on the norm of a weight. `None`, and 0 as in PopART, is Adam.
+    pub max_weight_norm: Option<f64>,
+    /// Type of the first moment. In `f16` both moments keep the loss scale, so that small
+    /// values don't vanish (PopART, `scaledOptimizerState`).
+    pub first_moment: DType,
+}
+
+/// What a gradient has been multiplied with, and what it is summed over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// Of the loss.
+    pub loss_scale: f64,
+    /// Micro-batches of a weight update; 1: gradients aren't accumulated.
+    pub accumulation: u32,
+    /// Data-parallel copies.
+    pub replicas: u32,
+    /// How micro-batches and replicas are combined.
+    pub reduction: Reduction,
+}
+
+impl Scaling {
+    /// Whether gradients of several micro-batches are added up.
+    #[must_use]
+    pub fn accumulates(&self) -> bool {
+        self.accumulation > 1
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let checks = [
+            (
+                "loss_scale",
+                self.loss_scale,
+                "above 0",
+                self.loss_scale > 0.0,
+            ),
+            (
+                "accumulation",
+                self.accumulation.into(),
+                "at least 1",
+                self.accumulation > 0,
+            ),
+            (
+                "replicas",
+                self.replicas.into(),
+                "at least 1",
+                self.replicas > 0,
+            ),
+        ];
+        match checks.into_iter().find(|&(.., good)| !good) {
+            Some((option, got, expected, _)) => Err(Error::OptionRange {
+                option,
+                expected,
+                got,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// By what the sum over micro-batches is divided.
+    fn accumulation_divisor(&self) -> f64 {
+        match self.reduction {
+            Reduction::Mean => self.accumulation.into(),
+            Reduction::Sum => 1.0,
+        }
+    }
+
+    /// Turns the sum over micro-batches and replicas into the gradient, but for the loss
+    /// scale.
+    pub(crate) fn reduction_factor(&self) -> f64 {
+        let replicas = match self.reduction {
+            Reduction::Mean => f64::from(self.replicas),
+            Reduction::Sum => 1.0,
+        };
+        1.0 / (self.accumulation_divisor() * replicas)
+    }
+
+    /// By how much velocities are larger after they are summed over replicas: without
+    /// accumulation it is the gradients that are summed.
+    pub(crate) fn velocity_replicas(&self) -> f64 {
+        if self.accumulates() {
+            self.replicas.into()
+        } else {
+            1.0
+        }
+    }
+}
+
+impl Sgd {
+    /// What a gradient is multiplied with when it is added to the velocity.
+    pub(crate) fn velocity_factor(&self, scaling: &Scaling) -> f64 {
+        let replicas = f64::from(scaling.replicas);
+        let replication = match (scaling.accumulates(), scaling.reduction) {
+            (true, Reduction::Sum) => replicas,
+            (false, Reduction::Mean) => 1.0 / replicas,
+            (true, Reduction::Mean) | (false, Reduction::Sum) => 1.0,
+        };
+        (1.0 - self.dampening) * self.velocity_scaling * replication
+            / (scaling.loss_scale * scaling.accumulation_divisor())
+    }
+}
+
+impl Adam {
+    /// Whether the moments keep the loss scale.
+    pub(crate) fn keeps_loss_scale(&self) -> bool {
+        self.first_moment == DType::F16
+    }
+}

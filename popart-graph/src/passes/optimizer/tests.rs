@@ -1,0 +1,357 @@
+use std::collections::BTreeMap;
+
+use expect_test::expect;
+
+use super::*;
+use crate::eval::{EvalOptions, Inputs, PerReplica, Value, apply_updates, eval};
+use crate::ir::Reduction;
+use crate::passes::accumulate::accumulate;
+use crate::passes::differentiate::Gradients;
+use crate::text::print;
+use crate::verify::{Form, verify};
+
+const LAMB: Adam = Adam {
+    beta1: 0.9,
+    beta2: 0.99,
+    epsilon: 1e-6,
+    weight_decay: 0.01,
+    bias_correction: false,
+    max_weight_norm: Some(65504.0),
+    first_moment: DType::F32,
+};
+
+const SGD: Sgd = Sgd {
+    momentum: 0.5,
+    dampening: 0.25,
+    velocity_scaling: 2.0,
+    weight_decay: 0.125,
+};
+
+/// Weights `[2]` whose gradients are sent by the host.
+fn weights(n: u32, dtype: DType) -> (Graph, Vec<TensorId>, Gradients) {
+    let mut graph = Graph::default();
+    let scope = Scope {
+        ipu: Some(IpuId(0)),
+        phase: Phase::Backward,
+        ..Scope::named("backward")
+    };
+    let mut streams = Vec::new();
+    let mut gradients = Gradients::new();
+    for position in 0..n {
+        let shape = Shape::from([2]);
+        let weight = graph.variable(&format!("w{position}"), dtype, shape.clone(), None);
+        let stream = graph.stream("sent", dtype, shape);
+        let gradient = graph.add(OpKind::Identity, &[stream], &scope).unwrap();
+        streams.push(stream);
+        gradients.insert(weight, gradient);
+    }
+    (graph, streams, gradients)
+}
+
+fn options(gradients: &Gradients, rule: UpdateRule, scaling: Scaling) -> OptimizerOptions {
+    let update = |&weight: &TensorId| WeightUpdate {
+        weight,
+        learning_rate_scale: 1.0,
+        rule,
+    };
+    OptimizerOptions {
+        weights: gradients.keys().map(update).collect(),
+        joint_norms: Vec::new(),
+        scaling,
+        learning_rate: LearningRate::Constant(0.5),
+    }
+}
+
+fn scaling(accumulation: u32, replicas: u32, reduction: Reduction) -> Scaling {
+    Scaling {
+        loss_scale: 8.0,
+        accumulation,
+        replicas,
+        reduction,
+    }
+}
+
+/// A gradient of element `element` in one micro-batch of one replica, before the loss scale.
+fn gradient(update: u32, micro_batch: u32, replica: u32, element: usize) -> f64 {
+    let seed = update * 7 + micro_batch * 3 + replica * 5 + element as u32 * 2;
+    f64::from(seed % 11) / 4.0 - 1.0
+}
+
+const UPDATES: u32 = 3;
+
+/// The weights, one after the other, after a few updates.
+fn train(n: u32, rule: UpdateRule, scaling: Scaling, joint: bool) -> Vec<f64> {
+    let (graph, streams, gradients) = weights(n, DType::F32);
+    let mut options = options(&gradients, rule, scaling);
+    if joint {
+        options.joint_norms = vec![gradients.keys().copied().collect()];
+    }
+    let (accumulating, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+    let (graph, _) = optimizer(accumulating.clone(), &accumulated, &options).unwrap();
+    verify(&graph, Form::Logical).unwrap();
+    let eval_options = EvalOptions {
+        round_to_dtype: false,
+        replicas: scaling.replicas,
+    };
+    let mut state: Inputs = BTreeMap::new();
+    for &weight in gradients.keys() {
+        state.insert(weight, vec![1.0, -2.0].into());
+    }
+    for update in 0..UPDATES {
+        for micro_batch in 0..scaling.accumulation {
+            for (position, &stream) in streams.iter().enumerate() {
+                let each = (0..scaling.replicas).map(|replica| {
+                    let of = |element| gradient(update, micro_batch, replica, element);
+                    let values = [2 * position, 2 * position + 1].map(of);
+                    Value::Float(values.map(|g| g * scaling.loss_scale).to_vec())
+                });
+                state.insert(stream, PerReplica::from_each(each.collect()));
+            }
+            let last = micro_batch + 1 == scaling.accumulation;
+            let step = if last { &graph } else { &accumulating };
+            let values = eval(step, &state, eval_options).unwrap();
+            apply_updates(step, &values, &mut state);
+        }
+    }
+    let after = gradients.keys().map(|weight| &state[weight]);
+    after
+        .flat_map(|value| value.on(0).as_floats().to_vec())
+        .collect()
+}
+
+/// The gradients of an update, as a textbook has them: over all micro-batches and replicas.
+fn combined(update: u32, n: u32, scaling: Scaling) -> Vec<f64> {
+    let all = scaling.accumulation * scaling.replicas;
+    let divisor = match scaling.reduction {
+        Reduction::Mean => f64::from(all),
+        Reduction::Sum => 1.0,
+    };
+    let of = |element| {
+        let sum: f64 = (0..scaling.accumulation)
+            .flat_map(|micro_batch| {
+                (0..scaling.replicas).map(move |replica| (micro_batch, replica))
+            })
+            .map(|(micro_batch, replica)| gradient(update, micro_batch, replica, element))
+            .sum();
+        sum / divisor
+    };
+    (0..2 * n as usize).map(of).collect()
+}
+
+fn norm(values: &[f64]) -> f64 {
+    values.iter().map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// Adam or LAMB as in the papers, all weights as one.
+fn textbook_adam(n: u32, adam: Adam, scaling: Scaling) -> Vec<f64> {
+    let mut w: Vec<f64> = [1.0, -2.0].repeat(n as usize);
+    let (mut m, mut v) = (vec![0.0; w.len()], vec![0.0; w.len()]);
+    for update in 0..UPDATES {
+        let gradients = combined(update, n, scaling);
+        let mut x = Vec::new();
+        for (element, g) in gradients.into_iter().enumerate() {
+            m[element] = adam.beta1 * m[element] + (1.0 - adam.beta1) * g;
+            v[element] = adam.beta2 * v[element] + (1.0 - adam.beta2) * g * g;
+            let steps = update as i32 + 1;
+            let corrected = |moment: f64, beta: f64| match adam.bias_correction {
+                true => moment / (1.0 - beta.powi(steps)),
+                false => moment,
+            };
+            let step = corrected(m[element], adam.beta1)
+                / (corrected(v[element], adam.beta2).sqrt() + adam.epsilon);
+            x.push(step + adam.weight_decay * w[element]);
+        }
+        let ratio = match adam.max_weight_norm {
+            Some(most) => norm(&w).min(most) / norm(&x),
+            None => 1.0,
+        };
+        for (w, x) in w.iter_mut().zip(x) {
+            *w -= 0.5 * ratio * x;
+        }
+    }
+    w
+}
+
+/// `v = momentum v + (1 - dampening) (g + decay w)`, `w -= rate v`. PopART's velocity begins
+/// at zero, so the first update has no decay.
+fn textbook_sgd(sgd: Sgd, scaling: Scaling) -> Vec<f64> {
+    let mut w = vec![1.0, -2.0];
+    let mut v = vec![0.0; 2];
+    for update in 0..UPDATES {
+        for (element, g) in combined(update, 1, scaling).into_iter().enumerate() {
+            let decays = update > 0 || sgd.momentum == 0.0;
+            let decay = if decays { sgd.weight_decay } else { 0.0 };
+            v[element] =
+                sgd.momentum * v[element] + (1.0 - sgd.dampening) * (g + decay * w[element]);
+        }
+        for (w, v) in w.iter_mut().zip(&v) {
+            *w -= 0.5 * v;
+        }
+    }
+    w
+}
+
+#[track_caller]
+fn assert_close(got: &[f64], expected: &[f64]) {
+    assert_eq!(got.len(), expected.len());
+    for (got, expected) in got.iter().zip(expected) {
+        assert!((got - expected).abs() < 1e-9, "{got} is not {expected}");
+    }
+}
+
+/// Every way of combining two micro-batches and four replicas.
+fn scalings() -> Vec<Scaling> {
+    let mut all = Vec::new();
+    for reduction in [Reduction::Mean, Reduction::Sum] {
+        for (accumulation, replicas) in [(1, 1), (2, 1), (1, 4), (2, 4)] {
+            all.push(scaling(accumulation, replicas, reduction));
+        }
+    }
+    all
+}
+
+#[test]
+fn adam_and_lamb_follow_the_papers() {
+    for scaling in scalings() {
+        for bias_correction in [false, true] {
+            for max_weight_norm in [None, Some(65504.0), Some(0.5)] {
+                let adam = Adam {
+                    bias_correction,
+                    max_weight_norm,
+                    ..LAMB
+                };
+                let got = train(1, UpdateRule::Adam(adam), scaling, false);
+                assert_close(&got, &textbook_adam(1, adam, scaling));
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_of_one_weight_share_a_norm() {
+    let scaling = scaling(2, 4, Reduction::Mean);
+    let joint = train(3, UpdateRule::Adam(LAMB), scaling, true);
+    assert_close(&joint, &textbook_adam(3, LAMB, scaling));
+    assert_ne!(joint, train(3, UpdateRule::Adam(LAMB), scaling, false));
+}
+
+#[test]
+fn moments_that_keep_the_loss_scale_give_the_same_step() {
+    let scaling = scaling(2, 4, Reduction::Mean);
+    let half = Adam {
+        first_moment: DType::F16,
+        ..LAMB
+    };
+    let got = train(1, UpdateRule::Adam(half), scaling, false);
+    assert_close(&got, &textbook_adam(1, LAMB, scaling));
+}
+
+#[test]
+fn a_norm_limit_of_zero_is_adam() {
+    let scaling = scaling(1, 1, Reduction::Sum);
+    let limit = |max_weight_norm| {
+        let adam = Adam {
+            max_weight_norm,
+            ..LAMB
+        };
+        train(1, UpdateRule::Adam(adam), scaling, false)
+    };
+    assert_eq!(limit(Some(0.0)), limit(None));
+}
+
+#[test]
+fn sgd_follows_the_textbook() {
+    for scaling in scalings() {
+        for momentum in [0.0, 0.5] {
+            let sgd = Sgd { momentum, ..SGD };
+            let got = train(1, UpdateRule::Sgd(sgd), scaling, false);
+            assert_close(&got, &textbook_sgd(sgd, scaling));
+        }
+    }
+}
+
+#[test]
+fn a_weight_may_scale_the_learning_rate() {
+    let (graph, _, gradients) = weights(2, DType::F32);
+    let sgd = Sgd {
+        momentum: 0.0,
+        ..SGD
+    };
+    let scaling = scaling(1, 1, Reduction::Sum);
+    let mut options = options(&gradients, UpdateRule::Sgd(sgd), scaling);
+    options.learning_rate = LearningRate::Stream;
+    options.weights[1].learning_rate_scale = 3.0;
+    let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+    let (graph, rate) = optimizer(graph, &accumulated, &options).unwrap();
+    assert_eq!(rate, graph.inputs.last().copied());
+    expect![[r#"
+        variable %0: f32[2] "w0"
+        stream %1: f32[2] "sent"
+        variable %3: f32[2] "w1"
+        stream %4: f32[2] "sent"
+        stream %6: f32[] "learningRate"
+        %2: f32[2] = identity(%1) @ipu0 bwd "backward"
+        %5: f32[2] = identity(%4) @ipu0 bwd "backward"
+        %7: f32[2] = sgd_update(%0, %2, %6) {scale: 0.09375, weight_decay: 0.09375} @ipu0 upd "w0"
+        %8: f32[] = scale(%6) {factor: 3.0} @ipu0 upd "learningRate"
+        %9: f32[2] = sgd_update(%3, %5, %8) {scale: 0.09375, weight_decay: 0.09375} @ipu0 upd "w1"
+        inputs %1, %4, %6
+        update %0 = %7
+        update %3 = %9
+    "#]]
+    .assert_eq(&print(&graph));
+}
+
+#[test]
+fn the_chain_of_lamb() {
+    let (graph, _, gradients) = weights(1, DType::F16);
+    let lamb = Adam {
+        bias_correction: true,
+        ..LAMB
+    };
+    let scaling = scaling(16, 4, Reduction::Mean);
+    let options = options(&gradients, UpdateRule::Adam(lamb), scaling);
+    let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+    let (graph, _) = optimizer(graph, &accumulated, &options).unwrap();
+    expect![[r#"
+        variable %0: f16[2] "w0"
+        stream %1: f16[2] "sent"
+        variable %3: f16[2] = zeros "Accum___w0"
+        constant %5: f32[] = splat(0.5) "learningRate"
+        variable %9: f32[2] = zeros "Accl1___w0"
+        variable %11: f32[2] = zeros "Accl2___w0"
+        constant %14: f32[] = splat(1.0) "one"
+        variable %15: f32[] = zeros "Step___w0"
+        %2: f16[2] = identity(%1) @ipu0 bwd "backward"
+        %4: f16[2] = accumulate(%3, %2) {factor: 1.0} @ipu0 acc "Accum___w0"
+        %6: f16[2] = all_reduce(%4) @ipu0 upd "w0"
+        %7: f32[2] = cast(%6) {to: f32} @ipu0 upd "w0"
+        %8: f32[2] = scale(%7) {factor: 0.001953125} @ipu0 upd "w0"
+        %10: f32[2] = adam_moment(%9, %8) {beta: 0.9, square: false} @ipu0 upd "w0"
+        %12: f32[2] = adam_moment(%11, %8) {beta: 0.99, square: true} @ipu0 upd "w0"
+        %13: f16[2] = zero(%6) @ipu0 upd "w0"
+        %16: f32[] = add(%15, %14) @ipu0 upd "w0"
+        %17: f16[2] = adam_updater(%10, %12, %0, %16) {epsilon: 1e-6, weight_decay: 0.01, beta1: 0.9, beta2: 0.99} @ipu0 upd "w0"
+        %18: f32[] = square_sum(%0) @ipu0 upd "w0"
+        %19: f32[] = square_sum(%17) @ipu0 upd "w0"
+        %20: f16[2] = lamb_update(%0, %17, %18, %19, %5) {max_weight_norm: 65504.0} @ipu0 upd "w0"
+        inputs %1
+        update %3 = %13
+        update %9 = %10
+        update %11 = %12
+        update %15 = %16
+        update %0 = %20
+    "#]].assert_eq(&print(&graph));
+}
+
+#[test]
+fn hyper_parameters_have_ranges() {
+    let (graph, _, gradients) = weights(1, DType::F16);
+    let wild = Adam { beta2: 1.0, ..LAMB };
+    let scaling = scaling(1, 1, Reduction::Mean);
+    let options = options(&gradients, UpdateRule::Adam(wild), scaling);
+    let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+    let error = optimizer(graph, &accumulated, &options).unwrap_err();
+    expect!["adam_moment `w0`: beta is out of range, expected at least 0 and below 1, got 1"]
+        .assert_eq(&error.to_string());
+}

@@ -1,0 +1,283 @@
+//! Optimiser state dealt out to the replicas (replicated tensor sharding).
+//!
+//! **Assumes** a weight update of Adam or LAMB with sums over replicas, before offloading.
+//! **Guarantees** for every weight with [`ELEMENTS_SHARDED_MIN`] elements or more that each
+//! replica holds a shard of the moments and updates its shard of the weight:
+//!
+//! ```text
+//! s = all_reduce(sum)                 s* = reduce_scatter(sum)
+//! g = scale(cast(s))                  g* = scale(cast(s*))
+//! m = adam_moment(Accl1, g)    ->     m* = adam_moment(Accl1*, g*)
+//! x = adam_updater(m, v, w)           x* = adam_updater(m*, v*, local_slice(w))
+//! r = square_sum(x)                   r = all_reduce(square_sum(x*))
+//! w = lamb_update(w, x, r, ..)        w = all_gather(lamb_update(local_slice(w), x*, r, ..))
+//! sum = zero(s)                       sum = zero(sum)
+//! ```
+//!
+//! Norms that are summed over slices of a weight are summed before the all-reduce. A reader of
+//! a moment that knows nothing of shards gets them gathered.
+//! **Leaves alone** smaller weights, SGD, and everything without replicas. Running it twice
+//! changes nothing more. The rules are PopART's (`willow/src/transforms/
+//! streamingmemory.cpp` and `tensorlocation.hpp`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipu_sim::ids::IdVec;
+use ipu_sim::units::Elements;
+
+use crate::error::Result;
+use crate::ir::{BinaryFn, Graph, OpId, OpKind, Phase, Shape, TensorId, TensorKind};
+
+/// Elements from which on a tensor is sharded (PopART, `TensorLocationSettings`).
+pub const ELEMENTS_SHARDED_MIN: Elements = Elements(8192);
+
+/// Shards moments over `replicas`.
+///
+/// # Errors
+/// None on a well-formed graph.
+pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph> {
+    if replicas < 2 {
+        return Ok(graph);
+    }
+    let order: Vec<OpId> = graph
+        .topological_order()?
+        .into_iter()
+        .filter(|&op| graph.ops[op].phase == Phase::Update)
+        .collect();
+    let producers = graph.producers();
+    let mut ctx = Ctx {
+        shards: replicas,
+        full: BTreeMap::new(),
+        slices: BTreeMap::new(),
+        partial: BTreeSet::new(),
+        totals: BTreeMap::new(),
+        producers,
+        graph,
+    };
+    for &op in &order {
+        if ctx.is_unsharded_moment(op) {
+            let variable = ctx.graph.ops[op].inputs[0];
+            ctx.shrink(variable);
+        }
+    }
+    let weights = ctx.sharded_weights(&order);
+    for op in order {
+        ctx.rewrite(op, &weights)?;
+    }
+    Ok(ctx.graph)
+}
+
+/// A weight update being sharded.
+struct Ctx {
+    graph: Graph,
+    shards: u32,
+    /// Sharded tensors with the shape of the whole.
+    full: BTreeMap<TensorId, Shape>,
+    /// Shards of tensors that every replica has whole.
+    slices: BTreeMap<TensorId, TensorId>,
+    /// Sums of squares over a shard only.
+    partial: BTreeSet<TensorId>,
+    /// These, summed over replicas.
+    totals: BTreeMap<TensorId, TensorId>,
+    /// Of the tensors before sharding.
+    producers: IdVec<TensorId, Option<OpId>>,
+}
+
+impl Ctx {
+    /// Whether the operation changes a moment that is to be sharded and isn't.
+    fn is_unsharded_moment(&self, op: OpId) -> bool {
+        let op = &self.graph.ops[op];
+        let is_moment = matches!(op.kind, OpKind::AdamMoment { .. });
+        is_moment && {
+            let state = &self.graph.tensors[op.inputs[0]];
+            matches!(state.kind, TensorKind::Variable { .. })
+                && state.shape.elements() >= ELEMENTS_SHARDED_MIN
+                && !self.comes_in_shards(op.inputs[1])
+        }
+    }
+
+    /// Whether a gradient is scattered already.
+    fn comes_in_shards(&self, gradient: TensorId) -> bool {
+        let Some(op) = self.producers[gradient].map(|op| &self.graph.ops[op]) else {
+            return false;
+        };
+        match op.kind {
+            OpKind::ReduceScatter { .. } | OpKind::LocalSlice { .. } => true,
+            OpKind::Cast { .. } | OpKind::Scale { .. } => self.comes_in_shards(op.inputs[0]),
+            _ => false,
+        }
+    }
+
+    /// Makes a shard of a tensor.
+    fn shrink(&mut self, tensor: TensorId) {
+        let shape = &mut self.graph.tensors[tensor].shape;
+        let shard = shape.shard(self.shards);
+        let full = std::mem::replace(shape, shard);
+        self.full.insert(tensor, full);
+    }
+
+    /// The weights whose new value will come from shards.
+    fn sharded_weights(&self, order: &[OpId]) -> BTreeSet<TensorId> {
+        let mut sharded: BTreeSet<TensorId> = self.full.keys().copied().collect();
+        let mut weights = BTreeSet::new();
+        for &op in order {
+            let op = &self.graph.ops[op];
+            let from = |operand: usize| sharded.contains(&op.inputs[operand]);
+            match op.kind {
+                OpKind::AdamMoment { .. } | OpKind::AdamUpdater { .. } if from(0) => {
+                    sharded.insert(op.outputs[0]);
+                }
+                OpKind::AdamUpdate | OpKind::LambUpdate { .. } if from(1) => {
+                    weights.insert(op.inputs[0]);
+                }
+                _ => {}
+            }
+        }
+        weights
+    }
+
+    fn rewrite(&mut self, op: OpId, weights: &BTreeSet<TensorId>) -> Result<()> {
+        let operation = self.graph.ops[op].clone();
+        let any_sharded = operation.inputs.iter().any(|id| self.full.contains_key(id));
+        match operation.kind {
+            OpKind::AdamMoment { .. } | OpKind::AdamUpdater { .. } if any_sharded => {
+                self.take_shards(op)?;
+                self.shrink(operation.outputs[0]);
+            }
+            OpKind::AdamUpdate | OpKind::LambUpdate { .. } if any_sharded => {
+                self.take_shards(op)?;
+                self.gather_weight(op)?;
+            }
+            OpKind::SquareSum if any_sharded || weights.contains(&operation.inputs[0]) => {
+                self.take_shards(op)?;
+                self.partial.insert(operation.outputs[0]);
+            }
+            // Shrunk with the moment that reads it.
+            OpKind::Cast { .. } | OpKind::Scale { .. } if any_sharded => {}
+            _ if any_sharded => self.gather_operands(op)?,
+            _ => {}
+        }
+        self.sum_partials(op)
+    }
+
+    /// Lets an operation read shards of all operands that aren't single numbers.
+    fn take_shards(&mut self, op: OpId) -> Result<()> {
+        for operand in 0..self.graph.ops[op].inputs.len() {
+            let input = self.graph.ops[op].inputs[operand];
+            if self.graph.tensors[input].shape.rank() > 0 {
+                self.graph.ops[op].inputs[operand] = self.shard_of(input, op)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A shard of a tensor for `reader`: scattered instead of reduced, computed from shards,
+    /// or cut out.
+    fn shard_of(&mut self, tensor: TensorId, reader: OpId) -> Result<TensorId> {
+        if self.full.contains_key(&tensor) {
+            return Ok(tensor);
+        }
+        if let Some(&slice) = self.slices.get(&tensor) {
+            return Ok(slice);
+        }
+        let shards = self.shards;
+        if let Some(op) = self.producers.get(tensor).copied().flatten()
+            && self.graph.ops[op].phase == Phase::Update
+        {
+            let source = self.graph.ops[op].inputs[0];
+            match self.graph.ops[op].kind {
+                OpKind::AllReduce => {
+                    self.graph.ops[op].kind = OpKind::ReduceScatter { shards };
+                    self.shrink(tensor);
+                    self.zero_instead(tensor, source);
+                    return Ok(tensor);
+                }
+                OpKind::Cast { .. } | OpKind::Scale { .. } => {
+                    self.graph.ops[op].inputs[0] = self.shard_of(source, op)?;
+                    self.shrink(tensor);
+                    return Ok(tensor);
+                }
+                _ => {}
+            }
+        }
+        let scope = self.graph.ops[reader].scope();
+        let kind = OpKind::LocalSlice { shards };
+        let slice = self.graph.add(kind, &[tensor], &scope)?;
+        let full = self.graph.tensors[tensor].shape.clone();
+        self.full.insert(slice, full);
+        self.slices.insert(tensor, slice);
+        Ok(slice)
+    }
+
+    /// Lets what zeroed the reduced sum zero the sum that was reduced.
+    fn zero_instead(&mut self, reduced: TensorId, sum: TensorId) {
+        for op in self.graph.ops.values_mut() {
+            if op.kind == OpKind::Zero && op.inputs[0] == reduced {
+                op.inputs[0] = sum;
+            }
+        }
+    }
+
+    /// Gathers a weight's new value and lets the weight take that.
+    fn gather_weight(&mut self, op: OpId) -> Result<()> {
+        let value = self.graph.ops[op].outputs[0];
+        self.shrink(value);
+        let gathered = self.gathered(value, op)?;
+        for (_, taken) in &mut self.graph.updates {
+            if *taken == value {
+                *taken = gathered;
+            }
+        }
+        Ok(())
+    }
+
+    fn gathered(&mut self, value: TensorId, beside: OpId) -> Result<TensorId> {
+        let kind = OpKind::AllGather {
+            shards: self.shards,
+            shape: self.full[&value].clone(),
+        };
+        let scope = self.graph.ops[beside].scope();
+        self.graph.add(kind, &[value], &scope)
+    }
+
+    /// Lets an operation that knows nothing of shards read the whole.
+    fn gather_operands(&mut self, op: OpId) -> Result<()> {
+        for operand in 0..self.graph.ops[op].inputs.len() {
+            let input = self.graph.ops[op].inputs[operand];
+            if self.full.contains_key(&input) {
+                self.graph.ops[op].inputs[operand] = self.gathered(input, op)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums partial norms over replicas before anything but a sum reads them.
+    fn sum_partials(&mut self, op: OpId) -> Result<()> {
+        let operation = self.graph.ops[op].clone();
+        let is_partial = |id: &TensorId| self.partial.contains(id);
+        if operation.kind == OpKind::Binary(BinaryFn::Add)
+            && operation.inputs.iter().all(is_partial)
+        {
+            self.partial.insert(operation.outputs[0]);
+            return Ok(());
+        }
+        for (operand, &input) in operation.inputs.iter().enumerate() {
+            if !self.partial.contains(&input) {
+                continue;
+            }
+            let total = match self.totals.get(&input) {
+                Some(&total) => total,
+                None => {
+                    let scope = operation.scope();
+                    self.graph.add(OpKind::AllReduce, &[input], &scope)?
+                }
+            };
+            self.totals.insert(input, total);
+            self.graph.ops[op].inputs[operand] = total;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
