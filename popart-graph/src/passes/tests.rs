@@ -1,1 +1,515 @@
+//! The whole pipeline: golden numbers of PopART, and values that no pass may change.
 
+use std::collections::BTreeMap;
+
+use expect_test::expect;
+use ipu_sim::ids::{Id, IdVec, IpuId};
+use ipu_sim::numerics::DType;
+use proptest::prelude::*;
+
+use super::optimizer::rules::{Adam, Scaling, Sgd, UpdateRule, WeightUpdate};
+use super::stash::stash_bytes;
+use super::*;
+use crate::eval::{EvalOptions, Inputs, PerReplica, Value, eval};
+use crate::ir::{
+    BinaryFn, OpId, OpKind, Phase, Recompute, Reduction, Scope, Shape, StageId, TensorKind, UnaryFn,
+};
+use crate::schedule::schedule;
+use crate::testing::graphs;
+
+/// Layers on IPUs: how many there are on each forward stage.
+struct Layers {
+    per_stage: Vec<u32>,
+    /// Activation `[rows, columns]`.
+    shape: [u32; 2],
+    /// Whether the first stage begins with layers, not with an embedding.
+    embedding_stage: bool,
+}
+
+/// A chain of layers `x = tanh(x * w)` on the stages' IPUs, with the loss on IPU 0 as BERT
+/// has it.
+struct Model {
+    graph: Graph,
+    loss: TensorId,
+    checkpoints: Vec<TensorId>,
+    weights: Vec<TensorId>,
+}
+
+fn model(layers: &Layers) -> Model {
+    let mut graph = Graph::default();
+    let dtype = DType::F16;
+    let ids = graph.stream("indices", DType::U32, Shape::from([layers.shape[0]]));
+    let mut weights = Vec::new();
+    let mut checkpoints = Vec::new();
+    let scope = |name: String, stage: usize, ipu: usize| Scope {
+        ipu: Some(IpuId::from_index(ipu)),
+        stage: Some(StageId::from_index(stage)),
+        ..Scope::named(&name)
+    };
+    let table_shape = Shape::from([16, layers.shape[1]]);
+    let table = graph.variable("table", dtype, table_shape, None);
+    weights.push(table);
+    let at = scope("Embedding".to_owned(), 0, 0);
+    let kind = OpKind::Gather { first_row: 0 };
+    let mut x = graph.add(kind, &[table, ids], &at).unwrap();
+    let n_stages = layers.per_stage.len();
+    for (stage, &n_layers) in layers.per_stage.iter().enumerate() {
+        let place = stage + usize::from(layers.embedding_stage);
+        for layer in 0..n_layers {
+            let name = format!("Layer{stage}.{layer}");
+            let at = scope(name.clone(), place, place);
+            let w = graph.variable(&name, dtype, Shape::from([layers.shape[1]]), None);
+            weights.push(w);
+            x = graph
+                .add(OpKind::Binary(BinaryFn::Mul), &[x, w], &at)
+                .unwrap();
+            x = graph.add(OpKind::Unary(UnaryFn::Tanh), &[x], &at).unwrap();
+            if layer + 1 < n_layers {
+                checkpoints.push(x);
+            }
+        }
+    }
+    let at = scope(
+        "Head".to_owned(),
+        n_stages + usize::from(layers.embedding_stage),
+        0,
+    );
+    let kind = OpKind::ReduceSum {
+        axes: [0, 1].into_iter().collect(),
+        keep_dims: false,
+    };
+    let loss = graph.add(kind, &[x], &at).unwrap();
+    graph.outputs.push(loss);
+    Model {
+        graph,
+        loss,
+        checkpoints,
+        weights,
+    }
+}
+
+const LAMB: UpdateRule = UpdateRule::Adam(Adam {
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-6,
+    weight_decay: 0.0,
+    bias_correction: false,
+    max_weight_norm: Some(65504.0),
+    first_moment: DType::F32,
+});
+
+const SGD: UpdateRule = UpdateRule::Sgd(Sgd {
+    momentum: 0.0,
+    dampening: 0.0,
+    velocity_scaling: 1.0,
+    weight_decay: 0.0,
+});
+
+fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -> Training {
+    let update = |&weight: &TensorId| WeightUpdate {
+        weight,
+        learning_rate_scale: 1.0,
+        rule,
+    };
+    Training {
+        loss: model.loss,
+        checkpoints: model.checkpoints.clone(),
+        pipelining: Pipelining::On,
+        recompute: RecomputeMode::Pipeline,
+        batches_per_step: 1,
+        optimizer: OptimizerOptions {
+            weights: model.weights.iter().map(update).collect(),
+            joint_norms: Vec::new(),
+            scaling: Scaling {
+                loss_scale: 1.0,
+                accumulation,
+                replicas,
+                reduction: Reduction::Mean,
+            },
+            learning_rate: LearningRate::Stream,
+        },
+        state: OptimizerState {
+            sharded: true,
+            off_chip: true,
+        },
+    }
+}
+
+/// Golden numbers of the stash rules on BERT's placements: slots x activations x bytes.
+#[test]
+fn stashes_of_bert_placements() {
+    #[track_caller]
+    fn check(layers: &Layers, expected_mib: &[(u32, f64)]) {
+        let model = model(layers);
+        let compiled = train(model.graph.clone(), &training(&model, LAMB, 2048, 4)).unwrap();
+        let activation = u64::from(layers.shape[0] * layers.shape[1]) * 2;
+        let mut only_activations = compiled.graph.clone();
+        only_activations.ops = only_activations
+            .ops
+            .values()
+            .filter(|op| {
+                let stashed = op.inputs.first();
+                stashed.is_some_and(|&id| compiled.graph.tensors[id].bytes().0 == activation)
+            })
+            .cloned()
+            .collect();
+        let got: Vec<(u32, f64)> = stash_bytes(&only_activations)
+            .into_iter()
+            .map(|(ipu, bytes)| (ipu.0, bytes.0 as f64 / f64::from(1 << 20)))
+            .collect();
+        assert_eq!(got, expected_mib);
+    }
+    // BERT-Large, sequences of 128 and 384: embedding and 3 layers, then 7 on each IPU.
+    let large = |rows| Layers {
+        per_stage: vec![3, 7, 7, 7],
+        shape: [rows, 1024],
+        embedding_stage: false,
+    };
+    check(&large(1024), &[(0, 36.0), (1, 98.0), (2, 70.0), (3, 42.0)]);
+    check(&large(768), &[(0, 27.0), (1, 73.5), (2, 52.5), (3, 31.5)]);
+    // BERT-Base: the embedding alone, then 4 layers on each IPU.
+    let base = |rows| Layers {
+        per_stage: vec![4, 4, 4],
+        shape: [rows, 768],
+        embedding_stage: true,
+    };
+    check(&base(4096), &[(1, 168.0), (2, 120.0), (3, 72.0)]);
+    check(&base(3072), &[(1, 126.0), (2, 90.0), (3, 54.0)]);
+}
+
+/// Without checkpoints a stage keeps only what arrives.
+#[test]
+fn a_stage_without_checkpoints_keeps_its_input() {
+    let mut model = model(&Layers {
+        per_stage: vec![3, 7],
+        shape: [4, 8],
+        embedding_stage: true,
+    });
+    model.checkpoints.clear();
+    let compiled = train(model.graph.clone(), &training(&model, SGD, 16, 1)).unwrap();
+    let stashed: Vec<(&str, u32)> = compiled
+        .graph
+        .ops
+        .values()
+        .filter_map(|op| match op.kind {
+            OpKind::Stash { slots } => Some((op.name.as_str(), slots)),
+            _ => None,
+        })
+        .collect();
+    expect![[r#"
+        [
+            (
+                "Stashed___indices",
+                7,
+            ),
+            (
+                "Stashed___Embedding",
+                5,
+            ),
+            (
+                "Stashed___Layer0.2",
+                3,
+            ),
+        ]
+    "#]]
+    .assert_debug_eq(&stashed);
+}
+
+#[test]
+fn a_small_model_from_front_to_back() {
+    let model = model(&Layers {
+        per_stage: vec![1, 1],
+        shape: [2, 3],
+        embedding_stage: false,
+    });
+    let compiled = train(model.graph.clone(), &training(&model, SGD, 8, 1)).unwrap();
+    expect![[r#"
+        stream %0: u32[2] "indices"
+        variable %1: f16[16,3] "table"
+        variable %3: f16[3] "Layer0.0"
+        variable %6: f16[3] "Layer1.0"
+        constant %10: f16[] = splat(1.0) "loss_scale"
+        variable %21: f16[16,3] = zeros "Accum___table"
+        variable %23: f16[3] = zeros "Accum___Layer0.0"
+        variable %25: f16[3] = zeros "Accum___Layer1.0"
+        stream %27: f32[] "learningRate"
+        %2: f16[2,3] = gather(%1, %0) {first_row: 0} @ipu0 stage0 fwd recompute "Embedding"
+        %4: f16[2,3] = mul(%2, %3) @ipu0 stage0 fwd recompute "Layer0.0"
+        %5: f16[2,3] = tanh(%4) @ipu0 stage0 fwd recompute "Layer0.0"
+        %7: f16[2,3] = mul(%34, %6) @ipu1 stage1 fwd recompute "Layer1.0"
+        %8: f16[2,3] = tanh(%7) @ipu1 stage1 fwd recompute "Layer1.0"
+        %9: f16[] = reduce_sum(%35) {axes: [0,1], keep_dims: false} @ipu0 stage2 fwd "Head"
+        %11: f16[1,1] = reshape(%10) {shape: [1,1]} @ipu0 stage2 bwd "Head"
+        %12: f16[2,3] = broadcast(%11) {shape: [2,3]} @ipu0 stage2 bwd "Head"
+        %13: f16[2,3] = tanh_grad(%8, %36) @ipu1 stage3 bwd "Layer1.0"
+        %14: f16[2,3] = mul(%13, %6) @ipu1 stage3 bwd "Layer1.0"
+        %15: f16[2,3] = mul(%13, %42) @ipu1 stage3 bwd "Layer1.0"
+        %16: f16[3] = reduce_sum(%15) {axes: [0], keep_dims: false} @ipu1 stage3 bwd "Layer1.0"
+        %17: f16[2,3] = tanh_grad(%5, %37) @ipu0 stage4 bwd "Layer0.0"
+        %18: f16[2,3] = mul(%17, %3) @ipu0 stage4 bwd "Layer0.0"
+        %19: f16[2,3] = mul(%17, %2) @ipu0 stage4 bwd "Layer0.0"
+        %20: f16[3] = reduce_sum(%19) {axes: [0], keep_dims: false} @ipu0 stage4 bwd "Layer0.0"
+        %22: f16[16,3] = sparse_accumulate(%21, %18, %40) {first_row: 0, factor: 1.0} @ipu0 stage4 acc "Accum___table"
+        %24: f16[3] = accumulate(%23, %20) {factor: 1.0} @ipu0 stage4 acc "Accum___Layer0.0"
+        %26: f16[3] = accumulate(%25, %16) {factor: 1.0} @ipu1 stage3 acc "Accum___Layer1.0"
+        %28: f16[16,3] = sgd_update(%1, %22, %27) {scale: 0.125, weight_decay: 0.0} @ipu0 upd "table"
+        %29: f16[16,3] = zero(%22) @ipu0 upd "table"
+        %30: f16[3] = sgd_update(%3, %24, %27) {scale: 0.125, weight_decay: 0.0} @ipu0 upd "Layer0.0"
+        %31: f16[3] = zero(%24) @ipu0 upd "Layer0.0"
+        %32: f16[3] = sgd_update(%6, %26, %38) {scale: 0.125, weight_decay: 0.0} @ipu1 upd "Layer1.0"
+        %33: f16[3] = zero(%26) @ipu1 upd "Layer1.0"
+        %34: f16[2,3] = ipu_copy(%5) {to: ipu1} @ipu0 stage0 fwd "Layer0.0"
+        %35: f16[2,3] = ipu_copy(%8) {to: ipu0} @ipu1 stage1 fwd "Layer1.0"
+        %36: f16[2,3] = ipu_copy(%12) {to: ipu1} @ipu0 stage2 bwd "Head"
+        %37: f16[2,3] = ipu_copy(%14) {to: ipu0} @ipu1 stage3 bwd "Layer1.0"
+        %38: f32[] = ipu_copy(%27) {to: ipu1} @ipu0 upd "learningRate"
+        %39: u32[2] = stash(%0) {slots: 5} @ipu0 stage0 fwd "Stashed___indices"
+        %40: u32[2] = restore(%39) {slots: 5} @ipu0 stage4 bwd "Restored___indices"
+        %41: f16[2,3] = stash(%34) {slots: 3} @ipu1 stage1 fwd "Stashed___Layer0.0"
+        %42: f16[2,3] = restore(%41) {slots: 3} @ipu1 stage3 bwd "Restored___Layer0.0"
+        inputs %0, %27
+        outputs %9
+        update %21 = %29
+        update %23 = %31
+        update %25 = %33
+        update %1 = %28
+        update %3 = %30
+        update %6 = %32
+    "#]].assert_eq(&print(&compiled.graph));
+    let order = schedule(&compiled.graph).unwrap().order;
+    let words: Vec<String> = order
+        .iter()
+        .map(|&op| {
+            let op = &compiled.graph.ops[op];
+            let stage = op
+                .stage
+                .map_or(String::new(), |stage| format!("{} ", stage.0));
+            format!("{stage}{} {}", op.kind.name(), op.name)
+        })
+        .collect();
+    expect![[r#"
+        0 stash Stashed___indices
+        0 gather Embedding
+        0 mul Layer0.0
+        0 tanh Layer0.0
+        0 ipu_copy Layer0.0
+        1 stash Stashed___Layer0.0
+        1 mul Layer1.0
+        1 tanh Layer1.0
+        1 ipu_copy Layer1.0
+        2 reduce_sum Head
+        2 reshape Head
+        2 broadcast Head
+        2 ipu_copy Head
+        3 restore Restored___Layer0.0
+        3 tanh_grad Layer1.0
+        3 mul Layer1.0
+        3 mul Layer1.0
+        3 reduce_sum Layer1.0
+        3 accumulate Accum___Layer1.0
+        3 ipu_copy Layer1.0
+        4 restore Restored___indices
+        4 tanh_grad Layer0.0
+        4 mul Layer0.0
+        4 sparse_accumulate Accum___table
+        4 mul Layer0.0
+        4 reduce_sum Layer0.0
+        4 accumulate Accum___Layer0.0
+        sgd_update table
+        zero table
+        sgd_update Layer0.0
+        zero Layer0.0
+        ipu_copy learningRate
+        sgd_update Layer1.0
+        zero Layer1.0"#]]
+    .assert_eq(&words.join("\n"));
+}
+
+#[test]
+fn too_few_micro_batches_are_refused() {
+    let model = model(&Layers {
+        per_stage: vec![1, 1],
+        shape: [2, 3],
+        embedding_stage: false,
+    });
+    let error = train(model.graph.clone(), &training(&model, SGD, 4, 1)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a pipeline of 5 stages needs as many micro-batches, got 4"
+    );
+}
+
+#[test]
+fn a_broken_graph_names_the_pass() {
+    let mut graph = Graph::default();
+    let x = graph.stream("x", DType::F32, Shape::from([2]));
+    let at = Scope {
+        ipu: Some(IpuId(0)),
+        ..Scope::named("y")
+    };
+    let y = graph.add(OpKind::Identity, &[x], &at).unwrap();
+    graph.inputs.push(y);
+    let options = Inference {
+        pipelining: Pipelining::Off,
+        batches_per_step: 1,
+    };
+    let error = infer(graph, &options).unwrap_err().to_string();
+    assert!(
+        error.starts_with("after pass inter_ipu_copies: malformed graph: "),
+        "{error}"
+    );
+    assert!(
+        error.contains("%1: f32[2] = identity(%0) @ipu0 fwd \"y\""),
+        "{error}"
+    );
+}
+
+/// Small whole numbers for everything that the host supplies.
+fn inputs(graph: &Graph) -> Inputs {
+    let mut inputs: Inputs = BTreeMap::new();
+    for (id, tensor) in graph.tensors.iter() {
+        let sent = match tensor.kind {
+            TensorKind::Stream => true,
+            TensorKind::Variable { init } => init.is_none(),
+            TensorKind::Constant(_) | TensorKind::Activation => false,
+        };
+        let n = tensor.shape.elements().0;
+        if sent {
+            let value = match tensor.dtype {
+                DType::U32 => Value::Int((0..n).map(|index| (index % 3) as u32).collect()),
+                DType::F16 | DType::F32 => {
+                    Value::Float((0..n).map(|index| (index % 5) as f64 - 2.0).collect())
+                }
+            };
+            inputs.insert(id, PerReplica::Same(value));
+        }
+    }
+    inputs
+}
+
+const EXACTLY: EvalOptions = EvalOptions {
+    round_to_dtype: false,
+    replicas: 1,
+};
+
+/// Places stage `s` on IPU `s mod n_ipus`, and variables' readers together.
+fn placed(mut graph: Graph, n_ipus: u32) -> Graph {
+    for op in graph.ops.values_mut() {
+        op.ipu = op.stage.map(|stage| IpuId(stage.0 % n_ipus));
+        op.recompute = Recompute::Checkpoint;
+    }
+    graph
+}
+
+/// Errors of random graphs that can't have a pipeline.
+fn is_expected(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::PipelineOnOneIpu | Error::VariableOnTwoIpus { .. } | Error::Malformed(_)
+    )
+}
+
+/// Whether a copy is a hop to the next stage's IPU, and all others read their own stage's.
+fn hops_are_single(compiled: &Compiled) -> bool {
+    let Some(pipeline) = &compiled.pipeline else {
+        return true;
+    };
+    let graph = &compiled.graph;
+    graph.ops.values().all(|op| match (&op.kind, op.stage) {
+        (OpKind::IpuCopy { to }, Some(stage)) => {
+            pipeline.stages.get(StageId(stage.0 + 1)) == Some(to)
+        }
+        _ => true,
+    })
+}
+
+/// Whether every kept value that an operation reads is of its own stage, so that it belongs
+/// to the right micro-batch.
+fn micro_batches_match(graph: &Graph) -> bool {
+    let producers: IdVec<TensorId, Option<OpId>> = graph.producers();
+    graph.ops.values().all(|op| {
+        let waits = matches!(op.kind, OpKind::Restore { .. });
+        op.inputs
+            .iter()
+            .filter_map(|&input| producers[input])
+            .all(|producer| {
+                let producer = &graph.ops[producer];
+                let hop = u32::from(matches!(producer.kind, OpKind::IpuCopy { .. }));
+                let (Some(own), Some(from)) = (op.stage, producer.stage) else {
+                    return true;
+                };
+                waits
+                    || producer.recompute == Recompute::Recompute
+                    || op.recompute == Recompute::Recompute
+                    || producer.phase == Phase::Accumulate
+                    || own.0 == from.0 + hop
+            })
+    })
+}
+
+proptest! {
+    #[test]
+    fn inference_keeps_all_outputs(graph in graphs(), n_ipus in 2..4_u32) {
+        let graph = placed(graph, n_ipus);
+        let options = Inference { pipelining: Pipelining::On, batches_per_step: 99 };
+        match infer(graph.clone(), &options) {
+            Err(error) => prop_assert!(is_expected(&error), "{error}"),
+            Ok(compiled) => {
+                prop_assert!(hops_are_single(&compiled));
+                prop_assert!(micro_batches_match(&compiled.graph));
+                schedule(&compiled.graph).unwrap();
+                let expected = eval(&graph, &inputs(&graph), EXACTLY).unwrap();
+                let got = eval(&compiled.graph, &inputs(&compiled.graph), EXACTLY).unwrap();
+                for (&before, &after) in graph.outputs.iter().zip(&compiled.graph.outputs) {
+                    prop_assert_eq!(&got[after], &expected[before]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pipeline_trains_as_one_ipu_does(
+        per_stage in prop::collection::vec(1..4_u32, 1..4),
+        embedding_stage: bool,
+        keep: u8,
+        recomputes: bool,
+    ) {
+        let mut model = model(&Layers { per_stage, shape: [3, 2], embedding_stage });
+        let mut position = 0;
+        model.checkpoints.retain(|_| {
+            position += 1;
+            keep >> (position % 8) & 1 == 0
+        });
+        let mut options = training(&model, LAMB, 32, 1);
+        if !recomputes {
+            options.recompute = RecomputeMode::None;
+        }
+        let pipelined = match train(model.graph.clone(), &options) {
+            Err(Error::PipelineOnOneIpu) => return Ok(()),
+            other => other.unwrap(),
+        };
+        prop_assert!(hops_are_single(&pipelined));
+        prop_assert!(micro_batches_match(&pipelined.graph));
+        let order = schedule(&pipelined.graph).unwrap().order;
+        prop_assert_eq!(order.len(), pipelined.graph.ops.len());
+
+        options.pipelining = Pipelining::Off;
+        options.recompute = RecomputeMode::None;
+        options.state = OptimizerState { sharded: false, off_chip: false };
+        let mut together = model.graph.clone();
+        for op in together.ops.values_mut() {
+            op.ipu = Some(IpuId(0));
+        }
+        let together = train(together, &options).unwrap();
+        let new_weights = |compiled: &Compiled| {
+            let graph = &compiled.graph;
+            let values = eval(graph, &inputs(graph), EXACTLY).unwrap();
+            let taken = graph.updates.iter();
+            taken
+                .filter(|(variable, _)| model.weights.contains(variable))
+                .map(|&(variable, value)| (variable, values[value].clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        prop_assert_eq!(new_weights(&pipelined), new_weights(&together));
+    }
+}
