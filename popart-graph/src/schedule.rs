@@ -45,7 +45,7 @@ pub fn schedule(graph: &Graph) -> Result<Schedule> {
     let parts = parts(graph, &waits);
     let mut emitter = Emitter::new(graph, &waits, &parts);
     let mut ops: Vec<OpId> = graph.ops.ids().collect();
-    ops.sort_by_key(|&op| (parts[op], is_lazy(&graph.ops[op].kind), op));
+    ops.sort_by_key(|&op| (parts[op], turn(graph, &waits, &parts, op), op));
     for op in ops {
         emitter.emit_with_what_it_waits_for(op)?;
     }
@@ -60,12 +60,23 @@ pub fn schedule(graph: &Graph) -> Result<Schedule> {
     Ok(Schedule { order })
 }
 
-/// Whether it only runs for the sake of what reads it.
-fn is_lazy(kind: &OpKind) -> bool {
-    matches!(
-        kind,
-        OpKind::Restore { .. } | OpKind::RemoteLoad | OpKind::LocalSlice { .. }
-    )
+/// When an operation of a part is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// Eager, and ready when the part begins.
+    Eager,
+    InOrder,
+    /// Only runs for the sake of what reads it.
+    Lazy,
+}
+
+fn turn(graph: &Graph, waits: &Waits, parts: &IdVec<OpId, Part>, op: OpId) -> Turn {
+    let ready = || waits[op].iter().all(|&needed| parts[needed] != parts[op]);
+    match graph.ops[op].kind {
+        OpKind::Restore { .. } | OpKind::RemoteLoad | OpKind::LocalSlice { .. } => Turn::Lazy,
+        _ if is_eager(graph, op) && ready() => Turn::Eager,
+        _ => Turn::InOrder,
+    }
 }
 
 fn is_eager(graph: &Graph, op: OpId) -> bool {
