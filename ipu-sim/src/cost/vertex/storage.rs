@@ -30,18 +30,25 @@ pub(super) struct Loop {
 }
 
 /// The loops of more than one step, outermost first; neighbours of one label joined.
+/// Blocks are whole: their padding is stored and worked on.
 pub(super) fn loops(operand: &OperandSize<'_>) -> SmallVec<[Loop; 6]> {
+    let outermost = |axis: usize| {
+        let mut steps = operand.order.iter();
+        let step = steps.find(|step| usize::from(step.axis) == axis);
+        step.map_or(1, |step| u64::from(step.block))
+    };
     let mut enclosing: SmallVec<[u64; 4]> = operand
         .extents
         .iter()
-        .map(|&extent| u64::from(extent))
+        .enumerate()
+        .map(|(axis, &extent)| u64::from(extent).next_multiple_of(outermost(axis)))
         .collect();
     let mut out: SmallVec<[Loop; 6]> = SmallVec::new();
     for step in operand.order {
         let axis = usize::from(step.axis);
         let block = u64::from(step.block);
-        let steps = enclosing[axis].div_ceil(block);
-        enclosing[axis] = enclosing[axis].min(block);
+        let steps = enclosing[axis] / block;
+        enclosing[axis] = block;
         if steps == 1 {
             continue;
         }
