@@ -50,6 +50,10 @@ pub(crate) struct Reduction {
     pub(crate) dtype: DType,
 }
 
+/// Whether a stage of a reduction gives its result.
+#[derive(Clone, Copy)]
+struct Last(bool);
+
 /// Where an element-wise operation happens.
 #[derive(Clone)]
 struct Home {
@@ -553,9 +557,9 @@ impl<'a> Builder<'a> {
         let results = if done_on_tile {
             partials
         } else {
-            let scales: Vec<Reduction> =
+            let reductions: Vec<Reduction> =
                 reductions.iter().map(|(reduction, _)| *reduction).collect();
-            self.join_partials(&partials, &scales, &home.layout, &reduced, name)
+            self.join_partials(partials, &reductions, n_partial_axes, name)
         };
         results
             .into_iter()
@@ -584,47 +588,79 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Exchanges partial results to the tiles that made them, cut evenly, and joins them.
+    /// Joins partial results, one axis of them after the other, the innermost first.
     fn join_partials(
+        &mut self,
+        mut partials: Vec<VarId>,
+        reductions: &[Reduction],
+        n_partial_axes: usize,
+        name: &str,
+    ) -> Vec<VarId> {
+        for axis in (0..n_partial_axes).rev() {
+            let layout = self.program.layout_of(partials[0]).clone();
+            if let Some(groups) = layouts::joined_in_groups(&layout, axis, self.spec.tiles_per_ipu)
+            {
+                let rest = Last(false);
+                partials = self.join_stage(&partials, reductions, axis, &groups, rest, name);
+            }
+            let layout = self.program.layout_of(partials[0]).clone();
+            let joined = layouts::shared_among(&layout, axis);
+            partials = self.join_stage(&partials, reductions, axis, &joined, Last(axis == 0), name);
+        }
+        partials
+    }
+
+    /// Exchanges partial results to `joined` and adds up there what `axis` has on each tile.
+    fn join_stage(
         &mut self,
         partials: &[VarId],
         reductions: &[Reduction],
-        home: &Layout,
-        reduced: &[u8],
+        axis: usize,
+        joined: &Layout,
+        last: Last,
         name: &str,
     ) -> Vec<VarId> {
-        let on_tile = self.program.layout_of(partials[0]).clone();
-        let n_partial_axes = on_tile.axes.len() - (home.axes.len() - reduced.len());
-        let joined = layouts::shared_among(&on_tile, n_partial_axes);
-        let gathered: Vec<Value> = partials.iter().map(|&var| self.value_of(var)).collect();
-        let wanted: Vec<(&Value, &Layout)> =
-            gathered.iter().map(|value| (value, &joined)).collect();
+        let values: Vec<Value> = partials.iter().map(|&var| self.value_of(var)).collect();
+        let wanted: Vec<(&Value, &Layout)> = values.iter().map(|value| (value, joined)).collect();
         let gathered = self.materialise_many(&wanted, "gathered");
+        // Labels: the axes of what is gathered, then the axis of what is left of `axis`.
         let labels: Vec<u8> = (0..joined.axes.len() as u8).collect();
-        let result_layout = Layout {
-            first_tile: joined.first_tile,
-            ..Layout::row_major(joined.axes[n_partial_axes..].to_vec())
+        let mut result_axes = joined.axes.clone();
+        let mut result_labels = labels.clone();
+        let alone = joined.axes[axis].places.len() == 1;
+        let base = if alone {
+            joined.axes[axis].places[0].tile
+        } else {
+            0
+        };
+        if alone {
+            result_axes.remove(axis);
+            result_labels.remove(axis);
+        } else {
+            result_axes[axis] = AxisSplit::one_each(&joined.axes[axis]);
+            result_labels[axis] = joined.axes.len() as u8;
+        }
+        let layout = Layout {
+            first_tile: joined.first_tile + base,
+            ..Layout::row_major(result_axes)
         };
         let mut vertices = Vec::new();
         let mut results = Vec::new();
-        for (var, reduction) in gathered.iter().zip(reductions) {
+        for (&var, reduction) in gathered.iter().zip(reductions) {
             let op = match reduction.op {
                 ReduceOp::Max => ReduceOp::Max,
                 ReduceOp::Sum | ReduceOp::SquareSum => ReduceOp::Sum,
             };
-            let result = self.add_var(
-                name,
-                reduction.dtype,
-                result_layout.clone(),
-                VarKind::Activation,
-            );
+            let (dtype, scale, kind) = if last.0 {
+                (reduction.dtype, reduction.scale, VarKind::Activation)
+            } else {
+                (DType::F32, 1.0, VarKind::Temporary)
+            };
+            let result = self.add_var(name, dtype, layout.clone(), kind);
             vertices.push(VertexGroup {
-                vertex: Vertex::Reduce {
-                    op,
-                    scale: reduction.scale,
-                },
-                output: Operand::new(result, &labels[n_partial_axes..]),
-                inputs: SmallVec::from_iter([Operand::new(*var, &labels)]),
+                vertex: Vertex::Reduce { op, scale },
+                output: Operand::new(result, &result_labels),
+                inputs: SmallVec::from_iter([Operand::new(var, &labels)]),
             });
             results.push(result);
         }

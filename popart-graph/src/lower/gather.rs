@@ -109,7 +109,7 @@ pub(crate) fn gather(
         return ctx.builder.value_of(found);
     }
     let parts = ctx.builder.value_of(found);
-    let together = layouts::shared_among(ctx.builder.program.layout_of(found), 1);
+    let together = layouts::shared_among(ctx.builder.program.layout_of(found), 0);
     let gathered = ctx.builder.materialise(&parts, &together, "gathered");
     let result_layout = Layout {
         first_tile: together.first_tile,

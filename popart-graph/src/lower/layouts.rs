@@ -77,30 +77,84 @@ fn best_rows(outer: (u32, u32), inner: (u32, u32), tiles: u32) -> u32 {
         .unwrap_or(1)
 }
 
-/// Where partial results meet: their first `n_partial_axes` axes whole, the longest of the
-/// other axes cut evenly among the tiles that hold the parts.
-pub(crate) fn shared_among(partials: &Layout, n_partial_axes: usize) -> Layout {
-    let mut offsets = vec![0];
-    for axis in &partials.axes[..n_partial_axes] {
-        offsets = axis
-            .places
-            .iter()
-            .flat_map(|place| offsets.iter().map(move |offset| offset + place.tile))
-            .collect();
-    }
-    offsets.sort_unstable();
-    let whole = partials.axes[..n_partial_axes]
-        .iter()
-        .map(|axis| AxisSplit::whole(axis.extent()));
-    let mut kept = partials.axes[n_partial_axes..].to_vec();
-    let longest = (0..kept.len()).max_by_key(|&axis| (kept[axis].extent_max(), axis));
-    if let Some(axis) = longest {
-        kept[axis] = kept[axis].subdivide(&offsets, 1);
-    }
+/// Where partial results along `axis` meet: that axis whole, the longest of the axes
+/// behind it cut evenly among the tiles that hold the parts.
+pub(crate) fn shared_among(partials: &Layout, axis: usize) -> Layout {
+    let offsets = partials.axes[axis].tiles();
+    let mut axes = partials.axes.clone();
+    axes[axis] = AxisSplit::whole(partials.axes[axis].extent());
+    share_behind(&mut axes, axis, &offsets);
     Layout {
         first_tile: partials.first_tile,
-        ..Layout::row_major(whole.chain(kept).collect())
+        ..Layout::row_major(axes)
     }
+}
+
+/// Cuts the longest of the axes behind `axis` among tiles at `offsets`.
+fn share_behind(axes: &mut [AxisSplit], axis: usize, offsets: &[u32]) {
+    let longest = (axis + 1..axes.len()).max_by_key(|&axis| (axes[axis].extent_max(), axis));
+    match longest {
+        Some(longest) => axes[longest] = axes[longest].subdivide(offsets, 1),
+        // Nothing to cut: the first of the tiles takes it all.
+        None => {
+            let tile = offsets.first().copied().unwrap_or(0);
+            let extent = axes[axis].extent();
+            if axes[axis].places.len() == 1 {
+                axes[axis] = AxisSplit::from_runs([(0, extent, tile)]);
+            }
+        }
+    }
+}
+
+/// Where partial results along `axis` meet in groups first, if they are so many that one
+/// tile shouldn't hear from all (popops reduces in stages from `2 sqrt(tiles)` sources on,
+/// `lib/popops/reduction/ReductionStages.cpp`).
+///
+/// `None` as well where the tiles of the groups don't repeat each other.
+pub(crate) fn joined_in_groups(partials: &Layout, axis: usize, n_tiles: u32) -> Option<Layout> {
+    let tiles = partials.axes[axis].tiles();
+    let n = tiles.len() as u32;
+    if u64::from(n) * u64::from(n) <= 4 * u64::from(n_tiles) {
+        return None;
+    }
+    let size = n.isqrt();
+    let offsets: Vec<u32> = tiles[..size as usize]
+        .iter()
+        .map(|tile| tile - tiles[0])
+        .collect();
+    let repeats = tiles.chunks(size as usize).all(|group| {
+        group
+            .iter()
+            .zip(&offsets)
+            .all(|(tile, offset)| *tile == group[0] + offset)
+    });
+    if !repeats
+        || partials.axes[axis]
+            .places
+            .iter()
+            .any(|place| place.extent != 1)
+    {
+        return None;
+    }
+    let groups = tiles
+        .chunks(size as usize)
+        .enumerate()
+        .map(|(group, tiles)| {
+            let begin = group as u32 * size;
+            (begin, tiles.len() as u32, tiles[0])
+        });
+    let mut axes = partials.axes.clone();
+    axes[axis] = AxisSplit::from_runs(groups);
+    // The last group may have fewer tiles; they are enough for all.
+    let last = tiles.len() % size as usize;
+    let shared = if last == 0 { offsets.len() } else { last };
+    if axes.len() > axis + 1 {
+        share_behind(&mut axes, axis, &offsets[..shared]);
+    }
+    Some(Layout {
+        first_tile: partials.first_tile,
+        ..Layout::row_major(axes)
+    })
 }
 
 /// Where the rows of a table lie from which single rows are picked.
@@ -173,7 +227,7 @@ mod tests {
             AxisSplit::one_each(&matrix.axes[1]),
             matrix.axes[0].clone(),
         ]);
-        let joined = shared_among(&partials, 1);
+        let joined = shared_among(&partials, 0);
         assert_eq!(joined.shape(), [columns, 64]);
         assert_eq!(joined.axes[0].places.len(), 1);
         assert!(joined.tile_end() <= matrix.tile_end());

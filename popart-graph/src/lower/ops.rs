@@ -138,7 +138,11 @@ pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     let op = &ctx.graph.ops[id];
     ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
     ctx.builder.source = ctx.builder.program.add_source(&op.name, op.kind.name());
-    let inputs: SmallVec<[Value; 4]> = op.inputs.iter().map(|&input| ctx.value(input)).collect();
+    let inputs: SmallVec<[Value; 4]> = match op.kind {
+        // What lives in streaming memory has no variable on the device.
+        OpKind::RemoteLoad => SmallVec::new(),
+        _ => op.inputs.iter().map(|&input| ctx.value(input)).collect(),
+    };
     let outputs = results(ctx, id, op, &inputs)?;
     for (&tensor, value) in op.outputs.iter().zip(outputs) {
         ctx.values[tensor] = Some(value);
