@@ -25,6 +25,7 @@
 
 pub mod args;
 pub mod clock;
+pub mod compile;
 pub mod config;
 pub mod error;
 pub mod learning_rate;

@@ -27,6 +27,8 @@ pub struct Metrics {
     pub host_seconds: HostTimes,
     /// Whether every tile holds what is placed on it.
     pub fits: bool,
+    /// Where they don't: the tile, by how much, and its largest tensors.
+    pub out_of_memory: Option<String>,
     /// Memory of each IPU of one replica, by its place in the replica.
     pub ipus: Vec<IpuMemory>,
 }
@@ -106,6 +108,7 @@ pub(crate) mod fixtures {
                 simulate: HostSeconds(0.25),
             },
             fits: true,
+            out_of_memory: None,
             ipus: vec![
                 IpuMemory {
                     max_tile_bytes: Bytes(400_000),

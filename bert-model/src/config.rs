@@ -225,13 +225,13 @@ impl BertConfig {
     /// The first rule that is broken.
     pub fn validate(&self, task: Task) -> Result<()> {
         self.validate_sizes()?;
-        if self.hidden_size % self.attention_heads != 0 {
+        if !self.hidden_size.is_multiple_of(self.attention_heads) {
             return Err(Error::Heads {
                 hidden_size: self.hidden_size,
                 attention_heads: self.attention_heads,
             });
         }
-        if self.vocab_length % self.vocab_steps != 0 {
+        if !self.vocab_length.is_multiple_of(self.vocab_steps) {
             return Err(Error::VocabSteps {
                 vocab_length: self.vocab_length,
                 vocab_steps: self.vocab_steps,

@@ -221,3 +221,6 @@ fn streams(builder: &mut Builder) {
         builder.input(Input::Seed, [2]);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,8 +3,15 @@
 //! Faults of this crate's own code are assertions, not variants.
 
 use std::fmt;
+use std::io;
+use std::time::Duration;
 
+use crate::device::DeviceId;
+use crate::execute::ExecuteError;
+use crate::ids::IpuId;
 use crate::spec::quantity::Dimension;
+use crate::units::Bytes;
+use crate::weigh::OutOfMemory;
 
 /// The result of everything in this crate that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -51,6 +58,138 @@ pub enum Error {
     /// A replica, or a machine, of nothing.
     #[error("expected at least one replica of at least one IPU")]
     NoReplicas,
+    /// The machine has fewer devices.
+    #[error("expected one of {n_devices} devices, got {device}")]
+    NoSuchDevice {
+        /// The device asked for.
+        device: DeviceId,
+        /// Devices there are, numbered from 0.
+        n_devices: usize,
+    },
+    /// The machine has no groups of this size.
+    #[error("`{machine}` has no device of {n_ipus} IPUs, expected a power of two up to {most}")]
+    NoSuchGroup {
+        /// IPUs asked for.
+        n_ipus: u32,
+        /// The machine.
+        machine: String,
+        /// IPUs of its largest device.
+        most: u32,
+    },
+    /// A device has an IPU that is attached already.
+    #[error("failed to acquire {device}: {ipu} is attached already (after {waited:?})")]
+    DeviceBusy {
+        /// The device asked for.
+        device: DeviceId,
+        /// The first of its IPUs that isn't free.
+        ipu: IpuId,
+        /// Host time spent on waiting for it.
+        waited: Duration,
+    },
+    /// All devices of a size have IPUs that are attached already.
+    #[error("failed to acquire a device of {n_ipus} IPUs: none is free (after {waited:?})")]
+    NoFreeDevice {
+        /// IPUs asked for.
+        n_ipus: u32,
+        /// Host time spent on waiting for one.
+        waited: Duration,
+    },
+    /// The locks that keep other processes off a device don't work.
+    #[error("failed to lock {device}: {message}")]
+    LockFailed {
+        /// The device asked for.
+        device: DeviceId,
+        /// What the system says.
+        message: String,
+    },
+    /// The host has no thread left for a device.
+    #[error("failed to start {device}: {kind}")]
+    NoDeviceThread {
+        /// The device asked for.
+        device: DeviceId,
+        /// What the system says.
+        kind: io::ErrorKind,
+    },
+    /// A device that is attached offline can't do anything.
+    #[error("{device} is offline: programs can be loaded there, but not run")]
+    Offline {
+        /// The device.
+        device: DeviceId,
+    },
+    /// The simulator of a device has a bug.
+    #[error("{device} failed: {message}")]
+    DeviceFailed {
+        /// The device.
+        device: DeviceId,
+        /// The message of its panic.
+        message: String,
+    },
+    /// An executable for another number of IPUs than the device has.
+    #[error("`{executable}`: expected a device of {expected} IPUs, got one of {got}")]
+    WrongIpuCount {
+        /// The executable.
+        executable: String,
+        /// IPUs of the smallest device with room for all replicas.
+        expected: u64,
+        /// IPUs of the device.
+        got: u32,
+    },
+    /// An executable for a larger chip.
+    #[error("`{executable}`: expected at most {available} tiles on an IPU, got {needed}")]
+    TooManyTiles {
+        /// The executable.
+        executable: String,
+        /// Tiles of an IPU of the machine.
+        available: u32,
+        /// Tiles that the program uses on one IPU.
+        needed: u32,
+    },
+    /// An executable takes more memory than a tile has.
+    #[error(transparent)]
+    OutOfMemory(Box<OutOfMemory>),
+    /// An executable takes more streaming memory than the device has.
+    #[error("out of streaming memory: expected at most {available}, got {needed}")]
+    OutOfStreamingMemory {
+        /// Streaming memory of the IPU-Machines of the device.
+        available: Bytes,
+        /// Bytes of the buffers of all replicas.
+        needed: Bytes,
+    },
+    /// An executable has no variable, stream, buffer or replica of this number.
+    #[error("expected a {what} below {count}, got {number}")]
+    NoSuchId {
+        /// What was asked for.
+        what: &'static str,
+        /// Its number.
+        number: usize,
+        /// How many there are.
+        count: usize,
+    },
+    /// A name that none or several variables or streams have.
+    #[error("expected one {what} of the name `{name}`, got {found}")]
+    NotOne {
+        /// What was asked for.
+        what: &'static str,
+        /// Its name.
+        name: String,
+        /// How many have it.
+        found: usize,
+    },
+    /// The values of a program went wrong.
+    #[error(transparent)]
+    Execute(Box<ExecuteError>),
+}
+
+impl From<OutOfMemory> for Error {
+    fn from(error: OutOfMemory) -> Self {
+        Self::OutOfMemory(Box::new(error))
+    }
+}
+
+impl From<ExecuteError> for Error {
+    fn from(error: ExecuteError) -> Self {
+        Self::Execute(Box::new(error))
+    }
 }
 
 /// A position in a machine description.

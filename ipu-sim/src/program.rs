@@ -76,6 +76,23 @@ impl VarKind {
         Self::Temporary,
     ];
 
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Weight => "weight",
+            Self::Accumulator => "accumulator",
+            Self::OptimizerState => "optimizer_state",
+            Self::Constant => "constant",
+            Self::Stash => "stash",
+            Self::CopyBuffer => "copy_buffer",
+            Self::StreamBuffer => "stream_buffer",
+            Self::Control => "control",
+            Self::Activation => "activation",
+            Self::Temporary => "temporary",
+        }
+    }
+
     /// Whether the values must outlive the function that uses them.
     #[must_use]
     pub fn is_always_live(self) -> bool {

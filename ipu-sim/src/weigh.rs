@@ -60,6 +60,21 @@ pub enum Category {
 }
 
 impl Category {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::AlwaysLive(kind) => format!("always_live.{}", kind.name()),
+            Self::NotAlwaysLive => "not_always_live".into(),
+            Self::VertexCode => "vertex_code".into(),
+            Self::VertexState => "vertex_state".into(),
+            Self::ExchangeCode => "exchange_code".into(),
+            Self::ControlCode => "control_code".into(),
+            Self::Stack => "stack".into(),
+            Self::Loader => "loader".into(),
+        }
+    }
+
     /// Every category, in the order of a report.
     pub fn all() -> impl Iterator<Item = Self> {
         let code = [

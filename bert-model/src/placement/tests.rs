@@ -16,6 +16,22 @@ fn options(encoder_start_ipu: u32, layers_per_ipu: &[u32], task: Task) -> Layers
     }
 }
 
+/// The application's placement as a pipeline.
+pub(crate) fn published(
+    encoder_start_ipu: u32,
+    layers_per_ipu: &[u32],
+    num_layers: u32,
+    task: Task,
+) -> Placement {
+    let options = options(encoder_start_ipu, layers_per_ipu, task);
+    Placement::from_layers_per_ipu(&options, num_layers, task).unwrap()
+}
+
+/// All of a model on the first IPU.
+pub(crate) fn on_one_ipu(num_layers: u32, task: Task) -> Placement {
+    published(0, &[num_layers], num_layers, task)
+}
+
 /// Stages map to `expected` IPUs, mirrored ones included.
 #[track_caller]
 fn check(options: &LayersPerIpu, num_layers: u32, task: Task, expected: &[u32]) -> Placement {

@@ -81,6 +81,10 @@ impl GroupKey {
             .chain(&self.inputs)
             .map(|key| (key, program.layout(key.layout), tiles.of(key.layout)))
             .collect();
+        let shapes: SmallVec<[Vec<u32>; 5]> = operands
+            .iter()
+            .map(|(_, layout, _)| layout.shape())
+            .collect();
         let mut known: Vec<(SmallVec<[u32; 5]>, Cycles)> = Vec::new();
         let mut last = 0;
         for (tile, sum) in sums.iter_mut().enumerate() {
@@ -101,7 +105,7 @@ impl GroupKey {
                     .iter()
                     .position(|(key, _)| *key == classes)
                     .unwrap_or_else(|| {
-                        let cost = self.cycles_of(&operands, &classes, spec);
+                        let cost = self.cycles_of(&operands, &shapes, &classes, spec);
                         known.push((classes, cost));
                         known.len() - 1
                     });
@@ -113,18 +117,19 @@ impl GroupKey {
     fn cycles_of(
         &self,
         operands: &[(&OperandKey, &Layout, &TileClasses)],
+        shapes: &[Vec<u32>],
         classes: &[u32],
         spec: &TileSpec,
     ) -> Cycles {
-        let mut sizes = operands
-            .iter()
-            .zip(classes)
-            .map(|((key, layout, boxes), &class)| OperandSize {
+        let mut sizes = operands.iter().zip(shapes).zip(classes).map(
+            |(((key, layout, boxes), shape), &class)| OperandSize {
                 labels: &key.labels,
                 extents: boxes.extents(class),
+                shape,
                 order: &layout.order,
                 dtype: key.dtype,
-            });
+            },
+        );
         let sizes = VertexSizes {
             output: sizes.next().expect("the output comes first"),
             inputs: sizes.collect(),

@@ -11,8 +11,9 @@ use super::timeline::{Activity, Channel};
 use super::traffic::Exchanges;
 use crate::cost::links::rings::{self, Ring};
 use crate::cost::links::{Flow, SharedTransfer, host_stream, inter_ipu_copy, remote_transfer};
+use crate::cost::memory;
 use crate::error::Result;
-use crate::ids::IpuId;
+use crate::ids::{IpuId, ReplicaId};
 use crate::program::{
     Collective, CollectiveKind, IpuCopy, Program, SourceId, Step, StreamId, Transfer,
 };
@@ -43,13 +44,15 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec) -> Result<Sched
     let n_tiles = machine.tile.tiles_per_ipu;
     let tiles = AllTiles::new(program, n_tiles);
     let traffic = distinct.exchanges.traffic(program, n_tiles);
+    let compute = distinct.compute.cycles(program, &tiles, &machine.tile);
     let mut costs = Costs {
         program,
         machine,
+        tiles,
         rings: rings::rings(&placement, &topology, machine),
         placement,
         topology,
-        compute: distinct.compute.cycles(program, &tiles, &machine.tile),
+        compute,
         exchange: traffic
             .iter()
             .map(|phase| (!phase.is_empty()).then(|| phase.cycles(&machine.tile)))
@@ -102,6 +105,7 @@ impl Distinct {
 struct Costs<'a> {
     program: &'a Program,
     machine: &'a MachineSpec,
+    tiles: AllTiles,
     topology: Topology,
     placement: ReplicaPlacement,
     rings: Vec<Ring>,
@@ -240,7 +244,7 @@ impl Costs<'_> {
     }
 
     fn transfer_phase(&self, source: SourceId, phase: Phase) -> Timed {
-        let place = self.placement.ipu(crate::ids::ReplicaId(0), phase.ipu);
+        let place = self.placement.ipu(ReplicaId(0), phase.ipu);
         let ipu_machine = self.topology.ipu_machine(place).0;
         let cost = |bytes| {
             let transfer = SharedTransfer {
@@ -255,12 +259,21 @@ impl Costs<'_> {
         let latency = cost(Bytes::ZERO);
         let whole = cost(phase.bytes);
         // Without prefetch the host is asked first, and only then makes its data ready.
-        let late = phase
-            .streams
-            .iter()
-            .any(|&stream| !self.program.streams[stream].prefetch);
-        let asked = matches!(phase.kind, LineKind::FromHost) && late;
-        let ask = if asked { latency } else { Cycles::ZERO };
+        let mut streams = phase.streams.iter();
+        let late = streams.any(|&stream| !self.program.streams[stream].prefetch);
+        let ask = match phase.kind {
+            LineKind::FromHost if late => latency,
+            LineKind::FromHost | LineKind::ToHost | LineKind::StreamingMemory => Cycles::ZERO,
+        };
+        // Requests travel before data comes; what leaves needs no request.
+        let comes = |(channel, _): &(Channel, Bytes)| {
+            matches!(channel, Channel::HostRead | Channel::RemoteLoad)
+        };
+        let lead = if phase.moves.iter().any(comes) {
+            ask + latency
+        } else {
+            Cycles::ZERO
+        };
         let activity = match phase.kind {
             LineKind::FromHost | LineKind::ToHost => Activity::Host,
             LineKind::StreamingMemory => Activity::StreamingMemory,
@@ -270,6 +283,7 @@ impl Costs<'_> {
             ipus: smallvec![phase.ipu],
             occupies: Some(Occupied {
                 line: Line(ipu_machine * LINES_PER_MACHINE + phase.kind as u32),
+                lead,
                 cycles: whole - latency,
             }),
             spends: smallvec![(activity, ask + whole)],
@@ -291,7 +305,7 @@ impl Costs<'_> {
     }
 
     /// The IPUs of a replica work side by side, each with the same IPU of the other replicas.
-    fn collective(&self, collective: &Collective) -> Option<Timed> {
+    fn collective(&self, collective: &Collective) -> Vec<Timed> {
         let mut ipus: BTreeMap<IpuId, Bytes> = BTreeMap::new();
         for tensor in &collective.tensors {
             let whole = match collective.kind {
@@ -303,7 +317,9 @@ impl Costs<'_> {
             let ipu = self.program.vars[tensor.src].ipu;
             *ipus.entry(ipu).or_default() += self.program.bytes_of(whole);
         }
-        let (&largest, moved) = (ipus.values().max()?, ipus.values().copied().sum());
+        let Some(&largest) = ipus.values().max() else {
+            return Vec::new();
+        };
         let clock = self.machine.tile.clock;
         let (cycles, ways) = match collective.kind {
             CollectiveKind::AllReduce => (rings::all_reduce(largest, &self.rings, clock), 2),
@@ -311,16 +327,40 @@ impl Costs<'_> {
                 (rings::reduce_scatter(largest, &self.rings, clock), 1)
             }
             CollectiveKind::AllGather => (rings::all_gather(largest, &self.rings, clock), 1),
-            CollectiveKind::TakeShard => (Cycles::ZERO, 0),
+            CollectiveKind::TakeShard => {
+                let shards = ipus.keys().map(|&ipu| self.take_shard(collective, ipu));
+                return shards.collect();
+            }
         };
-        Some(Timed::Leaf(Leaf {
+        let moved = self.sent(ipus.values().copied().sum());
+        vec![Timed::Leaf(Leaf {
             source: collective.source,
             ipus: ipus.keys().copied().collect(),
             occupies: None,
             spends: smallvec![(Activity::Collective, cycles)],
-            moves: smallvec![(Channel::Collective, self.sent(moved) * ways)],
+            moves: smallvec![(Channel::Collective, moved * ways)],
             streams: SmallVec::new(),
-        }))
+        })]
+    }
+
+    /// Every tile copies its part of the shard; no replica needs another.
+    fn take_shard(&self, collective: &Collective, ipu: IpuId) -> Timed {
+        let mut bytes = vec![0; self.machine.tile.tiles_per_ipu as usize];
+        let tensors = collective.tensors.iter();
+        for tensor in tensors.filter(|tensor| self.program.vars[tensor.src].ipu == ipu) {
+            let shard = &self.program.vars[tensor.dst];
+            let layout = self.program.layout(shard.layout);
+            let stored = self.tiles.of(shard.layout).stored_elements(layout);
+            for (sum, stored) in bytes.iter_mut().zip(stored) {
+                *sum += stored * shard.dtype.size().0;
+            }
+        }
+        let most = Bytes(bytes.into_iter().max().unwrap_or(0));
+        let spends = smallvec![
+            (Activity::Sync, self.machine.compute.dispatch),
+            (Activity::Compute, memory::copy(most, &self.machine.tile))
+        ];
+        local(collective.source, ipu, spends)
     }
 
     /// What a replica sends of `bytes` when every other one gets its share.

@@ -21,7 +21,9 @@ pub(super) struct Line(pub(super) u32);
 pub(super) struct Occupied {
     /// Which line.
     pub(super) line: Line,
-    /// For how long from the step's begin.
+    /// From when on, after the step's begin.
+    pub(super) lead: Cycles,
+    /// For how long.
     pub(super) cycles: Cycles,
 }
 

@@ -183,7 +183,9 @@ impl Walker<'_> {
         let ready = clocks.max().expect("a step has an IPU");
         let begin = match leaf.occupies {
             None => ready,
-            Some(Occupied { line, cycles }) => self.lines[line.0 as usize].reserve(ready, cycles),
+            Some(Occupied { line, lead, cycles }) => {
+                self.lines[line.0 as usize].reserve(ready + lead, cycles) - lead
+            }
         };
         let takes: Cycles = leaf.spends.iter().map(|&(_, cycles)| cycles).sum();
         let end = begin + takes;
@@ -367,13 +369,14 @@ mod tests {
         leaf(&[ipu], Activity::Compute, cycles)
     }
 
-    /// A transfer that occupies `line` for all but 5 cycles.
+    /// A transfer that occupies `line` for all but 3 cycles before and 2 after.
     fn transfer(ipu: u32, line: u32, cycles: u64, stream: u32) -> Timed {
         let Timed::Leaf(mut step) = leaf(&[ipu], Activity::Host, cycles + 5) else {
             unreachable!("made above")
         };
         step.occupies = Some(Occupied {
             line: Line(line),
+            lead: Cycles(3),
             cycles: Cycles(cycles),
         });
         step.streams = smallvec![StreamId(stream)];
@@ -477,7 +480,7 @@ mod tests {
 
     #[test]
     fn transfers_take_turns_and_fill_gaps() {
-        // IPU 0 takes 0..40, IPU 1 waits for it, IPU 2 comes to a line that is free at 100.
+        // IPU 0 takes 3..43, IPU 1 waits for it, IPU 2 comes to a line that is free at 103.
         let steps = vec![
             transfer(0, 0, 40, 0),
             compute(0, 200),

@@ -6,7 +6,8 @@
 //! carried from one pass to the next, lives in all of the repeat. A call counts as one
 //! step with the accesses of its callee; a value that neither enters nor leaves the
 //! call is the callee's business and is counted in its frame, any other value lives
-//! during the whole call and is counted in the caller's.
+//! during the whole call and is counted in the caller's. (A variable that one caller
+//! counts during a call is counted by all of them, never twice.)
 //!
 //! A value that is read before anything wrote it must come from an earlier run and is
 //! [always live](Liveness::always).
@@ -91,39 +92,127 @@ pub(super) fn analyse(program: &Program) -> Liveness {
     }
     main.add_calls(&sketches);
 
-    // Callers say what their callees have to count.
-    let mut functions: IdVec<FunctionId, Frame> = program
-        .functions
-        .values()
-        .map(|_| Frame::default())
-        .collect();
-    let all: BTreeSet<VarId> = main.events.keys().copied().collect();
-    let (main, delegated) = main.frame(&all, Some(&mut always));
-    let mut counted: IdVec<FunctionId, BTreeSet<VarId>> = sketches
-        .values()
-        .map(|sketch| sketch.private.clone())
-        .collect();
-    hand_down(delegated, &mut counted);
+    let main_vars: BTreeSet<VarId> = main.events.keys().copied().collect();
+    let mut frames = Frames {
+        functions: program
+            .functions
+            .values()
+            .map(|_| Frame::default())
+            .collect(),
+        main: Frame::default(),
+        delegated: program.functions.values().map(|_| Vec::new()).collect(),
+        held: program
+            .functions
+            .values()
+            .map(|_| BTreeSet::new())
+            .collect(),
+    };
+    frames.add(None, main, &main_vars, Some(&mut always));
     for &id in order.iter().rev() {
-        let vars = std::mem::take(&mut counted[id]);
-        let (frame, delegated) = std::mem::take(&mut sketches[id]).frame(&vars, None);
-        hand_down(delegated, &mut counted);
-        functions[id] = frame;
+        let sketch = std::mem::take(&mut sketches[id]);
+        let vars = frames.counted_by(id, &sketch);
+        frames.add(Some(id), sketch, &vars, None);
     }
+    frames.sort();
     Liveness {
-        functions,
-        main,
+        functions: frames.functions,
+        main: frames.main,
         always,
         order,
     }
 }
 
-fn hand_down(
-    delegated: BTreeMap<FunctionId, BTreeSet<VarId>>,
-    counted: &mut IdVec<FunctionId, BTreeSet<VarId>>,
-) {
-    for (callee, vars) in delegated {
-        counted[callee].extend(vars);
+/// Frames on the way from callers to callees.
+struct Frames {
+    functions: IdVec<FunctionId, Frame>,
+    main: Frame,
+    /// Values that a callee has to count: the variable, and the call.
+    delegated: IdVec<FunctionId, Vec<Delegated>>,
+    /// Variables that are counted by some caller during a call.
+    held: IdVec<FunctionId, BTreeSet<VarId>>,
+}
+
+/// A value that neither enters nor leaves a call.
+#[derive(Clone, Copy, Debug)]
+struct Delegated {
+    var: VarId,
+    caller: Option<FunctionId>,
+    at: u32,
+}
+
+impl Frames {
+    /// What a function counts, all its callers being known: its private variables, and what
+    /// every caller leaves to it. What one caller counts, the others count as well.
+    fn counted_by(&mut self, id: FunctionId, sketch: &Sketch) -> BTreeSet<VarId> {
+        let mut vars = sketch.private.clone();
+        for Delegated { var, caller, at } in std::mem::take(&mut self.delegated[id]) {
+            if !self.held[id].contains(&var) {
+                vars.insert(var);
+                continue;
+            }
+            let frame = match caller {
+                Some(caller) => &mut self.functions[caller],
+                None => &mut self.main,
+            };
+            let (begin, end) = (at, at);
+            frame.live.push(Interval { begin, end, var });
+        }
+        vars
+    }
+
+    /// Adds the frame of a function, or of the program, which counts `vars`.
+    ///
+    /// With `always`, values from before the frame are put there.
+    fn add(
+        &mut self,
+        caller: Option<FunctionId>,
+        sketch: Sketch,
+        vars: &BTreeSet<VarId>,
+        mut always: Option<&mut BTreeSet<VarId>>,
+    ) {
+        let mut live = Vec::new();
+        for (&var, events) in &sketch.events {
+            if let Some(always) = always.as_deref_mut()
+                && events[0].access.reads
+            {
+                always.insert(var);
+            }
+            let always = always.as_ref().is_some_and(|always| always.contains(&var));
+            let counts = vars.contains(&var) && !always;
+            let intervals = if counts {
+                sketch.intervals(events)
+            } else {
+                Vec::new()
+            };
+            let left: Vec<Event> = intervals
+                .iter()
+                .filter_map(|&(begin, end)| call_alone(events, begin, end))
+                .collect();
+            for event in events {
+                let Some(callee) = event.callee else { continue };
+                let at = event.at;
+                if left.iter().any(|event| event.at == at) {
+                    self.delegated[callee].push(Delegated { var, caller, at });
+                } else {
+                    self.held[callee].insert(var);
+                }
+            }
+            let alone = |begin| left.iter().any(|event| event.at == begin);
+            let own = intervals.into_iter().filter(|&(begin, _)| !alone(begin));
+            live.extend(own.map(|(begin, end)| Interval { begin, end, var }));
+        }
+        let steps = sketch.steps;
+        let frame = Frame { steps, live };
+        match caller {
+            Some(id) => self.functions[id] = frame,
+            None => self.main = frame,
+        }
+    }
+
+    fn sort(&mut self) {
+        for frame in self.functions.values_mut().chain([&mut self.main]) {
+            frame.live.sort_unstable();
+        }
     }
 }
 
@@ -255,49 +344,6 @@ impl Sketch {
         }
     }
 
-    /// The frame that counts `vars`, and what its callees have to count instead.
-    ///
-    /// With `always`, values from before the frame are put there.
-    fn frame(
-        self,
-        vars: &BTreeSet<VarId>,
-        mut always: Option<&mut BTreeSet<VarId>>,
-    ) -> (Frame, BTreeMap<FunctionId, BTreeSet<VarId>>) {
-        let mut live = Vec::new();
-        let mut delegated: BTreeMap<FunctionId, BTreeSet<VarId>> = BTreeMap::new();
-        for &var in vars {
-            let events = &self.events[&var];
-            if let Some(always) = always.as_deref_mut()
-                && self.is_older(events)
-            {
-                always.insert(var);
-                continue;
-            }
-            for (begin, end) in self.intervals(events) {
-                match callee_alone(events, begin, end) {
-                    Some(callee) => {
-                        delegated.entry(callee).or_default().insert(var);
-                    }
-                    None => live.push(Interval { begin, end, var }),
-                }
-            }
-        }
-        live.sort_unstable();
-        let steps = self.steps;
-        (Frame { steps, live }, delegated)
-    }
-
-    /// Whether the first value comes from before the frame, not from an earlier pass.
-    fn is_older(&self, events: &[Event]) -> bool {
-        let first = events[0];
-        let carried = self.repeats.iter().any(|&(begin, end)| {
-            let inside = |at: u32| (begin..=end).contains(&at);
-            let writes = |event: &Event| inside(event.at) && event.access.writes;
-            inside(first.at) && events.iter().any(writes)
-        });
-        first.access.reads && !carried
-    }
-
     /// First and last steps of the values of a variable, apart from each other.
     fn intervals(&self, events: &[Event]) -> Vec<(u32, u32)> {
         let mut out: Vec<(u32, u32)> = Vec::new();
@@ -333,12 +379,11 @@ impl Sketch {
     }
 }
 
-/// The callee if one call is all that happens from `begin` to `end`, and it needs no older value.
-fn callee_alone(events: &[Event], begin: u32, end: u32) -> Option<FunctionId> {
+/// The call that is all that happens from `begin` to `end`, if it needs no older value.
+fn call_alone(events: &[Event], begin: u32, end: u32) -> Option<Event> {
     let position = events.partition_point(|event| event.at < begin);
-    let event = events.get(position)?;
-    let alone = begin == end && !event.access.reads;
-    event.callee.filter(|_| alone)
+    let event = *events.get(position)?;
+    (begin == end && !event.access.reads && event.callee.is_some()).then_some(event)
 }
 
 /// Intervals that overlap, joined.

@@ -1,1 +1,431 @@
+//! Small programs, weighed by hand.
 
+use proptest::prelude::*;
+use smallvec::SmallVec;
+
+use super::*;
+use crate::layout::{AxisSplit, Cut, Layout};
+use crate::numerics::DType;
+use crate::program::{
+    ComputeSet, Exchange, Function, FunctionId, IpuCopy, Operand, SourceId, Step, TileCopy,
+    Variable, VertexGroup,
+};
+use crate::spec::fixtures::small;
+use crate::vertex::{BinaryFn, MapOp, Vertex};
+
+/// Four IPUs of 32 tiles; code and state take round numbers of bytes.
+fn machine() -> MachineSpec {
+    let mut machine = small();
+    let memory = &mut machine.memory;
+    memory.loader = Bytes(0);
+    memory.stack_worker = Bytes(0);
+    memory.stack_supervisor = Bytes(0);
+    memory.vertex_state_base = Bytes(100);
+    memory.vertex_state_per_edge = Bytes(10);
+    memory.vertex_code_per_type = Bytes(1_000);
+    memory.exchange_code_per_phase = Bytes(40);
+    memory.exchange_code_per_fragment = Bytes(4);
+    memory.control_code_per_step = Bytes(2);
+    machine
+}
+
+/// A program whose variables are vectors of f16 on tile 0.
+struct Fixture {
+    program: Program,
+}
+
+impl Fixture {
+    fn new(n_ipus: u32) -> Self {
+        let mut program = Program::new(n_ipus, 1);
+        program.add_source("work", "test");
+        Self { program }
+    }
+
+    /// A variable of `elements` f16.
+    fn var(&mut self, name: &str, elements: u32, kind: VarKind) -> VarId {
+        self.var_on(name, IpuId(0), AxisSplit::whole(elements), kind)
+    }
+
+    fn var_on(&mut self, name: &str, ipu: IpuId, axis: AxisSplit, kind: VarKind) -> VarId {
+        let layout = self.program.add_layout(Layout::row_major(vec![axis]));
+        self.program.vars.push(Variable {
+            name: name.into(),
+            dtype: DType::F16,
+            ipu,
+            layout,
+            kind,
+        })
+    }
+
+    fn activations<const N: usize>(&mut self, elements: [u32; N]) -> [VarId; N] {
+        let mut number = 0;
+        elements.map(|elements| {
+            number += 1;
+            self.var(&format!("x{number}"), elements, VarKind::Activation)
+        })
+    }
+
+    fn function(&mut self, name: &str, steps: Vec<Step>) -> Step {
+        Step::Call(self.program.functions.push(Function {
+            name: name.into(),
+            steps,
+        }))
+    }
+
+    /// The fullest moment of variables on tile 0, by IPU 0's steps.
+    #[track_caller]
+    fn check(&mut self, steps: Vec<Step>, not_always_live: u64) -> IpuWeight {
+        self.program.steps = steps;
+        let weight = weigh(&self.program, &machine()).unwrap();
+        let ipu = weight.ipus[IpuId(0)].clone();
+        let live = ipu.on(Category::NotAlwaysLive, TileId(0));
+        assert_eq!(live, Bytes(not_always_live));
+        for (tile, &total) in ipu.tiles.iter().enumerate() {
+            let tile = TileId(tile as u32);
+            let sum: Bytes = Category::all().map(|category| ipu.on(category, tile)).sum();
+            assert_eq!(sum, total);
+        }
+        ipu
+    }
+}
+
+fn compute(vertex: Vertex, output: VarId, inputs: &[VarId]) -> Step {
+    let operands: SmallVec<[Operand; 4]> =
+        inputs.iter().map(|&var| Operand::new(var, &[0])).collect();
+    Step::Compute(ComputeSet {
+        source: SourceId(0),
+        ipu: IpuId(0),
+        vertices: vec![VertexGroup {
+            vertex,
+            output: Operand::new(output, &[0]),
+            inputs: operands,
+        }],
+    })
+}
+
+/// Writes `var`.
+fn write(var: VarId) -> Step {
+    compute(Vertex::Fill(0.0), var, &[])
+}
+
+/// Reads `from` and writes `to`.
+fn read(from: VarId, to: VarId) -> Step {
+    compute(Vertex::Copy, to, &[from])
+}
+
+fn repeat(body: Vec<Step>) -> Step {
+    Step::Repeat { count: 3, body }
+}
+
+#[test]
+fn values_that_do_not_live_together_share_memory() {
+    let mut fixture = Fixture::new(1);
+    let [a, b, c] = fixture.activations([100, 50, 60]);
+    // a with b: 300 bytes, b with c: 220.
+    let ipu = fixture.check(vec![write(a), read(a, b), read(b, c)], 300);
+    assert_eq!(ipu.max_tile, TileId(0));
+    assert_eq!(ipu.fullest_at[0].step, "work");
+    let names: Vec<&str> = ipu.largest.iter().map(|var| var.name.as_str()).collect();
+    assert_eq!(names, ["x1", "x2"]);
+}
+
+#[test]
+fn a_value_written_anew_is_another_value() {
+    let mut fixture = Fixture::new(1);
+    let [a, b, c] = fixture.activations([100, 1000, 10]);
+    // a doesn't live while b is alone.
+    let steps = vec![
+        write(a),
+        read(a, c),
+        write(b),
+        read(b, c),
+        write(a),
+        read(a, c),
+    ];
+    fixture.check(steps, 2020);
+}
+
+#[test]
+fn values_in_repeats_live_as_long_as_a_pass_needs_them() {
+    let mut fixture = Fixture::new(1);
+    let [carried, passing, before, after, out] = fixture.activations([1, 10, 100, 1000, 10_000]);
+    // All of the repeat: `carried`, which each pass reads first; `before`, which each pass
+    // needs; `after`, which may come from any pass. `passing` lives at the step between.
+    let body = vec![
+        read(before, out),
+        read(carried, passing),
+        read(passing, carried),
+        write(after),
+    ];
+    let steps = vec![
+        write(before),
+        write(carried),
+        repeat(body),
+        read(after, out),
+    ];
+    // Steps of the repeat: 1 + 100 + 1000 elements; `out` at the first, where it is written
+    // for nobody, is the largest.
+    fixture.check(steps, 2 * (1 + 100 + 1000 + 10_000));
+    let no_out = vec![
+        write(before),
+        write(carried),
+        repeat(vec![
+            read(before, passing),
+            read(carried, passing),
+            read(passing, carried),
+            write(after),
+        ]),
+        read(after, passing),
+    ];
+    fixture.check(no_out, 2 * (1 + 10 + 100 + 1000));
+}
+
+#[test]
+fn partial_writes_keep_what_is_there() {
+    let mut fixture = Fixture::new(1);
+    let [whole, half, other] = fixture.activations([100, 50, 1000]);
+    let part = |fixture: &Fixture, begin| {
+        let mut dst = fixture.program.view(whole);
+        dst.shape = dst.shape.slice(0, begin, begin + 50).unwrap();
+        Step::Exchange(Exchange {
+            source: SourceId(0),
+            ipu: IpuId(0),
+            copies: vec![TileCopy {
+                src: fixture.program.view(half),
+                dst,
+            }],
+        })
+    };
+    let steps = vec![
+        write(half),
+        part(&fixture, 0),
+        write(other),
+        write(half),
+        part(&fixture, 50),
+        read(whole, half),
+    ];
+    fixture.check(steps, 200 + 2000);
+}
+
+#[test]
+fn a_callee_counts_what_only_it_knows() {
+    let mut fixture = Fixture::new(1);
+    let [outer, inner, deep, x] = fixture.activations([100, 20, 3, 1]);
+    let leaf = fixture.function("leaf", vec![write(deep), read(deep, x)]);
+    let body = vec![write(inner), leaf.clone(), read(inner, x), leaf];
+    let stage = fixture.function("stage", body);
+    // Outside the call of `stage` `outer` lives; inside `inner`; inside `deep` and `x`.
+    let steps = vec![write(outer), stage.clone(), read(outer, x), stage];
+    let ipu = fixture.check(steps, 2 * (100 + 20 + 3 + 1));
+    let path: Vec<String> = ipu.fullest_at.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        path,
+        ["call of stage", "call of leaf in stage", "work in leaf"]
+    );
+}
+
+#[test]
+fn arguments_and_results_live_in_the_caller() {
+    let mut fixture = Fixture::new(1);
+    let [argument, result, local, other] = fixture.activations([1, 10, 100, 1000]);
+    let body = vec![read(argument, local), read(local, result)];
+    let call = fixture.function("layer", body);
+    // The result of the first call is dead when `other` lives.
+    let steps = vec![
+        write(argument),
+        call.clone(),
+        read(result, argument),
+        write(other),
+        write(argument),
+        call,
+        read(result, argument),
+    ];
+    fixture.check(steps.clone(), 2 * 1000);
+    fixture.check(steps[..3].to_vec(), 2 * (1 + 10 + 100));
+}
+
+#[test]
+fn what_outlives_a_run_is_always_live() {
+    let mut fixture = Fixture::new(2);
+    let weight = fixture.var("weight", 500, VarKind::Weight);
+    let [old, new] = fixture.activations([7, 3]);
+    // `old` is read before it is written: it comes from an earlier run.
+    let ipu = fixture.check(vec![read(old, new), read(weight, old)], 2 * 3);
+    let on = |kind| ipu.on(Category::AlwaysLive(kind), TileId(0));
+    assert_eq!(on(VarKind::Weight), Bytes(1000));
+    assert_eq!(on(VarKind::Activation), Bytes(14));
+    assert!(ipu.largest[0].always_live);
+}
+
+#[test]
+fn code_and_state_are_counted_once_for_each_step() {
+    let mut fixture = Fixture::new(2);
+    let cut = |parts| {
+        let cut = Cut {
+            parts,
+            grain: 1,
+            tile_stride: 1,
+        };
+        AxisSplit::cut(16, &[cut])
+    };
+    let a = fixture.var_on("a", IpuId(0), cut(4), VarKind::Activation);
+    let b = fixture.var_on("b", IpuId(0), cut(2), VarKind::Activation);
+    let c = fixture.var_on("c", IpuId(1), cut(4), VarKind::CopyBuffer);
+    let add = || Vertex::Map(MapOp::Binary(BinaryFn::Add));
+    let exchange = Step::Exchange(Exchange {
+        source: SourceId(0),
+        ipu: IpuId(0),
+        copies: vec![TileCopy {
+            src: fixture.program.view(a),
+            dst: fixture.program.view(b),
+        }],
+    });
+    let called = fixture.function("body", vec![write(a), compute(add(), a, &[a, a]), exchange]);
+    let copy = Step::IpuCopies {
+        source: SourceId(0),
+        copies: vec![IpuCopy { src: a, dst: c }],
+    };
+    let steps = vec![
+        called.clone(),
+        called,
+        repeat(vec![compute(add(), a, &[a, a])]),
+        copy,
+    ];
+    let ipu = fixture.check(steps, 2 * (4 + 8));
+    let on = |category, tile| ipu.on(category, TileId(tile)).0;
+    // Fill and add, on each of four tiles.
+    assert_eq!(on(Category::VertexCode, 0), 2000);
+    assert_eq!(on(Category::VertexCode, 4), 0);
+    // One fill of an edge, two adds of three.
+    assert_eq!(on(Category::VertexState, 3), 110 + 2 * 130);
+    // Tile 0 keeps 4 elements and gets 4 in a message; tile 2 only sends. All four copy.
+    assert_eq!(on(Category::ExchangeCode, 0), (40 + 4) + (40 + 4));
+    assert_eq!(on(Category::ExchangeCode, 2), 40 + (40 + 4));
+    // Three steps in the function, two calls, a repeat, its step, a copy; on every tile.
+    assert_eq!(on(Category::ControlCode, 31), 8 * 2);
+    let weight = weigh(&fixture.program, &machine()).unwrap();
+    let other = &weight.ipus[IpuId(1)];
+    assert_eq!(
+        other.on(Category::AlwaysLive(VarKind::CopyBuffer), TileId(3)),
+        Bytes(8)
+    );
+    assert_eq!(other.on(Category::ControlCode, TileId(3)), Bytes(4 * 2));
+    assert_eq!(other.fullest_at, []);
+}
+
+#[test]
+fn the_verdict_names_tile_step_and_variables() {
+    let mut fixture = Fixture::new(1);
+    let weight = fixture.var("weight", 300_000, VarKind::Weight);
+    let [x] = fixture.activations([30_000]);
+    fixture.program.steps = vec![read(weight, x)];
+    let weight = weigh(&fixture.program, &machine()).unwrap();
+    let error = weight.verdict().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "out of memory on IPU 0, tile 0: expected at most 638976 B, got 661122 B (22146 B too \
+         many) at work; largest: `weight` 600000 B, `x1` 60000 B"
+    );
+    let mut roomy = machine();
+    roomy.tile.memory = Bytes(700_000);
+    assert_eq!(weigh(&fixture.program, &roomy).unwrap().verdict(), Ok(()));
+}
+
+/// What a random step does: variables by number, two functions, repeats.
+#[derive(Clone, Debug)]
+enum Random {
+    Write(usize),
+    Read(usize, usize),
+    Call(usize),
+    Repeat(Vec<Random>),
+}
+
+fn random_steps(depth: u32, n_callees: usize) -> BoxedStrategy<Vec<Random>> {
+    let var = 0usize..5;
+    let mut one = prop_oneof![
+        var.clone().prop_map(Random::Write),
+        (var.clone(), var).prop_map(|(from, to)| Random::Read(from, to)),
+    ]
+    .boxed();
+    if n_callees > 0 {
+        one = prop_oneof![3 => one, 1 => (0..n_callees).prop_map(Random::Call)].boxed();
+    }
+    if depth > 0 {
+        let body = random_steps(depth - 1, n_callees).prop_map(Random::Repeat);
+        one = prop_oneof![4 => one, 1 => body].boxed();
+    }
+    prop::collection::vec(one, 1..7).boxed()
+}
+
+fn made(vars: &[VarId], steps: &[Random]) -> Vec<Step> {
+    steps
+        .iter()
+        .map(|step| match step {
+            Random::Write(var) => write(vars[*var]),
+            Random::Read(from, to) => read(vars[*from], vars[*to]),
+            Random::Call(id) => Step::Call(FunctionId(*id as u32)),
+            Random::Repeat(body) => repeat(made(vars, body)),
+        })
+        .collect()
+}
+
+/// The steps as they run, repeats and calls written out.
+fn unrolled<'a>(program: &'a Program, steps: &'a [Step], out: &mut Vec<&'a Step>) {
+    for step in steps {
+        match step {
+            Step::Repeat { count, body } => {
+                for _ in 0..*count {
+                    unrolled(program, body, out);
+                }
+            }
+            Step::Call(id) => unrolled(program, &program.functions[*id].steps, out),
+            _ => out.push(step),
+        }
+    }
+}
+
+/// The most bytes that values take which are still read, found by running backwards.
+fn true_peak(program: &Program) -> u64 {
+    let mut steps = Vec::new();
+    unrolled(program, &program.steps, &mut steps);
+    let mut live = std::collections::BTreeSet::new();
+    let mut peak = 0;
+    for step in steps.into_iter().rev() {
+        let accesses = access::accesses(program, step);
+        live.extend(accesses.keys().copied());
+        let bytes = live.iter().map(|&var| program.bytes_of(var).0).sum();
+        peak = peak.max(bytes);
+        for (var, access) in accesses {
+            if access.replaces {
+                live.remove(&var);
+            }
+        }
+    }
+    peak
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn no_value_that_is_needed_is_forgotten(
+        main in random_steps(2, 3),
+        c in random_steps(1, 2),
+        b in random_steps(1, 1),
+        a in random_steps(1, 0),
+    ) {
+        let mut fixture = Fixture::new(1);
+        let vars = fixture.activations([1, 10, 100, 1000, 10_000]);
+        for steps in [a, b, c] {
+            fixture.function("f", made(&vars, &steps));
+        }
+        fixture.program.steps = made(&vars, &main);
+        let weight = weigh(&fixture.program, &machine()).unwrap();
+        let weight = &weight.ipus[IpuId(0)];
+        let tile = TileId(0);
+        let counted = weight.on(Category::NotAlwaysLive, tile)
+            + weight.on(Category::AlwaysLive(VarKind::Activation), tile);
+        // Twice the elements in bytes; and no variable is counted twice.
+        prop_assert!(counted.0 >= true_peak(&fixture.program));
+        prop_assert!(counted.0 <= 2 * 11_111);
+    }
+}

@@ -23,6 +23,9 @@ use smallvec::SmallVec;
 use super::layouts;
 use super::value::Value;
 
+/// Rows of a block that is transposed at once: as many as the AMP takes channels in.
+const TRANSPOSED_BLOCK: u32 = 16;
+
 /// Emits the steps of one IPU at a time.
 pub(crate) struct Builder<'a> {
     pub(crate) program: Program,
@@ -243,16 +246,18 @@ impl<'a> Builder<'a> {
         if wanted == inner.axis || !scattered(wanted) || !scattered(inner.axis) {
             return part.clone();
         }
-        let mut order: Vec<StorageLoop> = layout
-            .order
-            .iter()
-            .filter(|step| step.axis != wanted)
-            .copied()
-            .collect();
-        order.push(StorageLoop {
+        // Whole blocks, so that the vertex transposes squares of vectors.
+        let extent = layout.axes[usize::from(wanted)].extent_max();
+        let step = |block: u32| StorageLoop {
             axis: wanted,
-            block: 1,
-        });
+            block,
+        };
+        let others = layout.order.iter().filter(|loop_| loop_.axis != wanted);
+        let order: Vec<StorageLoop> = [step(TRANSPOSED_BLOCK.min(extent.next_multiple_of(4)))]
+            .into_iter()
+            .chain(others.copied())
+            .chain([step(1)])
+            .collect();
         let source = self.program.vars[part.var].clone();
         let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
         let transposed = self.add_var(
@@ -403,7 +408,7 @@ impl<'a> Builder<'a> {
                 operands.push(Some(Operand::new(view.var, &axes)));
                 continue;
             }
-            let (moved, kept) = self.to_home_axes(value, &home.view);
+            let (moved, kept) = self.in_home_axes(value, &home.view);
             let layout = projected(&home.layout, &kept);
             operands.push(None);
             moves.push((index, moved, layout, kept));
@@ -423,7 +428,7 @@ impl<'a> Builder<'a> {
     }
 
     /// `value` with the axes of the home variable that it has, and which those are.
-    fn to_home_axes(&mut self, value: &Value, home: &ViewShape) -> (Value, Vec<u8>) {
+    fn in_home_axes(&mut self, value: &Value, home: &ViewShape) -> (Value, Vec<u8>) {
         let extents = value.shape();
         let missing = home.axes.len() - extents.len();
         let mut digits = Vec::new();

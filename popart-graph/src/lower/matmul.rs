@@ -258,7 +258,7 @@ impl Frame {
     }
 
     /// A logical operand `[batch.., rows, columns]` with the axes of its home.
-    pub(crate) fn to_home_axes(
+    pub(crate) fn in_home_axes(
         &self,
         builder: &mut Builder<'_>,
         value: &Value,
@@ -290,7 +290,7 @@ impl Frame {
     }
 
     /// The output variable's value as `[batch.., m, n]`.
-    fn from_output_axes(&self, value: &Value) -> Value {
+    fn in_product_axes(&self, value: &Value) -> Value {
         let rank = self.batch.len() + 2;
         let value = match self.serial {
             Serial::Output(parts) => {
@@ -350,8 +350,8 @@ pub(crate) fn matmul(
     name: &str,
 ) -> Value {
     let [left, right] = operands;
-    let left = frame.to_home_axes(builder, left, 0);
-    let right = frame.to_home_axes(builder, right, 1);
+    let left = frame.in_home_axes(builder, left, 0);
+    let right = frame.in_home_axes(builder, right, 1);
     let (input, weights) = if frame.swapped {
         (right, left)
     } else {
@@ -377,7 +377,7 @@ pub(crate) fn matmul(
             loop_over_inputs(builder, frame, input, weights, parts, output, name)
         }
     };
-    frame.from_output_axes(&builder.value_of(out))
+    frame.in_product_axes(&builder.value_of(out))
 }
 
 fn broadcast(builder: &mut Builder<'_>, frame: &Frame, sides: &[(Side, VarId)]) -> Vec<VarId> {

@@ -294,7 +294,7 @@ fn at_home(ctx: &mut Ctx<'_>, operand: &OperandUse) -> Option<(Layout, ViewShape
         shape: ViewShape::identity(&shape),
     };
     let home_axes =
-        frame.to_home_axes(&mut ctx.builder, &Value::of(symbol, dtype), operand.operand);
+        frame.in_home_axes(&mut ctx.builder, &Value::of(symbol, dtype), operand.operand);
     let digits: Vec<Option<Digit>> = home_axes.parts[0]
         .shape
         .axes

@@ -1,0 +1,279 @@
+//! From resolved options to a program: the model, its passes, its lowering.
+
+use anyhow::Context;
+use bert_model::config::{Activation, BertConfig, Dropout, Mode, Task as ModelTask};
+use bert_model::model::{self, BertModel};
+use bert_model::optim::{self, Correction, StageScaling};
+use bert_model::placement::{
+    EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+};
+use ipu_sim::ids::Id;
+use ipu_sim::numerics::DType;
+use ipu_sim::spec::MachineSpec;
+use popart_graph::ir::{Reduction as LossReduction, StageId};
+use popart_graph::lower::{self, LowerOptions, Lowered};
+use popart_graph::passes::optimizer::rules::{
+    Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
+};
+use popart_graph::passes::{self, Inference, OptimizerState, Pipelining, RecomputeMode, Training};
+use popart_graph::plan::PlanCache;
+use popart_graph::schedule;
+
+use crate::config::BertOptions;
+use crate::config::options::{ExecutionMode, InferenceIo, OptimizerKind, Reduction, Task};
+
+/// A program and what it is for.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The program.
+    pub lowered: Lowered,
+    /// Whether only the forward pass runs.
+    pub inference: bool,
+}
+
+/// Compiles a run for a machine.
+///
+/// # Errors
+///
+/// A model that can't be built, placed, planned or pipelined as asked.
+pub fn compile(options: &BertOptions, machine: &MachineSpec) -> anyhow::Result<Compiled> {
+    let task = task(options);
+    let config = bert_config(options);
+    let placement = placement(options, task)?;
+    let model = model::build(&config, &placement, task)?;
+    let inference = options.session.inference;
+    let compiled = if inference {
+        infer(options, model)?
+    } else {
+        train(options, model)?
+    };
+    let order = schedule::schedule(&compiled.graph)?.order;
+    let batching = &options.batching;
+    let stages = compiled
+        .pipeline
+        .map_or(0, |pipeline| pipeline.stages.len() as u32);
+    // A pipeline of inference runs all micro-batches of a step through at once.
+    let (accumulation, batches_per_step) = match (inference, stages) {
+        (true, 1..) => (batching.batches_per_step, 1),
+        (true, 0) => (1, batching.batches_per_step),
+        (false, _) => (
+            batching.gradient_accumulation_factor,
+            batching.batches_per_step,
+        ),
+    };
+    let lower_options = LowerOptions {
+        replicas: batching.replication_factor,
+        accumulation,
+        batches_per_step,
+        stages,
+        prefetch: options.session.inference_io != InferenceIo::MinimumLatency,
+        sum_outputs: !inference,
+    };
+    let mut plans = PlanCache::new(machine.tile.clone());
+    let graph = &compiled.graph;
+    let lowered = lower::lower(graph, &order, &lower_options, &mut plans, &machine.tile)?;
+    Ok(Compiled { lowered, inference })
+}
+
+fn task(options: &BertOptions) -> ModelTask {
+    let mode = if options.session.inference {
+        Mode::Inference
+    } else {
+        Mode::Training
+    };
+    match options.model.task {
+        Task::Pretraining => ModelTask::Pretraining(mode),
+        Task::Squad => ModelTask::Squad(mode),
+    }
+}
+
+fn bert_config(options: &BertOptions) -> BertConfig {
+    let model = &options.model;
+    BertConfig {
+        micro_batch: options.batching.micro_batch_size,
+        sequence_length: model.sequence_length,
+        max_positional_length: model.max_positional_length,
+        mask_tokens: model.mask_tokens,
+        vocab_length: model.vocab_length,
+        hidden_size: model.hidden_size,
+        ff_size: model.ff_size,
+        attention_heads: model.attention_heads,
+        num_layers: model.num_layers,
+        split_qkv: model.split_qkv,
+        vocab_steps: model.embedding_serialization_vocab_steps,
+        activation: Activation::Gelu,
+        dropout: match (model.dropout, model.attention_dropout) {
+            (false, _) => Dropout::Off,
+            (true, false) => Dropout::Hidden,
+            (true, true) => Dropout::HiddenAndAttention,
+        },
+        dropout_probability: model.dropout_prob,
+        layer_norm_epsilon: model.layer_norm_eps,
+        dtype: model.dtype,
+        half_partials: options.session.half_partials,
+        reduction: loss_reduction(options.optimizer.gradient_reduction),
+        ..BertConfig::base()
+    }
+}
+
+fn loss_reduction(reduction: Reduction) -> LossReduction {
+    match reduction {
+        Reduction::Sum => LossReduction::Sum,
+        Reduction::Mean => LossReduction::Mean,
+    }
+}
+
+fn placement(options: &BertOptions, task: ModelTask) -> anyhow::Result<Placement> {
+    let placed = &options.placement;
+    let layers = LayersPerIpu {
+        encoder_start_ipu: placed.encoder_start_ipu,
+        layers_per_ipu: placed.layers_per_ipu.clone(),
+        memory: match &placed.available_memory_proportion {
+            None => EncoderMemory::PoplibsDefault,
+            Some(shares) => EncoderMemory::PerIpu(shares.clone()),
+        },
+        squad_head: SquadHead::default_for(task.mode()),
+        recomputation: match (
+            placed.execution_mode,
+            placed.recompute_checkpoint_every_layer,
+        ) {
+            (ExecutionMode::Default, _) => Recomputation::Off,
+            (ExecutionMode::Pipeline, false) => Recomputation::FromStageInput,
+            (ExecutionMode::Pipeline, true) => Recomputation::FromEveryLayer,
+        },
+        execution: match placed.execution_mode {
+            ExecutionMode::Default => Execution::Sequential,
+            ExecutionMode::Pipeline => Execution::Pipelined,
+        },
+    };
+    Ok(Placement::from_layers_per_ipu(
+        &layers,
+        options.model.num_layers,
+        task,
+    )?)
+}
+
+fn pipelining(options: &BertOptions, model: &BertModel) -> Pipelining {
+    let piped = options.placement.execution_mode == ExecutionMode::Pipeline;
+    match piped && model.placement.stages.len() > 1 {
+        true => Pipelining::On,
+        false => Pipelining::Off,
+    }
+}
+
+fn infer(options: &BertOptions, model: BertModel) -> anyhow::Result<passes::Compiled> {
+    let inference = Inference {
+        pipelining: pipelining(options, &model),
+        batches_per_step: options.batching.batches_per_step,
+    };
+    Ok(passes::infer(model.graph, &inference)?)
+}
+
+fn train(options: &BertOptions, model: BertModel) -> anyhow::Result<passes::Compiled> {
+    let training = Training {
+        loss: model.loss.context("the model has no loss to train on")?,
+        checkpoints: model.checkpoints.clone(),
+        pipelining: pipelining(options, &model),
+        recompute: match options.placement.execution_mode {
+            ExecutionMode::Default => RecomputeMode::None,
+            ExecutionMode::Pipeline => RecomputeMode::Pipeline,
+        },
+        batches_per_step: options.batching.batches_per_step,
+        optimizer: optimizer(options, &model),
+        state: OptimizerState {
+            sharded: options.optimizer.replicated_tensor_sharding
+                && options.batching.replication_factor > 1,
+            off_chip: options.optimizer.state_offchip,
+        },
+    };
+    Ok(passes::train(model.graph, &training)?)
+}
+
+fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
+    let chosen = &options.optimizer;
+    let batching = &options.batching;
+    let shared = optim::OptimizerOptions {
+        kind: match chosen.kind {
+            OptimizerKind::Sgd => optim::OptimizerKind::Sgd,
+            OptimizerKind::Adam { bias_correction } => {
+                optim::OptimizerKind::Adam(correction(bias_correction))
+            }
+            OptimizerKind::Lamb { bias_correction } => {
+                optim::OptimizerKind::Lamb(correction(bias_correction))
+            }
+        },
+        learning_rate: options.learning_rate.rate,
+        loss_scaling: chosen.loss_scaling,
+        weight_decay: chosen.weight_decay,
+        momentum: chosen.momentum,
+        dampening: Some(chosen.dampening),
+        velocity_scaling: chosen.velocity_scaling,
+        beta1: chosen.beta1,
+        beta2: chosen.beta2,
+        max_weight_norm: chosen.max_weight_norm,
+        squad_lr_scale: 1.0,
+        stage_scaling: StageScaling::Off,
+    };
+    let last_stage = StageId::from_index(model.placement.stages.len() - 1);
+    let weights = model
+        .weights
+        .iter()
+        .map(|weight| {
+            let name = &model.graph.tensors[weight.tensor].name;
+            let numbers = optim::hyper_parameters(&shared, name, weight, last_stage);
+            WeightUpdate {
+                weight: weight.tensor,
+                learning_rate_scale: 1.0,
+                rule: rule(chosen.kind, &numbers),
+            }
+        })
+        .collect();
+    let joint = model
+        .serialised_weights
+        .iter()
+        .filter(|weight| weight.joint_norm);
+    OptimizerOptions {
+        weights,
+        joint_norms: joint.map(|weight| weight.slices.clone()).collect(),
+        scaling: Scaling {
+            loss_scale: chosen.loss_scaling,
+            accumulation: batching.gradient_accumulation_factor,
+            replicas: batching.replication_factor,
+            reduction: loss_reduction(chosen.gradient_reduction),
+        },
+        learning_rate: LearningRate::Stream,
+    }
+}
+
+fn correction(bias_correction: bool) -> Correction {
+    match bias_correction {
+        true => Correction::Bias,
+        false => Correction::None,
+    }
+}
+
+fn rule(kind: OptimizerKind, numbers: &optim::HyperParameters) -> UpdateRule {
+    let adam = |bias_correction, max_weight_norm| {
+        UpdateRule::Adam(Adam {
+            beta1: numbers.beta1,
+            beta2: numbers.beta2,
+            epsilon: numbers.epsilon,
+            weight_decay: numbers.weight_decay,
+            bias_correction,
+            max_weight_norm,
+            first_moment: DType::F32,
+        })
+    };
+    match kind {
+        OptimizerKind::Sgd => UpdateRule::Sgd(Sgd {
+            momentum: numbers.momentum,
+            dampening: numbers.dampening,
+            velocity_scaling: numbers.velocity_scaling,
+            weight_decay: numbers.weight_decay,
+        }),
+        OptimizerKind::Adam { bias_correction } => adam(bias_correction, None),
+        OptimizerKind::Lamb { bias_correction } => {
+            adam(bias_correction, Some(numbers.max_weight_norm))
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What is loaded on a device, and whether it fits there.
+
+use std::sync::Arc;
+
+use super::inventory::Device;
+use crate::engine;
+use crate::error::{Error, Result};
+use crate::program::Program;
+use crate::spec::MachineSpec;
+use crate::units::Bytes;
+use crate::weigh::{Weight, weigh};
+
+/// A compiled program, ready to be loaded. Clones share the program.
+#[derive(Clone, Debug)]
+pub struct Executable {
+    /// For people.
+    pub name: String,
+    /// What runs.
+    pub program: Arc<Program>,
+    /// How its runs are timed.
+    pub timing: engine::Options,
+}
+
+impl Executable {
+    /// The IPUs of all replicas.
+    fn n_ipus(&self) -> u64 {
+        u64::from(self.program.n_ipus) * u64::from(self.program.n_replicas)
+    }
+}
+
+/// The memory that `executable` takes on `device` of `machine`, where it fits.
+///
+/// # Errors
+///
+/// [`Error::NoReplicas`] for a program without IPUs, [`Error::WrongIpuCount`] unless the device
+/// is the smallest kind that has enough IPUs, [`Error::TooManyTiles`] for a program of a larger
+/// chip, [`Error::OutOfStreamingMemory`] or [`Error::OutOfMemory`] for one that is too large.
+pub(super) fn fit(
+    executable: &Executable,
+    device: Device,
+    machine: &MachineSpec,
+) -> Result<Weight> {
+    let program = &executable.program;
+    if executable.n_ipus() == 0 {
+        return Err(Error::NoReplicas);
+    }
+    let expected = executable.n_ipus().next_power_of_two();
+    if expected != u64::from(device.n_ipus) {
+        return Err(Error::WrongIpuCount {
+            executable: executable.name.clone(),
+            expected,
+            got: device.n_ipus,
+        });
+    }
+    let tiles = program.layouts.iter().map(|layout| layout.tile_end());
+    let tiles = tiles.max().unwrap_or(0);
+    if tiles > machine.tile.tiles_per_ipu {
+        return Err(Error::TooManyTiles {
+            executable: executable.name.clone(),
+            available: machine.tile.tiles_per_ipu,
+            needed: tiles,
+        });
+    }
+    check_streaming_memory(program, device, machine)?;
+    let weight = weigh(program, machine)?;
+    weight.verdict()?;
+    Ok(weight)
+}
+
+/// Compares the buffers of all replicas with the memory of all IPU-Machines of the device.
+fn check_streaming_memory(program: &Program, device: Device, machine: &MachineSpec) -> Result<()> {
+    let buffers = program.remote_buffers.values().map(|buffer| buffer.bytes);
+    let needed = buffers.sum::<Bytes>() * u64::from(program.n_replicas);
+    let n_machines = device.n_ipus.div_ceil(machine.ipus_per_machine);
+    let available = machine.streaming_memory.capacity * u64::from(n_machines);
+    if needed > available {
+        return Err(Error::OutOfStreamingMemory { available, needed });
+    }
+    Ok(())
+}

@@ -1,0 +1,192 @@
+//! Who has which IPUs: enumerating, attaching, waiting, releasing.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::attached::Attached;
+use super::inventory::{Device, DeviceId, devices};
+use super::ports::{AttachLocks, Clock, LockGuard, LockRefusal};
+use crate::error::{Error, Result};
+use crate::ids::IpuId;
+use crate::spec::MachineSpec;
+
+/// Host time between two attempts to attach on demand (PopLibs, `TestDevice`).
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
+
+/// How a device is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// At once or not at all.
+    Always,
+    /// As soon as it is free.
+    OnDemand {
+        /// Host time after which to give up.
+        timeout: Duration,
+    },
+    /// Never: executables are loaded only to see whether they fit.
+    Offline,
+}
+
+/// The devices of a machine. Clones manage the same devices.
+#[derive(Clone)]
+pub struct DeviceManager {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    machine: Arc<MachineSpec>,
+    devices: Vec<Device>,
+    attached: Mutex<BTreeSet<IpuId>>,
+    locks: Arc<dyn AttachLocks>,
+    clock: Arc<dyn Clock>,
+}
+
+impl DeviceManager {
+    /// Manages the devices of `machine`, shared with others through `locks`.
+    #[must_use]
+    pub fn new(machine: MachineSpec, locks: Arc<dyn AttachLocks>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                devices: devices(machine.n_ipus),
+                machine: Arc::new(machine),
+                attached: Mutex::default(),
+                locks,
+                clock,
+            }),
+        }
+    }
+
+    /// All devices, by id: single IPUs, then groups of 2, 4, 8, ...
+    #[must_use]
+    pub fn enumerate(&self) -> &[Device] {
+        &self.shared.devices
+    }
+
+    /// Attaches a device, so that nobody else can attach any of its IPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchDevice`]; [`Error::DeviceBusy`] if one of its IPUs is attached, and stays
+    /// so until the time-out of [`Connection::OnDemand`]; [`Error::LockFailed`];
+    /// [`Error::NoDeviceThread`].
+    pub fn attach(&self, id: DeviceId, connection: Connection) -> Result<Attached> {
+        let device = self.shared.devices.get(id.0 as usize);
+        let device = device.ok_or(Error::NoSuchDevice {
+            device: id,
+            n_devices: self.shared.devices.len(),
+        })?;
+        self.attach_one_of(&[*device], connection)
+    }
+
+    /// Attaches the first free device of `n_ipus` IPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSuchGroup`]; [`Error::NoFreeDevice`] if all are attached, and stay so until the
+    /// time-out of [`Connection::OnDemand`]; otherwise as [`Self::attach`].
+    pub fn attach_any(&self, n_ipus: u32, connection: Connection) -> Result<Attached> {
+        let all = self.shared.devices.iter().copied();
+        let devices: Vec<Device> = all.filter(|device| device.n_ipus == n_ipus).collect();
+        if devices.is_empty() {
+            return Err(Error::NoSuchGroup {
+                n_ipus,
+                machine: self.shared.machine.name.clone(),
+                most: self.shared.devices.last().map_or(0, |last| last.n_ipus),
+            });
+        }
+        let attached = self.attach_one_of(&devices, connection);
+        attached.map_err(|error| match error {
+            Error::DeviceBusy { waited, .. } => Error::NoFreeDevice { n_ipus, waited },
+            other => other,
+        })
+    }
+
+    fn attach_one_of(&self, devices: &[Device], connection: Connection) -> Result<Attached> {
+        let timeout = match connection {
+            Connection::Always => Duration::ZERO,
+            Connection::OnDemand { timeout } => timeout,
+            Connection::Offline => {
+                let machine = Arc::clone(&self.shared.machine);
+                return Ok(Attached::offline(devices[0], machine));
+            }
+        };
+        let lease = self.lease_one_of(devices, timeout)?;
+        Attached::online(Arc::clone(&self.shared.machine), lease)
+    }
+
+    /// Tries all devices again and again until one is free or the time is over.
+    fn lease_one_of(&self, devices: &[Device], timeout: Duration) -> Result<Lease> {
+        let clock = &self.shared.clock;
+        let begin = clock.now();
+        loop {
+            let mut busy = None;
+            for &device in devices {
+                match Lease::take(&self.shared, device) {
+                    Ok(lease) => return Ok(lease),
+                    Err(LockRefusal::Busy { ipu }) => busy = Some((device.id, ipu)),
+                    Err(LockRefusal::Failed { message }) => {
+                        let device = device.id;
+                        return Err(Error::LockFailed { device, message });
+                    }
+                }
+            }
+            let (device, ipu) = busy.expect("there is a device to try");
+            let waited = clock.now().saturating_sub(begin);
+            if waited >= timeout {
+                return Err(Error::DeviceBusy {
+                    device,
+                    ipu,
+                    waited,
+                });
+            }
+            clock.sleep(RETRY_PERIOD.min(timeout - waited));
+        }
+    }
+}
+
+impl fmt::Debug for DeviceManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceManager")
+            .field("machine", &self.shared.machine.name)
+            .field("attached", &*self.shared.attached.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The right to use the IPUs of a device, until it is dropped.
+pub(super) struct Lease {
+    /// What may be used.
+    pub(super) device: Device,
+    shared: Arc<Shared>,
+    guard: Option<LockGuard>,
+}
+
+impl Lease {
+    fn take(shared: &Arc<Shared>, device: Device) -> std::result::Result<Self, LockRefusal> {
+        let mut attached = shared.attached.lock();
+        let ipus: Vec<IpuId> = device.ipus().collect();
+        if let Some(&ipu) = ipus.iter().find(|ipu| attached.contains(ipu)) {
+            return Err(LockRefusal::Busy { ipu });
+        }
+        let guard = shared.locks.try_lock(&ipus)?;
+        attached.extend(ipus);
+        Ok(Self {
+            device,
+            shared: Arc::clone(shared),
+            guard: Some(guard),
+        })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut attached = self.shared.attached.lock();
+        // Others must not find the IPUs free here while they are still locked there.
+        drop(self.guard.take());
+        attached.retain(|ipu| !self.device.ipus().any(|own| own == *ipu));
+    }
+}

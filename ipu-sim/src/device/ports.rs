@@ -1,0 +1,81 @@
+//! What the driver needs of the world outside: who else is attached, and the host's time.
+//!
+//! This crate opens no file and reads no clock. Who uses the driver hands both in;
+//! [`NoLocks`] and [`ManualClock`] serve where there is one process and no real time.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::ids::IpuId;
+
+/// Keeps IPUs locked until it is dropped.
+pub type LockGuard = Box<dyn Send>;
+
+/// Why IPUs could not be locked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockRefusal {
+    /// Somebody else has one of them.
+    Busy {
+        /// The first such IPU.
+        ipu: IpuId,
+    },
+    /// The locks themselves don't work.
+    Failed {
+        /// What the system says.
+        message: String,
+    },
+}
+
+/// Locks on the IPUs of one machine that all its users share, other processes included.
+///
+/// The driver knows who is attached through the same [`super::DeviceManager`]; these locks
+/// are asked only about IPUs that are free there.
+pub trait AttachLocks: Send + Sync {
+    /// Locks all of `ipus` (numbers in the machine) or none, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`LockRefusal::Busy`] if somebody else has one of them.
+    fn try_lock(&self, ipus: &[IpuId]) -> Result<LockGuard, LockRefusal>;
+}
+
+/// No locks: the machine belongs to one [`super::DeviceManager`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLocks;
+
+impl AttachLocks for NoLocks {
+    fn try_lock(&self, _: &[IpuId]) -> Result<LockGuard, LockRefusal> {
+        Ok(Box::new(()))
+    }
+}
+
+/// The host's time, as [`Duration`] because it never mixes with simulated time.
+pub trait Clock: Send + Sync {
+    /// Time since some moment that stays the same; never goes back.
+    fn now(&self) -> Duration;
+
+    /// Returns when [`Self::now`] has advanced by `pause`.
+    fn sleep(&self, pause: Duration);
+}
+
+/// A clock that only moves when it is told to, and at once when somebody sleeps.
+#[derive(Debug, Default)]
+pub struct ManualClock(Mutex<Duration>);
+
+impl ManualClock {
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        *self.0.lock() += by;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        *self.0.lock()
+    }
+
+    fn sleep(&self, pause: Duration) {
+        self.advance(pause);
+    }
+}

@@ -1,0 +1,317 @@
+//! The device's side: a thread that owns the simulated memory and does what it is asked.
+//!
+//! A [`DeviceThread`] lives from attach to detach. Each [`Load`] brings a channel of
+//! [`Request`]s and lasts until the host drops its end of it. Answers, and the calls of host
+//! streams during a run, go back through channels that the requests bring along, so a thread
+//! that panics breaks them: the host then gets [`Error::DeviceFailed`] instead of waiting.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use super::executable::Executable;
+use super::inventory::DeviceId;
+use super::memory::DeviceMemory;
+use super::{Counters, Mode};
+use crate::engine::{self, Timeline};
+use crate::error::{Error, Result};
+use crate::execute::{self, Host, StreamError};
+use crate::ids::ReplicaId;
+use crate::program::{RemoteBufferId, StreamId, VarId};
+use crate::spec::MachineSpec;
+
+/// An executable and the channel of what to do with it.
+pub(super) struct Load {
+    pub(super) executable: Executable,
+    pub(super) machine: Arc<MachineSpec>,
+    pub(super) requests: Receiver<Request>,
+}
+
+/// Where a variable of one replica is read or written.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) replica: ReplicaId,
+    pub(super) var: VarId,
+    /// The buffer of streaming memory that holds it; none for tile memory.
+    pub(super) buffer: Option<RemoteBufferId>,
+}
+
+/// What a loaded device is asked for.
+pub(super) enum Request {
+    /// Runs the program; tells what happens, at last [`Event::Done`].
+    Run { mode: Mode, events: Sender<Event> },
+    /// Reads a variable.
+    Read {
+        place: Place,
+        answer: Sender<Result<Vec<f64>>>,
+    },
+    /// Writes a variable.
+    Write {
+        place: Place,
+        values: Vec<f64>,
+        answer: Sender<Result<()>>,
+    },
+    /// Reads the counters.
+    Counters { answer: Sender<Counters> },
+    /// Forgets all values and counts.
+    Reset { answer: Sender<()> },
+}
+
+/// What the host hears of a run.
+pub(super) enum Event {
+    /// A stream wants its next element.
+    StreamRead {
+        replica: ReplicaId,
+        stream: StreamId,
+        answer: Sender<std::result::Result<Vec<f64>, StreamError>>,
+    },
+    /// A stream has its next element.
+    StreamWrite {
+        replica: ReplicaId,
+        stream: StreamId,
+        values: Vec<f64>,
+        answer: Sender<std::result::Result<(), StreamError>>,
+    },
+    /// The run is over.
+    Done(Result<Arc<Timeline>>),
+}
+
+/// The host's handle of the thread, which ends when this is dropped.
+pub(super) struct DeviceThread {
+    device: DeviceId,
+    state: Mutex<State>,
+}
+
+enum State {
+    Running {
+        loads: Sender<Load>,
+        thread: JoinHandle<()>,
+    },
+    /// With what the thread said in the end.
+    Stopped(String),
+}
+
+impl DeviceThread {
+    /// Starts the thread of a device.
+    pub(super) fn start(device: DeviceId) -> Result<Self> {
+        let (loads, to_load) = unbounded();
+        let thread = thread::Builder::new()
+            .name(device.to_string())
+            .spawn(move || to_load.iter().for_each(|load| serve(&load)))
+            .map_err(|error| Error::NoDeviceThread {
+                device,
+                kind: error.kind(),
+            })?;
+        let state = Mutex::new(State::Running { loads, thread });
+        Ok(Self { device, state })
+    }
+
+    /// Loads an executable; what was loaded before must be unloaded already.
+    pub(super) fn load(&self, load: Load) -> Result<()> {
+        let sent = match &*self.state.lock() {
+            State::Running { loads, .. } => loads.send(load).is_ok(),
+            State::Stopped(_) => false,
+        };
+        sent.then_some(()).ok_or_else(|| self.failure())
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) fn ask<T>(
+        &self,
+        requests: &Sender<Request>,
+        request: impl FnOnce(Sender<T>) -> Request,
+    ) -> Result<T> {
+        let (answer, answered) = bounded(1);
+        self.send(requests, request(answer))?;
+        answered.recv().map_err(|_| self.failure())
+    }
+
+    /// Runs the program; `host` serves the streams on the caller's thread.
+    pub(super) fn run(
+        &self,
+        requests: &Sender<Request>,
+        mode: Mode,
+        host: &mut dyn Host,
+    ) -> Result<Arc<Timeline>> {
+        let (events, happened) = bounded(1);
+        self.send(requests, Request::Run { mode, events })?;
+        loop {
+            // Where an answer finds nobody, the next event won't come either.
+            match happened.recv().map_err(|_| self.failure())? {
+                Event::StreamRead {
+                    replica,
+                    stream,
+                    answer,
+                } => drop(answer.send(host.read(replica, stream))),
+                Event::StreamWrite {
+                    replica,
+                    stream,
+                    values,
+                    answer,
+                } => drop(answer.send(host.write(replica, stream, values))),
+                Event::Done(outcome) => return outcome,
+            }
+        }
+    }
+
+    fn send(&self, requests: &Sender<Request>, request: Request) -> Result<()> {
+        requests.send(request).map_err(|_| self.failure())
+    }
+
+    /// Why a channel of the thread is broken: only a panic can be the reason.
+    fn failure(&self) -> Error {
+        let mut state = self.state.lock();
+        let stopped = State::Stopped(String::new());
+        let message = match std::mem::replace(&mut *state, stopped) {
+            State::Running { loads, thread } => {
+                drop(loads);
+                match thread.join() {
+                    Ok(()) => unreachable!("the thread ends before its channels"),
+                    Err(panic) => panic_message(panic.as_ref()),
+                }
+            }
+            State::Stopped(message) => message,
+        };
+        *state = State::Stopped(message.clone());
+        Error::DeviceFailed {
+            device: self.device,
+            message,
+        }
+    }
+}
+
+impl Drop for DeviceThread {
+    fn drop(&mut self) {
+        let stopped = State::Stopped(String::new());
+        if let State::Running { loads, thread } = std::mem::replace(self.state.get_mut(), stopped) {
+            drop(loads);
+            // A panic that nobody has heard of by now concerns nobody any more.
+            drop(thread.join());
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let fixed = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let formatted = || panic.downcast_ref::<String>().cloned();
+    fixed.or_else(formatted).unwrap_or_default()
+}
+
+/// Serves the requests of one load until the host drops its end.
+fn serve(load: &Load) {
+    let mut run = Run {
+        load,
+        timeline: None,
+    };
+    let program = &load.executable.program;
+    let mut memory = DeviceMemory::new(program);
+    let mut counters = Counters::default();
+    // An answer that nobody waits for any more is of no use to anybody.
+    for request in &load.requests {
+        match request {
+            Request::Run { mode, events } => {
+                let outcome = run.once(mode, &mut memory, &events);
+                if let Ok(timeline) = &outcome {
+                    counters.count(timeline.total);
+                }
+                drop(events.send(Event::Done(outcome)));
+            }
+            Request::Read { place, answer } => drop(answer.send(memory.read(place))),
+            Request::Write {
+                place,
+                values,
+                answer,
+            } => drop(answer.send(memory.write(place, &values))),
+            Request::Counters { answer } => drop(answer.send(counters)),
+            Request::Reset { answer } => {
+                memory = DeviceMemory::new(program);
+                counters = Counters::default();
+                let _ = answer.send(());
+            }
+        }
+    }
+}
+
+/// Runs of one executable.
+struct Run<'l> {
+    load: &'l Load,
+    /// The time of every run, once it is known: no value changes it.
+    timeline: Option<Arc<Timeline>>,
+}
+
+impl Run<'_> {
+    fn once(
+        &mut self,
+        mode: Mode,
+        memory: &mut DeviceMemory<'_>,
+        events: &Sender<Event>,
+    ) -> Result<Arc<Timeline>> {
+        let timeline = self.timeline()?;
+        if mode == Mode::TimeAndExecute {
+            let (tiles, streaming) = memory.parts()?;
+            execute::run(tiles, &mut FarHost { events }, streaming)?;
+        }
+        Ok(timeline)
+    }
+
+    fn timeline(&mut self) -> Result<Arc<Timeline>> {
+        if let Some(known) = &self.timeline {
+            return Ok(Arc::clone(known));
+        }
+        let Load {
+            executable,
+            machine,
+            ..
+        } = self.load;
+        let timeline = engine::time(&executable.program, machine, executable.timing)?;
+        Ok(Arc::clone(self.timeline.insert(Arc::new(timeline))))
+    }
+}
+
+/// The host as the device thread sees it: at the other end of a channel.
+struct FarHost<'e> {
+    events: &'e Sender<Event>,
+}
+
+impl FarHost<'_> {
+    /// Where the host has gone away in the middle of a run, nobody reads the error.
+    fn ask<T>(
+        &self,
+        event: impl FnOnce(Sender<std::result::Result<T, StreamError>>) -> Event,
+    ) -> std::result::Result<T, StreamError> {
+        let (answer, answered) = bounded(1);
+        drop(self.events.send(event(answer)));
+        answered.recv().unwrap_or(Err(StreamError::NotConnected))
+    }
+}
+
+impl Host for FarHost<'_> {
+    fn read(
+        &mut self,
+        replica: ReplicaId,
+        stream: StreamId,
+    ) -> std::result::Result<Vec<f64>, StreamError> {
+        self.ask(|answer| Event::StreamRead {
+            replica,
+            stream,
+            answer,
+        })
+    }
+
+    fn write(
+        &mut self,
+        replica: ReplicaId,
+        stream: StreamId,
+        values: Vec<f64>,
+    ) -> std::result::Result<(), StreamError> {
+        self.ask(|answer| Event::StreamWrite {
+            replica,
+            stream,
+            values,
+            answer,
+        })
+    }
+}

@@ -1,0 +1,7 @@
+//! The driver, used as a program outside would use it.
+#![cfg(test)]
+
+mod attach;
+mod load;
+mod programs;
+mod run;
