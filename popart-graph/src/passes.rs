@@ -32,7 +32,7 @@ use self::shard_optimizer_state::shard_optimizer_state;
 use self::sparse_accumulate::sparse_accumulate;
 use self::stash::stash;
 use crate::error::{Error, Result};
-use crate::ir::{Graph, TensorId};
+use crate::ir::{Graph, StageId, TensorId};
 use crate::text::print;
 use crate::verify::{Form, verify};
 
@@ -74,6 +74,8 @@ pub struct Training {
     pub pipelining: Pipelining,
     /// What is computed again.
     pub recompute: RecomputeMode,
+    /// Forward stages, as [`pipeline_stages()`] numbers them, that compute nothing again.
+    pub whole_stages: Vec<StageId>,
     /// Weight updates of a run: micro-batches of a pipeline without accumulation.
     pub batches_per_step: u32,
     /// The weights and what is done to them.
@@ -157,6 +159,7 @@ pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
     if options.recompute == RecomputeMode::Pipeline {
         let recompute_options = RecomputeOptions {
             checkpoints: options.checkpoints.clone(),
+            whole_stages: options.whole_stages.clone(),
             loss_stage: pipeline.as_ref().map(|pipeline| pipeline.loss_stage),
         };
         graph = checked(

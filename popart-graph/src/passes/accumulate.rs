@@ -7,7 +7,7 @@
 //! **Leaves alone** everything else; without accumulation, other optimisers use the gradient
 //! as it is. Running it twice adds everything twice.
 //!
-//! The accumulator's update says what it holds after a micro-batch; [`super::optimizer`]
+//! The accumulator's update says what it holds after a micro-batch; [`super::optimizer()`]
 //! replaces it by what it holds after the weight update.
 
 use indexmap::IndexMap;

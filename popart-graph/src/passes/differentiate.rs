@@ -1,19 +1,21 @@
 //! The gradients of all weights, each stage's gradients in the stage that mirrors it.
 //!
-//! **Assumes** a forward graph; with a pipeline, stages that [`super::pipeline_stages`] has
+//! **Assumes** a forward graph; with a pipeline, stages that [`super::pipeline_stages()`] has
 //! numbered.
 //! **Guarantees** a gradient for each weight, on the weight's IPU, and values that flow only
 //! to later stages.
 //! **Leaves alone** forward operations. Running it twice adds the gradients twice.
 //!
-//! The rules are in [`crate::grad`]. Added here: where parts of one weight's gradient come
-//! from several stages, their sum is in the last of them.
+//! The rules are in [`crate::grad`]. Added here: the parts of a gradient are summed where the
+//! last of them is made, not where the sum is needed, so that one value travels between IPUs
+//! instead of several.
 
 use indexmap::IndexMap;
+use ipu_sim::ids::{IdVec, IpuId};
 
 use crate::error::Result;
 use crate::grad::backward;
-use crate::ir::{BinaryFn, Graph, OpKind, Phase, TensorId};
+use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, StageId, TensorId, TensorKind};
 
 /// What to differentiate, and by what.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,21 +46,35 @@ pub fn differentiate(mut graph: Graph, options: &Differentiate) -> Result<(Graph
     let producers = graph.producers();
     for id in graph.topological_order()? {
         let op = &graph.ops[id];
-        if op.phase != Phase::Backward || op.kind != OpKind::Binary(BinaryFn::Add) {
-            continue;
-        }
-        let parts = op.inputs.iter().filter_map(|&part| producers[part]);
-        let last = parts
-            .map(|part| (graph.ops[part].stage, graph.ops[part].ipu))
-            .max();
-        if let Some((stage, ipu)) = last
-            && stage > graph.ops[id].stage
+        if op.phase == Phase::Backward
+            && op.kind == OpKind::Binary(BinaryFn::Add)
+            && let Some((stage, ipu)) = last_part(&graph, op, &producers)
         {
             graph.ops[id].stage = stage;
             graph.ops[id].ipu = ipu;
         }
     }
     Ok((graph, gradients))
+}
+
+/// Where the last part of a sum of gradients is made. `None` if parts are not gradients, or,
+/// without stages, are made on several IPUs.
+fn last_part(
+    graph: &Graph,
+    sum: &Op,
+    producers: &IdVec<TensorId, Option<OpId>>,
+) -> Option<(Option<StageId>, Option<IpuId>)> {
+    let part = |&tensor: &TensorId| {
+        let op = &graph.ops[producers[tensor]?];
+        (op.phase == Phase::Backward).then_some((op.stage, op.ipu))
+    };
+    // Constants are everywhere.
+    let is_made = |id: &&TensorId| !matches!(graph.tensors[**id].kind, TensorKind::Constant(_));
+    let made = sum.inputs.iter().filter(is_made);
+    let places: Vec<_> = made.map(part).collect::<Option<_>>()?;
+    let last = places.iter().copied().max()?;
+    let one_place = places.iter().all(|place| *place == last);
+    (one_place || last.0.is_some()).then_some(last)
 }
 
 #[cfg(test)]
@@ -108,5 +124,38 @@ outputs %5
         "#]]
         .assert_eq(&print(&graph));
         assert_eq!(gradients.len(), 1);
+    }
+
+    #[test]
+    fn parts_are_summed_before_they_travel() {
+        // Both readers of `a` are in another stage: one gradient comes back, not two.
+        let graph = parse(
+            r#"variable %0: f32[] = zeros "w"
+%1: f32[] = tanh(%0) @ipu0 stage0 fwd "a"
+%2: f32[] = tanh(%1) @ipu1 stage1 fwd "b"
+%3: f32[] = add(%1, %2) @ipu1 stage1 fwd "loss"
+outputs %3
+"#,
+        )
+        .unwrap();
+        let options = Differentiate {
+            loss: TensorId(3),
+            loss_scale: 1.0,
+            weights: vec![TensorId(0)],
+        };
+        let (graph, _) = differentiate(graph, &options).unwrap();
+        verify(&graph, Form::Logical).unwrap();
+        expect![[r#"
+            variable %0: f32[] = zeros "w"
+            constant %4: f32[] = splat(1.0) "loss_scale"
+            %1: f32[] = tanh(%0) @ipu0 stage0 fwd "a"
+            %2: f32[] = tanh(%1) @ipu1 stage1 fwd "b"
+            %3: f32[] = add(%1, %2) @ipu1 stage1 fwd "loss"
+            %5: f32[] = tanh_grad(%2, %4) @ipu1 stage1 bwd "b"
+            %6: f32[] = add(%4, %5) @ipu1 stage1 bwd "a"
+            %7: f32[] = tanh_grad(%1, %6) @ipu0 stage2 bwd "a"
+            outputs %3
+        "#]]
+        .assert_eq(&print(&graph));
     }
 }

@@ -1,13 +1,13 @@
 //! Which values travel between IPUs, and along which way.
 //!
-//! **Assumes** a placed graph; with a pipeline, stages that [`super::pipeline_stages`] has
+//! **Assumes** a placed graph; with a pipeline, stages that [`super::pipeline_stages()`] has
 //! numbered.
 //! **Guarantees** that operations read only what is on their IPU ([`Form::Placed`]). In a
 //! pipeline a value moves on by one stage a cycle, so a copy from stage `a` to stage `b`
 //! becomes a chain that lands on the IPU of every stage between (PopART,
 //! `willow/src/transforms/interipucopy.cpp` and `contiguateipucopies.cpp`). Copies to several
 //! stages share one chain. A stream is sent to the IPU of its lowest stage and copied on
-//! from there. What is needed later on the same IPU isn't copied: see [`super::stash`].
+//! from there. What is needed later on the same IPU isn't copied: see [`super::stash()`].
 //! **Leaves alone** constants, which are on every IPU, and variables, which must be read on
 //! one. In the weight update there are no stages: copies go straight to where they are
 //! needed, as those of the learning rate. Running it twice changes nothing more.

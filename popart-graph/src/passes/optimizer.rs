@@ -1,6 +1,6 @@
 //! Optimisers as chains of operations.
 //!
-//! **Assumes** a graph with gradients, accumulated by [`super::accumulate`].
+//! **Assumes** a graph with gradients, accumulated by [`super::accumulate()`].
 //! **Guarantees** for each weight, on its IPU and in [`Phase::Update`]: the sum over
 //! replicas, the gradient without its scale, new moments, the step, and the new weight; the
 //! variables take these values, and accumulators become zero.

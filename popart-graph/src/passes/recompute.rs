@@ -4,13 +4,14 @@
 //! **Guarantees** that forward operations are recomputed, but for
 //! - copies between IPUs,
 //! - producers of checkpoints,
-//! - producers of what the host reads, which a second run would overwrite too early, and
+//! - producers of what the host reads, which a second run would overwrite too early,
+//! - operations of stages that are to keep everything, and
 //! - operations of the loss stage after its last checkpoint, which would run twice in a
 //!   row for nothing.
 //!
 //! **Leaves alone** all but the flag. Running it twice changes nothing more.
 //!
-//! This is PopART's mode `Pipeline`: on each stage, what arrives there and what the user
+//! But for whole stages this is PopART's mode `Pipeline`: on each stage, what arrives there and what the user
 //! has marked is kept, everything else is computed again
 //! (`willow/src/transforms/pipeline.cpp`). As there, no operation is cloned: it runs a
 //! second time and writes the same tensors.
@@ -25,6 +26,8 @@ use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
 pub struct RecomputeOptions {
     /// Results that the user wants kept: their operations run once.
     pub checkpoints: Vec<TensorId>,
+    /// Forward stages that keep everything.
+    pub whole_stages: Vec<StageId>,
     /// The stage of the loss; `None` without a pipeline.
     pub loss_stage: Option<StageId>,
 }
@@ -48,6 +51,9 @@ pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph> 
         let once = op.phase != Phase::Forward
             || kept.contains(&id)
             || matches!(op.kind, OpKind::IpuCopy { .. })
+            || op
+                .stage
+                .is_some_and(|stage| options.whole_stages.contains(&stage))
             || (op.stage == options.loss_stage && !before_checkpoint.contains(&id));
         op.recompute = if once {
             Recompute::Checkpoint
@@ -97,6 +103,7 @@ mod tests {
     fn check(text: &str, checkpoints: &[u32], loss_stage: u32, expected: &Expect) {
         let options = RecomputeOptions {
             checkpoints: checkpoints.iter().copied().map(TensorId).collect(),
+            whole_stages: Vec::new(),
             loss_stage: Some(StageId(loss_stage)),
         };
         let got = match recompute(parse(text).unwrap(), &options) {
@@ -161,6 +168,17 @@ outputs %6
                 outputs %6
             "#]],
         );
+    }
+
+    #[test]
+    fn a_stage_may_keep_everything() {
+        let options = RecomputeOptions {
+            checkpoints: Vec::new(),
+            whole_stages: vec![StageId(0)],
+            loss_stage: Some(StageId(1)),
+        };
+        let graph = parse(TWO_STAGES).unwrap();
+        assert_eq!(recompute(graph.clone(), &options).unwrap(), graph);
     }
 
     #[test]

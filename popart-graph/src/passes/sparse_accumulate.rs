@@ -5,7 +5,7 @@
 //! where the gather read a transpose; where a gradient is a sum of which a part is that of a
 //! gather or of another stage, its parts are added one after the other. **Leaves alone**
 //! everything else, and the operations that nothing needs any more, for
-//! [`super::prune_gradients`]. Running it twice changes nothing more.
+//! [`super::prune_gradients()`]. Running it twice changes nothing more.
 //!
 //! ```text
 //! d = gather_grad(dy, indices)        ->   a = sparse_accumulate(accumulator, dy, indices)

@@ -17,12 +17,13 @@ use crate::ir::{
 use crate::schedule::schedule;
 use crate::testing::graphs;
 
-/// Layers on IPUs: how many there are on each forward stage.
+/// Sizes of a model.
 struct Layers {
+    /// Layers on each forward stage, which is on the IPU of its number.
     per_stage: Vec<u32>,
     /// Activation `[rows, columns]`.
     shape: [u32; 2],
-    /// Whether the first stage begins with layers, not with an embedding.
+    /// Whether the embedding has a stage of its own.
     embedding_stage: bool,
 }
 
@@ -116,6 +117,7 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
         checkpoints: model.checkpoints.clone(),
         pipelining: Pipelining::On,
         recompute: RecomputeMode::Pipeline,
+        whole_stages: Vec::new(),
         batches_per_step: 1,
         optimizer: OptimizerOptions {
             weights: model.weights.iter().map(update).collect(),
@@ -392,7 +394,7 @@ const EXACTLY: EvalOptions = EvalOptions {
     replicas: 1,
 };
 
-/// Places stage `s` on IPU `s mod n_ipus`, and variables' readers together.
+/// Places stage `s` on IPU `s mod n_ipus`.
 fn placed(mut graph: Graph, n_ipus: u32) -> Graph {
     for op in graph.ops.values_mut() {
         op.ipu = op.stage.map(|stage| IpuId(stage.0 % n_ipus));
@@ -409,7 +411,7 @@ fn is_expected(error: &Error) -> bool {
     )
 }
 
-/// Whether a copy is a hop to the next stage's IPU, and all others read their own stage's.
+/// Whether every copy in a stage goes to the next stage's IPU.
 fn hops_are_single(compiled: &Compiled) -> bool {
     let Some(pipeline) = &compiled.pipeline else {
         return true;
