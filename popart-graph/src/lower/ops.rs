@@ -102,7 +102,8 @@ impl Ctx<'_> {
 
     /// Whether the operation's first result replaces the variable it reads as operand `operand`.
     fn replaces(&self, op: &Op, operand: usize) -> bool {
-        self.variables.replaces(op.outputs[0], op.inputs[operand])
+        self.variables
+            .replaces(self.graph, op.outputs[0], op.inputs[operand])
     }
 }
 

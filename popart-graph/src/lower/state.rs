@@ -26,6 +26,8 @@ pub(crate) struct Variables {
     producers: IdVec<TensorId, Option<OpId>>,
     /// The variable that takes a value.
     updated: IdVec<TensorId, Option<TensorId>>,
+    /// Whether a variable takes a value.
+    has_update: IdVec<TensorId, bool>,
     remote_buffers: BTreeMap<TensorId, RemoteBufferId>,
     /// Streams that the program reads.
     pub(crate) streams: Vec<(TensorId, ipu_sim::program::StreamId)>,
@@ -34,13 +36,16 @@ pub(crate) struct Variables {
 impl Variables {
     pub(crate) fn of(graph: &Graph) -> Self {
         let mut updated = IdVec::from(vec![None; graph.tensors.len()]);
+        let mut has_update = IdVec::from(vec![false; graph.tensors.len()]);
         for &(variable, value) in &graph.updates {
             updated[value] = Some(variable);
+            has_update[variable] = true;
         }
         Self {
             consumers: graph.consumers(),
             producers: graph.producers(),
             updated,
+            has_update,
             remote_buffers: BTreeMap::new(),
             streams: Vec::new(),
         }
@@ -59,10 +64,43 @@ impl Variables {
         self.producers[tensor]
     }
 
-    /// Whether `value` goes to the variable that `operand` is, or is the last value of.
-    pub(crate) fn replaces(&self, value: TensorId, operand: TensorId) -> bool {
-        let owner = self.updated[operand].unwrap_or(operand);
-        self.updated[value] == Some(owner)
+    /// Whether `value` is a further value of the variable that `operand` is a value of.
+    ///
+    /// A variable's memory holds all values from the variable itself to the one it takes in
+    /// the end: a sum grows in its accumulator before zero replaces it.
+    pub(crate) fn replaces(&self, graph: &Graph, value: TensorId, operand: TensorId) -> bool {
+        let Some(owner) = self.owner(graph, operand) else {
+            return false;
+        };
+        match self.updated[value] {
+            Some(variable) => variable == owner,
+            None => self.has_update[owner],
+        }
+    }
+
+    /// The variable whose memory holds a value, seen through operations that work in place.
+    fn owner(&self, graph: &Graph, tensor: TensorId) -> Option<TensorId> {
+        let mut tensor = tensor;
+        loop {
+            let Some(producer) = self.producers[tensor] else {
+                let is_variable = super::ops::is_variable(graph, tensor);
+                return is_variable.then_some(tensor);
+            };
+            if let Some(variable) = self.updated[tensor] {
+                return Some(variable);
+            }
+            let op = &graph.ops[producer];
+            let in_place = match op.kind {
+                OpKind::Accumulate { .. } | OpKind::SparseAccumulate { .. } => true,
+                OpKind::Transpose { .. } => matches!(op.phase, Phase::Accumulate | Phase::Update),
+                OpKind::AllReduce | OpKind::SgdMomentum { .. } => op.phase == Phase::Update,
+                _ => false,
+            };
+            if !in_place {
+                return None;
+            }
+            tensor = op.inputs[0];
+        }
     }
 }
 
