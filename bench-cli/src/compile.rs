@@ -179,6 +179,7 @@ fn train(options: &BertOptions, model: BertModel) -> anyhow::Result<passes::Comp
             ExecutionMode::Pipeline => RecomputeMode::Pipeline,
         },
         batches_per_step: options.batching.batches_per_step,
+        whole_stages: Vec::new(),
         optimizer: optimizer(options, &model),
         state: OptimizerState {
             sharded: options.optimizer.replicated_tensor_sharding
