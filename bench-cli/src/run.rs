@@ -74,15 +74,15 @@ fn check_size(devices: &[Device], id: u32, n_ipus: u32) -> crate::Result<()> {
     }
     let mut fitting = devices.iter().filter(|device| device.n_ipus == n_ipus);
     let expected = match (fitting.next(), fitting.next_back()) {
-        (Some(first), Some(last)) => format!("from {} to {}", first.id.0, last.id.0),
-        (Some(only), None) => format!("{}", only.id.0),
-        (None, _) => "a larger system".into(),
+        (Some(first), Some(last)) => format!("ids {} to {}", first.id.0, last.id.0),
+        (Some(only), None) => format!("id {}", only.id.0),
+        (None, _) => "none on this system".into(),
     };
     Err(Error::OutOfRange {
         option: "--device-id",
-        expected: format!("a device of {n_ipus} IPUs ({expected})"),
+        expected: format!("a device of size {n_ipus} ({expected})"),
         found: match found {
-            Some(device) => format!("{id}, which has {}", device.n_ipus),
+            Some(device) => format!("{id} of size {}", device.n_ipus),
             None => id.to_string(),
         },
     })
