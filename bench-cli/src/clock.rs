@@ -3,7 +3,7 @@
 //! Durations are [`HostSeconds`], never simulated time. Dates are UTC: the standard library knows
 //! no time zones.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipu_sim::units::HostSeconds;
 
@@ -26,6 +26,28 @@ impl Stopwatch {
     #[must_use]
     pub fn seconds(&self) -> HostSeconds {
         HostSeconds(self.0.elapsed().as_secs_f64())
+    }
+}
+
+/// The host's time as the device driver wants it: for time-outs.
+#[derive(Clone, Copy, Debug)]
+pub struct HostClock(Stopwatch);
+
+impl HostClock {
+    /// A clock that starts at zero now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Stopwatch::start())
+    }
+}
+
+impl ipu_sim::device::Clock for HostClock {
+    fn now(&self) -> Duration {
+        self.0.0.elapsed()
+    }
+
+    fn sleep(&self, pause: Duration) {
+        std::thread::sleep(pause);
     }
 }
 

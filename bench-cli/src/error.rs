@@ -154,6 +154,12 @@ pub enum Error {
         /// The value.
         found: String,
     },
+    /// A program that takes more memory than the machine has, which was simulated all the same.
+    #[error("{message}")]
+    DoesNotFit {
+        /// Where, by how much, and what is largest there.
+        message: String,
+    },
     /// Settings that do not go together, in the words of the original.
     #[error("{0}, aborting")]
     Incompatible(Incompatible),
@@ -214,6 +220,14 @@ pub enum Error {
         needed: u64,
         /// IPUs of the largest one.
         largest: u64,
+    },
+    /// A system whose description can't be read.
+    #[error("system {name}")]
+    System {
+        /// The name it was asked for by.
+        name: String,
+        /// What is wrong in it, and where.
+        source: Box<ipu_sim::error::Error>,
     },
     /// A named system that is too small.
     #[error("system {system} has {available} IPUs, the configuration needs {needed}")]

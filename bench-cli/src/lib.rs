@@ -29,6 +29,7 @@ pub mod compile;
 pub mod config;
 pub mod error;
 pub mod learning_rate;
+pub mod locks;
 pub mod log;
 pub mod measure;
 pub mod metrics;

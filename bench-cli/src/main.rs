@@ -111,30 +111,39 @@ fn bert(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let prepared = prepare(&given, Date::now())?;
+    if let Some(path) = &given.metrics_json {
+        report::check_writable(Path::new(path))?;
+    }
     say(&prepared)?;
-    write_config(&prepared.request)?;
+    let request = &prepared.request;
+    let while_running = || match &given.config {
+        Some(path) => format!("while running {path}"),
+        None => "while running".into(),
+    };
+    let device = run::acquire(request).with_context(while_running)?;
+    write_config(request)?;
     let process = Process {
         hostname: hostname(),
         command: std::iter::once("ipu-bench".into())
             .chain(words.into_iter().skip(1))
             .collect(),
     };
-    let request = &prepared.request;
     print(
         request,
         log::before_compile(request, prepared.accumulation_set, &process),
     )?;
-    let metrics = run::simulate(request).with_context(|| match &given.config {
-        Some(path) => format!("while running {path}"),
-        None => "while running".into(),
-    })?;
+    let metrics = run::run(request, device).with_context(while_running)?;
     print(request, log::after_compile(&request.options, &metrics))?;
     summarise(request, &metrics)?;
+    let refusal = metrics.out_of_memory.clone();
     if let Some(path) = &given.metrics_json {
         let text = report::json::text(&Report::new(request, metrics));
         report::write(Path::new(path), &text)?;
     }
-    Ok(ExitCode::SUCCESS)
+    match refusal {
+        Some(message) => Err(Error::DoesNotFit { message }).with_context(while_running),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// What the user should know before the run.
@@ -201,6 +210,9 @@ fn hostname() -> String {
 }
 
 fn run_suite(json: Option<&Path>, csv: Option<&Path>) -> anyhow::Result<ExitCode> {
+    for path in [json, csv].into_iter().flatten() {
+        report::check_writable(path)?;
+    }
     let runs = suite::runs();
     let style = ProgressStyle::with_template("{pos}/{len} {wide_bar} {msg}")
         .context("the template of the progress bar")?;
@@ -221,7 +233,11 @@ fn run_suite(json: Option<&Path>, csv: Option<&Path>) -> anyhow::Result<ExitCode
     writeln!(io::stdout(), "{}", report::table::text(&entries)).context("cannot print")?;
     let mut failed = false;
     for entry in &entries {
-        if let Outcome::Failed { error } = &entry.outcome {
+        let error = match &entry.outcome {
+            Outcome::Failed { error } => Some(error),
+            Outcome::Report { report } => report.metrics.out_of_memory.as_ref(),
+        };
+        if let Some(error) = error {
             failed = true;
             writeln!(io::stderr(), "ipu-bench: error: {}: {error}", entry.run)?;
         }

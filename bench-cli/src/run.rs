@@ -1,47 +1,135 @@
 //! One run: from a request to its metrics.
 //!
-//! The model becomes a graph, the graph a program; the program is weighed and timed. All
-//! numbers of a report come from that one program.
+//! The model becomes a graph, the graph a program, the program is loaded on a device of the
+//! simulated machine and run there once. All numbers of a report come from that one program.
+//!
+//! Who shares a device with whom: [`crate::locks`].
+
+use std::sync::Arc;
 
 use anyhow::Context;
-use ipu_sim::engine::{self, Mode, Timeline};
-use ipu_sim::program::Program;
-use ipu_sim::spec::MachineSpec;
+use ipu_sim::device::{Attached, Connection, Device, DeviceId, DeviceManager, Executable, Mode};
+use ipu_sim::engine::{self, Timeline};
+use ipu_sim::error::Error as DeviceError;
+use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
 use ipu_sim::weigh::{self, Weight};
 
-use crate::clock::Stopwatch;
-use crate::compile::{self, Compiled};
+use crate::clock::{HostClock, Stopwatch};
+use crate::config::options::ConnectionType;
 use crate::measure::{self, latency};
 use crate::metrics::{HostTimes, IpuMemory, Metrics};
 use crate::request::RunRequest;
-use crate::system::Description;
+use crate::{Error, compile, locks};
 
-/// Builds the model, compiles it for the machine and simulates one step.
+/// How steps are timed.
+const TIMING: engine::Options = engine::Options {
+    mode: engine::Mode::Folded,
+    trace_depth: 0,
+};
+
+/// Attaches a device and runs one step there.
 ///
 /// # Errors
 ///
-/// A machine description that can't be read or has too few IPUs, a model that can't be
-/// built or placed. Too little memory is no error: the metrics say so.
+/// As [`acquire`] and [`run`].
 pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
-    let machine = machine(request)?;
+    run(request, acquire(request)?)
+}
+
+/// Attaches the device that the request asks for: by its id, or else the first free one of the
+/// smallest size that holds all replicas. On demand, this may take host time.
+///
+/// # Errors
+///
+/// [`Error::OutOfRange`] for the id of a device of another size; a machine without devices that
+/// large; a device that others keep.
+pub fn acquire(request: &RunRequest) -> anyhow::Result<Attached> {
+    let machine = request.machine.spec.clone();
+    let wanted = &request.options.device;
+    let n_ipus = request.options.placement.ipus_requested;
+    let locks = locks::choose(wanted, &machine.name);
+    let manager = DeviceManager::new(machine, locks, Arc::new(HostClock::start()));
+    let connection = match wanted.connection {
+        ConnectionType::Always => Connection::Always,
+        ConnectionType::OnDemand => Connection::OnDemand {
+            timeout: wanted.ondemand_timeout,
+        },
+    };
+    let attached = match wanted.id {
+        Some(id) => {
+            check_size(manager.enumerate(), id, n_ipus)?;
+            manager.attach(DeviceId(id), connection)
+        }
+        None => manager.attach_any(n_ipus, connection),
+    };
+    attached.with_context(|| format!("system {}", request.machine.name))
+}
+
+/// Refuses the id of a device that isn't one of `n_ipus` IPUs.
+fn check_size(devices: &[Device], id: u32, n_ipus: u32) -> crate::Result<()> {
+    let found = devices.iter().find(|device| device.id.0 == id);
+    if found.is_some_and(|device| device.n_ipus == n_ipus) {
+        return Ok(());
+    }
+    let mut fitting = devices.iter().filter(|device| device.n_ipus == n_ipus);
+    let expected = match (fitting.next(), fitting.next_back()) {
+        (Some(first), Some(last)) => format!("ids {} to {}", first.id.0, last.id.0),
+        (Some(only), None) => format!("id {}", only.id.0),
+        (None, _) => "none on this system".into(),
+    };
+    Err(Error::OutOfRange {
+        option: "--device-id",
+        expected: format!("a device of size {n_ipus} ({expected})"),
+        found: match found {
+            Some(device) => format!("{id} of size {}", device.n_ipus),
+            None => id.to_string(),
+        },
+    })
+}
+
+/// Builds the model, compiles it for the machine, loads it on the device and runs one step.
+///
+/// # Errors
+///
+/// A model that can't be built or placed, a device that fails. Too little memory is no error: the
+/// device refuses the program, which is then weighed and timed without it, and the metrics say so.
+pub fn run(request: &RunRequest, device: Attached) -> anyhow::Result<Metrics> {
+    let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();
     let compiled = compile::compile(&request.options, &machine)
         .with_context(|| format!("while compiling for {}", request.machine.name))?;
-    let weight = weigh::weigh(&compiled.lowered.program, &machine)?;
+    let lowered = compiled.lowered;
+    let read = lowered.inputs.first().map(|&(_, stream)| stream);
+    let write = lowered.outputs.last().map(|&(_, stream)| stream);
+    let ends = read.zip(write).filter(|_| compiled.inference);
+    let program = Arc::new(lowered.program);
+    let loaded = device.load(Executable {
+        name: "bert".into(),
+        program: Arc::clone(&program),
+        timing: TIMING,
+    });
     let compile_time = watch.seconds();
     let watch = Stopwatch::start();
-    let options = engine::Options {
-        mode: Mode::Folded,
-        trace_depth: 0,
+    let (weight, timeline, refusal) = match loaded {
+        Ok(mut device) => {
+            let timeline = device.run(Mode::Time)?;
+            (device.weight().clone(), timeline, None)
+        }
+        Err(refusal @ (DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory { .. })) => {
+            let weight = weigh::weigh(&program, &machine)?;
+            let timeline = engine::time(&program, &machine, TIMING)?;
+            (weight, Arc::new(timeline), Some(refusal.to_string()))
+        }
+        Err(error) => return Err(error.into()),
     };
-    let timeline = engine::time(&compiled.lowered.program, &machine, options)?;
     let host_seconds = HostTimes {
         compile: compile_time,
         simulate: watch.seconds(),
     };
     let seconds = |cycles: Cycles| machine.tile.clock.seconds(cycles);
     let step_seconds = seconds(timeline.total);
+    let latencies = ends.map_or_else(Vec::new, |ends| latencies(ends, &timeline, seconds));
     Ok(Metrics {
         throughput_sequences_per_second: measure::sequences_per_second(
             &request.options.batching,
@@ -49,44 +137,21 @@ pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
         ),
         step_seconds,
         step_cycles: timeline.total,
-        latency_seconds: latency(&latencies(&compiled, &timeline, seconds)),
+        latency_seconds: latency(&latencies),
         host_seconds,
-        fits: weight.verdict().is_ok(),
-        out_of_memory: weight.verdict().err().map(|error| error.to_string()),
+        fits: refusal.is_none(),
+        out_of_memory: refusal,
         ipus: memory(&weight),
     })
 }
 
-fn machine(request: &RunRequest) -> anyhow::Result<MachineSpec> {
-    let name = &request.machine.name;
-    let machine = match &request.machine.description {
-        Description::Shipped => MachineSpec::shipped(name),
-        Description::Text(text) => MachineSpec::from_toml(text),
-    };
-    let machine = machine.with_context(|| format!("machine description {name}"))?;
-    let needed = request.options.placement.ipus_requested;
-    anyhow::ensure!(
-        machine.n_ipus >= needed,
-        "{name} has {} IPUs, the run needs {needed}: choose a larger one with --system",
-        machine.n_ipus
-    );
-    Ok(machine)
-}
-
-/// Latencies of the first and the last micro-batch of a step; those between are like the last.
+/// Latencies of the first and the last micro-batch of a step, from the stream read first to the
+/// one written last; those between are like the last.
 fn latencies(
-    compiled: &Compiled,
+    (read, write): (StreamId, StreamId),
     timeline: &Timeline,
     seconds: impl Fn(Cycles) -> SimSeconds,
 ) -> Vec<SimSeconds> {
-    if !compiled.inference {
-        return Vec::new();
-    }
-    let read = compiled.lowered.inputs.first().map(|&(_, stream)| stream);
-    let write = compiled.lowered.outputs.last().map(|&(_, stream)| stream);
-    let (Some(read), Some(write)) = (read, write) else {
-        return Vec::new();
-    };
     let first = timeline.latency_first(read, write);
     let last = timeline.latency_last(read, write);
     let count = timeline.streams[write].map_or(0, |stream| stream.transfers);
@@ -110,24 +175,4 @@ fn memory(weight: &Weight) -> Vec<IpuMemory> {
                 .collect(),
         })
         .collect()
-}
-
-/// The lines that a program's steps come from, with their share of the time: for tests and reports.
-#[must_use]
-pub fn slowest(program: &Program, timeline: &Timeline, count: usize) -> Vec<(String, Cycles)> {
-    let mut lines: Vec<(String, Cycles)> = timeline
-        .sources
-        .iter()
-        .map(|(id, ipus)| {
-            let spent = ipus.values().map(|time| time.spent.total()).max();
-            let source = program.source(id);
-            (
-                format!("{} {}", source.kind, source.name),
-                spent.unwrap_or_default(),
-            )
-        })
-        .collect();
-    lines.sort_by_key(|(_, cycles)| std::cmp::Reverse(*cycles));
-    lines.truncate(count);
-    lines
 }

@@ -1,98 +1,91 @@
 //! Which machine to simulate.
 //!
-//! The descriptions themselves are `configs/systems/NAME.toml`; here are only the names that ship
-//! and how many IPUs each has, to choose one when none is named.
+//! The shipped ones come with the simulator (`configs/systems/NAME.toml`); a user's own is a file
+//! of the same form. Either is read here, before any work starts.
 
-use serde::Serialize;
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::spec::shipped::machines;
 
 use crate::{Error, Result};
 
-/// Names and IPU counts of the systems that ship, Mk2 ones in rising order.
-pub const SHIPPED: &[(&str, u64)] = &[
-    ("mk2-m2000", 4),
-    ("mk2-pod16", 16),
-    ("mk2-pod64", 64),
-    ("mk2-pod128", 128),
-    ("mk2-pod256", 256),
-    ("bow-pod16", 16),
-    ("bow-pod64", 64),
-    ("bow-pod128", 128),
-    ("bow-pod256", 256),
-    ("mk1-server16", 16),
-];
-
-/// A machine chosen, not yet read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A machine chosen.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
-    /// Its name: a shipped one, or the file's.
+    /// As it was asked for: the name of a shipped one, or the path of a description.
     pub name: String,
-    /// Where its description is.
-    pub description: Description,
-}
-
-/// Where the description of a machine is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub enum Description {
-    /// It ships under the machine's name.
-    Shipped,
-    /// It is this text, from a file of the user.
-    Text(String),
+    /// What it is.
+    pub spec: MachineSpec,
 }
 
 /// The machine that `--system` names, or the smallest Mk2 one with `ipus` IPUs.
 ///
-/// A name that ships wins over a file of that name. That a user's own machine has enough IPUs is
-/// checked when its description is read.
+/// A name that ships wins over a file of that name.
 ///
 /// # Errors
 ///
-/// A name that neither ships nor is a readable file; a system with fewer IPUs.
+/// A name that neither ships nor is a readable file; a description with mistakes; a system with
+/// fewer IPUs.
 pub fn choose(named: Option<&str>, ipus: u32) -> Result<Machine> {
-    let needed = u64::from(ipus);
     let Some(name) = named else {
-        return smallest_mk2(needed);
+        return smallest_mk2(ipus);
     };
-    if let Some((_, available)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) {
-        if *available < needed {
-            return Err(Error::SystemTooSmall {
-                system: name.into(),
-                available: *available,
-                needed,
-            });
-        }
-        return Ok(shipped(name));
+    let machine = if machines().contains(&name) {
+        shipped(name)
+    } else {
+        from_file(name)?
+    };
+    if machine.spec.n_ipus < ipus {
+        return Err(Error::SystemTooSmall {
+            system: name.into(),
+            available: machine.spec.n_ipus.into(),
+            needed: ipus.into(),
+        });
     }
-    match std::fs::read_to_string(name) {
-        Ok(text) => Ok(Machine {
-            name: name.into(),
-            description: Description::Text(text),
-        }),
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => Err(Error::UnknownSystem {
-            name: name.into(),
-            shipped: SHIPPED.iter().map(|(name, _)| *name).collect(),
-        }),
-        Err(source) => Err(Error::File {
-            action: "read",
-            path: name.into(),
-            source,
-        }),
-    }
+    Ok(machine)
 }
 
-fn smallest_mk2(needed: u64) -> Result<Machine> {
-    let mut mk2 = SHIPPED.iter().filter(|(name, _)| name.starts_with("mk2-"));
-    let largest = mk2.clone().map(|(_, ipus)| *ipus).max().unwrap_or_default();
-    match mk2.find(|(_, ipus)| *ipus >= needed) {
-        Some((name, _)) => Ok(shipped(name)),
-        None => Err(Error::TooManyIpus { needed, largest }),
-    }
+fn smallest_mk2(ipus: u32) -> Result<Machine> {
+    let names = machines().into_iter();
+    let mut mk2: Vec<Machine> = names
+        .filter(|name| name.starts_with("mk2-"))
+        .map(shipped)
+        .collect();
+    mk2.sort_by_key(|machine| machine.spec.n_ipus);
+    let largest = mk2.last().map_or(0, |machine| machine.spec.n_ipus);
+    let fitting = mk2.into_iter().find(|machine| machine.spec.n_ipus >= ipus);
+    fitting.ok_or(Error::TooManyIpus {
+        needed: ipus.into(),
+        largest: largest.into(),
+    })
 }
 
 fn shipped(name: &str) -> Machine {
     Machine {
         name: name.into(),
-        description: Description::Shipped,
+        spec: MachineSpec::shipped(name).expect("descriptions that ship can be read"),
     }
+}
+
+fn from_file(path: &str) -> Result<Machine> {
+    let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => Error::UnknownSystem {
+            name: path.into(),
+            shipped: machines(),
+        },
+        _ => Error::File {
+            action: "read",
+            path: path.into(),
+            source,
+        },
+    })?;
+    let spec = MachineSpec::from_toml(&text).map_err(|source| Error::System {
+        name: path.into(),
+        source: Box::new(source),
+    })?;
+    Ok(Machine {
+        name: path.into(),
+        spec,
+    })
 }
 
 #[cfg(test)]
@@ -130,8 +123,8 @@ mod tests {
             (
                 Some("pod"),
                 1,
-                "unknown system 'pod': expected a file or one of mk2-m2000, mk2-pod16, mk2-pod64, \
-                 mk2-pod128, mk2-pod256, bow-pod16, bow-pod64, bow-pod128, bow-pod256, mk1-server16",
+                "unknown system 'pod': expected a file or one of mk1-server16, mk2-m2000, mk2-pod16, \
+                 mk2-pod64, mk2-pod128, mk2-pod256, bow-pod16, bow-pod64, bow-pod128, bow-pod256",
             ),
         ] {
             assert_eq!(choose(named, ipus).unwrap_err().to_string(), expected);
@@ -139,14 +132,33 @@ mod tests {
     }
 
     #[test]
-    fn a_file_brings_its_text() {
+    fn a_file_is_read_at_once() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mine.toml");
-        std::fs::write(&path, "name = \"mine\"").unwrap();
-        let machine = choose(path.to_str(), 4096).unwrap();
-        assert_eq!(
-            machine.description,
-            Description::Text("name = \"mine\"".into())
+        let path = path.to_str().unwrap();
+        let check = |text: &str, ipus: u32, expected: std::result::Result<u32, &str>| {
+            std::fs::write(path, text).unwrap();
+            let found = choose(Some(path), ipus).map(|machine| machine.spec.n_ipus);
+            let found = found.map_err(|error| {
+                format!("{:#}", anyhow::Error::from(error)).replace(path, "mine.toml")
+            });
+            assert_eq!(found, expected.map_err(String::from));
+        };
+        let mine = "name = \"mine\"\nbase = [\"mk2-m2000\"]\n";
+        check(mine, 4, Ok(4));
+        check(
+            mine,
+            8,
+            Err("system mine.toml has 4 IPUs, the configuration needs 8"),
+        );
+        check(
+            &format!(
+                "{mine}[chip]\nmemory = {{ value = \"1 GHz\", kind = \"assumed\", source = \"none\" }}\n"
+            ),
+            4,
+            Err(
+                "system mine.toml: line 4, column 20: `chip.memory`: expected a unit of B, KiB, MiB, GiB, kB, MB, GB, got `GHz`",
+            ),
         );
     }
 }

@@ -4,6 +4,8 @@
 
 mod read;
 
+use std::time::Duration;
+
 use ipu_sim::numerics::DType;
 
 /// Everything that acts, in groups.
@@ -21,6 +23,8 @@ pub struct BertOptions {
     pub learning_rate: LearningRate,
     /// How the session is compiled and run.
     pub session: Session,
+    /// Which device runs it.
+    pub device: Device,
     /// How long the run is.
     pub run: Run,
     /// What is printed and written.
@@ -240,6 +244,26 @@ pub struct Session {
     pub stochastic_rounding: bool,
     /// Whether syncs with the host are grouped.
     pub group_host_syncs: bool,
+}
+
+/// When to attach to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionType {
+    /// At once or not at all.
+    Always,
+    /// As soon as one is free.
+    OnDemand,
+}
+
+/// Which device runs it; [`crate::locks`] says who else can have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The device asked for; `None` for any that is large enough.
+    pub id: Option<u32>,
+    /// When to attach to it.
+    pub connection: ConnectionType,
+    /// Host time after which to give up waiting for it on demand.
+    pub ondemand_timeout: Duration,
 }
 
 /// How long the run is.

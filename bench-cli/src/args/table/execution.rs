@@ -205,17 +205,14 @@ pub(super) const LOGGING: Section = Section {
 pub(super) const DEVICE: Section = Section {
     title: "Device Config",
     options: &[
-        maybe_int("--device-id", "device_id")
-            .not_yet(MACHINE)
-            .help("device to attach to"),
+        maybe_int("--device-id", "device_id").help("device to attach to, shared with other runs"),
         text(
             "--device-connection-type",
             "device_connection_type",
             "always",
         )
         .choices(&["always", "ondemand", "offline"])
-        .not_yet("the simulated device is always attached")
-        .help("when to attach to the device"),
+        .help("attach at once, or wait for a device shared with other runs"),
         maybe_text("--device-version", "device_version")
             .not_yet(MACHINE)
             .help("version of the IPU"),
@@ -227,7 +224,6 @@ pub(super) const DEVICE: Section = Section {
             "device_ondemand_timeout",
             10000,
         )
-        .no_effect("the simulated device is always attached")
         .help("seconds to wait for a device"),
         switch("--use-ipu-model", "use_ipu_model", false)
             .not_yet(MACHINE)

@@ -34,6 +34,7 @@ impl BertOptions {
             optimizer: optimizer(&read)?,
             learning_rate: learning_rate(&read)?,
             session: session(&read),
+            device: device(&read)?,
             run: Run {
                 epochs: read.maybe("epochs", |key| read.steps(key))?,
                 training_steps: read.maybe("training_steps", |key| read.steps(key))?,
@@ -244,6 +245,25 @@ fn session(read: &Reader) -> Session {
         stochastic_rounding: read.switch("stochastic_rounding"),
         group_host_syncs: read.switch("group_host_syncs"),
     }
+}
+
+fn device(read: &Reader) -> Result<Device> {
+    Ok(Device {
+        id: read.maybe("device_id", |key| read.number(key, 0))?,
+        connection: match read.text("device_connection_type") {
+            "always" => ConnectionType::Always,
+            "ondemand" => ConnectionType::OnDemand,
+            _ => {
+                return Err(Error::NotSupported {
+                    option: "--device-connection-type offline",
+                    reason: "programs are not compiled without being run",
+                });
+            }
+        },
+        ondemand_timeout: Duration::from_secs(u64::from(
+            read.number("device_ondemand_timeout", 0)?,
+        )),
+    })
 }
 
 /// Reads typed values out of the resolved map. Types were checked when the map was filled, so that

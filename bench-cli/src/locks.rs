@@ -1,0 +1,159 @@
+//! Who else is attached to the IPUs of a machine?
+//!
+//! Simulated devices are not scarce: by default every process has a machine of its own
+//! ([`ipu_sim::device::NoLocks`]), so that runs side by side never wait for one another. A run
+//! that asks for a device the way one shares hardware, by `--device-id` or by
+//! `--device-connection-type ondemand`, shares one machine of each name with all such runs of the
+//! same user: a device is then attached by one of them at a time. [`choose`] is that rule.
+//!
+//! What is shared is a folder with one lock file for each machine name and IPU. The files stay;
+//! the locks on them end with the process that holds them, however it ends.
+//!
+//! Left out: machines shared between users or hosts, and telling apart machines of one name.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipu_sim::device::{AttachLocks, LockGuard, LockRefusal, NoLocks};
+use ipu_sim::ids::IpuId;
+
+use crate::config::options::{ConnectionType, Device};
+
+/// The locks for a run on a device of the machine of this name, as the module says.
+#[must_use]
+pub fn choose(device: &Device, machine: &str) -> Arc<dyn AttachLocks> {
+    if device.id.is_some() || device.connection == ConnectionType::OnDemand {
+        Arc::new(FileLocks::new(shared_folder(), machine))
+    } else {
+        Arc::new(NoLocks)
+    }
+}
+
+/// The folder that all processes of this user agree on.
+fn shared_folder() -> PathBuf {
+    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(runtime) = given("XDG_RUNTIME_DIR") {
+        return PathBuf::from(runtime).join("ipu-bench");
+    }
+    // A folder of all users would belong to the first of them.
+    let user = given("USER").or_else(|| given("USERNAME"));
+    let user = user.map_or_else(String::new, |user| user.to_string_lossy().into_owned());
+    std::env::temp_dir().join(format!("ipu-bench-{}", file_name(&user)))
+}
+
+/// `text` with `_` for everything that has a meaning in paths.
+fn file_name(text: &str) -> String {
+    let keep = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    text.chars()
+        .map(|letter| if keep(letter) { letter } else { '_' })
+        .collect()
+}
+
+/// One lock file for each IPU of a machine.
+#[derive(Clone, Debug)]
+pub struct FileLocks {
+    folder: PathBuf,
+    machine: String,
+}
+
+impl FileLocks {
+    /// Locks in `folder`, which is created when it is needed, on the machine of this name.
+    #[must_use]
+    pub fn new(folder: PathBuf, machine: &str) -> Self {
+        Self {
+            folder,
+            machine: file_name(machine),
+        }
+    }
+
+    /// The locked file of one IPU.
+    fn lock(&self, ipu: IpuId) -> Result<File, LockRefusal> {
+        let path = self.folder.join(format!("{}.{}.lock", self.machine, ipu.0));
+        let failed = |error: io::Error| LockRefusal::Failed {
+            message: format!("{}: {error}", path.display()),
+        };
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false);
+        let file = file.open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(LockRefusal::Busy { ipu }),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}
+
+impl AttachLocks for FileLocks {
+    fn try_lock(&self, ipus: &[IpuId]) -> Result<LockGuard, LockRefusal> {
+        fs::create_dir_all(&self.folder).map_err(|error| LockRefusal::Failed {
+            message: format!("{}: {error}", self.folder.display()),
+        })?;
+        // A refusal drops, and so unlocks, the files before it.
+        let files: Vec<File> = ipus
+            .iter()
+            .map(|&ipu| self.lock(ipu))
+            .collect::<Result<_, _>>()?;
+        Ok(Box::new(files))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ipus(range: std::ops::Range<u32>) -> Vec<IpuId> {
+        range.map(IpuId).collect()
+    }
+
+    #[test]
+    fn an_ipu_has_one_holder_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = |machine: &str| FileLocks::new(folder.path().join("new"), machine);
+        let (mine, theirs, other) = (locks("pod"), locks("pod"), locks("other/pod"));
+        let guard = mine.try_lock(&ipus(2..4)).unwrap();
+        for (held, range) in [(Some(2), 0..4), (Some(3), 3..4), (None, 0..2), (None, 4..6)] {
+            let refusal = theirs.try_lock(&ipus(range)).err();
+            let expected = held.map(|ipu| LockRefusal::Busy { ipu: IpuId(ipu) });
+            assert_eq!(refusal, expected);
+        }
+        assert!(other.try_lock(&ipus(0..4)).is_ok());
+        drop(guard);
+        assert!(theirs.try_lock(&ipus(0..4)).is_ok());
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let locks = FileLocks::new(file.path().join("locks"), "pod");
+        let Err(LockRefusal::Failed { message }) = locks.try_lock(&ipus(0..1)) else {
+            panic!("expected a refusal");
+        };
+        assert!(message.starts_with(&*file.path().to_string_lossy()));
+    }
+
+    #[test]
+    fn only_who_asks_for_a_device_shares_it() {
+        for (id, connection, shares) in [
+            (None, ConnectionType::Always, false),
+            (Some(0), ConnectionType::Always, true),
+            (None, ConnectionType::OnDemand, true),
+        ] {
+            let device = Device {
+                id,
+                connection,
+                ondemand_timeout: Duration::ZERO,
+            };
+            let machine = format!("test-{}", std::process::id());
+            let [one, two] = [(); 2].map(|()| choose(&device, &machine));
+            let guard = one.try_lock(&ipus(0..1)).unwrap();
+            assert_eq!(two.try_lock(&ipus(0..1)).is_err(), shares, "{device:?}");
+            drop(guard);
+            let file = shared_folder().join(format!("{machine}.0.lock"));
+            assert_eq!(fs::remove_file(file).is_ok(), shares);
+        }
+    }
+}
