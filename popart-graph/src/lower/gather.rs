@@ -6,6 +6,7 @@
 //! (popops, `lib/popops/DynamicSlice.cpp`: a plan that splits both rows and columns).
 
 use ipu_sim::layout::{AxisSplit, Layout};
+use ipu_sim::numerics::DType;
 use ipu_sim::program::{Label, Operand, VarId, VarKind, VertexGroup};
 use ipu_sim::vertex::{ReduceOp, Vertex};
 use smallvec::SmallVec;
@@ -13,6 +14,9 @@ use smallvec::SmallVec;
 use super::layouts;
 use super::ops::{Ctx, label_of};
 use super::value::Value;
+
+/// Rows looked up or added at once take this part of a tile's memory at most.
+const MEMORY_SHARE: u64 = 16;
 
 const PART: u8 = 4;
 const INDEX: u8 = 5;
@@ -62,6 +66,17 @@ impl Table {
     }
 }
 
+/// Lookups at once, so that what tiles exchange for them takes its share of memory at most.
+///
+/// PopLibs plans the serial split of lookups by the same rule (`DynamicSlice.cpp`).
+fn lookups_at_once(ctx: &Ctx<'_>, table: &Table, n: u32, dtype: DType) -> u32 {
+    let columns = u64::from(table.layout.axes[table.columns].extent_max());
+    let bytes = columns * dtype.size().0;
+    let share = ctx.spec().memory.0 / MEMORY_SHARE;
+    let most = u32::try_from(share / bytes).unwrap_or(u32::MAX).max(1);
+    n.div_ceil(n.div_ceil(most))
+}
+
 /// `table [rows, columns], indices [n] -> [n, columns]`.
 pub(crate) fn gather(
     ctx: &mut Ctx<'_>,
@@ -70,9 +85,30 @@ pub(crate) fn gather(
     first_row: u32,
     name: &str,
 ) -> Value {
-    let table = ctx.labelled(table);
+    let labelled = ctx.labelled(table);
+    let n = indices.shape()[0];
+    let at_once = lookups_at_once(ctx, &Table::of(ctx, &labelled), n, table.dtype);
+    let parts: Vec<Value> = (0..n)
+        .step_by(at_once as usize)
+        .map(|begin| {
+            let end = (begin + at_once).min(n);
+            let indices = ctx.builder.slice(indices, 0, begin, end);
+            gather_at_once(ctx, &labelled, &indices, first_row, name)
+        })
+        .collect();
+    let parts: Vec<&Value> = parts.iter().collect();
+    ctx.builder.concat(&parts, 0)
+}
+
+fn gather_at_once(
+    ctx: &mut Ctx<'_>,
+    table: &Value,
+    indices: &Value,
+    first_row: u32,
+    name: &str,
+) -> Value {
     let (n, dtype) = (indices.shape()[0], table.dtype);
-    let table = Table::of(ctx, &table);
+    let table = Table::of(ctx, table);
     let indices = ctx
         .builder
         .materialise(indices, &table.indices(n), "indices");
@@ -142,6 +178,33 @@ pub(crate) fn accumulate(
     let labelled = ctx.labelled(accumulator);
     let table = Table::of(ctx, &labelled);
     let n = indices.shape()[0];
+    let at_once = lookups_at_once(ctx, &table, n, dy.dtype);
+    for begin in (0..n).step_by(at_once as usize) {
+        let end = (begin + at_once).min(n);
+        let dy = ctx.builder.slice(dy, 0, begin, end);
+        let indices = ctx.builder.slice(indices, 0, begin, end);
+        accumulate_at_once(ctx, &table, &dy, &indices, first_row, factor);
+    }
+    if labelled == *accumulator {
+        return labelled;
+    }
+    let target = accumulator
+        .single()
+        .expect("accumulators are one view")
+        .clone();
+    ctx.builder.copy_to_view(&labelled, &target);
+    accumulator.clone()
+}
+
+fn accumulate_at_once(
+    ctx: &mut Ctx<'_>,
+    table: &Table,
+    dy: &Value,
+    indices: &Value,
+    first_row: u32,
+    factor: f64,
+) {
+    let n = indices.shape()[0];
     let (updates, index_layout) = (table.updates(n), table.indices(n));
     let placed = ctx
         .builder
@@ -158,15 +221,6 @@ pub(crate) fn accumulate(
             Operand::new(placed[1], &[INDEX]),
         ]),
     }]);
-    if labelled == *accumulator {
-        return labelled;
-    }
-    let target = accumulator
-        .single()
-        .expect("accumulators are one view")
-        .clone();
-    ctx.builder.copy_to_view(&labelled, &target);
-    accumulator.clone()
 }
 
 /// `dy [n, columns], indices [n] -> [rows, columns]`.

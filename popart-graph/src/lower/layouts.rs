@@ -100,8 +100,10 @@ fn share_behind(axes: &mut [AxisSplit], axis: usize, offsets: &[u32]) {
     let longest = (axis + 1..axes.len()).max_by_key(|&axis| (axes[axis].extent_max(), axis));
     match longest {
         Some(longest) => {
-            axes[longest] =
-                axes[longest].subdivide(offsets, SHARE_MIN.min(axes[longest].extent_max()));
+            let extent = axes[longest].extent_max();
+            let plenty = u64::from(extent) >= u64::from(SHARE_MIN) * offsets.len() as u64;
+            let grain = if plenty { 1 } else { SHARE_MIN.min(extent) };
+            axes[longest] = axes[longest].subdivide(offsets, grain);
         }
         // Nothing to cut: the first of the tiles takes it all.
         None => {

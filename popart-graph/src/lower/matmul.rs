@@ -471,6 +471,8 @@ fn loop_over_outputs(
 ) -> VarId {
     let layout = layouts::ring(parts, &frame.summed_layout());
     let result = builder.add_var(name, output, layout, VarKind::Activation);
+    // Slices are written one by one; this is where the old value ends.
+    builder.fill(result, 0.0);
     let once = frame
         .broadcast_input_once
         .then(|| broadcast(builder, frame, &[(Side::Input, input)])[0]);
