@@ -102,7 +102,15 @@ fn share_behind(axes: &mut [AxisSplit], axis: usize, offsets: &[u32]) {
         Some(longest) => {
             let extent = axes[longest].extent_max();
             let plenty = u64::from(extent) >= u64::from(SHARE_MIN) * offsets.len() as u64;
-            let grain = if plenty { 1 } else { SHARE_MIN.min(extent) };
+            let beside: u32 = (axis + 1..axes.len())
+                .filter(|&other| other != longest)
+                .map(|other| axes[other].extent_max())
+                .product();
+            let grain = if plenty {
+                1
+            } else {
+                SHARE_MIN.div_ceil(beside.max(1)).min(extent)
+            };
             axes[longest] = axes[longest].subdivide(offsets, grain);
         }
         // Nothing to cut: the first of the tiles takes it all.
