@@ -32,12 +32,10 @@ pub fn norm(values: &[f64]) -> f64 {
 }
 
 fn largest(values: &[f64]) -> f64 {
-    let larger = |max: f64, x: &f64| {
-        if x.is_nan() {
-            x.abs()
-        } else {
-            max.max(x.abs())
-        }
+    // `f64::max` forgets what is no number.
+    let larger = |max: f64, x: &f64| match max.is_nan() || x.is_nan() {
+        true => f64::NAN,
+        false => max.max(x.abs()),
     };
     values.iter().fold(0.0, larger)
 }

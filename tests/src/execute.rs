@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ipu_sim::execute::{self, Host, Memory, RemoteMemory, StreamError};
 use ipu_sim::ids::ReplicaId;
-use ipu_sim::program::StreamId;
+use ipu_sim::numerics::DType;
+use ipu_sim::program::{Program, Step, StreamId};
 use ipu_sim::view::View;
 use popart_graph::ir::{Constant, TensorId};
 use popart_graph::lower::Lowered;
@@ -28,6 +29,7 @@ pub fn run(lowered: &Lowered, variables: &Tensors, feeds: Feeds) -> Result<Resul
     let program = &lowered.program;
     let mut memory = Memory::new(program)?;
     let mut remote = RemoteMemory::new(program);
+    fill_copied(program, &program.steps, &mut memory)?;
     for (tensor, view) in &lowered.variables {
         let values = &variables[tensor];
         let mut stored = vec![0.0; values.len()];
@@ -63,6 +65,30 @@ pub fn run(lowered: &Lowered, variables: &Tensors, feeds: Feeds) -> Result<Resul
         results.variables.insert(*tensor, values.collect());
     }
     Ok(results)
+}
+
+/// Writes what is no number over all that IPUs copy to each other.
+///
+/// A pipeline cycle copies the results of all stages, also of those that haven't run yet (PopART,
+/// `popprograms.cpp`): what lies there must not reach any result.
+fn fill_copied(program: &Program, steps: &[Step], memory: &mut Memory<'_>) -> Result<()> {
+    for step in steps {
+        match step {
+            Step::IpuCopies { copies, .. } => {
+                for copy in copies {
+                    let n = program.elements_of(copy.src).0 as usize;
+                    let nothing = match program.vars[copy.src].dtype {
+                        DType::U32 => f64::from(u32::MAX),
+                        DType::F16 | DType::F32 => f64::NAN,
+                    };
+                    memory.write(REPLICA, copy.src, &vec![nothing; n])?;
+                }
+            }
+            Step::Repeat { body, .. } => fill_copied(program, body, memory)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Where the elements of a tensor are in its variable, in row-major order of both.

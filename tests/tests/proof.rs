@@ -104,5 +104,15 @@ fn answers_of_inference() {
 
 #[test]
 fn a_step_of_a_pipeline() {
-    check(training(lamb(), Pipelining::On, 12));
+    check(training(lamb(), Pipelining::On, 8));
+}
+
+#[test]
+fn answers_of_a_pipeline() {
+    check(Plan {
+        task: Task::Squad(Mode::Inference),
+        pipelining: Pipelining::On,
+        micro_batches: 6,
+        rule: sgd(),
+    });
 }
