@@ -1,5 +1,7 @@
 //! What compiled programs are like: their memory, their size, their time.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bench_cli::clock::Date;
 use bench_cli::request::{RunRequest, prepare};
 use bench_cli::{args, compile};

@@ -1,6 +1,8 @@
 //! The executed proof: a small BERT, run tile by tile on a small machine, ends with the losses and
 //! the weights that plain `f64` arithmetic gives.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use bert_model::config::{Mode, Task};
 use popart_graph::passes::Pipelining;
 use popart_graph::passes::optimizer::rules::UpdateRule;
@@ -15,7 +17,7 @@ const TOLERANCE_NORM: f64 = 1e-5;
 
 /// Of the worst element, as a share of the largest. Adam and LAMB divide a gradient by its own
 /// size, so that an element whose gradient all but cancels is as large as any, with fewer digits.
-const TOLERANCE_MAX: f64 = 1e-4;
+const TOLERANCE_MAX: f64 = 3e-4;
 
 /// Of what a step adds to a weight, in the norm.
 const TOLERANCE_CHANGE: f64 = 2e-5;
