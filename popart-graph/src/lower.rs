@@ -35,6 +35,8 @@ mod state;
 mod tests;
 mod value;
 
+use std::collections::BTreeMap;
+
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
@@ -125,6 +127,7 @@ pub fn lower(
         builder: Builder::new(program, spec),
         plans,
         values: IdVec::from(vec![None; graph.tensors.len()]),
+        constant_values: BTreeMap::new(),
         variables: Variables::of(graph),
         late_copies: (options.stages > 0).then(Vec::new),
         stashes: stash::Stashes::default(),

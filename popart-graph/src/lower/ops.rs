@@ -1,5 +1,7 @@
 //! What every operation becomes: one arm each.
 
+use std::collections::BTreeMap;
+
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
@@ -24,8 +26,10 @@ pub(crate) struct Ctx<'a> {
     pub(crate) graph: &'a Graph,
     pub(crate) builder: Builder<'a>,
     pub(crate) plans: &'a PlanCache,
-    /// Lowered tensors.
+    /// Lowered tensors but for constants.
     pub(crate) values: IdVec<TensorId, Option<Value>>,
+    /// Lowered constants, one on every IPU that reads it.
+    pub(crate) constant_values: BTreeMap<(TensorId, IpuId), Value>,
     pub(crate) variables: Variables,
     /// Inter-IPU copies that a pipeline makes at the end of its cycle.
     pub(crate) late_copies: Option<Vec<IpuCopy>>,
@@ -51,8 +55,15 @@ impl Ctx<'_> {
         if let Some(value) = &self.values[id] {
             return value.clone();
         }
+        let key = (id, self.builder.ipu);
+        if let Some(value) = self.constant_values.get(&key) {
+            return value.clone();
+        }
         let value = super::state::create(self, id);
-        self.values[id] = Some(value.clone());
+        match self.graph.tensors[id].kind {
+            TensorKind::Constant(_) => _ = self.constant_values.insert(key, value.clone()),
+            _ => self.values[id] = Some(value.clone()),
+        }
         value
     }
 

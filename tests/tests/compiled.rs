@@ -1,0 +1,100 @@
+//! What compiled programs are like: their memory, their size, their time.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use bench_cli::clock::Date;
+use bench_cli::request::{RunRequest, prepare};
+use bench_cli::{args, compile};
+use bert_model::config::{Mode, Task};
+use ipu_sim::engine::{self, Options};
+use ipu_sim::program::{Program, Step};
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::weigh::weigh;
+use popart_graph::passes::Pipelining;
+use tests::{Case, Plan, lamb, small_machine};
+
+fn request(words: &str) -> RunRequest {
+    let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
+    prepare(&given, Date::now()).unwrap().request
+}
+
+fn program(words: &str) -> (Program, MachineSpec) {
+    let request = request(words);
+    let machine = MachineSpec::shipped(&request.machine.name).unwrap();
+    let compiled = compile::compile(&request.options, &machine).unwrap();
+    (compiled.lowered.program, machine)
+}
+
+#[test]
+fn bert_large_does_not_fit_on_one_ipu() {
+    let (program, machine) = program(
+        "--task SQUAD --inference --num-layers 24 --layers-per-ipu 24 --hidden-size 1024 \
+         --attention-heads 16 --sequence-length 128 --micro-batch-size 1 --dtype FLOAT16 \
+         --encoder-start-ipu 0 --generated-data true --batches-per-step 4 --no-model-save",
+    );
+    let error = weigh(&program, &machine).unwrap().verdict().unwrap_err();
+    let text = error.to_string();
+    assert!(error.needed > error.available, "{text}");
+    assert!(!error.largest.is_empty(), "{text}");
+    for fact in [
+        error.tile.to_string(),
+        error.needed.to_string(),
+        error.available.to_string(),
+        format!("`{}`", error.largest[0].name),
+    ] {
+        assert!(text.contains(&fact), "`{fact}` is missing: {text}");
+    }
+}
+
+/// Steps and variables: what a compiler and a host pay for.
+fn size(program: &Program) -> (usize, usize) {
+    fn count(steps: &[Step]) -> usize {
+        let inner = steps.iter().map(|step| match step {
+            Step::Repeat { body, .. } => 1 + count(body),
+            _ => 1,
+        });
+        inner.sum()
+    }
+    let functions = program.functions.values();
+    let in_functions: usize = functions.map(|function| count(&function.steps)).sum();
+    (count(&program.steps) + in_functions, program.vars.len())
+}
+
+#[test]
+fn more_replicas_make_no_larger_program() {
+    let words = |replicas: u32| {
+        format!(
+            "--hidden-size 64 --attention-heads 4 --num-layers 2 --vocab-length 120 \
+             --sequence-length 32 --mask-tokens 4 --layers-per-ipu 1 --encoder-start-ipu 2 \
+             --micro-batch-size 1 --gradient-accumulation-factor 16 --replication-factor {replicas} \
+             --execution-mode PIPELINE --epochs 1 --optimizer LAMB_NO_BIAS --generated-data true \
+             --no-model-save"
+        )
+    };
+    let (on_pod16, _) = program(&words(4));
+    let (on_pod64, _) = program(&words(16));
+    assert_eq!((on_pod16.n_replicas, on_pod64.n_replicas), (4, 16));
+    assert_eq!(size(&on_pod16), size(&on_pod64));
+}
+
+#[test]
+fn folding_keeps_the_time_of_a_pipeline() {
+    let case = Case::new(Plan {
+        task: Task::Pretraining(Mode::Training),
+        pipelining: Pipelining::On,
+        micro_batches: 60,
+        rule: lamb(),
+    });
+    let program = case.unwrap().lower().unwrap().program;
+    let machine = small_machine().unwrap();
+    let time = |mode| {
+        let options = Options {
+            mode,
+            trace_depth: 0,
+        };
+        engine::time(&program, &machine, options).unwrap()
+    };
+    let (folded, unfolded) = (time(engine::Mode::Folded), time(engine::Mode::Unfolded));
+    assert!(folded.total.0 > 0);
+    assert_eq!(folded, unfolded);
+}
