@@ -4,14 +4,16 @@
 //! on each tile that has such a vertex; state for each vertex and its edges; exchange
 //! code for each phase and each message that a tile takes part in; control code for
 //! each step, on all tiles of the IPUs that it concerns. A function's steps count once,
-//! however often it is called.
+//! however often it is called. Steps of one IPU that are alike in all but their variables
+//! share exchange code and vertex state, as equal layers do that a compiler outlines into
+//! one function; each keeps its own control code.
 //!
 //! Left out: code that differs between tiles only by size, copy descriptors, and what
 //! instrumentation would add.
 
 use std::mem::{Discriminant, discriminant};
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use smallvec::SmallVec;
 
 use super::Category;
@@ -20,7 +22,10 @@ use crate::engine::traffic::Exchanges;
 use crate::exchange::Traffic;
 use crate::ids::{IdVec, IpuId};
 use crate::numerics::DType;
-use crate::program::{ComputeSet, Exchange, Program, Step, VarId, VertexGroup};
+use crate::program::{
+    CollectiveKind, ComputeSet, Exchange, LayoutId, Operand, Program, Step, Transfer, VarId,
+    VertexGroup,
+};
 use crate::spec::MachineSpec;
 use crate::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn, Vertex};
 
@@ -40,6 +45,7 @@ pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, table
         sizes,
         exchanges,
         traffic,
+        seen: IndexSet::new(),
         codelets: IndexMap::new(),
         tables,
     };
@@ -118,12 +124,33 @@ impl Codelet {
     }
 }
 
+/// A step without its variables.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Content {
+    /// A vertex group: its codelet and what each operand lies like.
+    Vertices(Codelet, SmallVec<[LayoutId; 5]>),
+    /// An exchange, by the number of its traffic.
+    Exchange(usize),
+    /// A transfer beyond the IPU: what it is, and where a variable lies.
+    Port(Port, LayoutId, DType),
+}
+
+/// A kind of transfer beyond the IPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Port {
+    IpuCopies,
+    Transfer(Discriminant<Transfer>),
+    Collective(CollectiveKind),
+}
+
 struct Count<'a> {
     program: &'a Program,
     machine: &'a MachineSpec,
     sizes: &'a Sizes,
     exchanges: Exchanges,
     traffic: Vec<Traffic>,
+    /// What was counted already, by IPU.
+    seen: IndexSet<(IpuId, Content)>,
     /// By codelet and IPU: the tiles that have it.
     codelets: IndexMap<(IpuId, Codelet), Vec<bool>>,
     tables: &'a mut Tables,
@@ -142,14 +169,19 @@ impl Count<'_> {
                     vec![exchange.ipu]
                 }
                 Step::IpuCopies { copies, .. } => {
-                    self.ports(copies.iter().flat_map(|copy| [copy.src, copy.dst]))
+                    let vars = copies.iter().flat_map(|copy| [copy.src, copy.dst]);
+                    self.ports(vars.map(|var| (Port::IpuCopies, var)))
                 }
-                Step::Transfers { transfers, .. } => {
-                    self.ports(transfers.iter().map(|transfer| transfer.var()))
-                }
+                Step::Transfers { transfers, .. } => self.ports(
+                    transfers
+                        .iter()
+                        .map(|transfer| (Port::Transfer(discriminant(transfer)), transfer.var())),
+                ),
                 Step::Collective(collective) => {
+                    let port = Port::Collective(collective.kind);
                     let tensors = collective.tensors.iter();
-                    self.ports(tensors.flat_map(|tensor| [tensor.src, tensor.dst]))
+                    let vars = tensors.flat_map(|tensor| [tensor.src, tensor.dst]);
+                    self.ports(vars.map(|var| (port, var)))
                 }
                 Step::Repeat { body, .. } => {
                     self.steps(body);
@@ -187,10 +219,16 @@ impl Count<'_> {
             let tiles: Vec<usize> = (0..n_tiles).filter(has_vertex).collect();
             let present = self
                 .codelets
-                .entry((set.ipu, codelet))
+                .entry((set.ipu, codelet.clone()))
                 .or_insert_with(|| vec![false; n_tiles]);
             for &tile in &tiles {
                 present[tile] = true;
+            }
+            let lies = |operand: &Operand| self.program.vars[operand.var].layout;
+            let operands = [&group.output].into_iter().chain(&group.inputs);
+            let content = Content::Vertices(codelet, operands.map(lies).collect());
+            if !self.seen.insert((set.ipu, content)) {
+                continue;
             }
             let table = self.table(set.ipu, Category::VertexState);
             for tile in tiles {
@@ -201,6 +239,9 @@ impl Count<'_> {
 
     fn exchange(&mut self, exchange: &Exchange) {
         let number = self.exchanges.add(self.program, exchange);
+        if !self.seen.insert((exchange.ipu, Content::Exchange(number))) {
+            return;
+        }
         let traffic = std::mem::take(&mut self.traffic[number]);
         let memory = &self.machine.memory;
         let (phase, message) = (
@@ -217,13 +258,18 @@ impl Count<'_> {
     }
 
     /// Code for moving variables beyond their IPU: one message on every tile; the IPUs.
-    fn ports(&mut self, vars: impl Iterator<Item = VarId>) -> Vec<IpuId> {
+    fn ports(&mut self, vars: impl Iterator<Item = (Port, VarId)>) -> Vec<IpuId> {
         let memory = &self.machine.memory;
         let code = memory.exchange_code_per_phase.0 + memory.exchange_code_per_fragment.0;
         let mut ipus = Vec::new();
-        for var in vars {
-            let ipu = self.program.vars[var].ipu;
+        for (port, var) in vars {
+            let variable = &self.program.vars[var];
+            let ipu = variable.ipu;
             ipus.push(ipu);
+            let content = Content::Port(port, variable.layout, variable.dtype);
+            if !self.seen.insert((ipu, content)) {
+                continue;
+            }
             let (program, sizes) = (self.program, self.sizes);
             let table = self.table(ipu, Category::ExchangeCode);
             for (tile, sum) in table.iter_mut().enumerate() {

@@ -258,7 +258,7 @@ fn what_outlives_a_run_is_always_live() {
 }
 
 #[test]
-fn code_and_state_are_counted_once_for_each_step() {
+fn code_and_state_are_counted_once_for_steps_that_are_alike() {
     let mut fixture = Fixture::new(2);
     let cut = |parts| {
         let cut = Cut {
@@ -296,8 +296,8 @@ fn code_and_state_are_counted_once_for_each_step() {
     // Fill and add, on each of four tiles.
     assert_eq!(on(Category::VertexCode, 0), 2000);
     assert_eq!(on(Category::VertexCode, 4), 0);
-    // One fill of an edge, two adds of three.
-    assert_eq!(on(Category::VertexState, 3), 110 + 2 * 130);
+    // One fill of an edge, and one add of three that the other, alike, shares.
+    assert_eq!(on(Category::VertexState, 3), 110 + 130);
     // Tile 0 keeps 4 elements and gets 4 in a message; tile 2 only sends. All four copy.
     assert_eq!(on(Category::ExchangeCode, 0), (40 + 4) + (40 + 4));
     assert_eq!(on(Category::ExchangeCode, 2), 40 + (40 + 4));

@@ -87,8 +87,9 @@ pub(crate) fn gather(
         axes.insert(0, AxisSplit::one_each(rows));
         labels.insert(0, PART);
     }
+    let rows_at = if in_parts { 0 } else { rows.places[0].tile };
     let layout = Layout {
-        first_tile: table.layout.first_tile,
+        first_tile: table.layout.first_tile + rows_at,
         ..Layout::row_major(axes)
     };
     let kind = if in_parts {

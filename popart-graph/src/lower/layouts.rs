@@ -6,6 +6,11 @@ use ipu_sim::numerics::DType;
 /// Least bytes on a tile before a tensor is spread further (poputil linear mapping).
 const SPREAD_MIN_BYTES: u64 = 128;
 
+/// Least results that a tile takes from a reduction: fewer would cost a message each to
+/// send back (popops maps outputs of reductions in pieces of at least four vectors,
+/// `lib/popops/reduction/Reduction.cpp`).
+const SHARE_MIN: u32 = 8;
+
 /// A tensor spread evenly over tiles in boxes of whole 64-bit vectors.
 ///
 /// The two longest axes are cut so that the largest box is smallest; among equal
@@ -94,7 +99,10 @@ pub(crate) fn shared_among(partials: &Layout, axis: usize) -> Layout {
 fn share_behind(axes: &mut [AxisSplit], axis: usize, offsets: &[u32]) {
     let longest = (axis + 1..axes.len()).max_by_key(|&axis| (axes[axis].extent_max(), axis));
     match longest {
-        Some(longest) => axes[longest] = axes[longest].subdivide(offsets, 1),
+        Some(longest) => {
+            axes[longest] =
+                axes[longest].subdivide(offsets, SHARE_MIN.min(axes[longest].extent_max()));
+        }
         // Nothing to cut: the first of the tiles takes it all.
         None => {
             let tile = offsets.first().copied().unwrap_or(0);
@@ -120,14 +128,15 @@ pub(crate) fn joined_in_groups(partials: &Layout, axis: usize, n_tiles: u32) -> 
     let size = n.isqrt();
     let offsets: Vec<u32> = tiles[..size as usize]
         .iter()
-        .map(|tile| tile - tiles[0])
+        .map(|tile| tile.wrapping_sub(tiles[0]))
         .collect();
-    let repeats = tiles.chunks(size as usize).all(|group| {
-        group
-            .iter()
-            .zip(&offsets)
-            .all(|(tile, offset)| *tile == group[0] + offset)
-    });
+    // Only what lies behind the axis is shared among the tiles of a group.
+    let alone = partials.axes.len() == axis + 1;
+    let repeats = alone
+        || tiles.chunks(size as usize).all(|group| {
+            let mut pairs = group.iter().zip(&offsets);
+            pairs.all(|(tile, offset)| *tile == group[0].wrapping_add(*offset))
+        });
     if !repeats
         || partials.axes[axis]
             .places

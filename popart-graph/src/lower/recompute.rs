@@ -70,7 +70,47 @@ impl Segments {
                 _ => open = None,
             }
         }
+        this.split_off_shared(graph);
         this
+    }
+
+    /// Puts operations that other segments read from, with what they need, into segments of
+    /// their own, so that running them again doesn't bring back everything beside them.
+    fn split_off_shared(&mut self, graph: &Graph) {
+        let consumers = graph.consumers();
+        for segment in 0..self.segments.len() {
+            let ops = self.segments[segment].ops.clone();
+            let read_elsewhere = |id: &OpId| {
+                let outputs = graph.ops[*id].outputs.iter();
+                outputs
+                    .flat_map(|&output| &consumers[output])
+                    .any(|reader| {
+                        self.of_op
+                            .get(reader)
+                            .is_some_and(|&other| other != segment)
+                    })
+            };
+            let mut shared: BTreeSet<OpId> = ops.iter().copied().filter(read_elsewhere).collect();
+            for &id in ops.iter().rev() {
+                if shared.contains(&id) {
+                    let inputs = graph.ops[id].inputs.iter();
+                    let producers = inputs.filter_map(|input| self.producers.get(input));
+                    let inside = producers.filter(|op| self.of_op.get(op) == Some(&segment));
+                    shared.extend(inside.copied().collect::<Vec<_>>());
+                }
+            }
+            if shared.is_empty() || shared.len() == ops.len() {
+                continue;
+            }
+            let (apart, rest) = ops.into_iter().partition(|id| shared.contains(id));
+            self.segments[segment].ops = rest;
+            self.segments.push(Segment {
+                ops: apart,
+                function: None,
+            });
+            let own = self.segments.len() - 1;
+            self.of_op.extend(shared.into_iter().map(|id| (id, own)));
+        }
     }
 
     /// The steps of a stage; its segments become functions, those of earlier stages are called.
@@ -86,14 +126,9 @@ impl Segments {
             segments: BTreeSet::new(),
             restored: BTreeSet::new(),
         };
-        let mut lowered = BTreeSet::new();
         for &id in ops {
-            if lowered.contains(&id) {
-                continue;
-            }
             if let Some(&segment) = self.of_op.get(&id) {
                 self.lower_segment(ctx, segment)?;
-                lowered.extend(self.segments[segment].ops.iter().copied());
                 continue;
             }
             if again.restored.contains(&id) {
@@ -113,9 +148,22 @@ impl Segments {
         Ok(std::mem::replace(&mut ctx.builder.steps, outside))
     }
 
+    /// Lowers a segment, after those it reads from, unless that was done already.
     fn lower_segment(&mut self, ctx: &mut Ctx<'_>, segment: usize) -> Result<()> {
+        if self.segments[segment].function.is_some() {
+            return Ok(());
+        }
+        let ops = self.segments[segment].ops.clone();
+        for &id in &ops {
+            for input in &ctx.graph.ops[id].inputs {
+                let producer = self.producers.get(input).and_then(|op| self.of_op.get(op));
+                if let Some(&other) = producer.filter(|&&other| other != segment) {
+                    self.lower_segment(ctx, other)?;
+                }
+            }
+        }
         let outside = std::mem::take(&mut ctx.builder.steps);
-        for &id in &self.segments[segment].ops {
+        for &id in &ops {
             lower_and_commit(ctx, id)?;
         }
         let steps = std::mem::replace(&mut ctx.builder.steps, outside);
