@@ -1,7 +1,10 @@
 //! What the host feeds a model with.
 //!
-//! Left out so far: record files, tokens of real text, and packing.
+//! [`generated`] draws random micro-batches; [`Records`] are read from the application's files.
+//! Left out so far: tokens of real text, and packing.
 
 mod generated;
+mod record;
 
 pub use generated::{MicroBatch, generated};
+pub use record::Records;

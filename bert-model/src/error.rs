@@ -166,6 +166,14 @@ pub enum Error {
         /// The variable.
         name: String,
     },
+    /// Bytes that end within a record of training data.
+    #[error("records of {record_bytes} bytes must fill their file, got {got} bytes")]
+    RecordLength {
+        /// Bytes of one record.
+        record_bytes: usize,
+        /// Bytes of the file.
+        got: usize,
+    },
     /// The compiler refused the graph.
     #[error(transparent)]
     Graph(#[from] popart_graph::error::Error),

@@ -15,15 +15,13 @@ pub trait Id: Copy + Eq + Ord + fmt::Debug {
 }
 
 /// Declares id types: `define_ids! { /// A tile. TileId, "tile"; }`.
+///
+/// Attributes before a name go with the type, further derives among them.
 #[macro_export]
 macro_rules! define_ids {
     ($($(#[$doc:meta])* $name:ident, $prefix:literal;)*) => {$(
         $(#[$doc])*
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash,
-            ::serde::Serialize, ::serde::Deserialize,
-        )]
-        #[serde(transparent)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub u32);
 
         impl $crate::ids::Id for $name {
@@ -45,12 +43,16 @@ macro_rules! define_ids {
 
 define_ids! {
     /// A tile of one IPU, in logical order.
+    #[derive(Serialize, Deserialize)]
     TileId, "tile ";
     /// An IPU: within a replica in programs, within the machine in topologies.
+    #[derive(Serialize, Deserialize)]
     IpuId, "IPU ";
     /// A data-parallel copy of the model.
+    #[derive(Serialize, Deserialize)]
     ReplicaId, "replica ";
     /// A worker context of a tile.
+    #[derive(Serialize, Deserialize)]
     WorkerId, "worker ";
 }
 

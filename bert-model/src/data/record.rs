@@ -1,0 +1,241 @@
+//! What does a file of pre-training records feed a model with?
+//!
+//! The form is that of the published application (`create_pretraining_data.py` and
+//! `pretraining_dataset.py` in `applications/popart/bert/bert_data`): records follow each other
+//! without a header, and a record is a row of 32-bit little-endian integers. With sequences
+//! of `S` positions and `M` masked words at the most, they are word ids `[S]`, position ids
+//! `[S]`, segment ids `[S]`, where masked words end, where the sequence ends, labels of the
+//! masked words `[M]` and the next-sentence label.
+//!
+//! Left out: making records from text, packed records, and choosing which records of a
+//! file make a step (shuffling, copies, epochs).
+
+use std::ops::Range;
+
+use super::MicroBatch;
+use crate::config::BertConfig;
+use crate::error::{Error, Result};
+use crate::model::{BertModel, Input};
+
+/// What the application's loader puts in place of a word id outside the vocabulary; in
+/// Google's vocabularies it is `[UNK]`.
+const UNKNOWN_WORD: u32 = 100;
+/// What it puts in place of a label outside the vocabulary; such a label isn't counted.
+const NO_LABEL: u32 = 0;
+
+/// Pre-training records, all of one form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records {
+    /// `S`, positions of a sequence.
+    sequence_length: usize,
+    /// `M`, masked words at the most.
+    mask_tokens: usize,
+    /// `[count, 3 S + M + 3]`.
+    values: Vec<u32>,
+}
+
+impl Records {
+    /// The records in the bytes of a file, for a model of this configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RecordLength`] if the bytes end within a record.
+    pub fn from_bytes(bytes: &[u8], config: &BertConfig) -> Result<Self> {
+        let mut records = Self {
+            sequence_length: config.sequence_length as usize,
+            mask_tokens: config.mask_tokens as usize,
+            values: Vec::new(),
+        };
+        let record_bytes = size_of::<u32>() * records.values_per_record();
+        if !bytes.len().is_multiple_of(record_bytes) {
+            return Err(Error::RecordLength {
+                record_bytes,
+                got: bytes.len(),
+            });
+        }
+        records.values = vec![0; bytes.len() / size_of::<u32>()];
+        // The bytes may start at any address: they are copied, so the values are what is cast.
+        bytemuck::cast_slice_mut(&mut records.values).copy_from_slice(bytes);
+        for value in &mut records.values {
+            *value = u32::from_le(*value);
+        }
+        Ok(records)
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.values.len() / self.values_per_record()
+    }
+
+    /// The micro-batch that starts with record `first`, for every stream of `model`, which was
+    /// built from `config`; none if fewer records than a micro-batch are left.
+    ///
+    /// Words and labels outside the vocabulary are replaced as the application does.
+    ///
+    /// # Panics
+    ///
+    /// If the model has streams that no pre-training record feeds.
+    #[must_use]
+    pub fn micro_batch(
+        &self,
+        model: &BertModel,
+        config: &BertConfig,
+        first: usize,
+        seed: [u32; 2],
+    ) -> Option<MicroBatch> {
+        let length = self.values_per_record();
+        let end = first.checked_add(config.micro_batch as usize)?;
+        let rows = first.checked_mul(length)?..end.checked_mul(length)?;
+        let rows = self.values.get(rows)?;
+        let values = |input: Input| {
+            let Some(field) = self.field(input) else {
+                assert_eq!(input, Input::Seed, "no pre-training record feeds it");
+                return seed.to_vec();
+            };
+            let fields = rows.chunks_exact(length).map(|row| &row[field.clone()]);
+            fields
+                .flatten()
+                .map(|&value| within_vocabulary(input, value, config.vocab_length))
+                .collect()
+        };
+        let streams = model.inputs.iter();
+        let batch = streams.map(|info| (info.tensor, values(info.input)));
+        Some(batch.collect())
+    }
+
+    fn values_per_record(&self) -> usize {
+        3 * self.sequence_length + self.mask_tokens + 3
+    }
+
+    /// Where a record holds the values of an input, if it does.
+    fn field(&self, input: Input) -> Option<Range<usize>> {
+        let (s, m) = (self.sequence_length, self.mask_tokens);
+        let (start, length) = match input {
+            Input::Indices => (0, s),
+            Input::Positions => (s, s),
+            Input::Segments => (2 * s, s),
+            Input::MaskTokensIndex => (3 * s, 1),
+            Input::SequenceIndex => (3 * s + 1, 1),
+            Input::MaskLabels => (3 * s + 2, m),
+            Input::NspLabels => (3 * s + 2 + m, 1),
+            Input::SequencePadIndex | Input::StartLabels | Input::EndLabels | Input::Seed => {
+                return None;
+            }
+        };
+        Some(start..start + length)
+    }
+}
+
+fn within_vocabulary(input: Input, value: u32, vocab_length: u32) -> u32 {
+    match input {
+        Input::Indices if value >= vocab_length => UNKNOWN_WORD,
+        Input::MaskLabels if value >= vocab_length => NO_LABEL,
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Mode, Task};
+    use crate::data::generated;
+    use crate::init::generator;
+    use crate::model::build;
+    use crate::placement::tests::on_one_ipu;
+
+    /// The inputs in the order of a record.
+    const FIELDS: [Input; 7] = [
+        Input::Indices,
+        Input::Positions,
+        Input::Segments,
+        Input::MaskTokensIndex,
+        Input::SequenceIndex,
+        Input::MaskLabels,
+        Input::NspLabels,
+    ];
+
+    fn model(config: &BertConfig) -> BertModel {
+        let task = Task::Pretraining(Mode::Training);
+        build(config, &on_one_ipu(config.num_layers, task), task).unwrap()
+    }
+
+    fn get(model: &BertModel, batch: &MicroBatch, input: Input) -> Vec<u32> {
+        let tensor = model.input(input).unwrap();
+        let (_, values) = batch.iter().find(|(id, _)| *id == tensor).unwrap();
+        values.clone()
+    }
+
+    /// A micro-batch as the bytes of a file, value by value.
+    fn bytes_of(model: &BertModel, config: &BertConfig, batch: &MicroBatch) -> Vec<u8> {
+        let samples = config.micro_batch as usize;
+        let mut bytes = Vec::new();
+        for sample in 0..samples {
+            for input in FIELDS {
+                let values = get(model, batch, input);
+                let each = values.len() / samples;
+                for value in &values[sample * each..(sample + 1) * each] {
+                    bytes.extend(value.to_le_bytes());
+                }
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_is_written_as_records_is_read_back() {
+        let config = BertConfig::tiny();
+        let model = model(&config);
+        let task = Task::Pretraining(Mode::Training);
+        let mut generator = generator(5, "records");
+        let batches = [(); 3].map(|()| generated(&model, &config, task, &mut generator));
+        let mut bytes = vec![0]; // so that the records don't start at a multiple of 4
+        for batch in &batches {
+            bytes.extend(bytes_of(&model, &config, batch));
+        }
+        let records = Records::from_bytes(&bytes[1..], &config).unwrap();
+        let each = config.micro_batch as usize;
+        assert_eq!(records.count(), 3 * each);
+        for (number, batch) in batches.iter().enumerate() {
+            let read = records
+                .micro_batch(&model, &config, number * each, [8, 9])
+                .unwrap();
+            for input in FIELDS {
+                assert_eq!(get(&model, &read, input), get(&model, batch, input));
+            }
+            if let Some(seed) = model.input(Input::Seed) {
+                assert!(read.contains(&(seed, vec![8, 9])));
+            }
+        }
+        let past_the_end = 2 * each + 1;
+        assert_eq!(
+            records.micro_batch(&model, &config, past_the_end, [0, 0]),
+            None
+        );
+    }
+
+    #[test]
+    fn bytes_of_half_a_record_are_refused() {
+        let config = BertConfig {
+            sequence_length: 128,
+            mask_tokens: 20,
+            ..BertConfig::tiny()
+        };
+        let error = Records::from_bytes(&[0; 1630], &config).unwrap_err();
+        let (record_bytes, got) = (1628, 1630);
+        assert_eq!(error, Error::RecordLength { record_bytes, got });
+        assert_eq!(Records::from_bytes(&[], &config).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn words_outside_the_vocabulary_are_replaced() {
+        let check = |input, value, expected| {
+            assert_eq!(within_vocabulary(input, value, 1000), expected);
+        };
+        check(Input::Indices, 999, 999);
+        check(Input::Indices, 1000, 100);
+        check(Input::MaskLabels, 999, 999);
+        check(Input::MaskLabels, 1000, 0);
+        check(Input::Positions, 1000, 1000);
+    }
+}
