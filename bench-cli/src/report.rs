@@ -25,7 +25,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     written.map_err(|source| cannot_write(path, source))
 }
 
-/// Finds out whether [`write`] will be able to write to `path`, so that a long run need not end
+/// Finds out whether [`write()`] will be able to write to `path`, so that a long run need not end
 /// in vain. What is there stays as it is.
 ///
 /// # Errors

@@ -26,11 +26,11 @@ fn program(words: &str) -> (Program, MachineSpec) {
 }
 
 #[test]
-fn bert_large_does_not_fit_on_one_ipu() {
+fn training_bert_large_does_not_fit_on_one_ipu() {
     let (program, machine) = program(
-        "--task SQUAD --inference --num-layers 24 --layers-per-ipu 24 --hidden-size 1024 \
-         --attention-heads 16 --sequence-length 128 --micro-batch-size 1 --dtype FLOAT16 \
-         --encoder-start-ipu 0 --generated-data true --batches-per-step 4 --no-model-save",
+        "--config configs/mk2/pretrain_large_128.json --layers-per-ipu 24 \
+         --available-memory-proportion 0.2 --replication-factor 1 \
+         --gradient-accumulation-factor 8192 --epochs 1 --generated-data true --no-model-save",
     );
     let error = weigh(&program, &machine).unwrap().verdict().unwrap_err();
     let text = error.to_string();
