@@ -40,6 +40,7 @@ pub fn compile(options: &BertOptions, machine: &MachineSpec) -> anyhow::Result<C
     let task = task(options);
     let config = bert_config(options);
     let placement = placement(options, task)?;
+    check_depth(options, &placement, task)?;
     let model = model::build(&config, &placement, task)?;
     let inference = options.session.inference;
     let compiled = if inference {
@@ -73,6 +74,42 @@ pub fn compile(options: &BertOptions, machine: &MachineSpec) -> anyhow::Result<C
     let graph = &compiled.graph;
     let lowered = lower::lower(graph, &order, &lower_options, &mut plans, &machine.tile)?;
     Ok(Compiled { lowered, inference })
+}
+
+/// Most micro-batches of a step that are simulated: far above any use, and few enough for
+/// cycles to be counted in 64 bits.
+const MICRO_BATCHES_MAX: u64 = 1_000_000_000;
+
+/// Refuses steps with too few micro-batches to fill the pipeline, or too many to count.
+fn check_depth(
+    options: &BertOptions,
+    placement: &Placement,
+    task: ModelTask,
+) -> anyhow::Result<()> {
+    let batching = &options.batching;
+    let (accumulated, per_step) = (
+        batching.gradient_accumulation_factor,
+        batching.batches_per_step,
+    );
+    let micro_batches = u64::from(accumulated) * u64::from(per_step);
+    anyhow::ensure!(
+        micro_batches <= MICRO_BATCHES_MAX,
+        "--gradient-accumulation-factor {accumulated} times --batches-per-step {per_step} is \
+         more than {MICRO_BATCHES_MAX} micro-batches a step: lower one of them"
+    );
+    let stages = placement.stage_ipus(task).len();
+    if options.placement.execution_mode == ExecutionMode::Default || placement.stages.len() < 2 {
+        return Ok(());
+    }
+    let (option, depth) = match task.mode() {
+        Mode::Training => ("--gradient-accumulation-factor", accumulated),
+        Mode::Inference => ("--batches-per-step", per_step),
+    };
+    anyhow::ensure!(
+        depth as usize >= stages,
+        "a pipeline of {stages} stages needs {option} {stages} or more, got {depth}"
+    );
+    Ok(())
 }
 
 fn task(options: &BertOptions) -> ModelTask {
@@ -276,5 +313,36 @@ fn rule(kind: OptimizerKind, numbers: &optim::HyperParameters) -> UpdateRule {
         OptimizerKind::Lamb { bias_correction } => {
             adam(bias_correction, Some(numbers.max_weight_norm))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args;
+    use crate::clock::Date;
+    use crate::request::prepare;
+
+    #[track_caller]
+    fn check_refused(words: &str, expected: &str) {
+        let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
+        let request = prepare(&given, Date::now()).unwrap().request;
+        let error = compile(&request.options, &request.machine.spec).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+
+    #[test]
+    fn steps_that_fill_no_pipeline_or_overflow_the_clock_are_refused() {
+        let model = "--generated-data true --epochs 1 --num-layers 4 --layers-per-ipu 2 \
+                     --encoder-start-ipu 0";
+        check_refused(
+            &format!("{model} --execution-mode PIPELINE"),
+            "a pipeline of 5 stages needs --gradient-accumulation-factor 5 or more, got 1",
+        );
+        check_refused(
+            &format!("{model} --gradient-accumulation-factor 100000 --batches-per-step 100000"),
+            "--gradient-accumulation-factor 100000 times --batches-per-step 100000 is more than \
+             1000000000 micro-batches a step: lower one of them",
+        );
     }
 }

@@ -118,7 +118,7 @@ fn bert(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let request = &prepared.request;
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
-        None => "while running".into(),
+        None => "while running the given options".into(),
     };
     let device = run::acquire(request).with_context(while_running)?;
     write_config(request)?;
@@ -133,7 +133,10 @@ fn bert(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         log::before_compile(request, prepared.accumulation_set, &process),
     )?;
     let metrics = run::run(request, device).with_context(while_running)?;
-    print(request, log::after_compile(&request.options, &metrics))?;
+    // What doesn't fit doesn't run: no line of a run is printed for it.
+    if metrics.fits {
+        print(request, log::after_compile(&request.options, &metrics))?;
+    }
     summarise(request, &metrics)?;
     let refusal = metrics.out_of_memory.clone();
     if let Some(path) = &given.metrics_json {

@@ -70,6 +70,8 @@ pub struct Report {
     pub version: String,
     /// The simulated system.
     pub system: String,
+    /// Its whole description, every constant with its source, as a machine file.
+    pub machine: String,
     /// What was measured.
     #[serde(flatten)]
     pub metrics: Metrics,
@@ -85,6 +87,7 @@ impl Report {
             schema_version: SCHEMA_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
             system: request.machine.name.clone(),
+            machine: request.machine.spec.to_toml(),
             metrics,
             options: request.resolved.clone(),
         }

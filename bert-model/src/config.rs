@@ -11,6 +11,9 @@ use popart_graph::ir::{Partials, Reduction};
 
 use crate::error::{Error, Result};
 
+/// Largest size of a model that is accepted.
+const EXTENT_MAX: u32 = 1 << 28;
+
 /// What the model is for, and whether it learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Task {
@@ -264,6 +267,18 @@ impl BertConfig {
         at_least_one("ff_size", self.ff_size)?;
         at_least_one("attention_heads", self.attention_heads)?;
         at_least_one("num_layers", self.num_layers)?;
+        // Extents leave room for the padding of blocks and for three side by side.
+        for (field, extent) in [
+            ("micro_batch", self.micro_batch),
+            ("sequence_length", self.sequence_length),
+            ("max_positional_length", self.max_positional_length),
+            ("vocab_length", self.vocab_length),
+            ("hidden_size", self.hidden_size),
+            ("ff_size", self.ff_size),
+        ] {
+            let value = f64::from(extent);
+            in_range(extent <= EXTENT_MAX, (field, "at most 2^28", value))?;
+        }
         let rows = u64::from(self.micro_batch) * u64::from(self.sequence_length);
         fits("micro_batch * sequence_length", rows)?;
         fits("3 * hidden_size", 3 * u64::from(self.hidden_size))

@@ -1,7 +1,9 @@
 //! Vertex cost laws: pure functions from sizes on one tile to tile cycles.
 //!
 //! One file per family. Every law is restated from Graphcore's public PopLibs
-//! estimators unless its documentation says otherwise.
+//! estimators unless its documentation says otherwise. [`vertex`] says which law each
+//! vertex of a program takes; the families also hold laws of vertices that no program
+//! contains yet, for those who write programs by hand.
 
 pub mod amp;
 pub mod elementwise;

@@ -2,29 +2,13 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipu_sim::numerics::DType;
-use ipu_sim::spec::{AmpSpec, TileSpec};
-use ipu_sim::units::{Bytes, BytesPerCycle, Hertz};
+use ipu_sim::spec::{MachineSpec, TileSpec};
 use popart_graph::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest, plan};
 
 /// A GC200 tile.
 fn gc200() -> TileSpec {
-    TileSpec {
-        clock: Hertz(1.325e9),
-        tiles_per_ipu: 1472,
-        memory: Bytes(638_976),
-        memory_element: Bytes(16_384),
-        workers: 6,
-        data_path: Bytes(8),
-        amp: AmpSpec {
-            units_f16_f16: 16,
-            units_f16_f32: 8,
-            units_f32_f32: 16,
-            chain_depth: 4,
-            coefficient_rate: BytesPerCycle(8),
-        },
-        exchange_rate: BytesPerCycle(4),
-        tiles_per_exchange_bus: 2,
-    }
+    let machine = MachineSpec::shipped("mk2-m2000").expect("the description ships");
+    machine.tile
 }
 
 fn request(pass: Pass, [groups, m, k, n]: [u64; 4], proportion: f64) -> PlanRequest {

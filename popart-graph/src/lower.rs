@@ -370,6 +370,12 @@ struct Cycles<'a> {
 impl Cycles<'_> {
     fn steps(&self) -> Vec<Step> {
         let fill = self.stages.len() as u32 - 1;
+        assert!(
+            self.micro_batches > fill,
+            "{} micro-batches don't fill a pipeline of {} stages",
+            self.micro_batches,
+            self.stages.len()
+        );
         let mut steps = Vec::new();
         for cycle in 0..fill {
             steps.extend(self.cycle(cycle));

@@ -9,27 +9,10 @@
 //!
 //! ```
 //! use ipu_sim::numerics::DType;
-//! # use ipu_sim::spec::{AmpSpec, TileSpec};
-//! # use ipu_sim::units::{Bytes, BytesPerCycle, Hertz};
+//! use ipu_sim::spec::MachineSpec;
 //! use popart_graph::plan::{MatMulShape, Pass, PlanOptions, plan};
-//! # let gc200 = TileSpec {
-//! #     clock: Hertz(1.325e9),
-//! #     tiles_per_ipu: 1472,
-//! #     memory: Bytes(638_976),
-//! #     memory_element: Bytes(16_384),
-//! #     workers: 6,
-//! #     data_path: Bytes(8),
-//! #     amp: AmpSpec {
-//! #         units_f16_f16: 16,
-//! #         units_f16_f32: 8,
-//! #         units_f32_f32: 16,
-//! #         chain_depth: 4,
-//! #         coefficient_rate: BytesPerCycle(8),
-//! #     },
-//! #     exchange_rate: BytesPerCycle(4),
-//! #     tiles_per_exchange_bus: 2,
-//! # };
 //!
+//! let gc200 = MachineSpec::shipped("mk2-m2000")?.tile;
 //! // The first feed-forward product of BERT-Large: 1024 tokens, 1024 -> 4096 features.
 //! let shape = MatMulShape { groups: 1, m: 1024, k: 1024, n: 4096 };
 //! let options = PlanOptions {
@@ -42,7 +25,7 @@
 //! let plan = plan(&shape, &options, &gc200)?;
 //! assert_eq!(plan.cost.total().0, 89_516);
 //! assert_eq!(plan.tiles, 23 * 4 * 16);
-//! # Ok::<(), popart_graph::plan::PlanError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! Source: PopLibs, `lib/poplin/{MatMul,ConvPlan,ConvModel,ConvVertexType}.cpp` and

@@ -57,7 +57,7 @@ pub struct Model {
     pub sequence_length: u32,
     /// Rows of the position table, at least the sequence length.
     pub max_positional_length: u32,
-    /// Slots for masked-token targets, at most the sequence length; pretraining only.
+    /// Slots for masked-token targets, fewer than the sequence has tokens; pretraining only.
     pub mask_tokens: u32,
     /// Rows of the word table.
     pub vocab_length: u32,

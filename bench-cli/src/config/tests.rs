@@ -185,8 +185,8 @@ fn values_that_no_model_has() {
             "argument --sequence-length: expected at most the 512 rows of the position embedding, got 513",
         ),
         (
-            "--mask-tokens 129",
-            "argument --mask-tokens: expected at most the sequence length of 128, got 129",
+            "--mask-tokens 128",
+            "argument --mask-tokens: expected below the sequence length of 128, got 128",
         ),
         (
             "--dropout-prob 1",

@@ -15,10 +15,14 @@ use super::layouts;
 use super::ops::{Ctx, label_of};
 use super::value::Value;
 
-/// Rows looked up or added at once take this part of a tile's memory at most.
+/// Rows looked up or added at once take this part of a tile's memory at most: our choice,
+/// small enough to fit beside three layers of BERT-Large, large enough that launches of
+/// exchanges don't matter.
 const MEMORY_SHARE: u64 = 16;
 
+/// Label of the parts that partial results are in; tables have fewer axes.
 const PART: u8 = 4;
+/// Label of the looked-up indices.
 const INDEX: u8 = 5;
 
 /// A table `[rows, columns]` on one variable, and its axes there.

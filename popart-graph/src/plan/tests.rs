@@ -1,8 +1,8 @@
 //! Plans against tables, and the pruned search against an exhaustive one.
 
 use ipu_sim::numerics::DType;
-use ipu_sim::spec::{AmpSpec, TileSpec};
-use ipu_sim::units::{Bytes, BytesPerCycle, Hertz};
+use ipu_sim::spec::{MachineSpec, TileSpec};
+use ipu_sim::units::BytesPerCycle;
 use proptest::prelude::*;
 
 use super::problem::problems;
@@ -11,23 +11,7 @@ use super::*;
 
 /// A GC200 tile.
 pub(super) fn gc200() -> TileSpec {
-    TileSpec {
-        clock: Hertz(1.325e9),
-        tiles_per_ipu: 1472,
-        memory: Bytes(638_976),
-        memory_element: Bytes(16_384),
-        workers: 6,
-        data_path: Bytes(8),
-        amp: AmpSpec {
-            units_f16_f16: 16,
-            units_f16_f32: 8,
-            units_f32_f32: 16,
-            chain_depth: 4,
-            coefficient_rate: BytesPerCycle(8),
-        },
-        exchange_rate: BytesPerCycle(4),
-        tiles_per_exchange_bus: 2,
-    }
+    MachineSpec::shipped("mk2-m2000").unwrap().tile
 }
 
 pub(super) fn shape([groups, m, k, n]: [u64; 4]) -> MatMulShape {

@@ -87,8 +87,8 @@ fn model(read: &Reader) -> Result<Model> {
         return Err(read.out_of_range("sequence_length", most));
     }
     let mask_tokens = read.count("mask_tokens")?;
-    if task == Task::Pretraining && mask_tokens > sequence_length {
-        let most = format!("at most the sequence length of {sequence_length}");
+    if task == Task::Pretraining && mask_tokens >= sequence_length {
+        let most = format!("below the sequence length of {sequence_length}");
         return Err(read.out_of_range("mask_tokens", most));
     }
     let vocab_length = read.count("vocab_length")?;
