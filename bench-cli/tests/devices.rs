@@ -52,7 +52,7 @@ fn a_device_asked_for_is_had_by_one_process_at_a_time() {
             }
         }
     };
-    let busy = "while running: system mk2-m2000: \
+    let busy = "while running the given options: system mk2-m2000: \
         failed to acquire device 2: IPU 2 is attached already";
     // Who asks for nothing doesn't care; who asks for any finds another one.
     check(&[], None);
@@ -82,12 +82,16 @@ fn a_program_that_does_not_fit_is_measured_and_refused() {
 
     let stderr = last_line(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let error = "ipu-bench: error: while running: out of memory on IPU 0, tile ";
+    let error = "ipu-bench: error: while running the given options: out of memory on IPU 0, tile ";
     assert!(stderr.starts_with(error), "{stderr}");
     for part in ["expected at most 65536 B", "too many", "largest: `"] {
         assert!(stderr.contains(part), "{part}: {stderr}");
     }
-    assert!(String::from_utf8_lossy(&output.stdout).contains("sequences/s"));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        stdout.contains("Compiling") && !stdout.contains("sequences/s"),
+        "{stdout}"
+    );
     let text = fs::read_to_string(folder.path().join("metrics.json")).unwrap();
     let metrics: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(metrics["fits"], false);
