@@ -26,6 +26,7 @@ mod gather;
 mod layouts;
 mod loss;
 mod matmul;
+mod movement;
 mod norm;
 mod ops;
 mod recompute;
@@ -209,7 +210,7 @@ impl Outputs {
                 .add_var(&name, value.dtype, layout, VarKind::StreamBuffer);
             let view = ctx.builder.program.view(var);
             ctx.builder.copy_to_view(&value, &view);
-            ops::push_transfer(ctx, Transfer::HostWrite { stream, var });
+            movement::push_transfer(ctx, Transfer::HostWrite { stream, var });
             return;
         }
         let total = ctx
@@ -221,7 +222,7 @@ impl Outputs {
         let add = MapOp::ScaledAdd { factor: 1.0 };
         ctx.builder.map_in_place(add, &[&total, &value], 0);
         let leave = separate(ctx, |ctx| {
-            ops::push_transfer(ctx, Transfer::HostWrite { stream, var })
+            movement::push_transfer(ctx, Transfer::HostWrite { stream, var })
         });
         self.last.extend(leave);
     }

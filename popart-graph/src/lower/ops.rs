@@ -4,21 +4,18 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
-use ipu_sim::program::{
-    Collective, CollectiveKind, CollectiveTensor, IpuCopy, Label, Operand, Step, Transfer, VarKind,
-    VertexGroup,
-};
+use ipu_sim::program::{CollectiveKind, IpuCopy, Label, Operand, Step, VarKind};
 use ipu_sim::spec::TileSpec;
-use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp, Vertex};
+use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp};
 use smallvec::SmallVec;
 
 use super::builder::{Builder, Reduction};
 use super::matmul::{Extents, Frame, matmul};
 use super::state::Variables;
 use super::value::Value;
-use super::{gather, layouts, loss, norm};
+use super::{gather, loss, movement, norm};
 use crate::error::Result;
-use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn};
+use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, TensorId, TensorKind, UnaryFn};
 use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
 
 /// What lowering an operation needs to know and change.
@@ -382,28 +379,28 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             };
             one(in_place(ctx, op, blend, &refs))
         }
-        OpKind::IpuCopy { to } => one(ipu_copy(ctx, op, &inputs[0], *to)),
+        OpKind::IpuCopy { to } => one(movement::ipu_copy(ctx, op, &inputs[0], *to)),
         OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
         OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
-        OpKind::AllReduce => one(all_reduce(ctx, op, &inputs[0])),
-        OpKind::ReduceScatter { .. } => one(to_shard(
+        OpKind::AllReduce => one(movement::all_reduce(ctx, op, &inputs[0])),
+        OpKind::ReduceScatter { .. } => one(movement::to_shard(
             ctx,
             CollectiveKind::ReduceScatter,
             &inputs[0],
             dtype,
             name,
         )),
-        OpKind::LocalSlice { .. } => one(to_shard(
+        OpKind::LocalSlice { .. } => one(movement::to_shard(
             ctx,
             CollectiveKind::TakeShard,
             &inputs[0],
             dtype,
             name,
         )),
-        OpKind::AllGather { .. } => one(all_gather(ctx, op, &inputs[0])),
-        OpKind::RemoteLoad => one(remote_load(ctx, op)),
+        OpKind::AllGather { .. } => one(movement::all_gather(ctx, op, &inputs[0])),
+        OpKind::RemoteLoad => one(movement::remote_load(ctx, op)),
         OpKind::RemoteStore => {
-            remote_store(ctx, op, &inputs[0]);
+            movement::remote_store(ctx, op, &inputs[0]);
             one(inputs[0].clone())
         }
     })
@@ -622,171 +619,8 @@ fn sequence_mask(
     ctx.builder.map_to_shape(mask, &rows, shape, dtype, name)
 }
 
-/// The view of a whole variable that a value is, copied together if it is not.
-fn whole_view(ctx: &mut Ctx<'_>, value: &Value, name: &str) -> ipu_sim::view::View {
-    match value.single() {
-        Some(view) if ctx.builder.program.elements_of(view.var).0 == elements(&value.shape()) => {
-            view.clone()
-        }
-        _ => {
-            let layout = ctx.builder.spread(&value.shape(), value.dtype);
-            let var = ctx.builder.materialise(value, &layout, name);
-            ctx.builder.program.view(var)
-        }
-    }
-}
-
-fn ipu_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value, to: ipu_sim::ids::IpuId) -> Value {
-    let (from, name) = (ctx.builder.ipu, op.name.as_str());
-    let mut view = whole_view(ctx, value, name);
-    let layout = ctx.builder.program.layout_of(view.var).clone();
-    if ctx.late_copies.is_some() && op.phase == Phase::Forward {
-        // Recomputation and restores of the same cycle overwrite the tensor before it leaves.
-        view.var = snapshot(ctx, view.var, name);
-    }
-    ctx.builder.ipu = to;
-    let kind = if ctx.late_copies.is_some() {
-        VarKind::CopyBuffer
-    } else {
-        VarKind::Activation
-    };
-    let dst = ctx.builder.add_var(name, value.dtype, layout, kind);
-    ctx.builder.ipu = from;
-    let copy = IpuCopy { src: view.var, dst };
-    match &mut ctx.late_copies {
-        Some(copies) => copies.push(copy),
-        None => {
-            let source = ctx.builder.source;
-            ctx.builder.steps.push(Step::IpuCopies {
-                source,
-                copies: vec![copy],
-            });
-        }
-    }
-    let shape = view.shape;
-    Value::of(ipu_sim::view::View { var: dst, shape }, value.dtype)
-}
-
-/// A copy of a variable that is safe until the end of the pipeline cycle.
-fn snapshot(
-    ctx: &mut Ctx<'_>,
-    var: ipu_sim::program::VarId,
-    name: &str,
-) -> ipu_sim::program::VarId {
-    let layout = ctx.builder.program.layout_of(var).clone();
-    let dtype = ctx.builder.program.vars[var].dtype;
-    let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
-    let copy = ctx
-        .builder
-        .add_var(name, dtype, layout, VarKind::CopyBuffer);
-    ctx.builder.emit_compute(vec![VertexGroup {
-        vertex: Vertex::Copy,
-        output: Operand::new(copy, &labels),
-        inputs: SmallVec::from_iter([Operand::new(var, &labels)]),
-    }]);
-    copy
-}
-
 pub(crate) fn elements(shape: &[u32]) -> u64 {
     shape.iter().map(|&extent| u64::from(extent)).product()
-}
-
-/// Sums over replicas, in place where nothing else reads the operand but to clear it.
-fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
-    let view = whole_view(ctx, value, &op.name);
-    let readers = ctx.variables.consumers(op.inputs[0]).iter();
-    let others = readers
-        .filter(|&&reader| !matches!(ctx.graph.ops[reader].kind, OpKind::Zero))
-        .count();
-    let dst = if others == 1 {
-        view.var
-    } else {
-        let layout = ctx.builder.program.layout_of(view.var).clone();
-        ctx.builder
-            .add_var(&op.name, value.dtype, layout, VarKind::Activation)
-    };
-    let tensor = CollectiveTensor { src: view.var, dst };
-    emit_collective(ctx, CollectiveKind::AllReduce, tensor);
-    let shape = view.shape;
-    Value::of(ipu_sim::view::View { var: dst, shape }, value.dtype)
-}
-
-/// Reduce-scatter or taking one's shard.
-fn to_shard(
-    ctx: &mut Ctx<'_>,
-    kind: CollectiveKind,
-    value: &Value,
-    dtype: DType,
-    name: &str,
-) -> Value {
-    let view = whole_view(ctx, value, name);
-    let replicas = ctx.builder.program.n_replicas;
-    let layout = layouts::shard(ctx.builder.program.layout_of(view.var), replicas);
-    let dst = ctx
-        .builder
-        .add_var(name, dtype, layout, VarKind::Activation);
-    emit_collective(ctx, kind, CollectiveTensor { src: view.var, dst });
-    ctx.builder.value_of(dst)
-}
-
-fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {
-    let source = ctx.builder.source;
-    ctx.builder.steps.push(Step::Collective(Collective {
-        source,
-        kind,
-        tensors: vec![tensor],
-    }));
-}
-
-/// Gathers shards into the variable that takes the result, or one laid out like it.
-fn all_gather(ctx: &mut Ctx<'_>, op: &Op, shard: &Value) -> Value {
-    let view = shard.single().expect("a shard is one variable").clone();
-    let variable = ctx.variables.updated_by(op.outputs[0]);
-    let target = match variable {
-        Some(variable) => ctx.value(variable),
-        None => {
-            let shape = ctx.graph.tensors[op.outputs[0]].shape.dims().to_vec();
-            let layout = ctx.builder.spread(&shape, shard.dtype);
-            ctx.builder
-                .new_value(&op.name, shard.dtype, layout, VarKind::Activation)
-        }
-    };
-    let dst = target.single().expect("a variable is one view").var;
-    emit_collective(
-        ctx,
-        CollectiveKind::AllGather,
-        CollectiveTensor { src: view.var, dst },
-    );
-    target
-}
-
-fn remote_load(ctx: &mut Ctx<'_>, op: &Op) -> Value {
-    let variable = op.inputs[0];
-    let (layout, view) = super::state::remote_layout(ctx, variable);
-    let tensor = &ctx.graph.tensors[variable];
-    let (name, dtype) = (tensor.name.clone(), tensor.dtype);
-    let var = ctx
-        .builder
-        .add_var(&name, dtype, layout, VarKind::Activation);
-    let buffer = super::state::remote_buffer(ctx, variable, var);
-    push_transfer(ctx, Transfer::RemoteLoad { buffer, var });
-    Value::of(ipu_sim::view::View { var, shape: view }, dtype)
-}
-
-fn remote_store(ctx: &mut Ctx<'_>, op: &Op, value: &Value) {
-    let var = value.single().expect("optimiser state is one view").var;
-    if let Some(variable) = ctx.variables.updated_by(op.outputs[0]) {
-        let buffer = super::state::remote_buffer(ctx, variable, var);
-        push_transfer(ctx, Transfer::RemoteStore { buffer, var });
-    }
-}
-
-pub(crate) fn push_transfer(ctx: &mut Ctx<'_>, transfer: Transfer) {
-    let source = ctx.builder.source;
-    ctx.builder.steps.push(Step::Transfers {
-        source,
-        transfers: vec![transfer],
-    });
 }
 
 /// Whether a tensor lives on the device from run to run.

@@ -15,7 +15,8 @@ use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
 use smallvec::{SmallVec, smallvec};
 
 use super::layouts;
-use super::ops::{Ctx, frame, push_transfer};
+use super::movement::push_transfer;
+use super::ops::{Ctx, frame};
 use super::value::Value;
 use crate::ir::{Graph, OpId, OpKind, Phase, TensorId, TensorKind};
 

@@ -1,0 +1,175 @@
+//! What moves beyond an IPU: copies to others, collectives, streaming memory.
+
+use ipu_sim::ids::IpuId;
+use ipu_sim::numerics::DType;
+use ipu_sim::program::{
+    Collective, CollectiveKind, CollectiveTensor, IpuCopy, Operand, Step, Transfer, VarId, VarKind,
+    VertexGroup,
+};
+use ipu_sim::vertex::Vertex;
+use ipu_sim::view::View;
+use smallvec::SmallVec;
+
+use super::ops::{Ctx, elements};
+use super::value::Value;
+use super::{layouts, state};
+use crate::ir::{Op, OpKind, Phase};
+
+/// The view of a whole variable that a value is, copied together if it is not.
+fn whole_view(ctx: &mut Ctx<'_>, value: &Value, name: &str) -> View {
+    match value.single() {
+        Some(view) if ctx.builder.program.elements_of(view.var).0 == elements(&value.shape()) => {
+            view.clone()
+        }
+        _ => {
+            let layout = ctx.builder.spread(&value.shape(), value.dtype);
+            let var = ctx.builder.materialise(value, &layout, name);
+            ctx.builder.program.view(var)
+        }
+    }
+}
+
+pub(super) fn ipu_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value, to: IpuId) -> Value {
+    let (from, name) = (ctx.builder.ipu, op.name.as_str());
+    let mut view = whole_view(ctx, value, name);
+    let layout = ctx.builder.program.layout_of(view.var).clone();
+    if ctx.late_copies.is_some() && op.phase == Phase::Forward {
+        // Recomputation and restores of the same cycle overwrite the tensor before it leaves.
+        view.var = snapshot(ctx, view.var, name);
+    }
+    ctx.builder.ipu = to;
+    let kind = if ctx.late_copies.is_some() {
+        VarKind::CopyBuffer
+    } else {
+        VarKind::Activation
+    };
+    let dst = ctx.builder.add_var(name, value.dtype, layout, kind);
+    ctx.builder.ipu = from;
+    let copy = IpuCopy { src: view.var, dst };
+    match &mut ctx.late_copies {
+        Some(copies) => copies.push(copy),
+        None => {
+            let source = ctx.builder.source;
+            ctx.builder.steps.push(Step::IpuCopies {
+                source,
+                copies: vec![copy],
+            });
+        }
+    }
+    let shape = view.shape;
+    Value::of(View { var: dst, shape }, value.dtype)
+}
+
+/// A copy of a variable that is safe until the end of the pipeline cycle.
+fn snapshot(ctx: &mut Ctx<'_>, var: VarId, name: &str) -> VarId {
+    let layout = ctx.builder.program.layout_of(var).clone();
+    let dtype = ctx.builder.program.vars[var].dtype;
+    let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
+    let copy = ctx
+        .builder
+        .add_var(name, dtype, layout, VarKind::CopyBuffer);
+    ctx.builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::Copy,
+        output: Operand::new(copy, &labels),
+        inputs: SmallVec::from_iter([Operand::new(var, &labels)]),
+    }]);
+    copy
+}
+
+/// Sums over replicas, in place where nothing else reads the operand but to clear it.
+pub(super) fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
+    let view = whole_view(ctx, value, &op.name);
+    let readers = ctx.variables.consumers(op.inputs[0]).iter();
+    let others = readers
+        .filter(|&&reader| !matches!(ctx.graph.ops[reader].kind, OpKind::Zero))
+        .count();
+    let dst = if others == 1 {
+        view.var
+    } else {
+        let layout = ctx.builder.program.layout_of(view.var).clone();
+        ctx.builder
+            .add_var(&op.name, value.dtype, layout, VarKind::Activation)
+    };
+    let tensor = CollectiveTensor { src: view.var, dst };
+    emit_collective(ctx, CollectiveKind::AllReduce, tensor);
+    let shape = view.shape;
+    Value::of(View { var: dst, shape }, value.dtype)
+}
+
+/// Reduce-scatter or taking one's shard.
+pub(super) fn to_shard(
+    ctx: &mut Ctx<'_>,
+    kind: CollectiveKind,
+    value: &Value,
+    dtype: DType,
+    name: &str,
+) -> Value {
+    let view = whole_view(ctx, value, name);
+    let replicas = ctx.builder.program.n_replicas;
+    let layout = layouts::shard(ctx.builder.program.layout_of(view.var), replicas);
+    let dst = ctx
+        .builder
+        .add_var(name, dtype, layout, VarKind::Activation);
+    emit_collective(ctx, kind, CollectiveTensor { src: view.var, dst });
+    ctx.builder.value_of(dst)
+}
+
+fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {
+    let source = ctx.builder.source;
+    ctx.builder.steps.push(Step::Collective(Collective {
+        source,
+        kind,
+        tensors: vec![tensor],
+    }));
+}
+
+/// Gathers shards into the variable that takes the result, or one laid out like it.
+pub(super) fn all_gather(ctx: &mut Ctx<'_>, op: &Op, shard: &Value) -> Value {
+    let view = shard.single().expect("a shard is one variable").clone();
+    let variable = ctx.variables.updated_by(op.outputs[0]);
+    let target = match variable {
+        Some(variable) => ctx.value(variable),
+        None => {
+            let shape = ctx.graph.tensors[op.outputs[0]].shape.dims().to_vec();
+            let layout = ctx.builder.spread(&shape, shard.dtype);
+            ctx.builder
+                .new_value(&op.name, shard.dtype, layout, VarKind::Activation)
+        }
+    };
+    let dst = target.single().expect("a variable is one view").var;
+    emit_collective(
+        ctx,
+        CollectiveKind::AllGather,
+        CollectiveTensor { src: view.var, dst },
+    );
+    target
+}
+
+pub(super) fn remote_load(ctx: &mut Ctx<'_>, op: &Op) -> Value {
+    let variable = op.inputs[0];
+    let (layout, view) = state::remote_layout(ctx, variable);
+    let tensor = &ctx.graph.tensors[variable];
+    let (name, dtype) = (tensor.name.clone(), tensor.dtype);
+    let var = ctx
+        .builder
+        .add_var(&name, dtype, layout, VarKind::Activation);
+    let buffer = state::remote_buffer(ctx, variable, var);
+    push_transfer(ctx, Transfer::RemoteLoad { buffer, var });
+    Value::of(View { var, shape: view }, dtype)
+}
+
+pub(super) fn remote_store(ctx: &mut Ctx<'_>, op: &Op, value: &Value) {
+    let var = value.single().expect("optimiser state is one view").var;
+    if let Some(variable) = ctx.variables.updated_by(op.outputs[0]) {
+        let buffer = state::remote_buffer(ctx, variable, var);
+        push_transfer(ctx, Transfer::RemoteStore { buffer, var });
+    }
+}
+
+pub(super) fn push_transfer(ctx: &mut Ctx<'_>, transfer: Transfer) {
+    let source = ctx.builder.source;
+    ctx.builder.steps.push(Step::Transfers {
+        source,
+        transfers: vec![transfer],
+    });
+}
