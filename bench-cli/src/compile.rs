@@ -67,6 +67,7 @@ pub fn compile(options: &BertOptions, machine: &MachineSpec) -> anyhow::Result<C
         accumulation,
         batches_per_step,
         stages,
+        outline: !options.session.no_outlining,
         prefetch: options.session.inference_io != InferenceIo::MinimumLatency,
         sum_outputs: !inference,
     };

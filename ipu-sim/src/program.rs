@@ -367,6 +367,9 @@ pub struct Program {
     pub n_ipus: u32,
     /// Replicas that run it side by side.
     pub n_replicas: u32,
+    /// Whether steps of one IPU that are alike in all but their variables share their code,
+    /// as calls of one function do.
+    pub outlined: bool,
     /// All variables.
     pub vars: IdVec<VarId, Variable>,
     /// All layouts, each once.

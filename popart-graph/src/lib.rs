@@ -43,6 +43,7 @@
 //!     accumulation: 1,
 //!     batches_per_step: 1,
 //!     stages: 0,
+//!     outline: true,
 //!     prefetch: true,
 //!     sum_outputs: false,
 //! };

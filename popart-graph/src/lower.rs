@@ -66,6 +66,8 @@ pub struct LowerOptions {
     pub batches_per_step: u32,
     /// Stages of the pipeline, or 0.
     pub stages: u32,
+    /// Whether operations that are alike share their code, as after PopART's outlining.
+    pub outline: bool,
     /// Whether the host makes streams ready before the device asks.
     pub prefetch: bool,
     /// Whether outputs are summed on the device and leave once a run, or leave at once.
@@ -122,7 +124,8 @@ pub fn lower(
         .map(|ipu| ipu.0 + 1)
         .max()
         .unwrap_or(1);
-    let program = Program::new(n_ipus, options.replicas);
+    let mut program = Program::new(n_ipus, options.replicas);
+    program.outlined = options.outline;
     let mut ctx = Ctx {
         graph,
         builder: Builder::new(program, spec),

@@ -219,6 +219,7 @@ impl Case {
             accumulation: if together { self.plan.micro_batches } else { 1 },
             batches_per_step: if together { 1 } else { self.plan.micro_batches },
             stages: self.n_stages(),
+            outline: true,
             prefetch: true,
             sum_outputs: trains,
         };

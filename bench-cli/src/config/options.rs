@@ -244,6 +244,8 @@ pub struct Session {
     pub stochastic_rounding: bool,
     /// Whether syncs with the host are grouped.
     pub group_host_syncs: bool,
+    /// Whether equal layers on an IPU keep code of their own.
+    pub no_outlining: bool,
 }
 
 /// When to attach to a device.

@@ -258,7 +258,7 @@ fn what_outlives_a_run_is_always_live() {
 }
 
 #[test]
-fn code_and_state_are_counted_once_for_steps_that_are_alike() {
+fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     let mut fixture = Fixture::new(2);
     let cut = |parts| {
         let cut = Cut {
@@ -280,7 +280,10 @@ fn code_and_state_are_counted_once_for_steps_that_are_alike() {
             dst: fixture.program.view(b),
         }],
     });
-    let called = fixture.function("body", vec![write(a), compute(add(), a, &[a, a]), exchange]);
+    let called = fixture.function(
+        "body",
+        vec![write(a), compute(add(), a, &[a, a]), exchange.clone()],
+    );
     let copy = Step::IpuCopies {
         source: SourceId(0),
         copies: vec![IpuCopy { src: a, dst: c }],
@@ -288,21 +291,31 @@ fn code_and_state_are_counted_once_for_steps_that_are_alike() {
     let steps = vec![
         called.clone(),
         called,
-        repeat(vec![compute(add(), a, &[a, a])]),
+        repeat(vec![compute(add(), a, &[a, a]), exchange]),
         copy,
     ];
-    let ipu = fixture.check(steps, 2 * (4 + 8));
+    let ipu = fixture.check(steps.clone(), 2 * (4 + 8));
     let on = |category, tile| ipu.on(category, TileId(tile)).0;
     // Fill and add, on each of four tiles.
     assert_eq!(on(Category::VertexCode, 0), 2000);
     assert_eq!(on(Category::VertexCode, 4), 0);
-    // One fill of an edge, and one add of three that the other, alike, shares.
+    // A fill of one edge, two adds of three.
+    assert_eq!(on(Category::VertexState, 3), 110 + 2 * 130);
+    // Tile 0 keeps 4 elements and gets 4 in a message, whose code both exchanges use; tile 2
+    // only sends. All four copy.
+    assert_eq!(on(Category::ExchangeCode, 0), (40 + 4) + 40 + (40 + 4));
+    assert_eq!(on(Category::ExchangeCode, 2), 2 * 40 + (40 + 4));
+    // Three steps in the function, two calls, a repeat, its two steps, a copy; on every tile.
+    assert_eq!(on(Category::ControlCode, 31), 9 * 2);
+
+    fixture.program.outlined = true;
+    let ipu = fixture.check(steps, 2 * (4 + 8));
+    let on = |category, tile| ipu.on(category, TileId(tile)).0;
+    // One add and one exchange are enough.
     assert_eq!(on(Category::VertexState, 3), 110 + 130);
-    // Tile 0 keeps 4 elements and gets 4 in a message; tile 2 only sends. All four copy.
     assert_eq!(on(Category::ExchangeCode, 0), (40 + 4) + (40 + 4));
     assert_eq!(on(Category::ExchangeCode, 2), 40 + (40 + 4));
-    // Three steps in the function, two calls, a repeat, its step, a copy; on every tile.
-    assert_eq!(on(Category::ControlCode, 31), 8 * 2);
+    assert_eq!(on(Category::ControlCode, 31), 9 * 2);
     let weight = weigh(&fixture.program, &machine()).unwrap();
     let other = &weight.ipus[IpuId(1)];
     assert_eq!(

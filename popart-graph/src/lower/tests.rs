@@ -78,6 +78,7 @@ fn check(mut graph: Graph, tiles: u32, tolerance: f64) {
         accumulation: 1,
         batches_per_step: 1,
         stages: 0,
+        outline: true,
         prefetch: true,
         sum_outputs: false,
     };

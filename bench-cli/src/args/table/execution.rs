@@ -58,7 +58,6 @@ pub(super) const EXECUTION: Section = Section {
             .no_effect(PROFILE)
             .help("count cycles in the profile"),
         switch("--no-outlining", "no_outlining", false)
-            .not_yet(NOT_MODELLED)
             .help("do not share the code of repeated sub-graphs"),
         maybe_text("--engine-cache", "engine_cache")
             .not_yet("executables are not cached")

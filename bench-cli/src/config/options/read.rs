@@ -242,6 +242,7 @@ fn session(read: &Reader) -> Session {
             InferenceIo::Ordinary
         },
         half_partials: read.switch("enable_half_partials"),
+        no_outlining: read.switch("no_outlining"),
         stochastic_rounding: read.switch("stochastic_rounding"),
         group_host_syncs: read.switch("group_host_syncs"),
     }
