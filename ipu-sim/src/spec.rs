@@ -324,6 +324,8 @@ pub struct TileSpec {
     pub exchange_rate: BytesPerCycle,
     /// Tiles that share an exchange bus and may receive one stream at double rate.
     pub tiles_per_exchange_bus: u32,
+    /// Time to put a word of [`TileSpec::data_path`] that arrived in a rearrangement in its place.
+    pub assemble_word: Cycles,
 }
 
 /// The matrix (AMP) unit of a tile.
@@ -386,6 +388,7 @@ pub(crate) mod fixtures {
             },
             exchange_rate: BytesPerCycle(4),
             tiles_per_exchange_bus: 2,
+            assemble_word: Cycles(1),
         }
     }
 }

@@ -239,6 +239,8 @@ pub enum Vertex {
     },
     /// The same elements, possibly in another storage order.
     Copy,
+    /// The same elements, fragments from several tiles put into the order that is read next.
+    Assemble,
     /// A constant everywhere.
     Fill(f64),
     /// `out[n.., h..] = in0[row = in1[n] - first_row, h..]`, or 0 if no row of this tile has that index.

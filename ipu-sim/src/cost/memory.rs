@@ -67,6 +67,15 @@ pub fn copy(bytes: Bytes, spec: &TileSpec) -> Cycles {
     }
 }
 
+/// Tile cycles of putting `bytes` that arrived in fragments in order; nothing for nothing.
+#[must_use]
+pub fn assemble(bytes: Bytes, spec: &TileSpec) -> Cycles {
+    match bytes {
+        Bytes::ZERO => Cycles::ZERO,
+        _ => COPY_CALL + spec.assemble_word * bytes.0.div_ceil(spec.data_path.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,5 +131,11 @@ mod tests {
         check(0, 0);
         check(1, 289);
         check(8192, 288 + 1024);
+        let spec = TileSpec {
+            assemble_word: Cycles(5),
+            ..gc200()
+        };
+        assert_eq!(assemble(Bytes(8192), &spec), Cycles(288 + 5 * 1024));
+        assert_eq!(assemble(Bytes(0), &spec), Cycles(0));
     }
 }

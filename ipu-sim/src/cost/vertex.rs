@@ -140,6 +140,7 @@ pub fn cycles(vertex: &Vertex, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycl
         Vertex::Map(op) => map::cycles(op, sizes, spec),
         Vertex::Reduce { op, .. } => storage::reduce(*op, sizes, spec),
         Vertex::Copy => storage::copy(sizes, spec),
+        Vertex::Assemble => memory::assemble(dtype.size() * elements, spec),
         Vertex::Fill(_) => memory::fill(dtype, elements, spec),
         Vertex::MultiSlice { row, .. } => {
             let table = &sizes.inputs[0];

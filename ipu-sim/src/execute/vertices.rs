@@ -50,7 +50,7 @@ impl Lane<'_> {
             Vertex::ReducePartials { .. } => self.reduce(ReduceOp::Sum, 1.0),
             Vertex::Map(op) => self.map(op),
             Vertex::Reduce { op, scale } => self.reduce(op, scale),
-            Vertex::Copy => self.map(MapOp::Cast),
+            Vertex::Copy | Vertex::Assemble => self.map(MapOp::Cast),
             Vertex::Fill(value) => self.fill(value),
             Vertex::MultiSlice { row, first_row } => self.multi_slice(Indexed { row, first_row }),
             Vertex::MultiUpdateAdd {

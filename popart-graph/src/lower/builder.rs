@@ -61,6 +61,13 @@ struct Home {
     view: ViewShape,
 }
 
+/// How data of a rearrangement ends up on its tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrival {
+    InPlace,
+    Assembled,
+}
+
 impl<'a> Builder<'a> {
     pub(crate) fn new(program: Program, spec: &'a TileSpec) -> Self {
         let next_tile = vec![0; program.n_ipus as usize];
@@ -155,8 +162,28 @@ impl<'a> Builder<'a> {
         wanted: &[(&Value, &Layout)],
         name: &str,
     ) -> Vec<VarId> {
+        self.move_many(wanted, name, Arrival::InPlace)
+    }
+
+    /// Several tensors at once, each as a tensor of its own: what arrives in fragments is put
+    /// in order on its tile, where vertices that read from many tiles would take it as it comes.
+    pub(crate) fn rearrange_many(
+        &mut self,
+        wanted: &[(&Value, &Layout)],
+        name: &str,
+    ) -> Vec<VarId> {
+        self.move_many(wanted, name, Arrival::Assembled)
+    }
+
+    fn move_many(
+        &mut self,
+        wanted: &[(&Value, &Layout)],
+        name: &str,
+        arrival: Arrival,
+    ) -> Vec<VarId> {
         let mut transposes = Vec::new();
         let mut copies = Vec::new();
+        let mut assemblies = Vec::new();
         let mut vars = Vec::new();
         for (value, layout) in wanted {
             let whole = value.whole(|var| self.program.shape_of(var));
@@ -164,15 +191,36 @@ impl<'a> Builder<'a> {
                 vars.push(var);
                 continue;
             }
-            let var = self.add_var(name, value.dtype, (*layout).clone(), VarKind::Temporary);
-            let whole = self.program.view(var);
+            let add = |this: &mut Self, name| {
+                this.add_var(name, value.dtype, (*layout).clone(), VarKind::Temporary)
+            };
+            let arrived = match arrival {
+                Arrival::InPlace => add(self, name),
+                Arrival::Assembled => add(self, "arrived"),
+            };
+            let whole = self.program.view(arrived);
             self.copy_into(value, &whole, &mut transposes, &mut copies);
-            vars.push(var);
+            vars.push(match arrival {
+                Arrival::InPlace => arrived,
+                Arrival::Assembled => {
+                    let var = add(self, name);
+                    let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
+                    assemblies.push(VertexGroup {
+                        vertex: Vertex::Assemble,
+                        output: Operand::new(var, &labels),
+                        inputs: SmallVec::from_iter([Operand::new(arrived, &labels)]),
+                    });
+                    var
+                }
+            });
         }
         if !transposes.is_empty() {
             self.emit_compute(transposes);
         }
         self.emit_exchange(copies);
+        if !assemblies.is_empty() {
+            self.emit_compute(assemblies);
+        }
         vars
     }
 
@@ -421,7 +469,13 @@ impl<'a> Builder<'a> {
             .iter()
             .map(|(_, value, layout, _)| (value, layout))
             .collect();
-        let vars = self.materialise_many(&wanted, "operand");
+        // What is broadcast stays small and goes to the vertices as it arrives.
+        let whole = |(_, layout): &(&Value, &Layout)| layout.axes.len() == home.layout.axes.len();
+        let vars = if wanted.iter().all(whole) {
+            self.rearrange_many(&wanted, "operand")
+        } else {
+            self.materialise_many(&wanted, "operand")
+        };
         for ((index, _, _, kept), var) in moves.iter().zip(vars) {
             operands[*index] = Some(Operand::new(var, kept));
         }
@@ -461,13 +515,13 @@ impl<'a> Builder<'a> {
         let elements = value.shape().iter().product();
         let flat = value.reshape(&[elements]).unwrap_or_else(|| {
             let layout = self.spread(&value.shape(), value.dtype);
-            let var = self.materialise(value, &layout, "reshaped");
+            let var = self.rearrange_many(&[(value, &layout)], "reshaped")[0];
             self.value_of(var)
                 .reshape(&[elements])
                 .expect("the axes of a whole variable join into one")
         });
         let layout = self.spread(&[elements], value.dtype);
-        let var = self.materialise(&flat, &layout, "reshaped");
+        let var = self.rearrange_many(&[(&flat, &layout)], "reshaped")[0];
         self.value_of(var)
             .reshape(shape)
             .expect("one axis splits into any factors of its extent")

@@ -358,8 +358,7 @@ pub(crate) fn matmul(
         (left, right)
     };
     let homes = [frame.home(Side::Input), frame.home(Side::Weights)];
-    let at_home =
-        builder.materialise_many(&[(&input, &homes[0]), (&weights, &homes[1])], "operand");
+    let at_home = builder.rearrange_many(&[(&input, &homes[0]), (&weights, &homes[1])], "operand");
     let (input, weights) = (at_home[0], at_home[1]);
     let out = match frame.serial {
         Serial::None => {
