@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::layout::{AxisSplit, Layout};
-use ipu_sim::program::{RemoteBuffer, RemoteBufferId, Stream, Transfer, VarId, VarKind};
+use ipu_sim::program::{RemoteBuffer, RemoteBufferId, Step, Stream, Transfer, VarId, VarKind};
 use ipu_sim::units::Bytes;
 use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
 use smallvec::{SmallVec, smallvec};
 
 use super::layouts;
-use super::movement::push_transfer;
 use super::ops::{Ctx, frame};
 use super::value::Value;
 use crate::ir::{Graph, OpId, OpKind, Phase, TensorId, TensorKind};
@@ -149,14 +148,34 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
             });
             ctx.variables.streams.push((id, stream));
             let var = value.parts[0].var;
-            let steps = std::mem::take(&mut ctx.builder.steps);
-            push_transfer(ctx, Transfer::HostRead { stream, var });
-            let read = std::mem::replace(&mut ctx.builder.steps, steps);
-            ctx.host_reads.extend(read);
+            read_from_host(ctx, Transfer::HostRead { stream, var });
             value
         }
         TensorKind::Activation => {
             unreachable!("`{name}` is read before the operation that makes it")
+        }
+    }
+}
+
+/// Reads a stream together with the others that this IPU reads at the same point.
+///
+/// Poplar merges stream copies that follow each other into one host exchange.
+fn read_from_host(ctx: &mut Ctx<'_>, read: Transfer) {
+    let ipu_of = |transfer: &Transfer| ctx.builder.program.vars[transfer.var()].ipu;
+    let merged = ctx.host_reads.iter_mut().find_map(|step| match step {
+        Step::Transfers { transfers, .. } if ipu_of(&transfers[0]) == ipu_of(&read) => {
+            Some(transfers)
+        }
+        _ => None,
+    });
+    match merged {
+        Some(transfers) => transfers.push(read),
+        None => {
+            let source = ctx.builder.program.add_source("inputs", "host_input");
+            ctx.host_reads.push(Step::Transfers {
+                source,
+                transfers: vec![read],
+            });
         }
     }
 }
