@@ -96,7 +96,7 @@ fn tile(reader: &mut Reader) -> Result<TileSpec> {
         },
         exchange_rate: reader.cycle_rate("chip.exchange_rate")?,
         tiles_per_exchange_bus: reader.count("chip.tiles_per_exchange_bus")?,
-        assemble_word: reader.cycles("exchange.assemble_word")?,
+        assemble_word: reader.cycles("chip.assemble_word")?,
     })
 }
 
