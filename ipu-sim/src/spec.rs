@@ -127,6 +127,9 @@ pub struct SyncSpec {
     pub global: Cycles,
     /// What each further hop adds, each way.
     pub hop: SimSeconds,
+    /// Starting a collective, or a load or store of streaming memory, in which all IPUs of a
+    /// replica take part.
+    pub external: SimSeconds,
 }
 
 /// IPU-Links. Rates are per link and direction; links work in both directions at once.
@@ -324,8 +327,8 @@ pub struct TileSpec {
     pub exchange_rate: BytesPerCycle,
     /// Tiles that share an exchange bus and may receive one stream at double rate.
     pub tiles_per_exchange_bus: u32,
-    /// Time to put a word of [`TileSpec::data_path`] that arrived in a rearrangement in its place.
-    pub assemble_word: Cycles,
+    /// Time to put 64 bytes that arrived in a rearrangement in their place.
+    pub assemble_64_bytes: Cycles,
 }
 
 /// The matrix (AMP) unit of a tile.
@@ -388,7 +391,7 @@ pub(crate) mod fixtures {
             },
             exchange_rate: BytesPerCycle(4),
             tiles_per_exchange_bus: 2,
-            assemble_word: Cycles(1),
+            assemble_64_bytes: Cycles(59),
         }
     }
 }

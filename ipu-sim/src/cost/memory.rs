@@ -72,7 +72,7 @@ pub fn copy(bytes: Bytes, spec: &TileSpec) -> Cycles {
 pub fn assemble(bytes: Bytes, spec: &TileSpec) -> Cycles {
     match bytes {
         Bytes::ZERO => Cycles::ZERO,
-        _ => COPY_CALL + spec.assemble_word * bytes.0.div_ceil(spec.data_path.0),
+        _ => COPY_CALL + Cycles((spec.assemble_64_bytes * bytes.0).0.div_ceil(64)),
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
         check(1, 289);
         check(8192, 288 + 1024);
         let spec = TileSpec {
-            assemble_word: Cycles(5),
+            assemble_64_bytes: Cycles(40),
             ..gc200()
         };
         assert_eq!(assemble(Bytes(8192), &spec), Cycles(288 + 5 * 1024));

@@ -274,22 +274,41 @@ impl Costs<'_> {
         } else {
             Cycles::ZERO
         };
-        let activity = match phase.kind {
-            LineKind::FromHost | LineKind::ToHost => Activity::Host,
-            LineKind::StreamingMemory => Activity::StreamingMemory,
+        let (activity, start, ipus) = match phase.kind {
+            LineKind::FromHost | LineKind::ToHost => {
+                (Activity::Host, Cycles::ZERO, smallvec![phase.ipu])
+            }
+            LineKind::StreamingMemory => (
+                Activity::StreamingMemory,
+                self.machine.sync.global + self.start_external(),
+                self.replica_from(phase.ipu),
+            ),
         };
         Timed::Leaf(Leaf {
             source,
-            ipus: smallvec![phase.ipu],
+            ipus,
             occupies: Some(Occupied {
                 line: Line(ipu_machine * LINES_PER_MACHINE + phase.kind as u32),
-                lead,
+                lead: start + lead,
                 cycles: whole - latency,
             }),
-            spends: smallvec![(activity, ask + whole)],
+            spends: smallvec![(activity, start + ask + whole)],
             moves: phase.moves,
             streams: phase.streams,
         })
+    }
+
+    /// All IPUs of a replica, `first` in front: what reaches beyond them concerns them all.
+    fn replica_from(&self, first: IpuId) -> SmallVec<[IpuId; 2]> {
+        let all = (0..self.program.n_ipus).map(IpuId);
+        std::iter::once(first)
+            .chain(all.filter(|&ipu| ipu != first))
+            .collect()
+    }
+
+    /// Getting all IPUs of a replica to a transfer.
+    fn start_external(&self) -> Cycles {
+        self.machine.tile.clock.cycles(self.machine.sync.external)
     }
 
     /// IPUs of different replicas, but of one IPU-Machine, that transfer at the same time.
@@ -304,7 +323,8 @@ impl Costs<'_> {
         (self.topology.ipu_machine(last).0 + 1) * LINES_PER_MACHINE
     }
 
-    /// The IPUs of a replica work side by side, each with the same IPU of the other replicas.
+    /// The IPUs that hold something work side by side, each with the same IPU of the other
+    /// replicas; the other IPUs of the replica take part in the sync.
     fn collective(&self, collective: &Collective) -> Vec<Timed> {
         let mut ipus: BTreeMap<IpuId, Bytes> = BTreeMap::new();
         for tensor in &collective.tensors {
@@ -317,7 +337,7 @@ impl Costs<'_> {
             let ipu = self.program.vars[tensor.src].ipu;
             *ipus.entry(ipu).or_default() += self.program.bytes_of(whole);
         }
-        let Some(&largest) = ipus.values().max() else {
+        let (Some(&first), Some(&largest)) = (ipus.keys().next(), ipus.values().max()) else {
             return Vec::new();
         };
         let clock = self.machine.tile.clock;
@@ -335,9 +355,9 @@ impl Costs<'_> {
         let moved = self.sent(ipus.values().copied().sum());
         vec![Timed::Leaf(Leaf {
             source: collective.source,
-            ipus: ipus.keys().copied().collect(),
+            ipus: self.replica_from(first),
             occupies: None,
-            spends: smallvec![(Activity::Collective, cycles)],
+            spends: smallvec![(Activity::Collective, self.start_external() + cycles)],
             moves: smallvec![(Channel::Collective, moved * ways)],
             streams: SmallVec::new(),
         })]

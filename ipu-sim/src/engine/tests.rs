@@ -29,6 +29,7 @@ fn machine() -> MachineSpec {
     machine.streaming_memory.bandwidth = BytesPerSecond(1e9);
     machine.links.latency = SimSeconds(0.0);
     machine.sync.hop = SimSeconds(0.0);
+    machine.sync.external = SimSeconds(1e-6);
     machine
 }
 
@@ -232,14 +233,15 @@ fn transfers_wait_for_their_line_and_late_hosts() {
     };
     // IPU 0 reads over the line of the IPU-Machine's host from 128 to 256. The host of IPU 1
     // is asked first, so that the line is free when its data comes, from 256 to 384. Loads
-    // take a request and 128 cycles of streaming memory, which IPU 1 finds free.
+    // are one after the other, since both IPUs take part: a sync (600), a start (1000), a
+    // request (128) and 128 cycles of streaming memory.
     let steps = vec![ready, late, load(0), load(1)];
     let timeline = check(
         &fixture,
         steps,
         expect![[r#"
-            IPU 0: 512, Host 256, StreamingMemory 256, Idle 128
-            IPU 1: 640, Host 384, StreamingMemory 256
+            IPU 0: 4096, Host 256, StreamingMemory 3712, Idle 128
+            IPU 1: 4096, Host 384, StreamingMemory 3712
         "#]],
     );
     let first = timeline.streams[StreamId(0)].unwrap();
@@ -264,7 +266,7 @@ fn collectives_go_around_the_replicas() {
             tensors: vec![tensor],
         })
     };
-    // Three steps of a sync (600) and 16 of the 128 bytes each way, 26.5 a cycle; a shard is
+    // A start (1000), three steps of a sync (600) and 16 of the 128 bytes each way, 26.5 a cycle; a shard is
     // a copy on each tile: 288 and 16 bytes.
     let steps = vec![
         collective(CollectiveKind::ReduceScatter),
@@ -274,7 +276,7 @@ fn collectives_go_around_the_replicas() {
         &fixture,
         steps,
         expect![[r#"
-        IPU 0: 2130, Compute 290, Sync 37, Collective 1803
+        IPU 0: 3130, Compute 290, Sync 37, Collective 2803
     "#]],
     );
     assert_eq!(timeline.moved.on(Channel::Collective), Bytes(3 * 32));

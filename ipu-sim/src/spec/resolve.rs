@@ -35,6 +35,7 @@ pub(super) fn resolve(description: Description) -> Result<MachineSpec> {
         sync: SyncSpec {
             global: reader.cycles("sync.global")?,
             hop: reader.seconds("sync.hop")?,
+            external: reader.seconds("sync.external")?,
         },
         links: links(&mut reader)?,
         gateway: gateway(&mut reader)?,
@@ -96,7 +97,7 @@ fn tile(reader: &mut Reader) -> Result<TileSpec> {
         },
         exchange_rate: reader.cycle_rate("chip.exchange_rate")?,
         tiles_per_exchange_bus: reader.count("chip.tiles_per_exchange_bus")?,
-        assemble_word: reader.cycles("chip.assemble_word")?,
+        assemble_64_bytes: reader.cycles("chip.assemble_64_bytes")?,
     })
 }
 
