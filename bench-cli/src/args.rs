@@ -14,11 +14,14 @@ pub mod spec;
 pub mod table;
 pub mod values;
 
+use std::path::PathBuf;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::inspect::Inspect;
 use crate::{Error, Result};
 use spec::{Arity, Kind, OptionSpec, Support};
 
@@ -35,6 +38,8 @@ pub struct Given {
     pub system: Option<String>,
     /// The file named by `--metrics-json`.
     pub metrics_json: Option<String>,
+    /// What `--dump-ir`, `--dump-program` and `--memory-report` name.
+    pub inspect: Inspect,
     /// Whether the line asks for help instead of a run.
     pub help: bool,
 }
@@ -143,6 +148,12 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
     given.config = text("--config");
     given.system = text(table::SYSTEM);
     given.metrics_json = text(table::METRICS_JSON);
+    let path = |name: &str| text(name).map(PathBuf::from);
+    given.inspect = Inspect {
+        ir: path(table::DUMP_IR),
+        program: path(table::DUMP_PROGRAM),
+        memory: path(table::MEMORY_REPORT),
+    };
     // The original takes this word out before it parses the rest: the key stays unset.
     given.values.shift_remove("config");
     Ok(given)

@@ -15,7 +15,9 @@ use popart_graph::lower::{self, LowerOptions, Lowered};
 use popart_graph::passes::optimizer::rules::{
     Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
-use popart_graph::passes::{self, Inference, OptimizerState, Pipelining, RecomputeMode, Training};
+use popart_graph::passes::{
+    self, Inference, OptimizerState, Pipelining, RecomputeMode, Training, Watch,
+};
 use popart_graph::plan::PlanCache;
 use popart_graph::schedule;
 
@@ -37,16 +39,30 @@ pub struct Compiled {
 ///
 /// A model that can't be built, placed, planned or pipelined as asked.
 pub fn compile(options: &BertOptions, machine: &MachineSpec) -> anyhow::Result<Compiled> {
+    compile_watched(options, machine, &mut |_, _| {})
+}
+
+/// As [`compile`]; `watch` sees the model's graph and what every pass makes of it.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn compile_watched(
+    options: &BertOptions,
+    machine: &MachineSpec,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<Compiled> {
     let task = task(options);
     let config = bert_config(options);
     let placement = placement(options, task)?;
     check_depth(options, &placement, task)?;
     let model = model::build(&config, &placement, task)?;
+    watch("model", &model.graph);
     let inference = options.session.inference;
     let compiled = if inference {
-        infer(options, model)?
+        infer(options, model, watch)?
     } else {
-        train(options, model)?
+        train(options, model, watch)?
     };
     let order = schedule::schedule(&compiled.graph)?.order;
     let batching = &options.batching;
@@ -199,15 +215,23 @@ fn pipelining(options: &BertOptions, model: &BertModel) -> Pipelining {
     }
 }
 
-fn infer(options: &BertOptions, model: BertModel) -> anyhow::Result<passes::Compiled> {
+fn infer(
+    options: &BertOptions,
+    model: BertModel,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<passes::Compiled> {
     let inference = Inference {
         pipelining: pipelining(options, &model),
         batches_per_step: options.batching.batches_per_step,
     };
-    Ok(passes::infer(model.graph, &inference)?)
+    Ok(passes::infer_watched(model.graph, &inference, watch)?)
 }
 
-fn train(options: &BertOptions, model: BertModel) -> anyhow::Result<passes::Compiled> {
+fn train(
+    options: &BertOptions,
+    model: BertModel,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<passes::Compiled> {
     let training = Training {
         loss: model.loss.context("the model has no loss to train on")?,
         checkpoints: model.checkpoints.clone(),
@@ -225,7 +249,7 @@ fn train(options: &BertOptions, model: BertModel) -> anyhow::Result<passes::Comp
             off_chip: options.optimizer.state_offchip,
         },
     };
-    Ok(passes::train(model.graph, &training)?)
+    Ok(passes::train_watched(model.graph, &training, watch)?)
 }
 
 fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {

@@ -114,6 +114,7 @@ fn bert(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     if let Some(path) = &given.metrics_json {
         report::check_writable(Path::new(path))?;
     }
+    given.inspect.check()?;
     say(&prepared)?;
     let request = &prepared.request;
     let while_running = || match &given.config {
@@ -132,7 +133,7 @@ fn bert(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         request,
         log::before_compile(request, prepared.accumulation_set, &process),
     )?;
-    let metrics = run::run(request, device).with_context(while_running)?;
+    let metrics = run::run(request, device, &given.inspect).with_context(while_running)?;
     // What doesn't fit doesn't run: no line of a run is printed for it.
     if metrics.fits {
         print(request, log::after_compile(&request.options, &metrics))?;

@@ -17,6 +17,7 @@ use ipu_sim::weigh::{self, Weight};
 
 use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
+use crate::inspect::Inspect;
 use crate::measure::{self, latency};
 use crate::metrics::{HostTimes, IpuMemory, Metrics};
 use crate::request::RunRequest;
@@ -34,7 +35,7 @@ const TIMING: engine::Options = engine::Options {
 ///
 /// As [`acquire`] and [`run`].
 pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
-    run(request, acquire(request)?)
+    run(request, acquire(request)?, &Inspect::default())
 }
 
 /// Attaches the device that the request asks for: by its id, or else the first free one of the
@@ -92,13 +93,18 @@ fn check_size(devices: &[Device], id: u32, n_ipus: u32) -> crate::Result<()> {
 ///
 /// # Errors
 ///
-/// A model that can't be built or placed, a device that fails. Too little memory is no error: the
+/// A model that can't be built or placed, a device that fails, a file to leave behind that can't
+/// be written. Too little memory is no error: the
 /// device refuses the program, which is then weighed and timed without it, and the metrics say so.
-pub fn run(request: &RunRequest, device: Attached) -> anyhow::Result<Metrics> {
+pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow::Result<Metrics> {
     let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();
-    let compiled = compile::compile(&request.options, &machine)
+    let mut graphs = inspect.graphs();
+    let mut see = |pass: &'static str, graph: &_| graphs.see(pass, graph);
+    let compiled = compile::compile_watched(&request.options, &machine, &mut see)
         .with_context(|| format!("while compiling for {}", request.machine.name))?;
+    graphs.finish()?;
+    inspect.write_program(&compiled.lowered.program)?;
     let lowered = compiled.lowered;
     let read = lowered.inputs.first().map(|&(_, stream)| stream);
     let write = lowered.outputs.last().map(|&(_, stream)| stream);
@@ -123,6 +129,7 @@ pub fn run(request: &RunRequest, device: Attached) -> anyhow::Result<Metrics> {
         }
         Err(error) => return Err(error.into()),
     };
+    inspect.write_memory(&program, &machine, &weight)?;
     let host_seconds = HostTimes {
         compile: compile_time,
         simulate: watch.seconds(),

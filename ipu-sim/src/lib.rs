@@ -79,6 +79,7 @@ pub mod units;
 pub mod exchange;
 pub mod layout;
 pub mod program;
+pub mod text;
 pub mod vertex;
 pub mod view;
 

@@ -6,12 +6,13 @@
 //! moment fits. Programs that don't fit are weighed like any other.
 //!
 //! The parts: `access` (what steps read and write), `liveness` (when values live),
-//! `peak` (the fullest moment of every tile), `code` (everything but variables).
+//! `peak` (the fullest moment of every tile), `curve` (memory over time), `code` (everything but variables).
 //!
 //! Left out: gaps between variables, and placement in the regions of a tile's memory.
 
 mod access;
 mod code;
+mod curve;
 mod liveness;
 mod peak;
 mod sizes;
@@ -30,6 +31,7 @@ use crate::program::{FunctionId, Program, VarId, VarKind};
 use crate::spec::MachineSpec;
 use crate::topology::{ReplicaPlacement, Topology};
 use crate::units::Bytes;
+pub use curve::LivePoint;
 use liveness::{FrameStep, Liveness};
 use peak::Peaks;
 use sizes::Sizes;
@@ -272,6 +274,27 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
         available: machine.tile.memory,
         ipus: ipus.collect(),
     })
+}
+
+/// What lives at each step of `ipu` beside what always lives, on the IPU and on `tile`.
+///
+/// # Panics
+///
+/// If the program has no such IPU or the machine no such tile.
+#[must_use]
+pub fn live_curve(
+    program: &Program,
+    machine: &MachineSpec,
+    (ipu, tile): (IpuId, TileId),
+) -> Vec<LivePoint> {
+    let n_tiles = machine.tile.tiles_per_ipu;
+    assert!(
+        ipu.0 < program.n_ipus && tile.0 < n_tiles,
+        "no {tile} on {ipu}"
+    );
+    let tiles = AllTiles::new(program, n_tiles);
+    let sizes = Sizes::new(program, &tiles, n_tiles);
+    curve::curve(program, &liveness::analyse(program), &sizes, (ipu, tile))
 }
 
 fn table(tables: &mut [(Category, Vec<u64>)], category: Category) -> &mut Vec<u64> {

@@ -104,12 +104,23 @@ pub struct Compiled {
     pub learning_rate: Option<TensorId>,
 }
 
+/// Is shown the graph after every pass, with the pass's name.
+pub type Watch<'a> = dyn FnMut(&'static str, &Graph) + 'a;
+
 /// From a placed forward graph to a training step.
 ///
 /// # Errors
 /// What a pass says of the graph or the options, or, as [`Error::Pass`], what the verifier
 /// says of a pass's result.
 pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
+    train_watched(graph, options, &mut |_, _| {})
+}
+
+/// As [`train`], pass by pass before the eyes of `watch`.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> Result<Compiled> {
     let optimizer_options = &options.optimizer;
     let scaling = optimizer_options.scaling;
     let depth = match scaling.accumulates() {
@@ -119,7 +130,7 @@ pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
     let n_inputs = graph.inputs.len();
 
     // First, for gradients are placed by the stages of what they differentiate.
-    let (graph, pipeline) = staged(graph, options.pipelining, Some(options.loss), depth)?;
+    let (graph, pipeline) = staged(graph, options.pipelining, Some(options.loss), depth, watch)?;
     let differentiation = Differentiate {
         loss: options.loss,
         loss_scale: scaling.loss_scale,
@@ -131,30 +142,36 @@ pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
     };
     // Before copies and stashes, which have no gradients.
     let (graph, gradients) = differentiate(graph, &differentiation)?;
-    let graph = checked("differentiate", Form::Logical, graph)?;
+    let graph = checked(watch, "differentiate", Form::Logical, graph)?;
     let (graph, accumulated) = accumulate(graph, &gradients, optimizer_options)?;
-    let graph = checked("accumulate", Form::Logical, graph)?;
+    let graph = checked(watch, "accumulate", Form::Logical, graph)?;
     // Needs accumulators; spares the pipeline dense gradients that wait for their other part.
     let graph = checked(
+        watch,
         "sparse_accumulate",
         Form::Logical,
         sparse_accumulate(graph)?,
     )?;
     // Before copies, so that those of the learning rate are made with all others.
     let (graph, _) = optimizer(graph, &accumulated, optimizer_options)?;
-    let mut graph = checked("optimizer", Form::Logical, graph)?;
+    let mut graph = checked(watch, "optimizer", Form::Logical, graph)?;
     // Before offloading, which moves what one replica holds.
     if options.state.sharded {
         graph = shard_optimizer_state(graph, scaling.replicas)?;
-        graph = checked("shard_optimizer_state", Form::Logical, graph)?;
+        graph = checked(watch, "shard_optimizer_state", Form::Logical, graph)?;
     }
     if options.state.off_chip {
         graph = offload_optimizer_state(graph)?;
-        graph = checked("offload_optimizer_state", Form::Logical, graph)?;
+        graph = checked(watch, "offload_optimizer_state", Form::Logical, graph)?;
     }
     // Before copies and stashes, which would be made for useless gradients too.
-    let graph = checked("prune_gradients", Form::Logical, prune_gradients(graph))?;
-    let mut graph = moved(graph, pipeline.as_ref())?;
+    let graph = checked(
+        watch,
+        "prune_gradients",
+        Form::Logical,
+        prune_gradients(graph),
+    )?;
+    let mut graph = moved(graph, pipeline.as_ref(), watch)?;
     // Needs copies, which are never computed again; decides what is stashed.
     if options.recompute == RecomputeMode::Pipeline {
         let recompute_options = RecomputeOptions {
@@ -163,13 +180,14 @@ pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
             loss_stage: pipeline.as_ref().map(|pipeline| pipeline.loss_stage),
         };
         graph = checked(
+            watch,
             "recompute",
             Form::Placed,
             recompute(graph, &recompute_options)?,
         )?;
     }
     if pipeline.is_some() {
-        graph = checked("stash", Form::Placed, stash(graph)?)?;
+        graph = checked(watch, "stash", Form::Placed, stash(graph)?)?;
     }
     let streamed = optimizer_options.learning_rate == LearningRate::Stream;
     Ok(Compiled {
@@ -185,12 +203,26 @@ pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
 /// # Errors
 /// As [`train`].
 pub fn infer(graph: Graph, options: &Inference) -> Result<Compiled> {
-    let (graph, pipeline) = staged(graph, options.pipelining, None, options.batches_per_step)?;
-    let mut graph = moved(graph, pipeline.as_ref())?;
+    infer_watched(graph, options, &mut |_, _| {})
+}
+
+/// As [`infer`], pass by pass before the eyes of `watch`.
+///
+/// # Errors
+/// As [`train`].
+pub fn infer_watched(graph: Graph, options: &Inference, watch: &mut Watch<'_>) -> Result<Compiled> {
+    let (graph, pipeline) = staged(
+        graph,
+        options.pipelining,
+        None,
+        options.batches_per_step,
+        watch,
+    )?;
+    let mut graph = moved(graph, pipeline.as_ref(), watch)?;
     // PopART stashes nothing here; so does this, unless a later stage on the same IPU would
     // read another micro-batch's value.
     if pipeline.is_some() {
-        graph = checked("stash", Form::Placed, stash(graph)?)?;
+        graph = checked(watch, "stash", Form::Placed, stash(graph)?)?;
     }
     Ok(Compiled {
         graph,
@@ -205,6 +237,7 @@ fn staged(
     pipelining: Pipelining,
     loss: Option<TensorId>,
     micro_batches: u32,
+    watch: &mut Watch<'_>,
 ) -> Result<(Graph, Option<Pipeline>)> {
     if pipelining == Pipelining::Off {
         for op in graph.ops.values_mut() {
@@ -217,19 +250,22 @@ fn staged(
         micro_batches,
     };
     let (graph, pipeline) = pipeline_stages(graph, &options)?;
-    let graph = checked("pipeline_stages", Form::Logical, graph)?;
+    let graph = checked(watch, "pipeline_stages", Form::Logical, graph)?;
     Ok((graph, Some(pipeline)))
 }
 
-fn moved(graph: Graph, pipeline: Option<&Pipeline>) -> Result<Graph> {
+fn moved(graph: Graph, pipeline: Option<&Pipeline>, watch: &mut Watch<'_>) -> Result<Graph> {
     let graph = inter_ipu_copies(graph, pipeline)?;
-    checked("inter_ipu_copies", Form::Placed, graph)
+    checked(watch, "inter_ipu_copies", Form::Placed, graph)
 }
 
-/// The graph, if it is well-formed.
-fn checked(pass: &'static str, form: Form, graph: Graph) -> Result<Graph> {
+/// The graph, shown to `watch`, if it is well-formed.
+fn checked(watch: &mut Watch<'_>, pass: &'static str, form: Form, graph: Graph) -> Result<Graph> {
     match verify(&graph, form) {
-        Ok(()) => Ok(graph),
+        Ok(()) => {
+            watch(pass, &graph);
+            Ok(graph)
+        }
         Err(source) => Err(Error::Pass {
             pass,
             source: Box::new(source),

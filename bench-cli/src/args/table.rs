@@ -42,6 +42,12 @@ pub const SECTIONS: &[Section] = &[
 pub const SYSTEM: &str = "--system";
 /// Where to write the metrics.
 pub const METRICS_JSON: &str = "--metrics-json";
+/// Where to leave the graph after each pass.
+pub const DUMP_IR: &str = "--dump-ir";
+/// Where to leave the program.
+pub const DUMP_PROGRAM: &str = "--dump-program";
+/// Where to leave memory by tile and step.
+pub const MEMORY_REPORT: &str = "--memory-report";
 
 /// Options that only this program has. They are no part of the resolved configuration, and no
 /// prefix that was unique among [`SECTIONS`] became ambiguous through them.
@@ -51,6 +57,9 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
+        maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),
+        maybe_text(DUMP_PROGRAM, "dump_program").help("write the program that the machine runs to this file"),
+        maybe_text(MEMORY_REPORT, "memory_report").help("write memory by tile, category and step to this .json or .csv file"),
     ],
 };
 

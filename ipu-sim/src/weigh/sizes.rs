@@ -34,6 +34,13 @@ impl Sizes {
         self.stored[var.layout.0 as usize][tile] * var.dtype.size().0
     }
 
+    /// Bytes of `var` on all tiles.
+    pub(super) fn on_ipu(&self, program: &Program, var: VarId) -> u64 {
+        let var = &program.vars[var];
+        let stored: u64 = self.stored[var.layout.0 as usize].iter().sum();
+        stored * var.dtype.size().0
+    }
+
     /// Adds `var` to the bytes of its tiles.
     pub(super) fn add(&self, program: &Program, var: VarId, tiles: &mut [u64]) {
         let var = &program.vars[var];

@@ -245,6 +245,29 @@ fn arguments_and_results_live_in_the_caller() {
 }
 
 #[test]
+fn the_curve_walks_a_function_once_and_peaks_where_the_weight_does() {
+    let mut fixture = Fixture::new(1);
+    let [outer, inner, x] = fixture.activations([100, 20, 1]);
+    let body = vec![write(inner), read(inner, x)];
+    let layer = fixture.function("layer", body);
+    let steps = vec![write(outer), layer.clone(), read(outer, x), layer];
+    let peak = fixture.check(steps, 2 * (100 + 20 + 1)).tiles[0];
+    let curve = live_curve(&fixture.program, &machine(), (IpuId(0), TileId(0)));
+    let bytes: Vec<u64> = curve.iter().map(|point| point.on_tile.0).collect();
+    // Write; in the call: write, read; read; the second call as one.
+    assert_eq!(bytes, [200, 240, 242, 202, 42]);
+    let code = peak.0 - 242;
+    let ipu = &weigh(&fixture.program, &machine()).unwrap().ipus[IpuId(0)];
+    assert_eq!(ipu.tiles[0].0, 242 + code);
+    assert!(curve.iter().all(|point| point.on_ipu == point.on_tile));
+    let names: Vec<String> = curve.iter().map(|point| point.step.to_string()).collect();
+    assert_eq!(
+        names[1..],
+        ["work in layer", "work in layer", "work", "call of layer"]
+    );
+}
+
+#[test]
 fn what_outlives_a_run_is_always_live() {
     let mut fixture = Fixture::new(2);
     let weight = fixture.var("weight", 500, VarKind::Weight);

@@ -1,0 +1,232 @@
+//! What a run leaves behind for those who want to watch the compiler: graphs after each pass,
+//! the program, and memory over tiles and time.
+
+use std::path::{Path, PathBuf};
+
+use ipu_sim::ids::IpuId;
+use ipu_sim::program::Program;
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::weigh::{self, LivePoint, TileVariable, Weight};
+use popart_graph::ir::Graph;
+use serde::Serialize;
+
+use crate::{Error, Result, report};
+
+/// Version of the memory report's form; it rises with every change that breaks a reader.
+const MEMORY_SCHEMA: u32 = 1;
+
+/// Where to leave what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspect {
+    /// Folder for the graphs.
+    pub ir: Option<PathBuf>,
+    /// File for the program.
+    pub program: Option<PathBuf>,
+    /// File for the memory report, `.json` or `.csv`.
+    pub memory: Option<PathBuf>,
+}
+
+impl Inspect {
+    /// Makes sure before the work that all of it can be written; makes the folder of graphs.
+    ///
+    /// # Errors
+    ///
+    /// A folder or file that can't be written, a memory report of unknown form.
+    pub fn check(&self) -> Result<()> {
+        if let Some(folder) = &self.ir {
+            std::fs::create_dir_all(folder).map_err(|source| Error::File {
+                action: "create",
+                path: folder.clone(),
+                source,
+            })?;
+            report::check_writable(&folder.join("00-model.ir"))?;
+        }
+        if let Some(path) = &self.memory {
+            Form::of(path)?;
+        }
+        let files = [&self.program, &self.memory];
+        files
+            .into_iter()
+            .flatten()
+            .try_for_each(|path| report::check_writable(path))
+    }
+
+    /// Takes graphs as they come and writes them.
+    #[must_use]
+    pub fn graphs(&self) -> Graphs<'_> {
+        Graphs {
+            folder: self.ir.as_deref(),
+            count: 0,
+            failed: None,
+        }
+    }
+
+    /// Writes the program, if asked for.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be written.
+    pub fn write_program(&self, program: &Program) -> Result<()> {
+        match &self.program {
+            Some(path) => report::write(path, &ipu_sim::text::print(program)),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the memory report, if asked for.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be written.
+    pub fn write_memory(
+        &self,
+        program: &Program,
+        machine: &MachineSpec,
+        weight: &Weight,
+    ) -> Result<()> {
+        let Some(path) = &self.memory else {
+            return Ok(());
+        };
+        let text = match Form::of(path)? {
+            Form::Json => report::json::text(&MemoryReport::new(program, machine, weight)),
+            Form::Csv => tiles_csv(weight),
+        };
+        report::write(path, &text)
+    }
+}
+
+/// Writes one file for each graph that it sees: `00-model.ir`, `01-pipeline_stages.ir`, ...
+pub struct Graphs<'a> {
+    folder: Option<&'a Path>,
+    count: u32,
+    failed: Option<Error>,
+}
+
+impl Graphs<'_> {
+    /// Takes the graph that `pass` made.
+    pub fn see(&mut self, pass: &str, graph: &Graph) {
+        let Some(folder) = self.folder.filter(|_| self.failed.is_none()) else {
+            return;
+        };
+        let path = folder.join(format!("{:02}-{pass}.ir", self.count));
+        self.count += 1;
+        self.failed = report::write(&path, &popart_graph::text::print(graph)).err();
+    }
+
+    /// The first file that couldn't be written.
+    ///
+    /// # Errors
+    ///
+    /// That file.
+    pub fn finish(self) -> Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    Csv,
+}
+
+impl Form {
+    fn of(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("json") => Ok(Self::Json),
+            Some("csv") => Ok(Self::Csv),
+            _ => Err(Error::OutOfRange {
+                option: "--memory-report",
+                expected: "a file name that ends in .json or .csv".into(),
+                found: path.display().to_string(),
+            }),
+        }
+    }
+}
+
+/// Memory of all tiles, and of the fullest one over time.
+#[derive(Serialize)]
+struct MemoryReport {
+    schema_version: u32,
+    available_bytes: u64,
+    ipus: Vec<IpuReport>,
+}
+
+#[derive(Serialize)]
+struct IpuReport {
+    ipu: u32,
+    /// Bytes of every tile at its fullest moment.
+    tiles: Vec<u64>,
+    /// Bytes by category, then by tile.
+    categories: Vec<CategoryReport>,
+    max_tile: u32,
+    /// The steps, outermost first, at which the fullest tile is fullest.
+    fullest_at: Vec<String>,
+    /// The largest variables there and then.
+    largest: Vec<TileVariable>,
+    /// What doesn't always live, step by step.
+    live: Vec<PointReport>,
+}
+
+#[derive(Serialize)]
+struct CategoryReport {
+    category: String,
+    tiles: Vec<u64>,
+}
+
+#[derive(Serialize)]
+struct PointReport {
+    step: String,
+    ipu_bytes: u64,
+    max_tile_bytes: u64,
+}
+
+impl MemoryReport {
+    fn new(program: &Program, machine: &MachineSpec, weight: &Weight) -> Self {
+        let ipus = weight.ipus.iter().map(|(ipu, found)| {
+            let curve = weigh::live_curve(program, machine, (ipu, found.max_tile));
+            let bytes = |tiles: &[ipu_sim::units::Bytes]| tiles.iter().map(|b| b.0).collect();
+            let categories = found.categories.iter();
+            IpuReport {
+                ipu: ipu.0,
+                tiles: bytes(&found.tiles),
+                categories: categories
+                    .map(|(category, tiles)| CategoryReport {
+                        category: category.name(),
+                        tiles: bytes(tiles),
+                    })
+                    .collect(),
+                max_tile: found.max_tile.0,
+                fullest_at: found.fullest_at.iter().map(ToString::to_string).collect(),
+                largest: found.largest.clone(),
+                live: curve.iter().map(point).collect(),
+            }
+        });
+        Self {
+            schema_version: MEMORY_SCHEMA,
+            available_bytes: weight.available.0,
+            ipus: ipus.collect(),
+        }
+    }
+}
+
+fn point(point: &LivePoint) -> PointReport {
+    PointReport {
+        step: point.step.to_string(),
+        ipu_bytes: point.on_ipu.0,
+        max_tile_bytes: point.on_tile.0,
+    }
+}
+
+/// One row a tile: IPU, tile, bytes at its fullest moment, bytes by category.
+fn tiles_csv(weight: &Weight) -> String {
+    let names: Vec<String> = weigh::Category::all().map(weigh::Category::name).collect();
+    let mut out = format!("ipu,tile,bytes,{}\n", names.join(","));
+    for (IpuId(ipu), found) in weight.ipus.iter() {
+        for (tile, bytes) in found.tiles.iter().enumerate() {
+            let of = |(_, tiles): &(_, Vec<ipu_sim::units::Bytes>)| tiles[tile].0.to_string();
+            let categories: Vec<String> = found.categories.iter().map(of).collect();
+            out += &format!("{ipu},{tile},{},{}\n", bytes.0, categories.join(","));
+        }
+    }
+    out
+}

@@ -1,0 +1,126 @@
+//! What a run leaves for those who watch the compiler.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use popart_graph::text;
+use serde_json::Value;
+
+/// Two layers on two IPUs, trained in a pipeline.
+const SMALL: &str = "--task PRETRAINING --generated-data true --epochs 1 --no-model-save \
+    --no-validation --num-layers 2 --layers-per-ipu 1 1 --encoder-start-ipu 0 --hidden-size 64 \
+    --attention-heads 1 --sequence-length 32 --mask-tokens 4 --vocab-length 512 --dtype FLOAT16 \
+    --execution-mode PIPELINE --gradient-accumulation-factor 8 --optimizer LAMB";
+
+fn run(folder: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
+        .arg("bert")
+        .args(SMALL.split_whitespace())
+        .args(more)
+        .current_dir(folder)
+        .output()
+        .expect("the command was built for this test")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn graphs_parse_back_and_reruns_write_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let dump = |name: &str| {
+        let program = format!("{name}.txt");
+        let output = run(
+            folder.path(),
+            &["--dump-ir", name, "--dump-program", &program],
+        );
+        assert!(output.status.success(), "{}", stderr(&output));
+        let mut files: Vec<_> = fs::read_dir(folder.path().join(name))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        let graphs: Vec<(String, String)> = files
+            .iter()
+            .map(|path| {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
+                (name, fs::read_to_string(path).unwrap())
+            })
+            .collect();
+        (
+            graphs,
+            fs::read_to_string(folder.path().join(program)).unwrap(),
+        )
+    };
+    let (graphs, program) = dump("one");
+    assert_eq!((graphs.clone(), program.clone()), dump("two"));
+    let names: Vec<&str> = graphs.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names[0], "00-model.ir");
+    assert!(names.contains(&"02-differentiate.ir") && names.last().unwrap().ends_with("stash.ir"));
+    for (name, graph) in &graphs {
+        let parsed = text::parse(graph).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(&text::print(&parsed), graph, "{name}");
+    }
+    assert!(program.starts_with("program of 2 IPUs in 1 replicas"));
+    assert!(program.contains("matmul Layer1/FF/2"));
+}
+
+#[test]
+fn the_memory_report_adds_up() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["memory.json", "memory.csv"] {
+        let output = run(folder.path(), &["--memory-report", file]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let text = fs::read_to_string(folder.path().join("memory.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let bytes = |value: &Value| value.as_u64().unwrap();
+    for ipu in report["ipus"].as_array().unwrap() {
+        let tiles = ipu["tiles"].as_array().unwrap();
+        let categories = ipu["categories"].as_array().unwrap();
+        for (tile, total) in tiles.iter().enumerate() {
+            let parts = categories
+                .iter()
+                .map(|category| bytes(&category["tiles"][tile]));
+            assert_eq!(parts.sum::<u64>(), bytes(total), "tile {tile}");
+        }
+        // The curve's highest point is what the fullest tile has of passing variables.
+        let tile = bytes(&ipu["max_tile"]) as usize;
+        let passing = |category: &&Value| category["category"] == "not_always_live";
+        let passing = categories.iter().find(passing).unwrap();
+        let live = ipu["live"].as_array().unwrap();
+        let highest = live
+            .iter()
+            .map(|point| bytes(&point["max_tile_bytes"]))
+            .max();
+        assert_eq!(highest, Some(bytes(&passing["tiles"][tile])));
+    }
+    let table = fs::read_to_string(folder.path().join("memory.csv")).unwrap();
+    assert_eq!(table.lines().count(), 1 + 2 * 1472);
+    assert!(table.starts_with("ipu,tile,bytes,always_live.weight,"));
+}
+
+#[test]
+fn what_cannot_be_written_ends_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    for (more, expected) in [
+        (
+            ["--memory-report", "memory.txt"],
+            "a file name that ends in .json or .csv",
+        ),
+        (["--memory-report", "none/memory.csv"], "none/memory.csv"),
+        (["--dump-ir", "file"], "file"),
+        (["--dump-program", "none/program.txt"], "none/program.txt"),
+    ] {
+        let output = run(folder.path(), &more);
+        assert_eq!(output.status.code(), Some(1), "{more:?}");
+        assert!(
+            output.stdout.is_empty() && stderr(&output).contains(expected),
+            "{more:?}: {}",
+            stderr(&output)
+        );
+    }
+}
