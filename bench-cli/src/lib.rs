@@ -34,6 +34,7 @@ pub mod locks;
 pub mod log;
 pub mod measure;
 pub mod metrics;
+pub mod plan;
 pub mod python;
 pub mod report;
 pub mod request;

@@ -13,9 +13,11 @@ use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
 use bench_cli::suite::{self, Outcome};
-use bench_cli::{Error, args, report, run};
-use clap::{Arg, Command, value_parser};
+use bench_cli::{Error, args, plan, report, run, system};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
+use ipu_sim::numerics::DType;
+use popart_graph::plan::{MatMulShape, Pass};
 
 fn main() -> ExitCode {
     match dispatch(std::env::args_os().collect()) {
@@ -72,6 +74,77 @@ fn command() -> Command {
                     "Write one row a run to this file after each run",
                 )),
         )
+        .subcommand(plan_command())
+        .subcommand(
+            Command::new("systems")
+                .about("List the machines, or show one with the source of every number")
+                .arg(Arg::new("NAME").help("a shipped system or a description file")),
+        )
+}
+
+fn plan_command() -> Command {
+    let extent = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .required(true)
+            .value_parser(value_parser!(u64).range(1..=plan::EXTENT_MAX))
+            .help(help)
+    };
+    let choice = |name: &'static str, values: &[&'static str], help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_parser(values.to_vec())
+            .default_value(values[0])
+            .help(help)
+    };
+    Command::new("plan")
+        .about("Plan a matrix product [M, K] x [K, N] of f16 over the tiles of an IPU")
+        .arg(extent("M", "rows of the left operand"))
+        .arg(extent("K", "summed dimension"))
+        .arg(extent("N", "columns of the right operand"))
+        .arg(
+            Arg::new("groups")
+                .long("groups")
+                .value_parser(value_parser!(u64).range(1..=plan::EXTENT_MAX))
+                .default_value("1")
+                .help("independent products"),
+        )
+        .arg(choice(
+            "partials",
+            &["half", "float"],
+            "type of partial sums",
+        ))
+        .arg(
+            Arg::new("proportion")
+                .long("proportion")
+                .value_parser(value_parser!(f64))
+                .allow_negative_numbers(true)
+                .default_value("0.6")
+                .help("share of a tile's memory for temporary data; 0 asks for the least memory"),
+        )
+        .arg(choice(
+            "pass",
+            &["fwd", "bwd", "wu", "inference", "none"],
+            "what the product is part of",
+        ))
+        .arg(
+            Arg::new("count")
+                .long("count")
+                .value_parser(value_parser!(u64).range(1..=100))
+                .default_value("5")
+                .help("plans to show, runners-up included"),
+        )
+        .arg(
+            Arg::new("system")
+                .long("system")
+                .default_value("mk2-m2000")
+                .help("a shipped system or a description file"),
+        )
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .action(ArgAction::SetTrue)
+                .help("print JSON instead of a table"),
+        )
 }
 
 fn dispatch(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
@@ -91,8 +164,60 @@ fn dispatch(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
             let path = |name: &str| matches.get_one::<PathBuf>(name).map(PathBuf::as_path);
             run_suite(path("json"), path("csv"))
         }
+        Some(("plan", matches)) => run_plan(matches),
+        Some(("systems", matches)) => {
+            let text = match matches.get_one::<String>("NAME") {
+                None => system::list()?,
+                Some(name) => system::show(name)?,
+            };
+            write!(io::stdout(), "{text}").context("cannot print")?;
+            Ok(ExitCode::SUCCESS)
+        }
         other => unreachable!("clap accepts no other command: {other:?}"),
     }
+}
+
+fn run_plan(matches: &ArgMatches) -> anyhow::Result<ExitCode> {
+    let number = |name: &str| {
+        *matches
+            .get_one::<u64>(name)
+            .expect("clap has a value for it")
+    };
+    let word = |name: &str| {
+        let word = matches.get_one::<String>(name);
+        word.expect("clap has a value for it").as_str()
+    };
+    let request = plan::Request {
+        shape: MatMulShape {
+            groups: number("groups"),
+            m: number("M"),
+            k: number("K"),
+            n: number("N"),
+        },
+        partials: match word("partials") {
+            "half" => DType::F16,
+            _ => DType::F32,
+        },
+        proportion: *matches
+            .get_one("proportion")
+            .expect("clap has a value for it"),
+        pass: match word("pass") {
+            "fwd" => Pass::TrainingFwd,
+            "bwd" => Pass::TrainingBwd,
+            "wu" => Pass::TrainingWu,
+            "inference" => Pass::InferenceFwd,
+            _ => Pass::None,
+        },
+        count: number("count") as usize,
+    };
+    let machine = system::choose(Some(word("system")), 1)?;
+    let plans = plan::plans(&request, &machine.spec.tile)?;
+    let text = match matches.get_flag("json") {
+        true => report::json::text(&plans),
+        false => plans.text(),
+    };
+    write!(io::stdout(), "{text}").context("cannot print")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn bert(words: Vec<OsString>) -> anyhow::Result<ExitCode> {

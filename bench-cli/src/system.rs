@@ -3,6 +3,7 @@
 //! The shipped ones come with the simulator (`configs/systems/NAME.toml`); a user's own is a file
 //! of the same form. Either is read here, before any work starts.
 
+use comfy_table::{Table, presets};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::shipped::machines;
 
@@ -42,6 +43,68 @@ pub fn choose(named: Option<&str>, ipus: u32) -> Result<Machine> {
         });
     }
     Ok(machine)
+}
+
+/// The shipped machines, a row each.
+///
+/// # Errors
+///
+/// None: what ships is well-formed.
+pub fn list() -> Result<String> {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN).set_header([
+        "system",
+        "IPUs",
+        "tiles",
+        "clock GHz",
+        "memory",
+        "summary",
+    ]);
+    for name in machines() {
+        let spec = shipped(name).spec;
+        let tile = &spec.tile;
+        let memory = tile.memory * u64::from(tile.tiles_per_ipu) * u64::from(spec.n_ipus);
+        table.add_row([
+            name.to_string(),
+            spec.n_ipus.to_string(),
+            (u64::from(tile.tiles_per_ipu) * u64::from(spec.n_ipus)).to_string(),
+            format!("{:.3}", tile.clock.0 / 1e9),
+            format!("{:.1} GB", memory.0 as f64 / 1e9),
+            spec.summary.clone(),
+        ]);
+    }
+    Ok(format!("{table}\n"))
+}
+
+/// One machine: every number with its kind, range and source.
+///
+/// # Errors
+///
+/// As [`choose`].
+pub fn show(name: &str) -> Result<String> {
+    let Machine { name, spec } = choose(Some(name), 1)?;
+    let mut out = format!("{name}: {}\n", spec.summary);
+    let mut section = "";
+    for constant in &spec.constants {
+        if constant.section() != section {
+            section = constant.section();
+            out += &format!("\n[{section}]\n");
+        }
+        let key = constant
+            .key
+            .split_once('.')
+            .map_or(constant.key.as_str(), |(_, key)| key);
+        let range = match &constant.range {
+            Some([least, most]) => format!(", {least} to {most}"),
+            None => String::new(),
+        };
+        let kind = constant.kind.word();
+        out += &format!(
+            "{key} = {} ({kind}{range}): {}\n",
+            constant.value, constant.source
+        );
+    }
+    Ok(out)
 }
 
 fn smallest_mk2(ipus: u32) -> Result<Machine> {

@@ -55,11 +55,16 @@ pub use cache::{PlanCache, PlanRequest};
 pub use estimate::PlanCost;
 pub use problem::VertexForm;
 
+use std::fmt;
+
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::TileSpec;
 use ipu_sim::units::Bytes;
 
 use search::Objective;
+
+/// Multiply-adds of the largest product that is planned: a thousand times any model's.
+const MULTIPLY_ADDS_MAX: u64 = 1 << 50;
 
 /// A batch of products `[groups, m, k] x [groups, k, n] -> [groups, m, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +77,13 @@ pub struct MatMulShape {
     pub k: u64,
     /// Columns of the right operand.
     pub n: u64,
+}
+
+impl fmt::Display for MatMulShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { groups, m, k, n } = self;
+        write!(f, "{groups} x [{m}, {k}] x [{k}, {n}]")
+    }
 }
 
 /// What a product is part of; the planner charges rearrangements accordingly.
@@ -201,8 +213,11 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
     /// A dimension is zero.
-    #[error("matmul {0:?}: every dimension must be at least 1")]
+    #[error("matmul {0}: every dimension must be at least 1")]
     EmptyDimension(MatMulShape),
+    /// More multiply-adds than can be counted in cycles of 64 bits with room to spare.
+    #[error("matmul {0}: at most 2^50 multiply-adds can be planned")]
+    TooLarge(MatMulShape),
     /// The matrix unit lacks this combination of types.
     #[error("matmul: no matrix unit for {operand:?} operands with {partials:?} partials")]
     UnsupportedTypes {
@@ -228,13 +243,41 @@ pub fn plan(
     options: &PlanOptions,
     spec: &TileSpec,
 ) -> Result<Plan, PlanError> {
+    Ok(plans(shape, options, spec, 1)?.remove(0))
+}
+
+/// The plan of [`plan`] and its runners-up under the same memory bound, the best first:
+/// `count` plans, or as many as there are.
+///
+/// # Errors
+///
+/// As [`plan`].
+///
+/// # Panics
+///
+/// If `count` is zero.
+pub fn plans(
+    shape: &MatMulShape,
+    options: &PlanOptions,
+    spec: &TileSpec,
+    count: usize,
+) -> Result<Vec<Plan>, PlanError> {
+    assert!(count > 0, "no plan was asked for");
+    let extents = [shape.groups, shape.m, shape.k, shape.n];
+    let product = extents
+        .iter()
+        .try_fold(1u64, |all, &extent| all.checked_mul(extent));
+    if product.is_none_or(|product| product > MULTIPLY_ADDS_MAX) {
+        return Err(PlanError::TooLarge(*shape));
+    }
     let problems = problem::problems(shape, options, spec)?;
     let proportion = options.available_memory_proportion;
     if !proportion.is_finite() || proportion < 0.0 {
         return Err(PlanError::MemoryProportion(proportion));
     }
     let found = objectives(proportion, spec)
-        .find_map(|objective| search::best(&problems, objective))
+        .map(|objective| search::best(&problems, objective, count))
+        .find(|plans| !plans.is_empty())
         .expect("one tile alone is a plan, and the last objective has no bound");
     Ok(found)
 }

@@ -52,7 +52,8 @@ impl Kind {
 
 impl Constant {
     /// The section it stands in: `chip` of `chip.clock`.
-    pub(super) fn section(&self) -> &str {
+    #[must_use]
+    pub fn section(&self) -> &str {
         self.key.split_once('.').map_or("", |(section, _)| section)
     }
 

@@ -23,9 +23,9 @@ pub(super) enum Objective {
     Smallest,
 }
 
-/// The best plan of all problems, if any fits.
-pub(super) fn best(problems: &[Problem], objective: Objective) -> Option<Plan> {
-    walk(problems, objective, Pruning::LowerBounds)
+/// The `count` best plans of all problems, the best first; fewer if fewer fit.
+pub(super) fn best(problems: &[Problem], objective: Objective, count: usize) -> Vec<Plan> {
+    walk(problems, objective, Pruning::LowerBounds, count)
 }
 
 /// Whether branches are cut off; the tests walk without, to prove that it changes nothing.
@@ -36,41 +36,48 @@ pub(super) enum Pruning {
     Nothing,
 }
 
-pub(super) fn walk(problems: &[Problem], objective: Objective, pruning: Pruning) -> Option<Plan> {
+pub(super) fn walk(
+    problems: &[Problem],
+    objective: Objective,
+    pruning: Pruning,
+    count: usize,
+) -> Vec<Plan> {
     let mut best = Best {
         objective,
         pruning,
-        found: None,
+        count,
+        found: Vec::new(),
     };
     for (problem_idx, problem) in problems.iter().enumerate() {
         Walk::new(problem).run(problem_idx, &mut best);
     }
-    let Found {
-        problem_idx,
-        splits,
-        estimate,
-    } = best.found?;
-    let problem = &problems[problem_idx];
-    Some(Plan {
-        swap_operands: problem.swap_operands,
-        vertex: problem.vertex,
-        splits,
-        tile_work: problem.tile_work(&splits),
-        cost: estimate.cost,
-        temporary: estimate.temporary,
-        tiles: splits.tiles(),
-        memory_bound: match objective {
-            Objective::Fastest { bound } => bound,
-            Objective::Smallest => None,
-        },
-    })
+    let plan = |found: Found| {
+        let problem = &problems[found.problem_idx];
+        Plan {
+            swap_operands: problem.swap_operands,
+            vertex: problem.vertex,
+            splits: found.splits,
+            tile_work: problem.tile_work(&found.splits),
+            cost: found.estimate.cost,
+            temporary: found.estimate.temporary,
+            tiles: found.splits.tiles(),
+            memory_bound: match objective {
+                Objective::Fastest { bound } => bound,
+                Objective::Smallest => None,
+            },
+        }
+    };
+    best.found.into_iter().map(plan).collect()
 }
 
-/// The best plan so far.
+/// The best plans so far.
 struct Best {
     objective: Objective,
     pruning: Pruning,
-    found: Option<Found>,
+    /// How many to keep.
+    count: usize,
+    /// The best first.
+    found: Vec<Found>,
 }
 
 struct Found {
@@ -80,7 +87,7 @@ struct Found {
 }
 
 impl Best {
-    /// What a plan must not exceed to be better than, or equal to, the best so far.
+    /// What a plan must not exceed to be better than, or equal to, the last of the best so far.
     fn limits(&self) -> Limits {
         let mut limits = Limits {
             cycles: Cycles(u64::MAX),
@@ -89,7 +96,8 @@ impl Best {
         if let Objective::Fastest { bound: Some(bound) } = self.objective {
             limits.temporary = bound;
         }
-        if let (Some(found), Pruning::LowerBounds) = (&self.found, self.pruning) {
+        let last = self.found.get(self.count - 1);
+        if let (Some(found), Pruning::LowerBounds) = (last, self.pruning) {
             match self.objective {
                 Objective::Fastest { .. } => limits.cycles = found.estimate.cost.total(),
                 Objective::Smallest => limits.temporary = found.estimate.temporary,
@@ -106,12 +114,12 @@ impl Best {
                 Objective::Smallest => (bytes, cycles),
             }
         };
-        if self
+        let place = self
             .found
-            .as_ref()
-            .is_none_or(|held| rank(&offered) < rank(held))
-        {
-            self.found = Some(offered);
+            .partition_point(|held| rank(held) <= rank(&offered));
+        if place < self.count {
+            self.found.insert(place, offered);
+            self.found.truncate(self.count);
         }
     }
 }

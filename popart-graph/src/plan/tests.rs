@@ -308,8 +308,8 @@ proptest! {
             Objective::Fastest { bound: None },
             Objective::Smallest,
         ] {
-            let pruned = walk(&problems, objective, Pruning::LowerBounds);
-            let exhaustive = walk(&problems, objective, Pruning::Nothing);
+            let pruned = walk(&problems, objective, Pruning::LowerBounds, 3);
+            let exhaustive = walk(&problems, objective, Pruning::Nothing, 3);
             prop_assert_eq!(pruned, exhaustive);
         }
     }
