@@ -41,5 +41,6 @@ pub mod request;
 pub mod run;
 pub mod suite;
 pub mod system;
+pub mod validate;
 
 pub use error::{Error, Result};

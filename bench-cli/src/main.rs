@@ -13,7 +13,7 @@ use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
 use bench_cli::suite::{self, Outcome};
-use bench_cli::{Error, args, plan, report, run, system};
+use bench_cli::{Error, args, plan, report, run, system, validate};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use ipu_sim::numerics::DType;
@@ -75,6 +75,17 @@ fn command() -> Command {
                 )),
         )
         .subcommand(plan_command())
+        .subcommand(
+            Command::new("validate")
+                .about("Compare the simulator with measurements of real machines")
+                .arg(path("json", "Write all rows to this file"))
+                .arg(
+                    Arg::new("strict")
+                        .long("strict")
+                        .action(ArgAction::SetTrue)
+                        .help("Fail if a row is outside its tolerance"),
+                ),
+        )
         .subcommand(
             Command::new("systems")
                 .about("List the machines, or show one with the source of every number")
@@ -165,6 +176,10 @@ fn dispatch(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
             run_suite(path("json"), path("csv"))
         }
         Some(("plan", matches)) => run_plan(matches),
+        Some(("validate", matches)) => {
+            let json = matches.get_one::<PathBuf>("json").map(PathBuf::as_path);
+            run_validate(json, matches.get_flag("strict"))
+        }
         Some(("systems", matches)) => {
             let text = match matches.get_one::<String>("NAME") {
                 None => system::list()?,
@@ -175,6 +190,24 @@ fn dispatch(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         }
         other => unreachable!("clap accepts no other command: {other:?}"),
     }
+}
+
+fn run_validate(json: Option<&Path>, strict: bool) -> anyhow::Result<ExitCode> {
+    if let Some(path) = json {
+        report::check_writable(path)?;
+    }
+    let bar = ProgressBar::new_spinner();
+    let found = validate::validate(|row| {
+        bar.set_message(row.name.clone());
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    write!(io::stdout(), "{}", found.text()).context("cannot print")?;
+    if let Some(path) = json {
+        report::write(path, &report::json::text(&found))?;
+    }
+    let failed = strict && !found.rows.iter().all(validate::Row::passes);
+    Ok(ExitCode::from(u8::from(failed)))
 }
 
 fn run_plan(matches: &ArgMatches) -> anyhow::Result<ExitCode> {

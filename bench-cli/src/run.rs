@@ -24,7 +24,7 @@ use crate::request::RunRequest;
 use crate::{Error, compile, locks};
 
 /// How steps are timed.
-const TIMING: engine::Options = engine::Options {
+pub(crate) const TIMING: engine::Options = engine::Options {
     mode: engine::Mode::Folded,
     trace_depth: 0,
 };

@@ -1,7 +1,7 @@
 //! Preset files: one JSON object whose keys are those of the option table.
 //!
-//! Stricter than the original: types and choices are checked, not only key names. The presets that
-//! the benchmark document runs are built in, so that they work outside the repository.
+//! Stricter than the original: types and choices are checked, not only key names. The shipped
+//! presets are built in, so that they work outside the repository.
 
 use std::path::Path;
 
@@ -10,24 +10,30 @@ use serde_json::{Map, Value};
 use crate::args::{table, values};
 use crate::{Error, Result};
 
+/// A preset in the repository: its path, and its text as it was built in.
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        &[$((
+            concat!("configs/mk2/", $name),
+            include_str!(concat!("../../../configs/mk2/", $name)),
+        )),*]
+    };
+}
+
 /// Presets built into the program: path in the repository, and text.
-const BUILT_IN: &[(&str, &str)] = &[
-    (
-        "configs/mk2/pretrain_large_128.json",
-        include_str!("../../../configs/mk2/pretrain_large_128.json"),
-    ),
-    (
-        "configs/mk2/pretrain_large_384.json",
-        include_str!("../../../configs/mk2/pretrain_large_384.json"),
-    ),
-    (
-        "configs/mk2/pretrain_base_128.json",
-        include_str!("../../../configs/mk2/pretrain_base_128.json"),
-    ),
-    (
-        "configs/mk2/pretrain_base_384.json",
-        include_str!("../../../configs/mk2/pretrain_base_384.json"),
-    ),
+const BUILT_IN: &[(&str, &str)] = built_in![
+    "pretrain_base_128.json",
+    "pretrain_base_384.json",
+    "pretrain_large_128.json",
+    "pretrain_large_128_POD128.json",
+    "pretrain_large_128_POD64.json",
+    "pretrain_large_384.json",
+    "pretrain_large_384_POD128.json",
+    "pretrain_large_384_POD64.json",
+    "squad_base_128_inf.json",
+    "squad_base_384.json",
+    "squad_large_128_inf.json",
+    "squad_large_384.json",
 ];
 
 /// A preset, checked.

@@ -222,7 +222,10 @@ impl Count<'_> {
 
     fn compute(&mut self, set: &ComputeSet) {
         let memory = &self.machine.memory;
-        for group in &set.vertices {
+        // What arrives in a rearrangement is put in order by copies of the exchange, not by
+        // vertices.
+        let is_vertex = |group: &&VertexGroup| group.vertex != Vertex::Assemble;
+        for group in set.vertices.iter().filter(is_vertex) {
             let edges = 1 + group.inputs.len() as u64;
             let state = memory.vertex_state_base.0 + memory.vertex_state_per_edge.0 * edges;
             let codelet = Codelet::of(self.program, group);

@@ -1,0 +1,111 @@
+//! Hand-written programs for what was measured on bare hardware.
+
+use ipu_sim::engine;
+use ipu_sim::ids::IpuId;
+use ipu_sim::layout::{AxisSplit, Cut, Layout};
+use ipu_sim::numerics::DType;
+use ipu_sim::program::{
+    ComputeSet, IpuCopy, Label, Operand, Program, Step, VarId, VarKind, Variable, VertexGroup,
+};
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::BytesPerCycle;
+use ipu_sim::vertex::Vertex;
+
+use crate::run::TIMING;
+
+/// Channels in and out of one AMP block.
+const BLOCK: u32 = 16;
+
+/// Bytes that each tile sends over the link, as the measurement's 64 KB.
+const SENT_PER_TILE: u32 = 64 * 1024;
+
+/// A variable with an equal part of its first axis on every tile.
+fn on_all_tiles(program: &mut Program, machine: &MachineSpec, ipu: IpuId, rest: &[u32]) -> VarId {
+    let tiles = machine.tile.tiles_per_ipu;
+    let cut = Cut {
+        parts: tiles,
+        grain: 1,
+        tile_stride: 1,
+    };
+    let axes = std::iter::once(AxisSplit::cut(tiles, &[cut]))
+        .chain(rest.iter().map(|&extent| AxisSplit::whole(extent)));
+    let layout = program.add_layout(Layout::row_major(axes.collect()));
+    program.vars.push(Variable {
+        name: "x".into(),
+        dtype: DType::F16,
+        ipu,
+        layout,
+        kind: VarKind::Weight,
+    })
+}
+
+/// Cycles of `[n, 16] x [16, 16]` on every tile of an IPU at once, in FP16.16.
+///
+/// The codelet that was measured loads its coefficients 128 bits at a time, twice as fast as
+/// PopLibs does by default.
+///
+/// # Errors
+///
+/// As [`engine::time`].
+pub(super) fn gemm_cycles(machine: &MachineSpec, n: u32) -> anyhow::Result<f64> {
+    let mut machine = machine.clone();
+    let amp = &mut machine.tile.amp;
+    amp.coefficient_rate = BytesPerCycle(2 * amp.coefficient_rate.0);
+    let machine = &machine;
+    let mut program = Program::new(1, 1);
+    let source = program.add_source("gemm", "matmul");
+    let ipu = IpuId(0);
+    let input = on_all_tiles(&mut program, machine, ipu, &[n, BLOCK]);
+    let weights = on_all_tiles(&mut program, machine, ipu, &[BLOCK, BLOCK]);
+    let output = on_all_tiles(&mut program, machine, ipu, &[n, BLOCK]);
+    program.steps = vec![Step::Compute(ComputeSet {
+        source,
+        ipu,
+        vertices: vec![VertexGroup {
+            vertex: Vertex::Amp {
+                groups: [Label(0)].into_iter().collect(),
+                field: Label(1),
+                input: Label(2),
+                output: Label(3),
+                input_group: BLOCK,
+                output_group: BLOCK,
+                units: machine.tile.amp.units_f16_f16,
+            },
+            output: Operand::new(output, &[0, 1, 3]),
+            inputs: [
+                Operand::new(input, &[0, 1, 2]),
+                Operand::new(weights, &[0, 2, 3]),
+            ]
+            .into_iter()
+            .collect(),
+        }],
+    })];
+    Ok(engine::time(&program, machine, TIMING)?.total.0 as f64)
+}
+
+/// Bytes a second from one IPU to its neighbour while as much comes back.
+///
+/// # Errors
+///
+/// As [`engine::time`].
+pub(super) fn link_rate(machine: &MachineSpec) -> anyhow::Result<f64> {
+    let mut program = Program::new(2, 1);
+    let source = program.add_source("link", "ipu_copy");
+    let elements = SENT_PER_TILE / 2;
+    let mut var = |ipu| on_all_tiles(&mut program, machine, IpuId(ipu), &[elements]);
+    let (here, there) = ([var(0), var(0)], [var(1), var(1)]);
+    let copies = vec![
+        IpuCopy {
+            src: here[0],
+            dst: there[0],
+        },
+        IpuCopy {
+            src: there[1],
+            dst: here[1],
+        },
+    ];
+    program.steps = vec![Step::IpuCopies { source, copies }];
+    let cycles = engine::time(&program, machine, TIMING)?.total;
+    let bytes = f64::from(machine.tile.tiles_per_ipu) * f64::from(SENT_PER_TILE);
+    Ok(bytes / machine.tile.clock.seconds(cycles).0)
+}
