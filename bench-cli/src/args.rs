@@ -38,6 +38,8 @@ pub struct Given {
     pub system: Option<String>,
     /// The file named by `--metrics-json`.
     pub metrics_json: Option<String>,
+    /// Whether `--explain` was given.
+    pub explain: bool,
     /// What `--dump-ir`, `--dump-program` and `--memory-report` name.
     pub inspect: Inspect,
     /// Whether the line asks for help instead of a run.
@@ -148,6 +150,8 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
     given.config = text("--config");
     given.system = text(table::SYSTEM);
     given.metrics_json = text(table::METRICS_JSON);
+    let mut ours = table::OURS.options.iter();
+    given.explain = ours.any(|ours| ours.name == table::EXPLAIN && given_on_line(ours, &matches));
     let path = |name: &str| text(name).map(PathBuf::from);
     given.inspect = Inspect {
         ir: path(table::DUMP_IR),

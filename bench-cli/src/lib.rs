@@ -28,6 +28,7 @@ pub mod clock;
 pub mod compile;
 pub mod config;
 pub mod error;
+pub mod explain;
 pub mod inspect;
 pub mod learning_rate;
 pub mod locks;

@@ -13,7 +13,7 @@ use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
 use bench_cli::suite::{self, Outcome};
-use bench_cli::{Error, args, plan, report, run, system, validate};
+use bench_cli::{Error, args, explain, plan, report, run, system, validate};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use ipu_sim::numerics::DType;
@@ -297,6 +297,13 @@ fn bert(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         print(request, log::after_compile(&request.options, &metrics))?;
     }
     summarise(request, &metrics)?;
+    if given.explain {
+        write!(
+            io::stderr(),
+            "{}",
+            explain::text(&metrics.cycles, metrics.step_cycles)
+        )?;
+    }
     let refusal = metrics.out_of_memory.clone();
     if let Some(path) = &given.metrics_json {
         let text = report::json::text(&Report::new(request, metrics));

@@ -6,6 +6,7 @@ use ipu_sim::units::{Bytes, Cycles, HostSeconds, SimSeconds};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::explain::IpuCycles;
 use crate::measure::Latency;
 use crate::request::RunRequest;
 
@@ -31,6 +32,8 @@ pub struct Metrics {
     pub out_of_memory: Option<String>,
     /// Memory of each IPU of one replica, by its place in the replica.
     pub ipus: Vec<IpuMemory>,
+    /// Where the cycles of a step went, by IPU as above.
+    pub cycles: Vec<IpuCycles>,
 }
 
 /// Host time of a run.
@@ -123,6 +126,7 @@ pub(crate) mod fixtures {
                     ..IpuMemory::default()
                 },
             ],
+            cycles: vec![IpuCycles::default(); 2],
         }
     }
 }

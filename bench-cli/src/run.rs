@@ -21,7 +21,7 @@ use crate::inspect::Inspect;
 use crate::measure::{self, latency};
 use crate::metrics::{HostTimes, IpuMemory, Metrics};
 use crate::request::RunRequest;
-use crate::{Error, compile, locks};
+use crate::{Error, compile, explain, locks};
 
 /// How steps are timed.
 pub(crate) const TIMING: engine::Options = engine::Options {
@@ -149,6 +149,7 @@ pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow:
         fits: refusal.is_none(),
         out_of_memory: refusal,
         ipus: memory(&weight),
+        cycles: explain::cycles(&program, &timeline),
     })
 }
 

@@ -9,7 +9,7 @@ mod execution;
 mod model;
 mod training;
 
-use super::spec::{OptionSpec, maybe_text};
+use super::spec::{OptionSpec, flag, maybe_text};
 
 /// The options under one heading of the help.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,8 @@ pub const SECTIONS: &[Section] = &[
 pub const SYSTEM: &str = "--system";
 /// Where to write the metrics.
 pub const METRICS_JSON: &str = "--metrics-json";
+/// Whether to say where the time went.
+pub const EXPLAIN: &str = "--explain";
 /// Where to leave the graph after each pass.
 pub const DUMP_IR: &str = "--dump-ir";
 /// Where to leave the program.
@@ -57,6 +59,7 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
+        flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
         maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),
         maybe_text(DUMP_PROGRAM, "dump_program").help("write the program that the machine runs to this file"),
         maybe_text(MEMORY_REPORT, "memory_report").help("write memory by tile, category and step to this .json or .csv file"),
