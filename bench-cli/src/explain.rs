@@ -23,6 +23,9 @@ pub struct IpuCycles {
     pub by_part: BTreeMap<String, Cycles>,
 }
 
+/// One way to sort an IPU's cycles.
+type Cause = fn(&IpuCycles) -> &BTreeMap<String, Cycles>;
+
 /// The cycles of every IPU of a replica.
 #[must_use]
 pub fn cycles(program: &Program, timeline: &Timeline) -> Vec<IpuCycles> {
@@ -78,7 +81,7 @@ pub fn text(ipus: &[IpuCycles], total: Cycles) -> String {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    let sections: [(&str, fn(&IpuCycles) -> &BTreeMap<String, Cycles>); 3] = [
+    let sections: [(&str, Cause); 3] = [
         ("activity", |ipu| &ipu.by_activity),
         ("kind", |ipu| &ipu.by_kind),
         ("part", |ipu| &ipu.by_part),
