@@ -58,6 +58,40 @@ pub struct Plan {
     pub micro_batches: u32,
     /// What is done to every weight; without effect in inference.
     pub rule: UpdateRule,
+    /// What a pipeline computes again.
+    pub recomputation: Recomputation,
+    /// Where the encoder starts; the model has two layers and four IPUs at most.
+    pub encoder_start_ipu: u32,
+    /// Encoder layers of each IPU from there on; one number stands for all.
+    pub layers_per_ipu: &'static [u32],
+    /// Whether queries, keys and values have weights of their own.
+    pub split_qkv: bool,
+    /// Slices of the word table.
+    pub vocab_steps: u32,
+}
+
+impl Plan {
+    /// A plan whose encoder has an IPU a layer, with what the published presets choose: a
+    /// pipeline recomputes from the inputs of its stages.
+    #[must_use]
+    pub fn new(task: Task, pipelining: Pipelining, micro_batches: u32, rule: UpdateRule) -> Self {
+        let pipelined = pipelining == Pipelining::On;
+        Self {
+            task,
+            pipelining,
+            micro_batches,
+            rule,
+            recomputation: match pipelined {
+                true => Recomputation::FromStageInput,
+                false => Recomputation::Off,
+            },
+            // A pipeline with one more IPU would take eleven micro-batches to fill.
+            encoder_start_ipu: if pipelined { 1 } else { 2 },
+            layers_per_ipu: &[1],
+            split_qkv: BertConfig::base().split_qkv,
+            vocab_steps: 2,
+        }
+    }
 }
 
 /// Numbers by tensor.
@@ -101,6 +135,29 @@ pub fn lamb() -> UpdateRule {
 #[must_use]
 pub fn adam() -> UpdateRule {
     UpdateRule::Adam(adam_numbers())
+}
+
+/// LAMB or Adam with the other choice of bias correction.
+#[must_use]
+pub fn other_correction(rule: UpdateRule) -> UpdateRule {
+    match rule {
+        UpdateRule::Adam(adam) => UpdateRule::Adam(Adam {
+            bias_correction: !adam.bias_correction,
+            ..adam
+        }),
+        UpdateRule::Sgd(_) => rule,
+    }
+}
+
+/// Gradient descent without momentum.
+#[must_use]
+pub fn plain_sgd() -> UpdateRule {
+    UpdateRule::Sgd(Sgd {
+        momentum: 0.0,
+        dampening: 0.0,
+        velocity_scaling: 1.0,
+        weight_decay: WEIGHT_DECAY,
+    })
 }
 
 /// Gradient descent with momentum.
@@ -160,18 +217,18 @@ impl Case {
     /// # Errors
     /// The model, a pass or the machine refuses.
     pub fn new(plan: Plan) -> Result<Self> {
-        let config = small_bert();
+        let config = BertConfig {
+            split_qkv: plan.split_qkv,
+            vocab_steps: plan.vocab_steps,
+            ..small_bert()
+        };
         let pipelined = plan.pipelining == Pipelining::On;
         let layers = LayersPerIpu {
-            // A pipeline with one more IPU would take eleven micro-batches to fill.
-            encoder_start_ipu: if pipelined { 1 } else { 2 },
-            layers_per_ipu: vec![1],
+            encoder_start_ipu: plan.encoder_start_ipu,
+            layers_per_ipu: plan.layers_per_ipu.to_vec(),
             memory: EncoderMemory::PoplibsDefault,
             squad_head: SquadHead::default_for(plan.task.mode()),
-            recomputation: match pipelined {
-                true => Recomputation::FromStageInput,
-                false => Recomputation::Off,
-            },
+            recomputation: plan.recomputation,
             execution: match pipelined {
                 true => Execution::Pipelined,
                 false => Execution::Sequential,
@@ -350,9 +407,9 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
         loss,
         checkpoints: model.checkpoints.clone(),
         pipelining: plan.pipelining,
-        recompute: match plan.pipelining {
-            Pipelining::On => RecomputeMode::Pipeline,
-            Pipelining::Off => RecomputeMode::None,
+        recompute: match (plan.pipelining, plan.recomputation) {
+            (Pipelining::Off, _) | (_, Recomputation::Off) => RecomputeMode::None,
+            (Pipelining::On, _) => RecomputeMode::Pipeline,
         },
         whole_stages: Vec::new(),
         batches_per_step: 1,

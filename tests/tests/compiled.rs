@@ -79,12 +79,8 @@ fn more_replicas_make_no_larger_program() {
 
 #[test]
 fn folding_keeps_the_time_of_a_pipeline() {
-    let case = Case::new(Plan {
-        task: Task::Pretraining(Mode::Training),
-        pipelining: Pipelining::On,
-        micro_batches: 60,
-        rule: lamb(),
-    });
+    let task = Task::Pretraining(Mode::Training);
+    let case = Case::new(Plan::new(task, Pipelining::On, 60, lamb()));
     let program = case.unwrap().lower().unwrap().program;
     let machine = small_machine().unwrap();
     let time = |mode| {

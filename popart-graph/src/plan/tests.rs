@@ -225,7 +225,7 @@ fn what_is_refused() {
     check(
         [1, 2, 0, 4],
         good,
-        "matmul MatMulShape { groups: 1, m: 2, k: 0, n: 4 }: every dimension must be at least 1",
+        "matmul 1 x [2, 0] x [0, 4]: every dimension must be at least 1",
     );
     let integers = PlanOptions {
         operand: DType::U32,
