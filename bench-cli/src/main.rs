@@ -87,6 +87,10 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
+            Command::new("calibrate")
+                .about("Fit the fitted constants of time again, and say how well they are known"),
+        )
+        .subcommand(
             Command::new("systems")
                 .about("List the machines, or show one with the source of every number")
                 .arg(Arg::new("NAME").help("a shipped system or a description file")),
@@ -176,6 +180,11 @@ fn dispatch(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
             run_suite(path("json"), path("csv"))
         }
         Some(("plan", matches)) => run_plan(matches),
+        Some(("calibrate", _)) => {
+            let found = validate::calibrate::calibrate()?;
+            write!(io::stdout(), "{}", found.text()).context("cannot print")?;
+            Ok(ExitCode::SUCCESS)
+        }
         Some(("validate", matches)) => {
             let json = matches.get_one::<PathBuf>("json").map(PathBuf::as_path);
             run_validate(json, matches.get_flag("strict"))

@@ -8,6 +8,7 @@
 //! Left out: laws of single vertices and plans against PopLibs' figures, which are tests of
 //! the crates that hold them.
 
+pub mod calibrate;
 mod hardware;
 
 use anyhow::Context;
