@@ -16,6 +16,7 @@ pub mod values;
 
 use std::path::PathBuf;
 
+use anstream::ColorChoice;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use indexmap::IndexMap;
@@ -42,6 +43,10 @@ pub struct Given {
     pub explain: bool,
     /// What `--dump-ir`, `--dump-program` and `--memory-report` name.
     pub inspect: Inspect,
+    /// Whether `--quiet` was given.
+    pub quiet: bool,
+    /// What `--color` says.
+    pub color: ColorChoice,
     /// Whether the line asks for help instead of a run.
     pub help: bool,
 }
@@ -75,6 +80,10 @@ fn arg(option: &OptionSpec) -> Arg {
     let arg = Arg::new(option.name)
         .long(&option.name[2..])
         .help(help(option));
+    let arg = match option.name {
+        table::QUIET => arg.short('q'),
+        _ => arg,
+    };
     if option.arity == Arity::None {
         return arg.action(ArgAction::SetTrue);
     }
@@ -150,8 +159,20 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
     given.config = text("--config");
     given.system = text(table::SYSTEM);
     given.metrics_json = text(table::METRICS_JSON);
-    let mut ours = table::OURS.options.iter();
-    given.explain = ours.any(|ours| ours.name == table::EXPLAIN && given_on_line(ours, &matches));
+    let mut given_ours = Vec::new();
+    for option in table::OURS.options {
+        if let Some(value) = read(option, &matches)? {
+            given_ours.push((option.name, value));
+        }
+    }
+    let ours = |name: &str| given_ours.iter().find(|(ours, _)| *ours == name);
+    given.explain = ours(table::EXPLAIN).is_some();
+    given.quiet = ours(table::QUIET).is_some();
+    given.color = match ours(table::COLOR).and_then(|(_, value)| value.as_str()) {
+        Some("always") => ColorChoice::Always,
+        Some("never") => ColorChoice::Never,
+        _ => ColorChoice::Auto,
+    };
     let path = |name: &str| text(name).map(PathBuf::from);
     given.inspect = Inspect {
         ir: path(table::DUMP_IR),
@@ -181,7 +202,7 @@ fn expand_all(words: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
 /// Completes a word that starts exactly one option; other words come back as they are.
 ///
 /// The original looks for `--config` in a pass of its own, so that any start of it, down to
-/// `--c`, means it whatever else starts so.
+/// `--c`, means it whatever else starts so. Names that only this program has come last.
 fn expand(word: String) -> Result<String> {
     let (start, rest) = match word.split_once('=') {
         Some((start, value)) => (start, format!("={value}")),
@@ -194,12 +215,12 @@ fn expand(word: String) -> Result<String> {
     if "--config".starts_with(start) {
         return Ok(format!("--config{rest}"));
     }
-    let names = std::iter::once("--help").chain(
-        table::options()
-            .chain(table::OURS.options)
-            .map(|option| option.name),
-    );
-    let candidates: Vec<_> = names.filter(|name| name.starts_with(start)).collect();
+    let published = std::iter::once("--help").chain(table::options().map(|option| option.name));
+    let mut candidates: Vec<_> = published.filter(|name| name.starts_with(start)).collect();
+    if candidates.is_empty() {
+        let ours = table::OURS.options.iter().map(|option| option.name);
+        candidates.extend(ours.filter(|name| name.starts_with(start)));
+    }
     match candidates.as_slice() {
         [] => Ok(word),
         [name] => Ok(format!("{name}{rest}")),

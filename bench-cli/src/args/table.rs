@@ -9,7 +9,7 @@ mod execution;
 mod model;
 mod training;
 
-use super::spec::{OptionSpec, flag, maybe_text};
+use super::spec::{OptionSpec, flag, maybe_text, text};
 
 /// The options under one heading of the help.
 #[derive(Clone, Copy, Debug)]
@@ -51,8 +51,13 @@ pub const DUMP_PROGRAM: &str = "--dump-program";
 /// Where to leave memory by tile and step.
 pub const MEMORY_REPORT: &str = "--memory-report";
 
-/// Options that only this program has. They are no part of the resolved configuration, and no
-/// prefix that was unique among [`SECTIONS`] became ambiguous through them.
+/// Whether to print results and errors only.
+pub const QUIET: &str = "--quiet";
+/// Whether to color what is printed for people.
+pub const COLOR: &str = "--color";
+
+/// Options that only this program has. They are no part of the resolved configuration, and a start
+/// of a name means one of them only if it means none of [`SECTIONS`].
 pub const OURS: Section = Section {
     title: "Simulation",
     options: &[
@@ -63,6 +68,10 @@ pub const OURS: Section = Section {
         maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),
         maybe_text(DUMP_PROGRAM, "dump_program").help("write the program that the machine runs to this file"),
         maybe_text(MEMORY_REPORT, "memory_report").help("write memory by tile, category and step to this .json or .csv file"),
+        flag(QUIET, "quiet").help("print the lines of the log and errors only"),
+        text(COLOR, "color", "auto")
+            .choices(&["auto", "always", "never"])
+            .help("color what is printed for people"),
     ],
 };
 

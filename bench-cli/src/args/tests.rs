@@ -150,6 +150,22 @@ fn prefixes() {
 }
 
 #[test]
+fn options_of_ours_change_no_published_start() {
+    for option in table::options() {
+        for end in 3..option.name.len() {
+            let start = &option.name[..end];
+            let is_name = table::by_name(start).is_some();
+            let same = table::options().filter(|other| other.name.starts_with(start));
+            // `--config` claims its starts before any other.
+            if same.count() == 1 && !is_name && !"--config".starts_with(start) && start != "--h" {
+                assert_eq!(expand(start.to_string()).unwrap(), option.name, "{start}");
+            }
+        }
+    }
+    assert_eq!(expand("--expl".into()).unwrap(), "--explain");
+}
+
+#[test]
 fn only_what_was_given_is_there() {
     let given = parse_line("--system mk2-pod16 --epochs 1 --metrics-json m.json").unwrap();
     assert_eq!(given.values.len(), 1);

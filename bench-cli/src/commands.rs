@@ -1,0 +1,113 @@
+//! The subcommands, one file each: their words, and what they do with them.
+//!
+//! A new one is a file with `command` and `run`, and a row of [`ALL`].
+
+pub(crate) mod bert;
+mod calibrate;
+mod plan;
+mod suite;
+mod systems;
+mod validate;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use bench_cli::console::Console;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+/// Identifier of the option that silences notes and progress bars.
+pub(crate) const QUIET: &str = "quiet";
+
+/// A subcommand that clap parses.
+pub(crate) struct Subcommand {
+    /// Its word.
+    pub(crate) name: &'static str,
+    /// Its description for clap, under that name.
+    command: fn(Command) -> Command,
+    /// What it does.
+    pub(crate) run: fn(&ArgMatches, &Console) -> anyhow::Result<ExitCode>,
+}
+
+/// All of them but `bert`, in the order of the help.
+pub(crate) const ALL: &[Subcommand] = &[
+    Subcommand {
+        name: "suite",
+        command: suite::command,
+        run: suite::run,
+    },
+    Subcommand {
+        name: "plan",
+        command: plan::command,
+        run: plan::run,
+    },
+    Subcommand {
+        name: "validate",
+        command: validate::command,
+        run: validate::run,
+    },
+    Subcommand {
+        name: "calibrate",
+        command: calibrate::command,
+        run: calibrate::run,
+    },
+    Subcommand {
+        name: "systems",
+        command: systems::command,
+        run: systems::run,
+    },
+];
+
+/// The whole command, `bert` with its options included.
+pub(crate) fn command() -> Command {
+    let command = Command::new("ipu-bench")
+        .about("Benchmark BERT on simulated Graphcore IPU-PODs")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .arg(
+            Arg::new(QUIET)
+                .short('q')
+                .long(QUIET)
+                .global(true)
+                .display_order(100)
+                .action(ArgAction::SetTrue)
+                .help("Print results and errors only"),
+        )
+        .arg(
+            Arg::new("color")
+                .long("color")
+                .global(true)
+                .display_order(101)
+                .value_name("WHEN")
+                .value_parser(["auto", "always", "never"])
+                .default_value("auto")
+                .help("Color what is printed for people"),
+        )
+        .subcommand(bench_cli::args::command());
+    ALL.iter().fold(command, |command, subcommand| {
+        command.subcommand((subcommand.command)(Command::new(subcommand.name)))
+    })
+}
+
+/// An option that takes a path.
+fn path_option(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .help(help)
+}
+
+/// The path that [`path_option`] was given.
+fn path<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a Path> {
+    matches.get_one::<PathBuf>(name).map(PathBuf::as_path)
+}
+
+/// Prints to stdout.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    write!(stdout, "{text}").context("cannot print")?;
+    stdout.flush().context("cannot print")
+}

@@ -1,0 +1,136 @@
+//! `ipu-bench bert`: one run, as `bert.py` would log it.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use bench_cli::clock::Date;
+use bench_cli::console::Console;
+use bench_cli::log::{self, Process};
+use bench_cli::metrics::{Metrics, Report};
+use bench_cli::request::{Prepared, RunRequest, prepare};
+use bench_cli::{Error, args, explain, report, run};
+
+/// Runs the benchmark with the `words` after `bert`.
+pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    let words = words
+        .into_iter()
+        .map(|word| {
+            word.into_string().map_err(|word| Error::Unrecognized {
+                words: vec![word.to_string_lossy().into_owned()],
+            })
+        })
+        .collect::<Result<Vec<String>, Error>>()?;
+    let given = args::parse(words.iter().cloned())?;
+    if given.help {
+        let help = args::command().bin_name("ipu-bench bert").render_help();
+        super::print(&help.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    given.color.write_global();
+    let console = Console { quiet: given.quiet };
+    let prepared = prepare(&given, Date::now())?;
+    if let Some(path) = &given.metrics_json {
+        report::check_writable(Path::new(path))?;
+    }
+    given.inspect.check()?;
+    say(&prepared, &console)?;
+    let request = &prepared.request;
+    let while_running = || match &given.config {
+        Some(path) => format!("while running {path}"),
+        None => "while running the given options".into(),
+    };
+    let device = run::acquire(request).with_context(while_running)?;
+    write_config(request)?;
+    let process = Process {
+        hostname: hostname(),
+        command: ["ipu-bench".into(), "bert".into()]
+            .into_iter()
+            .chain(words)
+            .collect(),
+    };
+    print(
+        request,
+        log::before_compile(request, prepared.accumulation_set, &process),
+    )?;
+    let metrics = run::run(request, device, &given.inspect).with_context(while_running)?;
+    // What doesn't fit doesn't run: no line of a run is printed for it.
+    if metrics.fits {
+        print(request, log::after_compile(&request.options, &metrics))?;
+    }
+    summarise(request, &metrics, &console)?;
+    if given.explain {
+        write!(
+            io::stderr(),
+            "{}",
+            explain::text(&metrics.cycles, metrics.step_cycles)
+        )?;
+    }
+    let refusal = metrics.out_of_memory.clone();
+    if let Some(path) = &given.metrics_json {
+        let text = report::json::text(&Report::new(request, metrics));
+        report::write(Path::new(path), &text)?;
+    }
+    match refusal {
+        Some(message) => Err(Error::DoesNotFit { message }).with_context(while_running),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// What the user should know before the run.
+fn say(prepared: &Prepared, console: &Console) -> anyhow::Result<()> {
+    console.note(&format!("system: {}", prepared.request.machine.name))?;
+    for note in &prepared.notes {
+        console.note(note)?;
+    }
+    Ok(())
+}
+
+/// The resolved configuration, in the folder of this run, as the original leaves it.
+fn write_config(request: &RunRequest) -> anyhow::Result<()> {
+    let folder = PathBuf::from(&request.options.output.checkpoint_dir);
+    std::fs::create_dir_all(&folder).map_err(|source| Error::File {
+        action: "create",
+        path: folder.clone(),
+        source,
+    })?;
+    report::write(
+        &folder.join("config.json"),
+        &report::json::text(&request.resolved),
+    )?;
+    Ok(())
+}
+
+fn print(request: &RunRequest, lines: impl IntoIterator<Item = log::Line>) -> anyhow::Result<()> {
+    let mut stdout = io::stdout().lock();
+    let least = request.options.output.log_level;
+    for line in lines.into_iter().filter(|line| line.level >= least) {
+        writeln!(stdout, "{}", line.render(Date::now())).context("cannot print")?;
+    }
+    stdout.flush().context("cannot print")
+}
+
+/// What the published lines leave out: memory, and which time is whose.
+fn summarise(request: &RunRequest, metrics: &Metrics, console: &Console) -> anyhow::Result<()> {
+    console.note(&format!(
+        "simulated {} cycles ({:.6} s) a step on {}; host {:.2} s compiling, {:.2} s simulating",
+        metrics.step_cycles.0,
+        metrics.step_seconds.0,
+        request.machine.name,
+        metrics.host_seconds.compile.0,
+        metrics.host_seconds.simulate.0,
+    ))?;
+    if let Some(bytes) = metrics.fullest_tile() {
+        let fits = if metrics.fits { "fits" } else { "does not fit" };
+        console.note(&format!("fullest tile {bytes}: {fits}"))?;
+    }
+    Ok(())
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok());
+    name.map_or_else(|| "localhost".into(), |name| name.trim().to_string())
+}

@@ -1,0 +1,58 @@
+//! `ipu-bench suite`: the published benchmark, run by run.
+
+use std::process::ExitCode;
+
+use bench_cli::clock::Date;
+use bench_cli::console::{self, Console};
+use bench_cli::suite::{self, Outcome};
+use bench_cli::{report, run};
+use clap::{ArgMatches, Command};
+
+pub(super) fn command(command: Command) -> Command {
+    let path = super::path_option;
+    command
+        .about("Run the eighteen runs of the published benchmark")
+        .arg(path(
+            "json",
+            "Write all reports to this file after each run",
+        ))
+        .arg(path(
+            "csv",
+            "Write one row a run to this file after each run",
+        ))
+}
+
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
+    let (json, csv) = (super::path(matches, "json"), super::path(matches, "csv"));
+    for path in [json, csv].into_iter().flatten() {
+        report::check_writable(path)?;
+    }
+    let runs = suite::runs();
+    let bar = console.bar(runs.len() as u64)?;
+    let mut entries = Vec::new();
+    for run in &runs {
+        bar.set_message(run.name.clone());
+        entries.push(suite::run_one(run, Date::now(), run::simulate));
+        bar.inc(1);
+        if let Some(path) = json {
+            report::write(path, &report::json::text(&entries))?;
+        }
+        if let Some(path) = csv {
+            report::write(path, &report::csv::text(&entries))?;
+        }
+    }
+    bar.finish_and_clear();
+    super::print(&format!("{}\n", report::table::text(&entries)))?;
+    let mut failed = false;
+    for entry in &entries {
+        let error = match &entry.outcome {
+            Outcome::Failed { error } => Some(error),
+            Outcome::Report { report } => report.metrics.out_of_memory.as_ref(),
+        };
+        if let Some(error) = error {
+            failed = true;
+            console::error(&format!("{}: {error}", entry.run));
+        }
+    }
+    Ok(ExitCode::from(u8::from(failed)))
+}

@@ -1,0 +1,38 @@
+//! `ipu-bench validate`: the simulator against measurements.
+
+use std::process::ExitCode;
+
+use bench_cli::console::Console;
+use bench_cli::{report, validate};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+pub(super) fn command(command: Command) -> Command {
+    command
+        .about("Compare the simulator with measurements of real machines")
+        .arg(super::path_option("json", "Write all rows to this file"))
+        .arg(
+            Arg::new("strict")
+                .long("strict")
+                .action(ArgAction::SetTrue)
+                .help("Fail if a row is outside its tolerance"),
+        )
+}
+
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
+    let json = super::path(matches, "json");
+    if let Some(path) = json {
+        report::check_writable(path)?;
+    }
+    let bar = console.spinner();
+    let found = validate::validate(|row| {
+        bar.set_message(row.name.clone());
+        bar.tick();
+    })?;
+    bar.finish_and_clear();
+    super::print(&found.text())?;
+    if let Some(path) = json {
+        report::write(path, &report::json::text(&found))?;
+    }
+    let failed = matches.get_flag("strict") && !found.rows.iter().all(validate::Row::passes);
+    Ok(ExitCode::from(u8::from(failed)))
+}

@@ -1,0 +1,55 @@
+//! Ctrl-C: no half-written file stays behind, and the exit status is the shell's 130.
+//!
+//! Files are written beside the place where they belong ([`crate::report::Partial`]) and noted
+//! here while they are; the handler removes them. Locks on devices end with the process.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use parking_lot::Mutex;
+
+/// The status of a process that Ctrl-C ended: 128 and the number of the signal.
+const STATUS: i32 = 130;
+
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Handles Ctrl-C from now on.
+///
+/// # Errors
+///
+/// If the system refuses, or if it was called before.
+pub fn install() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        // Held to the end, so that nobody starts another file.
+        let unfinished = UNFINISHED.lock();
+        for path in unfinished.iter() {
+            // Best effort: it may have been finished just now.
+            let _ = std::fs::remove_file(path);
+        }
+        crate::console::error("interrupted");
+        std::process::exit(STATUS);
+    })
+    .context("cannot handle Ctrl-C")
+}
+
+/// A file that the handler removes until this is dropped.
+#[derive(Debug)]
+pub struct Unfinished(PathBuf);
+
+impl Unfinished {
+    /// Notes `path`, before it is created.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        UNFINISHED.lock().push(path.to_path_buf());
+        Self(path.to_path_buf())
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let mut unfinished = UNFINISHED.lock();
+        if let Some(place) = unfinished.iter().position(|path| *path == self.0) {
+            unfinished.swap_remove(place);
+        }
+    }
+}
