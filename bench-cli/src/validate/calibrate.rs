@@ -13,7 +13,8 @@ use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Cycles, SimSeconds};
 
-use super::{MEASUREMENTS, Measurements, Role, request};
+use super::measurements::{Role, Throughput, measurements};
+use super::request;
 use crate::compile;
 use crate::config::options::Batching;
 use crate::measure::sequences_per_second;
@@ -92,9 +93,8 @@ pub struct Calibration {
 ///
 /// Rows that don't compile, which would be a mistake of this program.
 pub fn calibrate() -> anyhow::Result<Calibration> {
-    let measured: Measurements =
-        toml::from_str(MEASUREMENTS).context("configs/measurements.toml")?;
-    let wanted = |row: &super::Throughput| row.role == Role::Calibration;
+    let measured = measurements()?;
+    let wanted = |row: &Throughput| row.role == Role::Calibration;
     let rows: Vec<Fitted> = measured
         .throughput
         .into_iter()

@@ -20,7 +20,13 @@ const BLOCK: u32 = 16;
 const SENT_PER_TILE: u32 = 64 * 1024;
 
 /// A variable with an equal part of its first axis on every tile.
-fn on_all_tiles(program: &mut Program, machine: &MachineSpec, ipu: IpuId, rest: &[u32]) -> VarId {
+fn on_all_tiles(
+    program: &mut Program,
+    machine: &MachineSpec,
+    ipu: IpuId,
+    dtype: DType,
+    rest: &[u32],
+) -> VarId {
     let tiles = machine.tile.tiles_per_ipu;
     let cut = Cut {
         parts: tiles,
@@ -32,12 +38,15 @@ fn on_all_tiles(program: &mut Program, machine: &MachineSpec, ipu: IpuId, rest: 
     let layout = program.add_layout(Layout::row_major(axes.collect()));
     program.vars.push(Variable {
         name: "x".into(),
-        dtype: DType::F16,
+        dtype,
         ipu,
         layout,
         kind: VarKind::Weight,
     })
 }
+
+/// Rows of the product that shows the peak of single precision.
+const PEAK_ROWS: u32 = 8192;
 
 /// Cycles of `[n, 16] x [16, 16]` on every tile of an IPU at once, in FP16.16.
 ///
@@ -51,13 +60,33 @@ pub(super) fn gemm_cycles(machine: &MachineSpec, n: u32) -> anyhow::Result<f64> 
     let mut machine = machine.clone();
     let amp = &mut machine.tile.amp;
     amp.coefficient_rate = BytesPerCycle(2 * amp.coefficient_rate.0);
-    let machine = &machine;
+    product_cycles(&machine, DType::F16, n)
+}
+
+/// Floating-point operations a second of an IPU whose tiles multiply a long matrix in f32.
+///
+/// # Errors
+///
+/// As [`engine::time`].
+pub(super) fn single_precision_rate(machine: &MachineSpec) -> anyhow::Result<f64> {
+    let cycles = product_cycles(machine, DType::F32, PEAK_ROWS)?;
+    let multiply_adds = f64::from(PEAK_ROWS * BLOCK * BLOCK);
+    let flops = 2.0 * multiply_adds * f64::from(machine.tile.tiles_per_ipu);
+    Ok(flops * machine.tile.clock.0 / cycles)
+}
+
+/// Cycles of `[n, 16] x [16, 16]` on every tile.
+fn product_cycles(machine: &MachineSpec, dtype: DType, n: u32) -> anyhow::Result<f64> {
     let mut program = Program::new(1, 1);
     let source = program.add_source("gemm", "matmul");
     let ipu = IpuId(0);
-    let input = on_all_tiles(&mut program, machine, ipu, &[n, BLOCK]);
-    let weights = on_all_tiles(&mut program, machine, ipu, &[BLOCK, BLOCK]);
-    let output = on_all_tiles(&mut program, machine, ipu, &[n, BLOCK]);
+    let mut var = |rest: [u32; 2]| on_all_tiles(&mut program, machine, ipu, dtype, &rest);
+    let (input, weights, output) = (var([n, BLOCK]), var([BLOCK, BLOCK]), var([n, BLOCK]));
+    let amp = &machine.tile.amp;
+    let units = match dtype {
+        DType::F32 => amp.units_f32_f32,
+        _ => amp.units_f16_f16,
+    };
     program.steps = vec![Step::Compute(ComputeSet {
         source,
         ipu,
@@ -69,7 +98,7 @@ pub(super) fn gemm_cycles(machine: &MachineSpec, n: u32) -> anyhow::Result<f64> 
                 output: Label(3),
                 input_group: BLOCK,
                 output_group: BLOCK,
-                units: machine.tile.amp.units_f16_f16,
+                units,
             },
             output: Operand::new(output, &[0, 1, 3]),
             inputs: [
@@ -92,7 +121,7 @@ pub(super) fn link_rate(machine: &MachineSpec) -> anyhow::Result<f64> {
     let mut program = Program::new(2, 1);
     let source = program.add_source("link", "ipu_copy");
     let elements = SENT_PER_TILE / 2;
-    let mut var = |ipu| on_all_tiles(&mut program, machine, IpuId(ipu), &[elements]);
+    let mut var = |ipu| on_all_tiles(&mut program, machine, IpuId(ipu), DType::F16, &[elements]);
     let (here, there) = ([var(0), var(0)], [var(1), var(1)]);
     let copies = vec![
         IpuCopy {

@@ -1,0 +1,164 @@
+//! What must hold between runs of the simulator, whatever its constants are.
+
+use anyhow::{Context, Result};
+use ipu_sim::engine::{self, Timeline};
+use ipu_sim::program::VarKind;
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::Hertz;
+use ipu_sim::weigh::{self, Category};
+
+use super::measurements::Role;
+use super::{Row, request, throughput};
+use crate::compile;
+use crate::request::RunRequest;
+use crate::run::TIMING;
+
+/// BERT-Large at sequence length 128: micro-batches of 8 on 4 replicas of 4 IPUs.
+const LARGE: &str = "--config configs/mk2/pretrain_large_128.json --generated-data true --epochs 1";
+
+/// All rows.
+///
+/// # Errors
+///
+/// Runs that are malformed, which would be a mistake of this program.
+pub(super) fn rows() -> Result<Vec<Row>> {
+    let mut rows = pipeline()?;
+    rows.push(clock()?);
+    rows.extend(pods()?);
+    rows.push(stashes()?);
+    Ok(rows)
+}
+
+fn row(name: &str, expected: f64, found: f64, tolerance: f64, source: &str) -> Row {
+    Row {
+        name: name.into(),
+        unit: "ratio".into(),
+        expected,
+        found,
+        tolerance,
+        is_range: false,
+        role: Role::Scaling,
+        source: source.into(),
+    }
+}
+
+/// A row that must lie between two values.
+fn between([low, high]: [f64; 2], name: &str, found: f64, source: &str) -> Row {
+    let middle = (low + high) / 2.0;
+    Row {
+        is_range: true,
+        ..row(name, middle, found, high / middle - 1.0, source)
+    }
+}
+
+fn timeline(request: &RunRequest) -> Result<(Timeline, u64)> {
+    let machine = &request.machine.spec;
+    let lowered = compile::compile(&request.options, machine)?.lowered;
+    let timeline = engine::time(&lowered.program, machine, TIMING)?;
+    let copies = lowered
+        .program
+        .sources
+        .iter()
+        .zip(timeline.sources.values());
+    let mut copies = copies.filter(|(source, _)| source.name == "pipeline");
+    let (_, spent) = copies.next().context("a pipeline copies between IPUs")?;
+    let cycles = spent.values().map(|ipu| ipu.steps).max().unwrap_or(0);
+    Ok((timeline, cycles))
+}
+
+/// Cycles of a pipeline against `accumulation + stages - 1`, and time against the cycles.
+fn pipeline() -> Result<Vec<Row>> {
+    let run = |accumulation: u32| {
+        let global = accumulation * 8 * 4;
+        let request = request(
+            "mk2-pod16",
+            &format!("{LARGE} --global-batch-size {global}"),
+        )?;
+        timeline(&request)
+    };
+    let runs = [run(64)?, run(128)?, run(192)?];
+    let seconds = runs.each_ref().map(|(timeline, _)| timeline.total.0 as f64);
+    // Four IPUs forward, the heads on the first again, and back: 2 x 5 - 1 stages.
+    let expected = f64::from(64 + 9 - 1);
+    Ok(vec![
+        row(
+            "pipeline cycles of 64 micro-batches",
+            expected,
+            runs[0].1 as f64,
+            0.0,
+            "closed form: accumulation factor + stages - 1",
+        ),
+        row(
+            "64 more micro-batches, twice",
+            1.0,
+            (seconds[2] - seconds[1]) / (seconds[1] - seconds[0]),
+            1e-9,
+            "closed form: beyond fill and drain every micro-batch costs the same",
+        ),
+    ])
+}
+
+/// The same work on tiles that are twice as fast, with links as they are.
+fn clock() -> Result<Row> {
+    let request = request("mk2-pod16", LARGE)?;
+    let spec = &request.machine.spec;
+    let mut fast: MachineSpec = spec.clone();
+    fast.tile.clock = Hertz(2.0 * spec.tile.clock.0);
+    let speed_up = throughput(&request, &fast)? / throughput(&request, spec)?;
+    let source = "link, host and memory times don't shrink with the tiles' cycles";
+    Ok(between(
+        [1.8, 2.0],
+        "twice the clock, links unchanged",
+        speed_up,
+        source,
+    ))
+}
+
+/// Efficiency of the same global batch on more racks.
+fn pods() -> Result<Vec<Row>> {
+    let run = |system: &str, more: &str| {
+        let request = request(system, &format!("{LARGE} {more}"))?;
+        throughput(&request, &request.machine.spec)
+    };
+    let pod16 = run("mk2-pod16", "")?;
+    let pod64 = "--gradient-accumulation-factor 512 --replication-factor 16";
+    let pod128 = "--gradient-accumulation-factor 256 --replication-factor 32";
+    let source = "the weight update doesn't shrink with more replicas";
+    let row = |name, found| between([0.7, 1.0], name, found, source);
+    Ok(vec![
+        row(
+            "efficiency, POD16 to POD64",
+            run("mk2-pod64", pod64)? / (4.0 * pod16),
+        ),
+        row(
+            "efficiency, POD16 to POD128",
+            run("mk2-pod128", pod128)? / (8.0 * pod16),
+        ),
+    ])
+}
+
+/// Bytes of stashes against the micro-batch.
+fn stashes() -> Result<Row> {
+    let bytes = |micro: u32| -> Result<f64> {
+        let request = request("mk2-pod16", &format!("{LARGE} --micro-batch-size {micro}"))?;
+        let machine = &request.machine.spec;
+        let program = compile::compile(&request.options, machine)?.lowered.program;
+        let weight = weigh::weigh(&program, machine)?;
+        let stash = Category::AlwaysLive(VarKind::Stash);
+        Ok(weight
+            .ipus
+            .values()
+            .map(|ipu| ipu.sum(stash).0 as f64)
+            .sum())
+    };
+    let ratio = bytes(8)? / bytes(4)?;
+    let source = "closed form: a slot of a stash holds one micro-batch";
+    // Seeds and counters don't grow, and tiles pad what they hold.
+    Ok(row(
+        "bytes of stashes, micro-batch 8 over 4",
+        2.0,
+        ratio,
+        0.01,
+        source,
+    ))
+}
