@@ -1,10 +1,29 @@
 //! What the host feeds a model with.
 //!
-//! [`generated`] draws random micro-batches; [`Records`] are read from the application's files.
-//! Left out so far: tokens of real text, and packing.
+//! ```text
+//! text ── Tokeniser ──▶ Corpus ── RecordMaker ──▶ Record ◀── RecordLayout ──▶ file
+//!                                                                              │
+//!          generated ──▶ MicroBatch ◀── Records ◀──────────────────────────────┘
+//! ```
+//!
+//! Text becomes tokens ([`Tokeniser`] with its [`Vocabulary`]), tokens become records of
+//! sentence pairs with masked words ([`RecordMaker`]), and [`Records`] feed a model with what a
+//! file of them holds. [`generated`] draws random micro-batches instead.
+//!
+//! Left out so far: packing several sequences into one.
 
 mod generated;
+mod layout;
+mod pairs;
+mod pretraining;
+mod random;
 mod record;
+mod tokeniser;
+mod vocabulary;
 
 pub use generated::{MicroBatch, generated};
+pub use layout::{Field, Record, RecordLayout, Token};
+pub use pretraining::{Corpus, Recipe, RecordMaker};
 pub use record::Records;
+pub use tokeniser::{Case, Tokeniser};
+pub use vocabulary::Vocabulary;

@@ -167,12 +167,32 @@ pub enum Error {
         name: String,
     },
     /// Bytes that end within a record of training data.
-    #[error("records of {record_bytes} bytes must fill their file, got {got} bytes")]
+    #[error(
+        "expected a multiple of {record_bytes} bytes, the size of a record, got {got}: {} bytes are left over",
+        got % record_bytes
+    )]
     RecordLength {
         /// Bytes of one record.
-        record_bytes: usize,
+        record_bytes: u64,
         /// Bytes of the file.
-        got: usize,
+        got: u64,
+    },
+    /// A text that no record can be made of.
+    #[error("the text has no word that a record could be made of")]
+    NoText,
+    /// A vocabulary without a token that records need.
+    #[error("the vocabulary has no {token}")]
+    MissingToken {
+        /// The token.
+        token: &'static str,
+    },
+    /// A vocabulary that its text doesn't fit into.
+    #[error("the vocabulary must have room for {least} characters and reserved tokens, got {size}")]
+    VocabularySize {
+        /// Tokens asked for.
+        size: u32,
+        /// Tokens needed at the least.
+        least: usize,
     },
     /// The compiler refused the graph.
     #[error(transparent)]

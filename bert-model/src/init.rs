@@ -70,7 +70,7 @@ pub fn generator(seed: u64, purpose: &str) -> Xoshiro256PlusPlus {
 }
 
 /// A number of `[0, 1)`.
-fn uniform(generator: &mut impl Rng) -> f64 {
+pub(crate) fn uniform(generator: &mut impl Rng) -> f64 {
     (generator.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
 }
 

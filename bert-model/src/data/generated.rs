@@ -6,11 +6,10 @@
 //! the sequence is padding. Unlike the application's generated data, no label is
 //! outside its classes and no sequence is empty.
 
-use std::ops::RangeInclusive;
-
 use popart_graph::ir::TensorId;
 use rand_xoshiro::rand_core::Rng;
 
+use super::random::draw;
 use crate::config::{BertConfig, Task};
 use crate::model::{BertModel, Input};
 
@@ -118,14 +117,6 @@ impl Sample {
             Input::Seed => vec![],
         }
     }
-}
-
-/// A number of a range, all as likely to within 2^-32.
-fn draw(generator: &mut impl Rng, range: RangeInclusive<u32>) -> u32 {
-    let (first, last) = (*range.start(), *range.end());
-    let count = u128::from(last - first) + 1;
-    let scaled = (u128::from(generator.next_u64()) * count) >> 64;
-    first + u32::try_from(scaled).expect("it is below the count")
 }
 
 #[cfg(test)]

@@ -1,20 +1,14 @@
 //! What does a file of pre-training records feed a model with?
 //!
-//! The form is that of the published application (`create_pretraining_data.py` and
-//! `pretraining_dataset.py` in `applications/popart/bert/bert_data`): records follow each other
-//! without a header, and a record is a row of 32-bit little-endian integers. With sequences
-//! of `S` positions and `M` masked words at the most, they are word ids `[S]`, position ids
-//! `[S]`, segment ids `[S]`, where masked words end, where the sequence ends, labels of the
-//! masked words `[M]` and the next-sentence label.
+//! How a record lies in a file says [`RecordLayout`].
 //!
-//! Left out: making records from text, packed records, and choosing which records of a
-//! file make a step (shuffling, copies, epochs).
-
-use std::ops::Range;
+//! Left out: packed records, and choosing which records of a file make a step (shuffling,
+//! copies, epochs).
 
 use super::MicroBatch;
+use super::layout::{Field, RecordLayout};
 use crate::config::BertConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::{BertModel, Input};
 
 /// What the application's loader puts in place of a word id outside the vocabulary; in
@@ -26,10 +20,7 @@ const NO_LABEL: u32 = 0;
 /// Pre-training records, all of one form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Records {
-    /// `S`, positions of a sequence.
-    sequence_length: usize,
-    /// `M`, masked words at the most.
-    mask_tokens: usize,
+    layout: RecordLayout,
     /// `[count, 3 S + M + 3]`.
     values: Vec<u32>,
 }
@@ -41,31 +32,24 @@ impl Records {
     ///
     /// [`Error::RecordLength`] if the bytes end within a record.
     pub fn from_bytes(bytes: &[u8], config: &BertConfig) -> Result<Self> {
-        let mut records = Self {
-            sequence_length: config.sequence_length as usize,
-            mask_tokens: config.mask_tokens as usize,
-            values: Vec::new(),
+        let layout = RecordLayout {
+            sequence_length: config.sequence_length,
+            mask_tokens: config.mask_tokens,
         };
-        let record_bytes = size_of::<u32>() * records.values_per_record();
-        if !bytes.len().is_multiple_of(record_bytes) {
-            return Err(Error::RecordLength {
-                record_bytes,
-                got: bytes.len(),
-            });
-        }
-        records.values = vec![0; bytes.len() / size_of::<u32>()];
+        layout.records_in(bytes.len() as u64)?;
+        let mut values = vec![0; bytes.len() / size_of::<u32>()];
         // The bytes may start at any address: they are copied, so the values are what is cast.
-        bytemuck::cast_slice_mut(&mut records.values).copy_from_slice(bytes);
-        for value in &mut records.values {
+        bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
+        for value in &mut values {
             *value = u32::from_le(*value);
         }
-        Ok(records)
+        Ok(Self { layout, values })
     }
 
     /// How many records there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.values.len() / self.values_per_record()
+        self.values.len() / self.layout.values()
     }
 
     /// The micro-batch that starts with record `first`, for every stream of `model`, which was
@@ -84,12 +68,12 @@ impl Records {
         first: usize,
         seed: [u32; 2],
     ) -> Option<MicroBatch> {
-        let length = self.values_per_record();
+        let length = self.layout.values();
         let end = first.checked_add(config.micro_batch as usize)?;
         let rows = first.checked_mul(length)?..end.checked_mul(length)?;
         let rows = self.values.get(rows)?;
         let values = |input: Input| {
-            let Some(field) = self.field(input) else {
+            let Some(field) = field_of(input).map(|field| self.layout.field(field)) else {
                 assert_eq!(input, Input::Seed, "no pre-training record feeds it");
                 return seed.to_vec();
             };
@@ -103,27 +87,19 @@ impl Records {
         let batch = streams.map(|info| (info.tensor, values(info.input)));
         Some(batch.collect())
     }
+}
 
-    fn values_per_record(&self) -> usize {
-        3 * self.sequence_length + self.mask_tokens + 3
-    }
-
-    /// Where a record holds the values of an input, if it does.
-    fn field(&self, input: Input) -> Option<Range<usize>> {
-        let (s, m) = (self.sequence_length, self.mask_tokens);
-        let (start, length) = match input {
-            Input::Indices => (0, s),
-            Input::Positions => (s, s),
-            Input::Segments => (2 * s, s),
-            Input::MaskTokensIndex => (3 * s, 1),
-            Input::SequenceIndex => (3 * s + 1, 1),
-            Input::MaskLabels => (3 * s + 2, m),
-            Input::NspLabels => (3 * s + 2 + m, 1),
-            Input::SequencePadIndex | Input::StartLabels | Input::EndLabels | Input::Seed => {
-                return None;
-            }
-        };
-        Some(start..start + length)
+/// What of a record feeds an input, if it does.
+fn field_of(input: Input) -> Option<Field> {
+    match input {
+        Input::Indices => Some(Field::Words),
+        Input::Positions => Some(Field::Positions),
+        Input::Segments => Some(Field::Segments),
+        Input::MaskTokensIndex => Some(Field::Masked),
+        Input::SequenceIndex => Some(Field::End),
+        Input::MaskLabels => Some(Field::Labels),
+        Input::NspLabels => Some(Field::RandomNext),
+        Input::SequencePadIndex | Input::StartLabels | Input::EndLabels | Input::Seed => None,
     }
 }
 
@@ -140,6 +116,7 @@ mod tests {
     use super::*;
     use crate::config::{Mode, Task};
     use crate::data::generated;
+    use crate::error::Error;
     use crate::init::generator;
     use crate::model::build;
     use crate::placement::tests::on_one_ipu;

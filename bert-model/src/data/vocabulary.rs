@@ -1,0 +1,226 @@
+//! Which token has which number?
+//!
+//! A vocabulary is a text with a token on every line, numbered from 0, as Google published for
+//! BERT: pieces that continue a word begin with `##`, names in brackets stand for no text.
+//! [`Vocabulary::of_words`] makes one from any text, for those who have none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::tokeniser::{Case, words};
+use crate::error::{Error, Result};
+
+/// What stands in front of a piece that continues a word.
+pub(super) const CONTINUES: &str = "##";
+
+/// What stands for a word that no pieces make up.
+pub(super) const UNKNOWN: &str = "[UNK]";
+/// What a sequence begins with.
+pub(super) const CLASSIFIER: &str = "[CLS]";
+/// What ends either part of a sequence.
+pub(super) const SEPARATOR: &str = "[SEP]";
+/// What a word to be guessed is replaced by.
+pub(super) const MASK: &str = "[MASK]";
+
+/// Ordinary tokens of Google's vocabularies begin here, and so do those of ours: the loader of
+/// the published application counts on `[UNK]` being 100.
+const FIRST_ORDINARY: u32 = 999;
+const FIRST_SPECIAL: u32 = 100;
+
+/// Tokens and their numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vocabulary {
+    tokens: Vec<String>,
+    ids: BTreeMap<String, u32>,
+    /// Number of `[UNK]`.
+    pub unknown: u32,
+    /// Number of `[CLS]`.
+    pub classifier: u32,
+    /// Number of `[SEP]`.
+    pub separator: u32,
+    /// Number of `[MASK]`.
+    pub mask: u32,
+}
+
+impl Vocabulary {
+    /// The vocabulary in the text of a file. Blanks around a token don't count; of equal tokens
+    /// the last has the say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MissingToken`] without the four special tokens.
+    pub fn parse(text: &str) -> Result<Self> {
+        Self::from_tokens(text.lines().map(|line| line.trim().to_owned()).collect())
+    }
+
+    /// A vocabulary of at most `size` tokens that can spell the words of `text`: numbers below
+    /// 999 as in Google's vocabularies, then the characters and their continuing forms, then
+    /// words, the most frequent first, then endings of words in the same order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::VocabularySize`] if the characters alone are more than `size`.
+    pub fn of_words(text: &str, case: Case, size: u32) -> Result<Self> {
+        let mut tokens = reserved();
+        let counts = count_words(text, case);
+        let mut characters: BTreeSet<char> = (' '..='~').filter(|c| is_token(*c, case)).collect();
+        characters.extend(counts.keys().flat_map(|word| word.chars()));
+        tokens.extend(characters.iter().map(char::to_string));
+        let inside = characters.iter().filter(|c| c.is_alphanumeric());
+        tokens.extend(inside.map(|c| format!("{CONTINUES}{c}")));
+        if tokens.len() > size as usize {
+            let least = tokens.len();
+            return Err(Error::VocabularySize { size, least });
+        }
+        let mut seen: BTreeSet<String> = tokens.iter().cloned().collect();
+        let endings = by_frequency(&endings(&counts));
+        let candidates = by_frequency(&counts).into_iter().chain(endings);
+        let room = size as usize - tokens.len();
+        tokens.extend(
+            candidates
+                .filter(|token| seen.insert(token.clone()))
+                .take(room),
+        );
+        Self::from_tokens(tokens)
+    }
+
+    fn from_tokens(tokens: Vec<String>) -> Result<Self> {
+        let ids: BTreeMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
+        let special = |token: &'static str| {
+            let id = ids.get(token).copied();
+            id.ok_or(Error::MissingToken { token })
+        };
+        Ok(Self {
+            unknown: special(UNKNOWN)?,
+            classifier: special(CLASSIFIER)?,
+            separator: special(SEPARATOR)?,
+            mask: special(MASK)?,
+            tokens,
+            ids,
+        })
+    }
+
+    /// How many numbers there are.
+    #[must_use]
+    pub fn size(&self) -> u32 {
+        u32::try_from(self.tokens.len()).expect("a vocabulary is shorter than 2^32")
+    }
+
+    /// The token of a number.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<&str> {
+        self.tokens.get(id as usize).map(String::as_str)
+    }
+
+    /// The tokens in order of their numbers.
+    #[must_use]
+    pub fn tokens(&self) -> &[String] {
+        &self.tokens
+    }
+
+    /// The number of a token.
+    #[must_use]
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+}
+
+/// Names of the numbers below [`FIRST_ORDINARY`].
+fn reserved() -> Vec<String> {
+    let special = [UNKNOWN, CLASSIFIER, SEPARATOR, MASK];
+    let name = |id: u32| {
+        let place = id.checked_sub(FIRST_SPECIAL).map(|place| place as usize);
+        match place.and_then(|place| special.get(place)) {
+            Some(token) => (*token).to_owned(),
+            None if id == 0 => "[PAD]".to_owned(),
+            None => format!("[unused{id}]"),
+        }
+    };
+    (0..FIRST_ORDINARY).map(name).collect()
+}
+
+fn is_token(character: char, case: Case) -> bool {
+    character != ' ' && (case == Case::Keep || !character.is_ascii_uppercase())
+}
+
+fn count_words(text: &str, case: Case) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for word in words(text, case) {
+        *counts.entry(word).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// Endings of words from their second character on, two characters or longer, as continuing
+/// pieces.
+fn endings(words: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for (word, count) in words {
+        let places = word.char_indices().skip(1).map(|(place, _)| place);
+        for ending in places.map(|place| &word[place..]) {
+            if ending.chars().nth(1).is_some() {
+                *counts.entry(format!("{CONTINUES}{ending}")).or_insert(0) += count;
+            }
+        }
+    }
+    counts
+}
+
+/// Keys by falling count; equal counts in the order of the keys.
+fn by_frequency(counts: &BTreeMap<String, u64>) -> Vec<String> {
+    let mut keys: Vec<(&String, &u64)> = counts.iter().collect();
+    keys.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    keys.into_iter().map(|(key, _)| key.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Tokeniser;
+
+    #[test]
+    fn numbers_are_line_numbers() {
+        let text = "[PAD]\n[UNK] \n[CLS]\n[SEP]\n[MASK]\n\ntwice\ntwice\n";
+        let vocabulary = Vocabulary::parse(text).unwrap();
+        let special = (
+            vocabulary.unknown,
+            vocabulary.classifier,
+            vocabulary.separator,
+            vocabulary.mask,
+        );
+        assert_eq!(special, (1, 2, 3, 4));
+        assert_eq!(vocabulary.size(), 8);
+        assert_eq!(vocabulary.id("twice"), Some(7));
+        assert_eq!(vocabulary.token(6), Some("twice"));
+        assert_eq!(vocabulary.token(8), None);
+        let error = Vocabulary::parse("[UNK]\n[CLS]\n[MASK]").unwrap_err();
+        assert_eq!(error, Error::MissingToken { token: SEPARATOR });
+    }
+
+    #[test]
+    fn a_made_vocabulary_spells_every_word_of_its_text() {
+        let text = "The tide rises; the tide falls. Ebb 12, flood 7: déjà vu!";
+        for case in [Case::Lower, Case::Keep] {
+            for size in [1200, 30_400] {
+                let vocabulary = Vocabulary::of_words(text, case, size).unwrap();
+                assert!(vocabulary.size() <= size);
+                assert_eq!(vocabulary.unknown, 100);
+                let tokeniser = Tokeniser::new(&vocabulary, case);
+                let ids = tokeniser.encode(text);
+                assert!(!ids.contains(&vocabulary.unknown), "{case:?} {size}");
+            }
+        }
+        let vocabulary = Vocabulary::of_words(text, Case::Lower, 30_400).unwrap();
+        // Longest match first: the whole word, not its letters.
+        let tide = Tokeniser::new(&vocabulary, Case::Lower).encode("tide");
+        assert_eq!(
+            tide.iter()
+                .map(|&id| vocabulary.token(id))
+                .collect::<Vec<_>>(),
+            [Some("tide")]
+        );
+        assert!(matches!(
+            Vocabulary::of_words(text, Case::Lower, 1000),
+            Err(Error::VocabularySize { size: 1000, .. })
+        ));
+    }
+}
