@@ -41,11 +41,12 @@ use std::collections::BTreeMap;
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
-    Function, FunctionId, IpuCopy, Program, SourceId, Step, Stream, StreamId, Transfer, VarId,
-    VarKind,
+    Function, FunctionId, IpuCopy, Program, RemoteBufferId, SourceId, Step, Stream, StreamId,
+    Transfer, VarId, VarKind,
 };
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::MapOp;
+use ipu_sim::view::View;
 
 use self::builder::Builder;
 use self::ops::Ctx;
@@ -80,7 +81,10 @@ pub struct Lowered {
     /// What the device runs.
     pub program: Program,
     /// Variables that live on the device, and how their tensors see them.
-    pub variables: Vec<(TensorId, ipu_sim::view::View)>,
+    pub variables: Vec<(TensorId, View)>,
+    /// Variables that live in streaming memory, with their buffers, and how their tensors see
+    /// the copies that are loaded: a buffer holds such a copy in storage order.
+    pub remote_variables: Vec<(TensorId, RemoteBufferId, View)>,
     /// Tensors that the host supplies, by stream.
     pub inputs: Vec<(TensorId, StreamId)>,
     /// Tensors that the host receives, by stream.
@@ -158,6 +162,7 @@ pub fn lower(
         .collect();
     Ok(Lowered {
         variables,
+        remote_variables: ctx.variables.remote,
         inputs: ctx.variables.streams,
         outputs: outputs.streams,
         constants: ctx.constants,

@@ -13,65 +13,134 @@ use ipu_sim::view::View;
 use popart_graph::ir::{Constant, TensorId};
 use popart_graph::lower::Lowered;
 
-use crate::{Result, Results, Tensors};
+use crate::{Case, Result, Results, Tensors, shards};
 
-/// What the host sends, in order, by tensor.
-pub type Feeds = BTreeMap<TensorId, VecDeque<Vec<f64>>>;
+/// What the host sends, in order, by replica and tensor.
+pub type Feeds = BTreeMap<(ReplicaId, TensorId), VecDeque<Vec<f64>>>;
 
-/// The only replica.
-const REPLICA: ReplicaId = ReplicaId(0);
-
-/// Runs a program of one replica once, from first values of its variables.
+/// Runs a program once on all its replicas, from first values of its variables.
 ///
 /// # Errors
-/// The program can't be executed, or doesn't read all that the host sends.
-pub fn run(lowered: &Lowered, variables: &Tensors, feeds: Feeds) -> Result<Results> {
+/// The program can't be executed, doesn't read all that the host sends, or replicas end with
+/// different weights.
+pub fn run(case: &Case, lowered: &Lowered, feeds: Feeds) -> Result<Results> {
     let program = &lowered.program;
     let mut memory = Memory::new(program)?;
     let mut remote = RemoteMemory::new(program);
-    fill_copied(program, &program.steps, &mut memory)?;
-    for (tensor, view) in &lowered.variables {
-        let values = &variables[tensor];
-        let mut stored = vec![0.0; values.len()];
-        for (place, &value) in places(lowered, view, values.len()).zip(values) {
-            stored[place] = value;
+    for replica in (0..program.n_replicas).map(ReplicaId) {
+        fill_copied(program, &program.steps, &mut memory, replica)?;
+        write_variables(case, lowered, &mut memory, &mut remote, replica)?;
+        for &(var, constant) in &lowered.constants {
+            let n = program.elements_of(var).0;
+            let values: Vec<f64> = match constant {
+                Constant::Splat(value) => vec![value; n as usize],
+                Constant::Iota => (0..n).map(|index| index as f64).collect(),
+            };
+            memory.write(replica, var, &values)?;
         }
-        memory.write(REPLICA, view.var, &stored)?;
-    }
-    for &(var, constant) in &lowered.constants {
-        let n = program.elements_of(var).0;
-        let values: Vec<f64> = match constant {
-            Constant::Splat(value) => vec![value; n as usize],
-            Constant::Iota => (0..n).map(|index| index as f64).collect(),
-        };
-        memory.write(REPLICA, var, &values)?;
     }
     let mut host = Streams {
         lowered,
         feeds,
-        received: Tensors::new(),
+        received: BTreeMap::new(),
     };
     execute::run(&mut memory, &mut host, &mut remote)?;
-    if let Some((tensor, _)) = host.feeds.iter().find(|(_, rest)| !rest.is_empty()) {
-        return Err(format!("{tensor:?} was not read to its end").into());
+    if let Some((at, _)) = host.feeds.iter().find(|(_, rest)| !rest.is_empty()) {
+        return Err(format!("{at:?} was not read to its end").into());
     }
-    let mut results = Results {
-        outputs: host.received,
-        variables: Tensors::new(),
+    let mut results = Results::default();
+    for ((_, tensor), values) in host.received {
+        results.outputs.entry(tensor).or_default().extend(values);
+    }
+    results.variables = read_variables(case, lowered, &memory, &remote)?;
+    Ok(results)
+}
+
+/// Gives variables their first values, on tiles and in streaming memory.
+fn write_variables(
+    case: &Case,
+    lowered: &Lowered,
+    memory: &mut Memory<'_>,
+    remote: &mut RemoteMemory,
+    replica: ReplicaId,
+) -> Result<()> {
+    let on_device = |tensor: TensorId, view: &View| {
+        let values = &case.variables[&tensor];
+        let n = lowered.program.elements_of(view.var).0 as usize;
+        let mut stored = vec![0.0; n];
+        if shards::weight_of(case, tensor).is_some() {
+            assert!(values.iter().all(|&value| value == 0.0), "moments are zero");
+            return stored;
+        }
+        for (place, &value) in places(lowered, view, values.len()).zip(values) {
+            stored[place] = value;
+        }
+        stored
     };
     for (tensor, view) in &lowered.variables {
-        let stored = memory.read(REPLICA, view.var)?;
-        let values = places(lowered, view, stored.len()).map(|place| stored[place]);
-        results.variables.insert(*tensor, values.collect());
+        memory.write(replica, view.var, &on_device(*tensor, view))?;
     }
-    Ok(results)
+    for (tensor, buffer, view) in &lowered.remote_variables {
+        let stored = memory.to_storage(view.var, &on_device(*tensor, view))?;
+        remote.write(replica, *buffer, stored);
+    }
+    Ok(())
+}
+
+/// Variables in logical order, shards put together.
+fn read_variables(
+    case: &Case,
+    lowered: &Lowered,
+    memory: &Memory<'_>,
+    remote: &RemoteMemory,
+) -> Result<Tensors> {
+    let program = &lowered.program;
+    // What every variable holds, as it lies on the device, on each replica.
+    let mut held: BTreeMap<TensorId, (&View, Vec<Vec<f64>>)> = BTreeMap::new();
+    for replica in (0..program.n_replicas).map(ReplicaId) {
+        for (tensor, view) in &lowered.variables {
+            let values = memory.read(replica, view.var)?;
+            let on_each = held.entry(*tensor).or_insert((view, Vec::new()));
+            on_each.1.push(values);
+        }
+        for (tensor, buffer, view) in &lowered.remote_variables {
+            let stored = remote.read(replica, *buffer).ok_or("nothing was stored")?;
+            let values = shards::from_storage(program, memory, view.var, stored)?;
+            let on_each = held.entry(*tensor).or_insert((view, Vec::new()));
+            on_each.1.push(values);
+        }
+    }
+    let mut whole = Tensors::new();
+    for (&tensor, (view, on_each)) in &held {
+        let (view, stored) = match shards::weight_of(case, tensor) {
+            Some(weight) => {
+                let view = held[&weight].0;
+                (view, shards::gather(program, memory, view.var, on_each)?)
+            }
+            None => {
+                if on_each.iter().any(|values| *values != on_each[0]) {
+                    let name = &case.compiled.graph.tensors[tensor].name;
+                    return Err(format!("`{name}` differs between replicas").into());
+                }
+                (*view, on_each[0].clone())
+            }
+        };
+        let values = places(lowered, view, stored.len()).map(|place| stored[place]);
+        whole.insert(tensor, values.collect());
+    }
+    Ok(whole)
 }
 
 /// Writes what is no number over all that IPUs copy to each other.
 ///
 /// A pipeline cycle copies the results of all stages, also of those that haven't run yet (PopART,
 /// `popprograms.cpp`): what lies there must not reach any result.
-fn fill_copied(program: &Program, steps: &[Step], memory: &mut Memory<'_>) -> Result<()> {
+fn fill_copied(
+    program: &Program,
+    steps: &[Step],
+    memory: &mut Memory<'_>,
+    replica: ReplicaId,
+) -> Result<()> {
     for step in steps {
         match step {
             Step::IpuCopies { copies, .. } => {
@@ -81,10 +150,10 @@ fn fill_copied(program: &Program, steps: &[Step], memory: &mut Memory<'_>) -> Re
                         DType::U32 => f64::from(u32::MAX),
                         DType::F16 | DType::F32 => f64::NAN,
                     };
-                    memory.write(REPLICA, copy.src, &vec![nothing; n])?;
+                    memory.write(replica, copy.src, &vec![nothing; n])?;
                 }
             }
-            Step::Repeat { body, .. } => fill_copied(program, body, memory)?,
+            Step::Repeat { body, .. } => fill_copied(program, body, memory, replica)?,
             _ => {}
         }
     }
@@ -115,17 +184,17 @@ fn places(lowered: &Lowered, view: &View, n: usize) -> impl Iterator<Item = usiz
 struct Streams<'a> {
     lowered: &'a Lowered,
     feeds: Feeds,
-    received: Tensors,
+    received: BTreeMap<(ReplicaId, TensorId), Vec<f64>>,
 }
 
 impl Host for Streams<'_> {
     fn read(
         &mut self,
-        _: ReplicaId,
+        replica: ReplicaId,
         stream: StreamId,
     ) -> std::result::Result<Vec<f64>, StreamError> {
         let tensor = tensor_of(&self.lowered.inputs, stream)?;
-        let feed = self.feeds.get_mut(&tensor);
+        let feed = self.feeds.get_mut(&(replica, tensor));
         feed.ok_or(StreamError::NotConnected)?
             .pop_front()
             .ok_or(StreamError::Exhausted)
@@ -133,12 +202,15 @@ impl Host for Streams<'_> {
 
     fn write(
         &mut self,
-        _: ReplicaId,
+        replica: ReplicaId,
         stream: StreamId,
         values: Vec<f64>,
     ) -> std::result::Result<(), StreamError> {
         let tensor = tensor_of(&self.lowered.outputs, stream)?;
-        self.received.entry(tensor).or_default().extend(values);
+        self.received
+            .entry((replica, tensor))
+            .or_default()
+            .extend(values);
         Ok(())
     }
 }

@@ -11,7 +11,8 @@ use ipu_sim::program::{Program, Step};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::weigh;
 use popart_graph::passes::Pipelining;
-use tests::{Case, Plan, lamb, small_machine};
+use tests::plan::lamb;
+use tests::{Case, Plan, small_machine};
 
 fn request(words: &str) -> RunRequest {
     let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
@@ -82,7 +83,7 @@ fn folding_keeps_the_time_of_a_pipeline() {
     let task = Task::Pretraining(Mode::Training);
     let case = Case::new(Plan::new(task, Pipelining::On, 60, lamb()));
     let program = case.unwrap().lower().unwrap().program;
-    let machine = small_machine().unwrap();
+    let machine = small_machine(32).unwrap();
     let time = |mode| {
         let options = Options {
             mode,

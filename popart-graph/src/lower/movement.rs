@@ -155,7 +155,9 @@ pub(super) fn remote_load(ctx: &mut Ctx<'_>, op: &Op) -> Value {
         .add_var(&name, dtype, layout, VarKind::Activation);
     let buffer = state::remote_buffer(ctx, variable, var);
     push_transfer(ctx, Transfer::RemoteLoad { buffer, var });
-    Value::of(View { var, shape: view }, dtype)
+    let view = View { var, shape: view };
+    ctx.variables.remote.push((variable, buffer, view.clone()));
+    Value::of(view, dtype)
 }
 
 pub(super) fn remote_store(ctx: &mut Ctx<'_>, op: &Op, value: &Value) {

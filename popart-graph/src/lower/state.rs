@@ -29,6 +29,8 @@ pub(crate) struct Variables {
     /// Whether a variable takes a value.
     has_update: IdVec<TensorId, bool>,
     remote_buffers: BTreeMap<TensorId, RemoteBufferId>,
+    /// What streaming memory holds, and how it is seen once loaded.
+    pub(crate) remote: Vec<(TensorId, RemoteBufferId, View)>,
     /// Streams that the program reads.
     pub(crate) streams: Vec<(TensorId, ipu_sim::program::StreamId)>,
 }
@@ -47,6 +49,7 @@ impl Variables {
             updated,
             has_update,
             remote_buffers: BTreeMap::new(),
+            remote: Vec::new(),
             streams: Vec::new(),
         }
     }

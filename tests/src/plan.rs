@@ -1,0 +1,224 @@
+//! What a case is: its model, its placement, its optimiser, its replicas.
+
+use bert_model::config::{BertConfig, Dropout, Task};
+use bert_model::placement::{
+    EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+};
+use ipu_sim::numerics::DType;
+use ipu_sim::spec::MachineSpec;
+use popart_graph::ir::Reduction;
+use popart_graph::passes::optimizer::rules::{Adam, Sgd, UpdateRule};
+use popart_graph::passes::{OptimizerState, Pipelining};
+
+use crate::Result;
+
+/// Learning rates of the weight updates of a case, as `f32` holds them: large, so that a step
+/// shows in the weights, and each another, as a schedule has it.
+pub const LEARNING_RATES: [f64; 2] = [0.007_812_5, 0.003_906_25];
+
+/// The loss scale of all cases; a power of two, as users take it.
+pub const LOSS_SCALE: f64 = 8.0;
+
+/// Published decay of weights (`applications/popart/bert`, pre-training presets).
+const WEIGHT_DECAY: f64 = 0.01;
+
+/// How a case runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// What the model is for.
+    pub task: Task,
+    /// Whether stages overlap, recomputing what they can.
+    pub pipelining: Pipelining,
+    /// Micro-batches of one weight update, or of a run of inference.
+    pub micro_batches: u32,
+    /// Weight updates, at most [`LEARNING_RATES`].
+    pub updates: u32,
+    /// What is done to every weight; without effect in inference.
+    pub rule: UpdateRule,
+    /// What a pipeline computes again.
+    pub recomputation: Recomputation,
+    /// Where the encoder starts; the model has two layers and four IPUs at most.
+    pub encoder_start_ipu: u32,
+    /// Encoder layers of each IPU from there on; one number stands for all.
+    pub layers_per_ipu: &'static [u32],
+    /// Where SQuAD's head is.
+    pub squad_head: SquadHead,
+    /// Whether queries, keys and values have weights of their own.
+    pub split_qkv: bool,
+    /// Slices of the word table.
+    pub vocab_steps: u32,
+    /// Data-parallel copies, each with data of its own.
+    pub replicas: u32,
+    /// Where moments live.
+    pub state: OptimizerState,
+    /// How losses, micro-batches and replicas are combined.
+    pub reduction: Reduction,
+    /// Which dropouts there are.
+    pub dropout: Dropout,
+    /// Tiles of an IPU.
+    pub n_tiles: u32,
+    /// Whether layers that are alike share code.
+    pub outline: bool,
+}
+
+impl Plan {
+    /// A plan whose encoder has an IPU a layer, with what the published presets choose: a
+    /// pipeline recomputes from the inputs of its stages. One replica of one update.
+    #[must_use]
+    pub fn new(task: Task, pipelining: Pipelining, micro_batches: u32, rule: UpdateRule) -> Self {
+        let pipelined = pipelining == Pipelining::On;
+        Self {
+            task,
+            pipelining,
+            micro_batches,
+            updates: 1,
+            rule,
+            recomputation: match pipelined {
+                true => Recomputation::FromStageInput,
+                false => Recomputation::Off,
+            },
+            // A pipeline with one more IPU would take eleven micro-batches to fill.
+            encoder_start_ipu: if pipelined { 1 } else { 2 },
+            layers_per_ipu: &[1],
+            squad_head: SquadHead::default_for(task.mode()),
+            split_qkv: BertConfig::base().split_qkv,
+            vocab_steps: 2,
+            replicas: 1,
+            state: OptimizerState {
+                sharded: false,
+                off_chip: false,
+            },
+            reduction: Reduction::Sum,
+            dropout: Dropout::HiddenAndAttention,
+            n_tiles: 32,
+            outline: true,
+        }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn config(&self) -> BertConfig {
+        BertConfig {
+            split_qkv: self.split_qkv,
+            vocab_steps: self.vocab_steps,
+            reduction: self.reduction,
+            dropout: self.dropout,
+            ..small_bert()
+        }
+    }
+
+    /// Where its parts are.
+    ///
+    /// # Errors
+    /// The layers aren't covered.
+    pub fn placement(&self) -> Result<Placement> {
+        let layers = LayersPerIpu {
+            encoder_start_ipu: self.encoder_start_ipu,
+            layers_per_ipu: self.layers_per_ipu.to_vec(),
+            memory: EncoderMemory::PoplibsDefault,
+            squad_head: self.squad_head,
+            recomputation: self.recomputation,
+            execution: match self.pipelining {
+                Pipelining::On => Execution::Pipelined,
+                Pipelining::Off => Execution::Sequential,
+            },
+        };
+        let n_layers = self.config().num_layers;
+        Ok(Placement::from_layers_per_ipu(
+            &layers, n_layers, self.task,
+        )?)
+    }
+}
+
+/// LAMB without bias correction.
+#[must_use]
+pub fn lamb() -> UpdateRule {
+    UpdateRule::Adam(Adam {
+        bias_correction: false,
+        max_weight_norm: Some(65504.0),
+        ..adam_numbers()
+    })
+}
+
+/// Adam with bias correction.
+#[must_use]
+pub fn adam() -> UpdateRule {
+    UpdateRule::Adam(adam_numbers())
+}
+
+/// The same with or without bias correction, whichever it hasn't.
+#[must_use]
+pub fn other_correction(rule: UpdateRule) -> UpdateRule {
+    match rule {
+        UpdateRule::Adam(adam) => UpdateRule::Adam(Adam {
+            bias_correction: !adam.bias_correction,
+            ..adam
+        }),
+        sgd @ UpdateRule::Sgd(_) => sgd,
+    }
+}
+
+/// Gradient descent without momentum.
+#[must_use]
+pub fn plain_sgd() -> UpdateRule {
+    UpdateRule::Sgd(Sgd {
+        momentum: 0.0,
+        dampening: 0.0,
+        velocity_scaling: 1.0,
+        weight_decay: WEIGHT_DECAY,
+    })
+}
+
+/// Gradient descent with momentum.
+#[must_use]
+pub fn sgd() -> UpdateRule {
+    UpdateRule::Sgd(Sgd {
+        momentum: 0.9,
+        dampening: 0.5,
+        velocity_scaling: 1.0,
+        weight_decay: WEIGHT_DECAY,
+    })
+}
+
+fn adam_numbers() -> Adam {
+    Adam {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-6,
+        weight_decay: WEIGHT_DECAY,
+        bias_correction: true,
+        max_weight_norm: None,
+        first_moment: DType::F32,
+    }
+}
+
+/// Two layers of width 32 in `f32`, with dropout.
+///
+/// The weights of the feed-forward blocks and the word table, also in two slices, are just large
+/// enough to be sharded, all others too small.
+#[must_use]
+pub fn small_bert() -> BertConfig {
+    BertConfig {
+        micro_batch: 2,
+        sequence_length: 8,
+        max_positional_length: 10,
+        mask_tokens: 3,
+        vocab_length: 512,
+        hidden_size: 32,
+        ff_size: 256,
+        attention_heads: 2,
+        num_layers: 2,
+        vocab_steps: 2,
+        dtype: DType::F32,
+        half_partials: false,
+        ..BertConfig::base()
+    }
+}
+
+/// Eight IPUs of `n_tiles` tiles.
+///
+/// # Errors
+/// The description doesn't ship.
+pub fn small_machine(n_tiles: u32) -> Result<MachineSpec> {
+    Ok(MachineSpec::shipped("mk2-pod16")?.scaled_down(8, n_tiles)?)
+}
