@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use ipu_sim::device::{Attached, Connection, Device, DeviceId, DeviceManager, Executable, Mode};
+use ipu_sim::device::{
+    Attached, Connection, Device, DeviceId, DeviceManager, Executable, Mode, Ports,
+};
 use ipu_sim::engine::{self, Timeline};
 use ipu_sim::error::Error as DeviceError;
 use ipu_sim::program::StreamId;
@@ -50,7 +52,12 @@ pub fn acquire(request: &RunRequest) -> anyhow::Result<Attached> {
     let wanted = &request.options.device;
     let n_ipus = request.options.placement.ipus_requested;
     let locks = locks::choose(wanted, &machine.name);
-    let manager = DeviceManager::new(machine, locks, Arc::new(HostClock::start()));
+    let ports = Ports {
+        locks,
+        clock: Arc::new(HostClock::start()),
+        ..Ports::alone()
+    };
+    let manager = DeviceManager::new(machine, ports);
     let connection = match wanted.connection {
         ConnectionType::Always => Connection::Always,
         ConnectionType::OnDemand => Connection::OnDemand {
@@ -114,6 +121,8 @@ pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow:
         name: "bert".into(),
         program: Arc::clone(&program),
         timing: TIMING,
+        // How long a simulation takes says nothing of the machine.
+        host_sync_timeout: None,
     });
     let compile_time = watch.seconds();
     let watch = Stopwatch::start();

@@ -9,7 +9,9 @@
 //! ```
 //!
 //! Each state is a type, so a device that has nothing loaded can't be run; dropping any of them
-//! gives the IPUs back. Requests go through a channel to a thread that plays the device and
+//! gives the IPUs back. A run that fails stops the device, which then answers nothing but
+//! questions until it is recovered as the [class](ErrorClass) of the error says ([`Condition`]).
+//! Requests go through a channel to a thread that plays the device and
 //! owns its memory; the host's ends of streams are called on the thread that asked for the run.
 //!
 //! The driver shows what a real one could: streams, counters, values of variables, and the
@@ -19,7 +21,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use ipu_sim::device::{
-//!     Connection, DeviceManager, Executable, ManualClock, Mode, NoLocks, StreamQueue,
+//!     Connection, DeviceManager, Executable, HOST_SYNC_TIMEOUT, Mode, Ports, StreamQueue,
 //! };
 //! use ipu_sim::engine;
 //! use ipu_sim::ids::{IpuId, ReplicaId};
@@ -64,10 +66,11 @@
 //!     name: "squares".to_owned(),
 //!     program: Arc::new(program),
 //!     timing: engine::Options { mode: engine::Mode::Folded, trace_depth: 0 },
+//!     host_sync_timeout: Some(HOST_SYNC_TIMEOUT),
 //! };
 //!
 //! let machine = MachineSpec::shipped("mk2-m2000")?;
-//! let manager = DeviceManager::new(machine, Arc::new(NoLocks), Arc::new(ManualClock::default()));
+//! let manager = DeviceManager::new(machine, Ports::alone());
 //! let attached = manager.attach_any(1, Connection::Always)?;
 //! let mut device = attached.load(executable)?;
 //! let (inputs, outputs) = (StreamQueue::default(), StreamQueue::default());
@@ -82,25 +85,30 @@
 //! # Ok::<(), ipu_sim::error::Error>(())
 //! ```
 //!
-//! Left out: failures of the machine itself with their recovery, and what the position of a
-//! group in the machine could change: all groups of one size are timed as the first.
+//! Left out: failures at a chosen moment of a run, and what the position of a group in the
+//! machine could change: all groups of one size are timed as the first.
 
 mod attached;
 mod executable;
+mod failure;
+#[cfg(test)]
+mod interleavings;
 mod inventory;
 mod loaded;
 mod manager;
 mod memory;
 mod ports;
 mod streams;
+mod sync;
 mod thread;
 
 pub use attached::Attached;
-pub use executable::Executable;
+pub use executable::{Executable, HOST_SYNC_TIMEOUT};
+pub use failure::{Condition, ErrorClass, Fault, Hardware, Healthy, Recovery, RecoveryAction};
 pub use inventory::{Device, DeviceId};
 pub use loaded::Loaded;
 pub use manager::{Connection, DeviceManager};
-pub use ports::{AttachLocks, Clock, LockGuard, LockRefusal, ManualClock, NoLocks};
+pub use ports::{AttachLocks, Clock, LockGuard, LockRefusal, ManualClock, NoLocks, Ports};
 pub use streams::{HostStream, StreamQueue};
 
 use crate::units::Cycles;

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::device::DeviceId;
+use crate::device::{DeviceId, ErrorClass, Fault, Recovery};
 use crate::execute::ExecuteError;
 use crate::ids::IpuId;
 use crate::spec::quantity::Dimension;
@@ -116,6 +116,42 @@ pub enum Error {
         /// The device.
         device: DeviceId,
     },
+    /// An IPU of another device keeps the machine from being recovered as a whole.
+    #[error("the machine can't be reset: {ipu} is attached")]
+    PartitionInUse {
+        /// The first such IPU.
+        ipu: IpuId,
+    },
+    /// A program uses a stream to which the host has connected nothing.
+    #[error("stream `{stream}` is not connected")]
+    StreamNotConnected {
+        /// The stream.
+        stream: String,
+    },
+    /// A run came to no sync with the host for too long.
+    #[error("{device} didn't sync with the host within {timeout:?} (host time)")]
+    HostSyncTimeout {
+        /// The device.
+        device: DeviceId,
+        /// The longest time that was allowed.
+        timeout: Duration,
+    },
+    /// A stream's host side panicked in the middle of a run.
+    #[error("the host left a run of {device} before its end")]
+    HostLeft {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Something happened to the machine.
+    #[error("{device}: {fault}, {}", recovery(*class))]
+    Hardware {
+        /// The device.
+        device: DeviceId,
+        /// What happened.
+        fault: Fault,
+        /// Whether and how it can be brought back.
+        class: ErrorClass,
+    },
     /// The simulator of a device has a bug.
     #[error("{device} failed: {message}")]
     DeviceFailed {
@@ -178,6 +214,15 @@ pub enum Error {
     /// The values of a program went wrong.
     #[error(transparent)]
     Execute(Box<ExecuteError>),
+}
+
+/// What to do about an error of this class, for a message.
+fn recovery(class: ErrorClass) -> String {
+    match class.recovery() {
+        Recovery::Nothing => "nothing to recover".to_owned(),
+        Recovery::Action(action) => format!("recovery action {action}"),
+        Recovery::Impossible => "no recovery action".to_owned(),
+    }
 }
 
 impl From<OutOfMemory> for Error {

@@ -238,6 +238,9 @@ pub enum ExecuteError {
         /// What the host said.
         error: StreamError,
     },
+    /// The host stopped the run.
+    #[error("stopped by the host")]
+    Stopped,
     /// A buffer of streaming memory is loaded before anything was stored there.
     #[error("buffer `{buffer}` of {replica} is loaded before it is stored")]
     RemoteEmpty {
@@ -305,6 +308,12 @@ pub trait Host {
         stream: StreamId,
         values: Vec<f64>,
     ) -> Result<(), StreamError>;
+
+    /// Whether to go on; asked before every step. A no ends the run with
+    /// [`ExecuteError::Stopped`].
+    fn goes_on(&mut self) -> bool {
+        true
+    }
 }
 
 /// Runs the memory's program once, for all replicas in step.
@@ -330,6 +339,9 @@ fn run_steps(
     remote: &mut RemoteMemory,
 ) -> Result<(), ExecuteError> {
     for step in steps {
+        if !host.goes_on() {
+            return Err(ExecuteError::Stopped);
+        }
         match step {
             Step::Compute(set) => compute::run(memory, set)?,
             Step::Exchange(exchange) => moves::exchange(memory, exchange)?,

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::executable::{Executable, fit};
+use super::failure::{Condition, RecoveryAction};
 use super::inventory::Device;
 use super::loaded::Loaded;
 use super::manager::Lease;
 use super::thread::DeviceThread;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::MachineSpec;
 
 /// An attached device. Dropping it detaches it.
@@ -27,12 +28,14 @@ pub struct Attached {
     machine: Arc<MachineSpec>,
     /// None offline.
     link: Option<Link>,
+    /// What it answers to.
+    pub(super) condition: Condition,
 }
 
 /// The way to a device. The thread ends before others get the IPUs.
 pub(super) struct Link {
     pub(super) thread: DeviceThread,
-    _lease: Lease,
+    pub(super) lease: Lease,
 }
 
 impl Attached {
@@ -43,8 +46,9 @@ impl Attached {
             machine,
             link: Some(Link {
                 thread: DeviceThread::start(lease.device.id)?,
-                _lease: lease,
+                lease,
             }),
+            condition: Condition::Ready,
         })
     }
 
@@ -54,6 +58,7 @@ impl Attached {
             device,
             machine,
             link: None,
+            condition: Condition::Ready,
         }
     }
 
@@ -74,18 +79,50 @@ impl Attached {
         &self.machine
     }
 
-    /// Loads an executable. A refusal detaches the device.
+    /// What it answers to.
+    #[must_use]
+    pub fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    /// Loads an executable, after a reset of the IPUs. A refusal detaches the device.
     ///
     /// # Errors
     ///
-    /// [`crate::error::Error::WrongIpuCount`] unless the device is the smallest group that has
-    /// room for all replicas, [`crate::error::Error::TooManyTiles`] for a program of a larger
-    /// chip, [`crate::error::Error::OutOfMemory`] with the fullest tile and its largest variables,
-    /// [`crate::error::Error::OutOfStreamingMemory`], [`crate::error::Error::NoReplicas`] for a
-    /// program of nothing, [`crate::error::Error::DeviceFailed`].
-    pub fn load(self, executable: Executable) -> Result<Loaded> {
+    /// [`Error::WrongIpuCount`] unless the device is the smallest group that has room for all
+    /// replicas, [`Error::TooManyTiles`] for a program of a larger chip, [`Error::OutOfMemory`]
+    /// with the fullest tile and its largest variables, [`Error::OutOfStreamingMemory`],
+    /// [`Error::NoReplicas`] for a program of nothing; [`Error::Hardware`] if something is wrong
+    /// with the machine, and what stopped the device if that needs more than a reset.
+    pub fn load(mut self, executable: Executable) -> Result<Loaded> {
         let weight = fit(&executable, self.device, &self.machine)?;
+        if self.link.is_some() {
+            self.recover(RecoveryAction::IpuReset)?;
+        }
         Loaded::new(self, executable, weight)
+    }
+
+    /// Carries out a recovery action. Other devices don't notice a reset of these IPUs; all else
+    /// is for the whole machine, so nobody else may be attached there.
+    ///
+    /// # Errors
+    ///
+    /// What stopped the device if the action isn't enough; [`Error::PartitionInUse`];
+    /// [`Error::Hardware`] if something is wrong with the machine all the same;
+    /// [`Error::Offline`].
+    pub fn recover(&mut self, action: RecoveryAction) -> Result<()> {
+        self.condition.check_action(action)?;
+        let link = self.link.as_ref().ok_or(Error::Offline {
+            device: self.device.id,
+        })?;
+        let outcome = link.lease.recover(action);
+        match &outcome {
+            Ok(()) => self.condition = Condition::Ready,
+            // Nothing has been done, so nothing has changed.
+            Err(Error::PartitionInUse { .. } | Error::LockFailed { .. }) => {}
+            Err(error) => self.condition = Condition::after(error),
+        }
+        outcome
     }
 
     /// Lets others attach the device, as dropping does.
@@ -97,6 +134,7 @@ impl fmt::Debug for Attached {
         f.debug_struct("Attached")
             .field("device", &self.device)
             .field("is_offline", &self.link.is_none())
+            .field("condition", &self.condition)
             .finish_non_exhaustive()
     }
 }

@@ -1,11 +1,13 @@
 //! What is loaded on a device, and whether it fits there.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::inventory::Device;
 use crate::engine;
 use crate::error::{Error, Result};
-use crate::program::Program;
+use crate::program::{Program, Step, StreamId, Transfer};
 use crate::spec::MachineSpec;
 use crate::units::Bytes;
 use crate::weigh::{Weight, weigh};
@@ -19,12 +21,51 @@ pub struct Executable {
     pub program: Arc<Program>,
     /// How its runs are timed.
     pub timing: engine::Options,
+    /// Host time that a run may take from one sync with the host to the next before it counts as
+    /// hung; none to wait for ever. Host callbacks don't count. Only execution is watched:
+    /// Poplar's option is `target.hostSyncTimeout`, with [`HOST_SYNC_TIMEOUT`] as its default.
+    pub host_sync_timeout: Option<Duration>,
 }
+
+/// What Poplar waits for a sync (Poplar API reference, "RuntimeOptions").
+pub const HOST_SYNC_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Executable {
     /// The IPUs of all replicas.
     fn n_ipus(&self) -> u64 {
         u64::from(self.program.n_ipus) * u64::from(self.program.n_replicas)
+    }
+
+    /// The streams that its steps use, in ascending order.
+    pub(super) fn streams(&self) -> Vec<StreamId> {
+        let mut streams = BTreeSet::new();
+        let functions = self.program.functions.values();
+        let bodies = functions.map(|function| &function.steps);
+        for steps in bodies.chain([&self.program.steps]) {
+            collect_streams(steps, &mut streams);
+        }
+        streams.into_iter().collect()
+    }
+}
+
+fn collect_streams(steps: &[Step], streams: &mut BTreeSet<StreamId>) {
+    for step in steps {
+        match step {
+            Step::Transfers { transfers, .. } => {
+                streams.extend(transfers.iter().filter_map(|transfer| match transfer {
+                    Transfer::HostRead { stream, .. } | Transfer::HostWrite { stream, .. } => {
+                        Some(*stream)
+                    }
+                    Transfer::RemoteLoad { .. } | Transfer::RemoteStore { .. } => None,
+                }));
+            }
+            Step::Repeat { body, .. } => collect_streams(body, streams),
+            Step::Compute(_)
+            | Step::Exchange(_)
+            | Step::IpuCopies { .. }
+            | Step::Collective(_)
+            | Step::Call(_) => {}
+        }
     }
 }
 

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crossbeam::channel::{Sender, unbounded};
-
 use super::attached::Attached;
 use super::executable::Executable;
+use super::failure::{Condition, RecoveryAction};
 use super::streams::{HostStream, Streams};
+use super::sync::{Sender, channel};
 use super::thread::{DeviceThread, Load, Place, Request};
 use super::{Counters, Mode};
 use crate::engine::Timeline;
@@ -20,6 +20,37 @@ use crate::weigh::Weight;
 ///
 /// Values are those of a whole variable, in logical order, last axis fastest; they are rounded
 /// to its element type.
+///
+/// It belongs to one thread at a time, and runs one program at a time:
+///
+/// ```compile_fail,E0277
+/// use ipu_sim::device::Loaded;
+///
+/// fn share(device: &Loaded) {
+///     std::thread::scope(|scope| {
+///         scope.spawn(|| device.counters());
+///     });
+/// }
+/// ```
+///
+/// ```compile_fail,E0596
+/// use ipu_sim::device::{Loaded, Mode};
+///
+/// fn run_what_others_use(device: &Loaded) {
+///     device.run(Mode::Time);
+/// }
+/// ```
+///
+/// What was unloaded or detached is gone:
+///
+/// ```compile_fail,E0382
+/// use ipu_sim::device::{Attached, Loaded};
+///
+/// fn read_unloaded(device: Loaded) {
+///     let attached: Attached = device.unload();
+///     device.counters();
+/// }
+/// ```
 pub struct Loaded {
     // Dropped before `attached`, whose thread waits for that.
     requests: Option<Sender<Request>>,
@@ -33,10 +64,12 @@ impl Loaded {
     pub(super) fn new(attached: Attached, executable: Executable, weight: Weight) -> Result<Self> {
         let mut requests = None;
         if let Some(link) = attached.link() {
-            let (sender, receiver) = unbounded();
+            let (sender, receiver) = channel();
             link.thread.load(Load {
                 executable: executable.clone(),
                 machine: Arc::clone(attached.machine()),
+                device: attached.device(),
+                ports: link.lease.ports().clone(),
                 requests: receiver,
             })?;
             requests = Some(sender);
@@ -87,33 +120,62 @@ impl Loaded {
 
     /// Runs the program once. What it executes goes on from the values of the last run.
     ///
-    /// Every run takes the same time. Streams are called back on this thread.
+    /// Every run takes the same time. Streams are called back on this thread. A run that fails,
+    /// or that a panic in a stream ends, stops the device ([`Self::condition`]).
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`]; [`Error::Execute`] for what goes wrong among the values, which are
-    /// then those that the failing step left; [`Error::DeviceFailed`], after which the device
-    /// answers nothing else.
+    /// [`Error::Offline`]; what has stopped the device before; [`Error::StreamNotConnected`],
+    /// before anything starts; [`Error::Execute`] for what goes wrong among the values, which are
+    /// then those that the failing step left; [`Error::HostSyncTimeout`]; [`Error::Hardware`];
+    /// [`Error::DeviceFailed`].
     pub fn run(&mut self, mode: Mode) -> Result<Arc<Timeline>> {
+        self.check_start(mode)?;
+        // Replaced unless a stream panics.
+        let device = self.attached.device().id;
+        self.attached.condition = Condition::after(&Error::HostLeft { device });
         let (thread, requests) = line(&self.attached, self.requests.as_ref())?;
-        thread.run(requests, mode, &mut self.streams)
+        let outcome = thread.run(requests, mode, &mut self.streams);
+        self.attached.condition = match &outcome {
+            Ok(_) => Condition::Ready,
+            Err(error) => Condition::after(error),
+        };
+        outcome
     }
 
     /// Reads the counters.
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`], [`Error::DeviceFailed`].
+    /// [`Error::Offline`]; what has stopped the device, if it needs a power cycle or more.
     pub fn counters(&self) -> Result<Counters> {
+        self.attached.condition.check_readable()?;
         self.ask(|answer| Request::Counters { answer })
     }
 
-    /// Forgets all values and counts; streams stay connected.
+    /// What the device answers to.
+    #[must_use]
+    pub fn condition(&self) -> &Condition {
+        &self.attached.condition
+    }
+
+    /// Resets the IPUs: [`Self::recover`] with [`RecoveryAction::IpuReset`].
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`], [`Error::DeviceFailed`].
+    /// As [`Self::recover`].
     pub fn reset(&mut self) -> Result<()> {
+        self.recover(RecoveryAction::IpuReset)
+    }
+
+    /// Carries out a recovery action and loads the executable again, which forgets all values and
+    /// counts; streams stay connected.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attached::recover`].
+    pub fn recover(&mut self, action: RecoveryAction) -> Result<()> {
+        self.attached.recover(action)?;
         self.ask(|answer| Request::Reset { answer })
     }
 
@@ -122,7 +184,8 @@ impl Loaded {
     /// # Errors
     ///
     /// [`Error::Execute`] if an element was never written or its copies differ,
-    /// [`Error::NoSuchId`], [`Error::Offline`], [`Error::DeviceFailed`].
+    /// [`Error::NoSuchId`], [`Error::Offline`]; what has stopped the device, if it needs a power
+    /// cycle or more.
     pub fn read(&self, replica: ReplicaId, var: VarId) -> Result<Vec<f64>> {
         self.read_place(Place {
             replica,
@@ -136,7 +199,7 @@ impl Loaded {
     /// # Errors
     ///
     /// [`Error::Execute`] for another number of values than elements, [`Error::NoSuchId`],
-    /// [`Error::Offline`], [`Error::DeviceFailed`].
+    /// [`Error::Offline`]; what has stopped the device.
     pub fn write(&mut self, replica: ReplicaId, var: VarId, values: &[f64]) -> Result<()> {
         let place = Place {
             replica,
@@ -208,13 +271,30 @@ impl Loaded {
     /// Unloads and detaches, as dropping does.
     pub fn detach(self) {}
 
+    /// Refuses a run before anything of it has started.
+    fn check_start(&self, mode: Mode) -> Result<()> {
+        line(&self.attached, self.requests.as_ref())?;
+        self.attached.condition.check_ready()?;
+        if mode == Mode::Time {
+            return Ok(());
+        }
+        match self.streams.first_missing(&self.executable.streams()) {
+            Some(stream) => Err(Error::StreamNotConnected {
+                stream: self.executable.program.streams[stream].name.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     fn read_place(&self, place: Place) -> Result<Vec<f64>> {
         self.check_place(place)?;
+        self.attached.condition.check_readable()?;
         self.ask(|answer| Request::Read { place, answer })?
     }
 
     fn write_place(&self, place: Place, values: &[f64]) -> Result<()> {
         self.check_place(place)?;
+        self.attached.condition.check_ready()?;
         let values = values.to_vec();
         self.ask(|answer| Request::Write {
             place,

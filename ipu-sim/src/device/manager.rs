@@ -5,11 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use super::attached::Attached;
+use super::failure::RecoveryAction;
 use super::inventory::{Device, DeviceId, devices};
-use super::ports::{AttachLocks, Clock, LockGuard, LockRefusal};
+use super::ports::{LockGuard, LockRefusal, Ports};
+use super::sync::Mutex;
 use crate::error::{Error, Result};
 use crate::ids::IpuId;
 use crate::spec::MachineSpec;
@@ -41,21 +41,19 @@ struct Shared {
     machine: Arc<MachineSpec>,
     devices: Vec<Device>,
     attached: Mutex<BTreeSet<IpuId>>,
-    locks: Arc<dyn AttachLocks>,
-    clock: Arc<dyn Clock>,
+    ports: Ports,
 }
 
 impl DeviceManager {
-    /// Manages the devices of `machine`, shared with others through `locks`.
+    /// Manages the devices of `machine`, in the world of `ports`.
     #[must_use]
-    pub fn new(machine: MachineSpec, locks: Arc<dyn AttachLocks>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(machine: MachineSpec, ports: Ports) -> Self {
         Self {
             shared: Arc::new(Shared {
                 devices: devices(machine.n_ipus),
                 machine: Arc::new(machine),
                 attached: Mutex::default(),
-                locks,
-                clock,
+                ports,
             }),
         }
     }
@@ -120,7 +118,7 @@ impl DeviceManager {
 
     /// Tries all devices again and again until one is free or the time is over.
     fn lease_one_of(&self, devices: &[Device], timeout: Duration) -> Result<Lease> {
-        let clock = &self.shared.clock;
+        let clock = &self.shared.ports.clock;
         let begin = clock.now();
         loop {
             let mut busy = None;
@@ -162,31 +160,83 @@ pub(super) struct Lease {
     /// What may be used.
     pub(super) device: Device,
     shared: Arc<Shared>,
-    guard: Option<LockGuard>,
+    hold: Hold,
 }
 
 impl Lease {
     fn take(shared: &Arc<Shared>, device: Device) -> std::result::Result<Self, LockRefusal> {
+        let hold = Hold::take(shared, device.ipus().collect())?;
+        Ok(Self {
+            device,
+            shared: Arc::clone(shared),
+            hold,
+        })
+    }
+
+    /// The world outside.
+    pub(super) fn ports(&self) -> &Ports {
+        &self.shared.ports
+    }
+
+    /// What is wrong with the device.
+    pub(super) fn check_hardware(&self) -> Result<()> {
+        match self.ports().hardware.fault(&self.hold.ipus) {
+            Some(fault) => Err(fault.error(self.device.id, &self.shared.machine)),
+            None => Ok(()),
+        }
+    }
+
+    /// Carries out a recovery action: on this device, or on the whole machine while nobody else
+    /// is attached there.
+    pub(super) fn recover(&self, action: RecoveryAction) -> Result<()> {
+        let hardware = &self.ports().hardware;
+        if action.is_for_all() {
+            let all = (0..self.shared.machine.n_ipus).map(IpuId);
+            let (own, others): (Vec<IpuId>, Vec<IpuId>) =
+                all.partition(|ipu| self.hold.ipus.contains(ipu));
+            let others = Hold::take(&self.shared, others).map_err(|refusal| match refusal {
+                LockRefusal::Busy { ipu } => Error::PartitionInUse { ipu },
+                LockRefusal::Failed { message } => Error::LockFailed {
+                    device: self.device.id,
+                    message,
+                },
+            })?;
+            hardware.recovered(&[own, others.ipus.clone()].concat(), action);
+        } else {
+            hardware.recovered(&self.hold.ipus, action);
+        }
+        self.check_hardware()
+    }
+}
+
+/// IPUs that nobody else can attach, in this process or another, until it is dropped.
+struct Hold {
+    ipus: Vec<IpuId>,
+    shared: Arc<Shared>,
+    guard: Option<LockGuard>,
+}
+
+impl Hold {
+    fn take(shared: &Arc<Shared>, ipus: Vec<IpuId>) -> std::result::Result<Self, LockRefusal> {
         let mut attached = shared.attached.lock();
-        let ipus: Vec<IpuId> = device.ipus().collect();
         if let Some(&ipu) = ipus.iter().find(|ipu| attached.contains(ipu)) {
             return Err(LockRefusal::Busy { ipu });
         }
-        let guard = shared.locks.try_lock(&ipus)?;
-        attached.extend(ipus);
+        let guard = shared.ports.locks.try_lock(&ipus)?;
+        attached.extend(&ipus);
         Ok(Self {
-            device,
+            ipus,
             shared: Arc::clone(shared),
             guard: Some(guard),
         })
     }
 }
 
-impl Drop for Lease {
+impl Drop for Hold {
     fn drop(&mut self) {
         let mut attached = self.shared.attached.lock();
         // Others must not find the IPUs free here while they are still locked there.
         drop(self.guard.take());
-        attached.retain(|ipu| !self.device.ipus().any(|own| own == *ipu));
+        attached.retain(|ipu| !self.ipus.contains(ipu));
     }
 }

@@ -1,13 +1,38 @@
-//! What the driver needs of the world outside: who else is attached, and the host's time.
+//! What the driver needs of the world outside: who else is attached, the host's time, and what
+//! befalls the machine.
 //!
-//! This crate opens no file and reads no clock. Who uses the driver hands both in;
-//! [`NoLocks`] and [`ManualClock`] serve where there is one process and no real time.
+//! This crate opens no file and reads no clock. Who uses the driver hands all of it in;
+//! [`Ports::alone`] serves where there is one process, no real time and no accident.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use super::failure::{Hardware, Healthy};
+use super::sync::Mutex;
 use crate::ids::IpuId;
+
+/// The world outside.
+#[derive(Clone)]
+pub struct Ports {
+    /// Who else is attached.
+    pub locks: Arc<dyn AttachLocks>,
+    /// The host's time.
+    pub clock: Arc<dyn Clock>,
+    /// What befalls the machine.
+    pub hardware: Arc<dyn Hardware>,
+}
+
+impl Ports {
+    /// A machine that nobody else uses and to which nothing happens, without real time.
+    #[must_use]
+    pub fn alone() -> Self {
+        Self {
+            locks: Arc::new(NoLocks),
+            clock: Arc::new(ManualClock::default()),
+            hardware: Arc::new(Healthy),
+        }
+    }
+}
 
 /// Keeps IPUs locked until it is dropped.
 pub type LockGuard = Box<dyn Send>;

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
+use super::sync::Mutex;
 use crate::execute::{Host, StreamError};
 use crate::ids::ReplicaId;
 use crate::program::StreamId;
@@ -74,6 +73,12 @@ impl Streams {
     /// Connects a stream, instead of what was connected to it before.
     pub(super) fn connect(&mut self, stream: StreamId, end: Box<dyn HostStream>) {
         self.0.insert(stream, end);
+    }
+
+    /// The first of `wanted` to which nothing is connected.
+    pub(super) fn first_missing(&self, wanted: &[StreamId]) -> Option<StreamId> {
+        let mut wanted = wanted.iter().copied();
+        wanted.find(|stream| !self.0.contains_key(stream))
     }
 
     fn end(&mut self, stream: StreamId) -> Result<&mut dyn HostStream, StreamError> {

@@ -7,19 +7,18 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
-
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use super::executable::Executable;
-use super::inventory::DeviceId;
+use super::inventory::{Device, DeviceId};
 use super::memory::DeviceMemory;
+use super::ports::Ports;
+use super::sync::{Builder, JoinHandle, Mutex, Receiver, Sender, channel};
 use super::{Counters, Mode};
 use crate::engine::{self, Timeline};
 use crate::error::{Error, Result};
 use crate::execute::{self, Host, StreamError};
-use crate::ids::ReplicaId;
+use crate::ids::{IpuId, ReplicaId};
 use crate::program::{RemoteBufferId, StreamId, VarId};
 use crate::spec::MachineSpec;
 
@@ -27,6 +26,8 @@ use crate::spec::MachineSpec;
 pub(super) struct Load {
     pub(super) executable: Executable,
     pub(super) machine: Arc<MachineSpec>,
+    pub(super) device: Device,
+    pub(super) ports: Ports,
     pub(super) requests: Receiver<Request>,
 }
 
@@ -97,8 +98,8 @@ enum State {
 impl DeviceThread {
     /// Starts the thread of a device.
     pub(super) fn start(device: DeviceId) -> Result<Self> {
-        let (loads, to_load) = unbounded();
-        let thread = thread::Builder::new()
+        let (loads, to_load) = channel::<Load>();
+        let thread = Builder::new()
             .name(device.to_string())
             .spawn(move || to_load.iter().for_each(|load| serve(&load)))
             .map_err(|error| Error::NoDeviceThread {
@@ -124,7 +125,7 @@ impl DeviceThread {
         requests: &Sender<Request>,
         request: impl FnOnce(Sender<T>) -> Request,
     ) -> Result<T> {
-        let (answer, answered) = bounded(1);
+        let (answer, answered) = channel();
         self.send(requests, request(answer))?;
         answered.recv().map_err(|_| self.failure())
     }
@@ -136,7 +137,7 @@ impl DeviceThread {
         mode: Mode,
         host: &mut dyn Host,
     ) -> Result<Arc<Timeline>> {
-        let (events, happened) = bounded(1);
+        let (events, happened) = channel();
         self.send(requests, Request::Run { mode, events })?;
         loop {
             // Where an answer finds nobody, the next event won't come either.
@@ -213,7 +214,8 @@ fn serve(load: &Load) {
     for request in &load.requests {
         match request {
             Request::Run { mode, events } => {
-                let outcome = run.once(mode, &mut memory, &events);
+                let mut host = FarHost::new(load, &events);
+                let outcome = run.once(mode, &mut memory, &mut host);
                 if let Ok(timeline) = &outcome {
                     counters.count(timeline.total);
                 }
@@ -247,12 +249,18 @@ impl Run<'_> {
         &mut self,
         mode: Mode,
         memory: &mut DeviceMemory<'_>,
-        events: &Sender<Event>,
+        host: &mut FarHost<'_>,
     ) -> Result<Arc<Timeline>> {
+        host.watch()?;
         let timeline = self.timeline()?;
         if mode == Mode::TimeAndExecute {
             let (tiles, streaming) = memory.parts()?;
-            execute::run(tiles, &mut FarHost { events }, streaming)?;
+            let outcome = execute::run(tiles, host, streaming);
+            // Why the host stopped the run is what its caller wants to know.
+            if let Some(reason) = host.stopped.take() {
+                return Err(reason);
+            }
+            outcome?;
         }
         Ok(timeline)
     }
@@ -271,20 +279,55 @@ impl Run<'_> {
     }
 }
 
-/// The host as the device thread sees it: at the other end of a channel.
+/// The host as the device thread sees it: at the other end of a channel, with an eye on the clock
+/// and on the hardware.
 struct FarHost<'e> {
+    load: &'e Load,
+    ipus: Vec<IpuId>,
     events: &'e Sender<Event>,
+    /// When the host last heard of the device.
+    synced: Duration,
+    /// Why the host doesn't want to go on.
+    stopped: Option<Error>,
 }
 
-impl FarHost<'_> {
-    /// Where the host has gone away in the middle of a run, nobody reads the error.
+impl<'e> FarHost<'e> {
+    fn new(load: &'e Load, events: &'e Sender<Event>) -> Self {
+        Self {
+            load,
+            ipus: load.device.ipus().collect(),
+            events,
+            synced: load.ports.clock.now(),
+            stopped: None,
+        }
+    }
+
+    /// Where the host has gone away in the middle of a run, which takes a panic in a stream, the
+    /// run ends with an error that nobody reads.
     fn ask<T>(
-        &self,
+        &mut self,
         event: impl FnOnce(Sender<std::result::Result<T, StreamError>>) -> Event,
     ) -> std::result::Result<T, StreamError> {
-        let (answer, answered) = bounded(1);
+        let (answer, answered) = channel();
         drop(self.events.send(event(answer)));
-        answered.recv().unwrap_or(Err(StreamError::NotConnected))
+        let answer = answered.recv().unwrap_or(Err(StreamError::NotConnected));
+        // What the host takes for its answer isn't the device's time.
+        self.synced = self.load.ports.clock.now();
+        answer
+    }
+
+    /// What a host looks after while it waits for a device.
+    fn watch(&self) -> Result<()> {
+        let device = self.load.device.id;
+        if let Some(fault) = self.load.ports.hardware.fault(&self.ipus) {
+            return Err(fault.error(device, &self.load.machine));
+        }
+        match self.load.executable.host_sync_timeout {
+            Some(timeout) if self.load.ports.clock.now() - self.synced > timeout => {
+                Err(Error::HostSyncTimeout { device, timeout })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -313,5 +356,10 @@ impl Host for FarHost<'_> {
             values,
             answer,
         })
+    }
+
+    fn goes_on(&mut self) -> bool {
+        self.stopped = self.watch().err();
+        self.stopped.is_none()
     }
 }

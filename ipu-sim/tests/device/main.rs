@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod attach;
+mod failures;
 mod load;
 mod programs;
 mod run;

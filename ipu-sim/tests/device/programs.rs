@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ipu_sim::device::{
-    AttachLocks, Attached, Clock, Connection, DeviceManager, Executable, ManualClock, NoLocks,
+    AttachLocks, Attached, Clock, Connection, DeviceManager, Executable, HOST_SYNC_TIMEOUT, Ports,
 };
 use ipu_sim::engine;
 use ipu_sim::ids::IpuId;
@@ -28,12 +28,18 @@ pub(crate) fn manager_with(
     locks: impl AttachLocks + 'static,
     clock: Arc<dyn Clock>,
 ) -> DeviceManager {
-    DeviceManager::new(machine(), Arc::new(locks), clock)
+    let locks = Arc::new(locks);
+    let ports = Ports {
+        locks,
+        clock,
+        ..Ports::alone()
+    };
+    DeviceManager::new(machine(), ports)
 }
 
 /// The devices of [`machine`], without locks and real time.
 pub(crate) fn manager() -> DeviceManager {
-    manager_with(NoLocks, Arc::new(ManualClock::default()))
+    DeviceManager::new(machine(), Ports::alone())
 }
 
 /// A device of `n_ipus` IPUs.
@@ -50,6 +56,7 @@ pub(crate) fn executable(program: Program) -> Executable {
             mode: engine::Mode::Folded,
             trace_depth: 0,
         },
+        host_sync_timeout: Some(HOST_SYNC_TIMEOUT),
     }
 }
 
