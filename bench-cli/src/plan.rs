@@ -1,12 +1,21 @@
 //! `ipu-bench plan`: how one matrix product would be cut over the tiles of an IPU.
+//!
+//! Beside PopLibs' estimate, by which plans are ranked, stands what the simulator makes of
+//! each plan: the time and the temporary memory of the program that the product is lowered
+//! to, with both operands where the plan wants them before it spreads them.
 
+use ipu_sim::engine::{self, Activity, Mode};
+use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use ipu_sim::spec::TileSpec;
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::{Bytes, Cycles};
+use ipu_sim::weigh::{self, Category};
+use popart_graph::lower::product_alone;
 use popart_graph::plan::{self, MatMulShape, Pass, Plan, PlanOptions};
 use serde::Serialize;
 
 /// Version of the form of `--json`; it rises with every change that breaks a reader.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// Largest extent of a dimension: far above any model's, and small enough for every product
 /// of extents and cycles to fit 64 bits.
@@ -63,16 +72,38 @@ struct Row {
     exchange: u64,
     reduce: u64,
     transform: u64,
-    /// Slices, updates and sums of serial iterations, and what is spent once around them.
+    /// All that follows: what serial iterations and the loop around them add.
     other: u64,
+    slices: u64,
+    updates: u64,
+    sums: u64,
+    broadcast_before_loop: u64,
+    rearrange_before_loop: u64,
+    cast_after_loop: u64,
+    /// What the simulator makes of the plan.
+    program: Lowered,
 }
 
-/// Plans the product of `request` on tiles of `spec`.
+/// The program that a plan is lowered to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Lowered {
+    cycles: u64,
+    /// In vertices, on the slowest tile of each compute set.
+    compute: u64,
+    exchange: u64,
+    /// Dispatch, syncs and latency before vertices run and words move.
+    launch: u64,
+    /// What lives beside the operands at the fullest moment of any tile, the result included.
+    temporary_bytes: u64,
+}
+
+/// Plans the product of `request` on an IPU of `machine`.
 ///
 /// # Errors
 ///
 /// [`plan::PlanError`], by which dimension or number is wrong.
-pub fn plans(request: &Request, spec: &TileSpec) -> Result<Plans, plan::PlanError> {
+pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> {
+    let spec = &machine.tile;
     let options = PlanOptions {
         pass: request.pass,
         operand: DType::F16,
@@ -88,6 +119,13 @@ pub fn plans(request: &Request, spec: &TileSpec) -> Result<Plans, plan::PlanErro
     };
     let products_per_cycle = u64::from(units * spec.amp.chain_depth * spec.tiles_per_ipu);
     let ideal_cycles = (groups * m * k * n).div_ceil(products_per_cycle);
+    let rows: anyhow::Result<Vec<Row>> = found
+        .iter()
+        .map(|plan| {
+            let program = lowered(&request.shape, &options, plan, machine)?;
+            Ok(row(plan, program, ideal_cycles))
+        })
+        .collect();
     Ok(Plans {
         schema_version: SCHEMA,
         groups,
@@ -95,13 +133,40 @@ pub fn plans(request: &Request, spec: &TileSpec) -> Result<Plans, plan::PlanErro
         k,
         n,
         ideal_cycles,
-        plans: found.iter().map(|plan| row(plan, ideal_cycles)).collect(),
+        plans: rows?,
     })
 }
 
-fn row(plan: &Plan, ideal: u64) -> Row {
+fn lowered(
+    shape: &MatMulShape,
+    options: &PlanOptions,
+    plan: &Plan,
+    machine: &MachineSpec,
+) -> anyhow::Result<Lowered> {
+    let program = product_alone(shape, options, plan, &machine.tile);
+    let timing = engine::Options {
+        mode: Mode::Folded,
+        trace_depth: 0,
+    };
+    let timeline = engine::time(&program, machine, timing)?;
+    let weight = weigh::weigh(&program, machine)?;
+    let spent = &timeline.ipus[IpuId(0)].spent;
+    let on = |activity| spent.on(activity).0;
+    let table = weight.ipus[IpuId(0)].categories.iter();
+    let mut passing = table.filter(|(category, _)| *category == Category::NotAlwaysLive);
+    let temporary = passing.next().and_then(|(_, tiles)| tiles.iter().max());
+    Ok(Lowered {
+        cycles: timeline.total.0,
+        compute: on(Activity::Compute),
+        exchange: on(Activity::Exchange),
+        launch: on(Activity::Sync),
+        temporary_bytes: temporary.copied().unwrap_or(Bytes::ZERO).0,
+    })
+}
+
+fn row(plan: &Plan, program: Lowered, ideal: u64) -> Row {
     let (cost, splits) = (&plan.cost, &plan.splits);
-    let all = |cycles: ipu_sim::units::Cycles| cycles.0 * cost.iterations;
+    let all = |cycles: Cycles| cycles.0 * cost.iterations;
     let cycles = cost.total().0;
     let (amp, exchange) = (all(cost.amp), all(cost.exchange()));
     let reduce = all(cost.reduce);
@@ -127,17 +192,48 @@ fn row(plan: &Plan, ideal: u64) -> Row {
         reduce,
         transform,
         other: cycles - amp - exchange - reduce - transform,
+        slices: all(cost.dynamic_slice),
+        updates: all(cost.dynamic_update),
+        sums: all(cost.add_in_place),
+        broadcast_before_loop: (cost.broadcast_copy + cost.broadcast_exchange).0,
+        rearrange_before_loop: cost.rearrange_before_slice.0,
+        cast_after_loop: cost.output_cast.0,
+        program,
     }
 }
 
 impl Plans {
-    /// The plans as a table, with a line on how to read it.
+    /// The chosen plan with its costs, and the runners-up, with a line on how to read them.
     #[must_use]
     pub fn text(&self) -> String {
         let Self {
             groups, m, k, n, ..
         } = *self;
         let shape = MatMulShape { groups, m, k, n };
+        let chosen = &self.plans[0];
+        let bound = match chosen.memory_bound_bytes {
+            Some(bytes) => format!("within {bytes} B a tile"),
+            None => "without a bound on memory".into(),
+        };
+        format!(
+            "{shape}, ideal {} cycles; chosen {bound}: {}, {}\n\
+             {}\n\
+             The program's operands lie where the plan wants them, so that nothing is rearranged.\n\n\
+             The chosen plan and its runners-up:\n\
+             {}\n\
+             splits: parts of groups, field (x), channels in (i) and out (o) on different tiles; \
+             serial: parts one after the other, `once` where the input is broadcast before them; \
+             program: cycles of the program that the plan is lowered to\n",
+            self.ideal_cycles,
+            chosen.splits(),
+            chosen.order(),
+            chosen.costs(),
+            self.table(),
+        )
+    }
+
+    /// All plans, one a row.
+    fn table(&self) -> comfy_table::Table {
         let mut table = comfy_table::Table::new();
         table
             .load_style(comfy_table::presets::ASCII_MARKDOWN)
@@ -154,18 +250,9 @@ impl Plans {
                 "splits",
                 "serial",
                 "order",
+                "program",
             ]);
         for plan in &self.plans {
-            let splits = format!(
-                "g{} x{} i{} o{}",
-                plan.groups, plan.field, plan.in_channels, plan.out_channels
-            );
-            let serial = match (plan.in_channels_serial, plan.out_channels_serial) {
-                (1, 1) => "-".into(),
-                (parts, 1) => format!("i{parts}"),
-                (_, parts) if plan.broadcast_input_once => format!("o{parts} once"),
-                (_, parts) => format!("o{parts}"),
-            };
             table.add_row([
                 plan.cycles.to_string(),
                 format!("{:.0} %", 100.0 * plan.utilisation),
@@ -176,18 +263,78 @@ impl Plans {
                 plan.other.to_string(),
                 plan.tiles.to_string(),
                 plan.temporary_bytes.to_string(),
-                splits,
-                serial,
-                if plan.swapped { "swapped" } else { "as given" }.into(),
+                plan.splits(),
+                plan.serial(),
+                plan.order().into(),
+                plan.program.cycles.to_string(),
             ]);
         }
-        format!(
-            "{shape}, ideal {} cycles; the first plan is chosen\n\
-             {table}\n\
-             splits: parts of groups, field (x), channels in (i) and out (o) on different tiles; \
-             serial: parts one after the other, `once` where the input is broadcast before them\n",
-            self.ideal_cycles
-        )
+        table
+    }
+}
+
+impl Row {
+    fn splits(&self) -> String {
+        let Self {
+            groups,
+            field,
+            in_channels,
+            out_channels,
+            ..
+        } = self;
+        format!("g{groups} x{field} i{in_channels} o{out_channels}")
+    }
+
+    fn serial(&self) -> String {
+        match (self.in_channels_serial, self.out_channels_serial) {
+            (1, 1) => "-".into(),
+            (parts, 1) => format!("i{parts}"),
+            (_, parts) if self.broadcast_input_once => format!("o{parts} once"),
+            (_, parts) => format!("o{parts}"),
+        }
+    }
+
+    fn order(&self) -> &'static str {
+        if self.swapped { "swapped" } else { "as given" }
+    }
+
+    /// The estimate by cause, beside the program's time and memory.
+    fn costs(&self) -> comfy_table::Table {
+        let mut table = comfy_table::Table::new();
+        table
+            .load_style(comfy_table::presets::ASCII_MARKDOWN)
+            .set_header(["part", "estimate", "program"]);
+        let program = &self.program;
+        let vertices =
+            self.amp + self.reduce + self.slices + self.updates + self.sums + self.cast_after_loop;
+        let exchange = self.exchange + self.broadcast_before_loop;
+        let rearranging = self.transform + self.rearrange_before_loop;
+        let rows = [
+            ("vertices", Some(vertices), Some(program.compute)),
+            ("  AMP", Some(self.amp), None),
+            ("  reduction", Some(self.reduce), None),
+            ("  slices", Some(self.slices), None),
+            ("  updates and sums", Some(self.updates + self.sums), None),
+            ("  cast", Some(self.cast_after_loop), None),
+            ("exchange", Some(exchange), Some(program.exchange)),
+            ("rearrangement", Some(rearranging), None),
+            ("launch", None, Some(program.launch)),
+            ("cycles", Some(self.cycles), Some(program.cycles)),
+            (
+                "temporary bytes",
+                Some(self.temporary_bytes),
+                Some(program.temporary_bytes),
+            ),
+        ];
+        let is_detail = |part: &str| part.starts_with(' ');
+        for (part, estimate, program) in rows {
+            if is_detail(part) && estimate == Some(0) {
+                continue;
+            }
+            let cell = |number: Option<u64>| number.map_or("-".into(), |number| number.to_string());
+            table.add_row([part.to_string(), cell(estimate), cell(program)]);
+        }
+        table
     }
 }
 
@@ -210,8 +357,8 @@ mod tests {
             pass: Pass::TrainingFwd,
             count: 5,
         };
-        let tile = MachineSpec::shipped("mk2-m2000").unwrap().tile;
-        let found = plans(&request, &tile).unwrap();
+        let machine = MachineSpec::shipped("mk2-m2000").unwrap();
+        let found = plans(&request, &machine).unwrap();
         // PopLibs' total for this product.
         assert_eq!(found.plans[0].cycles, 89_516);
         assert_eq!(found.ideal_cycles, 45_591);
@@ -227,5 +374,11 @@ mod tests {
             59_659 + 24_304 + 5_553
         );
         assert!(found.text().contains("| 89516 "));
+        let program = &best.program;
+        assert_eq!(program.compute, best.amp + best.reduce);
+        assert_eq!(
+            program.compute + program.exchange + program.launch,
+            program.cycles
+        );
     }
 }

@@ -21,6 +21,7 @@
 //! functions that the forward stage and, before the first gradient that needs them, the
 //! backward stage call: the same vertices write the same variables.
 
+mod alone;
 mod builder;
 mod gather;
 mod layouts;
@@ -48,6 +49,7 @@ use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::MapOp;
 use ipu_sim::view::View;
 
+pub use self::alone::product_alone;
 use self::builder::Builder;
 use self::ops::Ctx;
 use self::recompute::Segments;

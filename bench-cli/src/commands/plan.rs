@@ -107,7 +107,7 @@ pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode>
         count: number("count") as usize,
     };
     let machine = system::choose(Some(word("system")), 1)?;
-    let plans = plan::plans(&request, &machine.spec.tile)?;
+    let plans = plan::plans(&request, &machine.spec)?;
     let text = match matches.get_flag("json") {
         true => report::json::text(&plans),
         false => plans.text(),

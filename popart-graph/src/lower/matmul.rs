@@ -359,8 +359,19 @@ pub(crate) fn matmul(
     };
     let homes = [frame.home(Side::Input), frame.home(Side::Weights)];
     let at_home = builder.rearrange_many(&[(&input, &homes[0]), (&weights, &homes[1])], "operand");
-    let (input, weights) = (at_home[0], at_home[1]);
-    let out = match frame.serial {
+    let out = product_at_home(builder, frame, [at_home[0], at_home[1]], output, name);
+    frame.in_product_axes(&builder.value_of(out))
+}
+
+/// The product of an input and weights that lie at home, with the axes of the plan.
+pub(super) fn product_at_home(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    [input, weights]: [VarId; 2],
+    output: DType,
+    name: &str,
+) -> VarId {
+    match frame.serial {
         Serial::None => {
             let sides = broadcast(
                 builder,
@@ -375,8 +386,7 @@ pub(crate) fn matmul(
         Serial::Input(parts) => {
             loop_over_inputs(builder, frame, input, weights, parts, output, name)
         }
-    };
-    frame.in_product_axes(&builder.value_of(out))
+    }
 }
 
 fn broadcast(builder: &mut Builder<'_>, frame: &Frame, sides: &[(Side, VarId)]) -> Vec<VarId> {

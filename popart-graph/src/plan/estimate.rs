@@ -9,13 +9,13 @@
 
 use ipu_sim::cost::amp::{AmpWork, InnerCycles};
 use ipu_sim::cost::partials::{
-    ReduceStage, ReduceTypes, conv_reduce_stages, planner_add_in_place, planner_cast,
+    ReduceStage, ReduceStages, ReduceTypes, conv_reduce_stages, planner_add_in_place, planner_cast,
     planner_slice, reduce_stages,
 };
 use ipu_sim::numerics::DType;
 use ipu_sim::units::{Bytes, BytesPerCycle, Cycles};
 
-use super::problem::Problem;
+use super::problem::{Problem, Reading};
 use super::transform::Transform;
 use super::{Splits, TileWork};
 
@@ -172,7 +172,7 @@ impl Problem<'_> {
         if cost.total() > limits.cycles {
             return None;
         }
-        let stages = reduce_stages(splits.in_channels.parallel);
+        let stages = self.stages(splits.in_channels.parallel);
         self.add_reduction(&mut cost, splits, &elements, &stages);
         self.add_serial_loop(&mut cost, splits, &elements);
         if cost.total() > limits.cycles {
@@ -256,6 +256,14 @@ impl Problem<'_> {
         }
     }
 
+    fn stages(&self, depth: u64) -> ReduceStages {
+        match self.reading {
+            Reading::PopLibs => reduce_stages(depth),
+            #[cfg(test)]
+            Reading::Table => super::tests::stages_of_the_table(depth),
+        }
+    }
+
     fn reduce_types(&self) -> ReduceTypes {
         ReduceTypes {
             partials: self.partials(),
@@ -287,7 +295,12 @@ impl Problem<'_> {
             cost.output_cast = planner_cast(elements.reduced, self.reduce_types(), self.spec);
         }
         if over_out > 1 {
-            cost.dynamic_update = slice(elements.reduced, over_out, self.partials());
+            let divided_again = match self.reading {
+                Reading::PopLibs => over_out,
+                #[cfg(test)]
+                Reading::Table => 1,
+            };
+            cost.dynamic_update = slice(elements.reduced, divided_again, self.partials());
         }
         if self.pass.is_fully_connected() {
             // One element a cycle, for want of knowing the layout.
@@ -300,11 +313,15 @@ impl Problem<'_> {
     /// input which is broadcast before the loop is charged, and weighed, outside the loop.
     fn add_transforms(&self, cost: &mut PlanCost, splits: &Splits) -> [Transform; 3] {
         let transforms = self.transforms(splits);
-        let mut inside = &transforms[..];
-        if splits.broadcast_input_before_loop {
-            cost.broadcast_copy += transforms[0].copy;
-            cost.broadcast_exchange += transforms[0].exchange;
-            inside = &transforms[1..];
+        let n_outside = match self.reading {
+            Reading::PopLibs => usize::from(splits.broadcast_input_before_loop),
+            #[cfg(test)]
+            Reading::Table => transforms.len(),
+        };
+        let (outside, inside) = transforms.split_at(n_outside);
+        for transform in outside {
+            cost.broadcast_copy += transform.copy;
+            cost.broadcast_exchange += transform.exchange;
         }
         cost.transform_copy = inside.iter().map(|transform| transform.copy).sum();
         cost.transform_exchange = inside.iter().map(|transform| transform.exchange).sum();

@@ -39,6 +39,18 @@ pub(super) struct Problem<'a> {
     pub(super) in_grains: u64,
     pub(super) out_grains: u64,
     pub(super) rearrange: Rearrange,
+    pub(super) reading: Reading,
+}
+
+/// How the planner's sources are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// As they stand.
+    #[default]
+    PopLibs,
+    /// As the evaluation behind one of the tests' tables reads them, see `tables::DIFFERENT`.
+    #[cfg(test)]
+    Table,
 }
 
 /// Which tensors change their layout around the product.
@@ -173,6 +185,7 @@ impl<'a> Problem<'a> {
             in_grains: in_channels.div_ceil(vertex.in_channels_per_group),
             out_grains: out_channels.div_ceil(out_channels_per_group),
             rearrange,
+            reading: Reading::default(),
         }
     }
 

@@ -196,13 +196,19 @@ pub(super) const PUBLISHED: &[Published] = &[
     (0.28, Pass::TrainingWu, [1, 3072, 3072, 768], [162_108, 97318, 31840, 11688, 5739, 15523]),
 ];
 
-/// Rows of [`PUBLISHED`] in which that evaluation departs from PopLibs by more than 1.5 %:
-/// it compares the partials that a tile receives with 1/16 of memory without rounding them
-/// up to whole memory elements, breaks ties between reduction stages towards the smaller
-/// depth, and charges rearrangements of a serially split product once instead of in every
-/// iteration (`lib/poplin/{ConvReducePlan,ConvModel}.cpp`). With these three changed, and
-/// an output slice that isn't divided twice, our planner agrees with all of its rows to
-/// 0.4 %. The last column is the total by PopLibs' rules.
+/// Rows of [`PUBLISHED`] in which that evaluation departs from PopLibs by more than 1.5 %.
+/// It reads four things otherwise than PopLibs has them:
+/// - it compares the partials that a tile receives with 1/16 of memory as they are, not
+///   rounded up to whole memory elements (`ConvReducePlan.hpp`);
+/// - it breaks ties between stages of a reduction towards the smaller depth, not the larger
+///   (`ConvReducePlan.cpp`);
+/// - it charges rearrangements of a serially split product once, not in every iteration
+///   (`ConvModel.cpp`, the sum of a pass's estimates);
+/// - it puts back a whole slice of the result, not one divided by the splits once more
+///   (`ConvModel.cpp`, the estimate of dynamic updates).
+///
+/// Read so, our planner agrees with all of its rows to 0.4 %, and with most to a cycle. The
+/// last column is the total by PopLibs' rules.
 pub(super) type Different = (f64, Pass, [u64; 4], u64);
 
 #[rustfmt::skip]

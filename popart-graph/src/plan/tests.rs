@@ -1,11 +1,15 @@
 //! Plans against tables, and the pruned search against an exhaustive one.
 
+use std::fmt::Write as _;
+
+use expect_test::expect_file;
+use ipu_sim::cost::partials::{ReduceStage, ReduceStages, reduce_stages};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, TileSpec};
 use ipu_sim::units::BytesPerCycle;
 use proptest::prelude::*;
 
-use super::problem::problems;
+use super::problem::{Reading, problems};
 use super::search::{Objective, Pruning, walk};
 use super::*;
 
@@ -148,6 +152,164 @@ fn published_settings() {
                 expect[0]
             ),
         }
+    }
+}
+
+/// Two stages of a sum, the smaller depth where two cost the same.
+pub(super) fn stages_of_the_table(depth: u64) -> ReduceStages {
+    let below = depth.isqrt();
+    if !(16..125).contains(&depth) || below * (below + 1) != depth {
+        return reduce_stages(depth);
+    }
+    let stage = |depth, remaining| ReduceStage { depth, remaining };
+    ReduceStages::from_iter([stage(below + 1, below), stage(below, 1)])
+}
+
+/// A plan by the reading of the evaluation behind `tables::PUBLISHED`.
+fn planned_by_the_table(pass: Pass, sizes: [u64; 4], proportion: f64) -> Plan {
+    let spec = TileSpec {
+        memory_element: Bytes(1),
+        ..gc200()
+    };
+    let options = options(pass, DType::F16, proportion);
+    let mut problems = problems(&shape(sizes), &options, &spec).unwrap();
+    for problem in &mut problems {
+        problem.reading = Reading::Table;
+    }
+    let bound = Some(Bytes((spec.memory.0 as f64 * proportion) as u64));
+    let found = walk(
+        &problems,
+        Objective::Fastest { bound },
+        Pruning::LowerBounds,
+        1,
+    );
+    found.into_iter().next().unwrap()
+}
+
+/// The four differences of `tables::DIFFERENT` explain every row of that table, to 0.4 %.
+#[test]
+fn published_settings_by_the_reading_of_their_table() {
+    for &(proportion, pass, sizes, expect) in tables::PUBLISHED {
+        let got = planned_by_the_table(pass, sizes, proportion).cost.total().0;
+        assert!(
+            got.abs_diff(expect[0]) * 1000 <= expect[0] * 4,
+            "{sizes:?}, {pass:?}: expected {} within 0.4 %, got {got}",
+            expect[0]
+        );
+    }
+}
+
+/// `docs/plan-tables.md`: every table of this folder with our numbers beside it.
+#[test]
+fn documented_tables() {
+    let mut out = String::from(include_str!("tables.txt"));
+    let row = |out: &mut String, cells: &[String]| {
+        writeln!(out, "| {} |", cells.join(" | ")).unwrap();
+    };
+    let product = |[groups, m, k, n]: [u64; 4]| format!("{groups} x [{m}, {k}] x [{k}, {n}]");
+    let error =
+        |got: u64, expect: u64| format!("{:+.2} %", (got as f64 / expect as f64 - 1.0) * 100.0);
+    let head = |out: &mut String, title: &str, columns: &[&str]| {
+        write!(out, "\n## {title}\n\n").unwrap();
+        row(
+            out,
+            &columns.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        );
+        row(out, &vec!["---".to_string(); columns.len()]);
+    };
+    head(
+        &mut out,
+        "Alone, proportion 0.6",
+        &["partials", "product", "table", "ours", "error"],
+    );
+    for &(partials, sizes, [expect, ..], ..) in tables::ALONE {
+        let got = planned(Pass::None, partials, sizes, 0.6).cost.total().0;
+        row(
+            &mut out,
+            &[
+                partials_name(partials).into(),
+                product(sizes),
+                expect.to_string(),
+                got.to_string(),
+                error(got, expect),
+            ],
+        );
+    }
+    head(
+        &mut out,
+        "Trained layers, planned apart, proportion 0.6",
+        &["partials", "pass", "product", "table", "ours", "error"],
+    );
+    for &(partials, [g, m, k, n], expect) in tables::TRAINED {
+        let passes = [
+            (Pass::TrainingFwd, [g, m, k, n]),
+            (Pass::TrainingBwd, [g, m, n, k]),
+            (Pass::TrainingWu, [g, k, m, n]),
+        ];
+        for ((pass, sizes), expect) in passes.into_iter().zip(expect) {
+            let got = planned(pass, partials, sizes, 0.6).cost.total().0;
+            row(
+                &mut out,
+                &[
+                    partials_name(partials).into(),
+                    pass_name(pass).into(),
+                    product(sizes),
+                    expect.to_string(),
+                    got.to_string(),
+                    error(got, expect),
+                ],
+            );
+        }
+    }
+    head(
+        &mut out,
+        "Trained layers at the published proportions, f16 partials",
+        &[
+            "proportion",
+            "pass",
+            "product",
+            "table",
+            "ours",
+            "error",
+            "by the table's reading",
+            "error",
+        ],
+    );
+    for &(proportion, pass, sizes, [expect, ..]) in tables::PUBLISHED {
+        let got = planned(pass, DType::F16, sizes, proportion).cost.total().0;
+        let reread = planned_by_the_table(pass, sizes, proportion).cost.total().0;
+        row(
+            &mut out,
+            &[
+                proportion.to_string(),
+                pass_name(pass).into(),
+                product(sizes),
+                expect.to_string(),
+                got.to_string(),
+                error(got, expect),
+                reread.to_string(),
+                error(reread, expect),
+            ],
+        );
+    }
+    expect_file!["../../../docs/plan-tables.md"].assert_eq(&out);
+}
+
+fn partials_name(partials: DType) -> &'static str {
+    match partials {
+        DType::F16 => "half",
+        _ => "float",
+    }
+}
+
+/// As the command line has it.
+fn pass_name(pass: Pass) -> &'static str {
+    match pass {
+        Pass::None => "none",
+        Pass::InferenceFwd => "inference",
+        Pass::TrainingFwd => "fwd",
+        Pass::TrainingBwd => "bwd",
+        Pass::TrainingWu => "wu",
     }
 }
 

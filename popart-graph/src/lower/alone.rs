@@ -1,0 +1,130 @@
+//! One matrix product as a program of its own.
+//!
+//! Both operands are variables that lie at home, where the plan wants them before they are
+//! spread, as weights do: so the program is what the plan itself does (slices, exchange,
+//! vertices, sums), and what brings an activation home belongs to whoever made it.
+
+use ipu_sim::program::{Program, VarKind};
+use ipu_sim::spec::TileSpec;
+
+use super::builder::Builder;
+use super::matmul::{Extents, Frame, Side, product_at_home};
+use crate::plan::{MatMulShape, Plan, PlanOptions};
+
+/// The program of one product on one IPU of `spec`, laid out by `plan`.
+///
+/// # Panics
+///
+/// If the plan isn't one of this product on such an IPU, or an extent exceeds 32 bits.
+#[must_use]
+pub fn product_alone(
+    shape: &MatMulShape,
+    options: &PlanOptions,
+    plan: &Plan,
+    spec: &TileSpec,
+) -> Program {
+    let extent = |extent: u64| u32::try_from(extent).expect("a tensor's extents fit 32 bits");
+    let extents = Extents {
+        batch: vec![extent(shape.groups)],
+        m: extent(shape.m),
+        k: extent(shape.k),
+        n: extent(shape.n),
+    };
+    let frame = Frame::new(plan, &extents, spec.tiles_per_ipu);
+    let mut builder = Builder::new(Program::new(1, 1), spec);
+    builder.source = builder.program.add_source("product", "matmul");
+    let sides = [(Side::Input, "input"), (Side::Weights, "weights")];
+    let [input, weights] = sides.map(|(side, name)| {
+        builder.add_var(name, options.operand, frame.home(side), VarKind::Weight)
+    });
+    product_at_home(
+        &mut builder,
+        &frame,
+        [input, weights],
+        options.output,
+        "result",
+    );
+    builder.program.steps = builder.steps;
+    builder.program
+}
+
+#[cfg(test)]
+mod tests {
+    use ipu_sim::engine::{Activity, Mode, Options, time};
+    use ipu_sim::ids::IpuId;
+    use ipu_sim::numerics::DType;
+    use ipu_sim::spec::MachineSpec;
+    use ipu_sim::units::Cycles;
+
+    use super::*;
+    use crate::plan::{Pass, PlanCost, plan};
+
+    /// Cycles of the program in vertices and in exchange, and the estimate.
+    fn timed(shape: [u64; 4], proportion: f64) -> (Cycles, Cycles, PlanCost) {
+        let machine = MachineSpec::shipped("mk2-m2000").unwrap();
+        let [groups, m, k, n] = shape;
+        let shape = MatMulShape { groups, m, k, n };
+        let options = PlanOptions {
+            pass: Pass::TrainingFwd,
+            operand: DType::F16,
+            partials: DType::F16,
+            output: DType::F16,
+            available_memory_proportion: proportion,
+        };
+        let plan = plan(&shape, &options, &machine.tile).unwrap();
+        let program = product_alone(&shape, &options, &plan, &machine.tile);
+        let options = Options {
+            mode: Mode::Folded,
+            trace_depth: 0,
+        };
+        let timeline = time(&program, &machine, options).unwrap();
+        let spent = &timeline.ipus[IpuId(0)].spent;
+        let (compute, exchange) = (spent.on(Activity::Compute), spent.on(Activity::Exchange));
+        assert!(spent.total() > compute + exchange, "launches take time");
+        (compute, exchange, plan.cost)
+    }
+
+    /// The vertices of the program are those of the estimate, but that sums may be cut more
+    /// evenly; its exchange is the estimate's within a tenth.
+    #[test]
+    fn the_program_does_what_the_plan_says() {
+        for shape in [
+            [1, 1024, 1024, 1024],
+            [1, 1024, 1024, 3072],
+            [1, 1024, 1024, 4096],
+            [1, 1024, 4096, 1024],
+            [128, 128, 64, 128],
+        ] {
+            let (compute, exchange, cost) = timed(shape, 0.6);
+            let vertices = cost.amp..=cost.amp + cost.reduce;
+            assert!(vertices.contains(&compute), "{shape:?}: {compute:?}");
+            let depth_one = if cost.reduce == Cycles::ZERO {
+                cost.partials_exchange
+            } else {
+                Cycles::ZERO
+            };
+            let estimated = (cost.exchange() - depth_one).0;
+            let range = estimated * 9 / 10..=estimated * 11 / 10;
+            assert!(range.contains(&exchange.0), "{shape:?}: {exchange:?}");
+        }
+    }
+
+    #[test]
+    fn evenly_cut_sums_are_exact() {
+        let (compute, _, _) = timed([1, 1024, 1024, 4096], 0.6);
+        assert_eq!(compute, Cycles(59_659 + 5_553));
+    }
+
+    /// Slices, updates and a start with zeros come on top of what every iteration computes.
+    #[test]
+    fn a_serial_product_has_slices_and_updates() {
+        let (compute, _, cost) = timed([1, 1024, 1024, 4096], 0.2);
+        assert_eq!(cost.iterations, 2);
+        let vertices = cost.amp + cost.reduce + cost.dynamic_slice;
+        assert!(compute > vertices * 2);
+        assert!(
+            compute < vertices * 2 + Cycles(15_000),
+            "{compute:?}, {cost:?}"
+        );
+    }
+}
