@@ -4,6 +4,7 @@
 
 pub(crate) mod bert;
 mod calibrate;
+mod data;
 mod plan;
 mod suite;
 mod systems;
@@ -36,6 +37,11 @@ pub(crate) const ALL: &[Subcommand] = &[
         name: "suite",
         command: suite::command,
         run: suite::run,
+    },
+    Subcommand {
+        name: "data",
+        command: data::command,
+        run: data::run,
     },
     Subcommand {
         name: "plan",

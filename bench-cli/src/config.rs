@@ -133,7 +133,7 @@ fn set_batch(values: &mut Map<String, Value>) -> Result<Option<u64>> {
             }),
         }
     };
-    let needed = |key| Ok(count(key)?.expect("the key has a default"));
+    let needed = |key| -> Result<u64> { Ok(count(key)?.expect("the key has a default")) };
     let micro = needed("micro_batch_size")?;
     let replicas: u64 = needed("replication_factor")?;
     let factor = count("gradient_accumulation_factor")?;

@@ -154,6 +154,9 @@ pub enum Error {
         /// The value.
         found: String,
     },
+    /// A file of data that is missing, too short or wrong.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
     /// A program that takes more memory than the machine has, which was simulated all the same.
     #[error("{message}")]
     DoesNotFit {

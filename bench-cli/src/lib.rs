@@ -28,6 +28,7 @@ pub mod clock;
 pub mod compile;
 pub mod config;
 pub mod console;
+pub mod data;
 pub mod error;
 pub mod explain;
 pub mod inspect;

@@ -22,7 +22,7 @@ mod tokeniser;
 mod vocabulary;
 
 pub use generated::{MicroBatch, generated};
-pub use layout::{Field, Record, RecordLayout, Token};
+pub use layout::{Fault, Field, Record, RecordLayout, Token};
 pub use pretraining::{Corpus, Recipe, RecordMaker};
 pub use record::Records;
 pub use tokeniser::{Case, Tokeniser};

@@ -153,6 +153,7 @@ impl Golden {
     /// follow each other there if it says so.
     fn check(&self, record: &Record, documents: &[Vec<u32>]) {
         let vocabulary = &self.vocabulary;
+        assert_eq!(record.fault(), None);
         let tokens = record.in_text_order();
         let [masked, end] = [Field::Masked, Field::End].map(|field| record.get(field)[0] as usize);
         let (s, m) = (

@@ -177,6 +177,36 @@ impl Record {
         (0..masked).chain(m..end).map(|slot| slot as usize)
     }
 
+    /// The first rule of its form that the record breaks.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        let layout = self.layout;
+        let [masked, end, label] =
+            [Field::Masked, Field::End, Field::RandomNext].map(|field| self.get(field)[0]);
+        let mask_tokens = layout.mask_tokens;
+        if masked > mask_tokens {
+            return Some(Fault::Masked {
+                masked,
+                mask_tokens,
+            });
+        }
+        if !(mask_tokens..=layout.sequence_length).contains(&end) {
+            return Some(Fault::End { end, layout });
+        }
+        let tokens = self.in_text_order();
+        let gap = (0..)
+            .zip(&tokens)
+            .find(|(place, token)| token.position != *place);
+        if let Some((position, _)) = gap {
+            return Some(Fault::Position { position });
+        }
+        if let Some(token) = tokens.iter().find(|token| token.segment > 1) {
+            let segment = token.segment;
+            return Some(Fault::Segment { segment });
+        }
+        (label > 1).then_some(Fault::RandomNext { label })
+    }
+
     /// The sequence in the order of the text: position, word id, and of a masked word what it
     /// was. Slots of equal position stay in their order.
     #[must_use]
@@ -195,6 +225,46 @@ impl Record {
         tokens.sort_by_key(|token| token.position);
         tokens
     }
+}
+
+/// How a record breaks the rules of its form, which the wrong sequence length or number of mask
+/// tokens often shows by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// More masked words than there are slots for them.
+    #[error("{masked} masked words, expected at most {mask_tokens}")]
+    Masked {
+        /// Masked words.
+        masked: u32,
+        /// Slots.
+        mask_tokens: u32,
+    },
+    /// A sequence that ends before it begins, or beyond the last slot.
+    #[error("the sequence ends at slot {end}, expected {} to {}", layout.mask_tokens, layout.sequence_length)]
+    End {
+        /// First slot behind it.
+        end: u32,
+        /// The form.
+        layout: RecordLayout,
+    },
+    /// Words that do not stand one behind the other.
+    #[error("no word at position {position}")]
+    Position {
+        /// The first position without a word, or with several.
+        position: u32,
+    },
+    /// A part that is neither the first nor the second.
+    #[error("segment {segment}, expected 0 or 1")]
+    Segment {
+        /// Its number.
+        segment: u32,
+    },
+    /// A next-sentence label of no class.
+    #[error("next-sentence label {label}, expected 0 or 1")]
+    RandomNext {
+        /// The label.
+        label: u32,
+    },
 }
 
 /// A word of a sequence.
@@ -265,6 +335,9 @@ mod tests {
             prop_assert!(record.slots_in_use().all(|slot| slot < sequence_length as usize));
             let tokens = record.in_text_order();
             prop_assert!(tokens.is_sorted_by_key(|token| token.position));
+            if record.fault().is_none() {
+                prop_assert_eq!(tokens.len() as u32, record.get(Field::Masked)[0] + record.get(Field::End)[0] - mask_tokens);
+            }
             let mut back = Vec::new();
             record.write(&mut back);
             prop_assert_eq!(&back, &bytes);

@@ -1,0 +1,317 @@
+//! `ipu-bench data`: files of training data, made and looked into.
+//!
+//! Options that the original's record maker has keep their names and defaults
+//! (`applications/popart/bert/bert_data/create_pretraining_data.py`).
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bench_cli::console::Console;
+use bench_cli::data::{DataError, Replace, benchmark, inspect, pretraining, vocabulary};
+use bert_model::data::{Case, Recipe, RecordLayout};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub(super) fn command(command: Command) -> Command {
+    command
+        .about("Make training data, or look into it")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(benchmark_command())
+        .subcommand(pretraining_command())
+        .subcommand(inspect_command())
+        .subcommand(vocabulary_command())
+}
+
+fn benchmark_command() -> Command {
+    Command::new("benchmark")
+        .about("Write the files that the published command lines read, 1.1 GB")
+        .arg(
+            super::path_option("out", "Folder to fill; name it as $DATASETS_DIR")
+                .value_name("DIR")
+                .required(true),
+        )
+        .arg(force())
+}
+
+fn pretraining_command() -> Command {
+    Command::new("pretraining")
+        .about("Make records of sentence pairs with masked words from text")
+        .arg(input_file())
+        .arg(
+            text_option(
+                "output-file",
+                "Files to write, separated by commas; records go to each in turn",
+            )
+            .required(true),
+        )
+        .arg(
+            super::path_option("vocab-file", "WordPiece vocabulary, a token a line").required(true),
+        )
+        .arg(lower_case())
+        .arg(number("sequence-length", "128", "Positions of a sequence"))
+        .arg(number(
+            "mask-tokens",
+            "20",
+            "Masked words of a sequence at the most",
+        ))
+        .arg(number(
+            "duplication-factor",
+            "6",
+            "Copies of the text, each with pairs and masks of its own",
+        ))
+        .arg(share(
+            "mlm-prob",
+            "0.15",
+            "Share of the words that are masked",
+        ))
+        .arg(share(
+            "short-seq-prob",
+            "0.1",
+            "Share of the documents that make short sequences",
+        ))
+        .arg(
+            Arg::new("max-samples")
+                .long("max-samples")
+                .value_name("INT")
+                .value_parser(value_parser!(i64))
+                .allow_negative_numbers(true)
+                .default_value("-1")
+                .help("Records at the most; -1 for all"),
+        )
+        .arg(number(
+            "pad-position-value",
+            "384",
+            "Position of unused slots",
+        ))
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_name("INT")
+                .value_parser(value_parser!(u64))
+                .default_value("1984")
+                .help("Where all draws come from"),
+        )
+        .arg(force())
+}
+
+fn inspect_command() -> Command {
+    Command::new("inspect")
+        .about("Show records as text")
+        .arg(
+            Arg::new("FILE")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("a file of pre-training records"),
+        )
+        .arg(number("sequence-length", "128", "Positions of a sequence"))
+        .arg(
+            Arg::new("mask-tokens")
+                .long("mask-tokens")
+                .value_name("INT")
+                .value_parser(value_parser!(u32))
+                .help("Masked words of a sequence at the most [default: 20, 56 or 76 for 128, 384 or 512]"),
+        )
+        .arg(super::path_option(
+            "vocab-file",
+            "Vocabulary that names the tokens; without, numbers are shown",
+        ))
+        .arg(
+            Arg::new("count")
+                .short('n')
+                .long("count")
+                .value_name("INT")
+                .value_parser(value_parser!(u64))
+                .default_value("3")
+                .help("Records to show"),
+        )
+        .arg(
+            Arg::new("first")
+                .long("first")
+                .value_name("INT")
+                .value_parser(value_parser!(u64))
+                .default_value("0")
+                .help("Number of the first one"),
+        )
+}
+
+fn vocabulary_command() -> Command {
+    Command::new("vocabulary")
+        .about("Make a WordPiece vocabulary of the words of a text")
+        .arg(input_file())
+        .arg(super::path_option("output-file", "File to write, a token a line").required(true))
+        .arg(lower_case())
+        .arg(number("size", "30400", "Tokens at the most"))
+        .arg(force())
+}
+
+fn text_option(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name("PATHS").help(help)
+}
+
+fn input_file() -> Arg {
+    let help = "Text, a sentence a line, a blank line between documents: names or patterns, separated by commas";
+    text_option("input-file", help).required(true)
+}
+
+fn number(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("INT")
+        .value_parser(value_parser!(u32))
+        .default_value(default)
+        .help(help)
+}
+
+fn share(name: &'static str, default: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("FLOAT")
+        .value_parser(value_parser!(f64))
+        .default_value(default)
+        .help(help)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
+}
+
+fn lower_case() -> Arg {
+    switch("do-lower-case", "Make letters small and drop their accents")
+}
+
+fn force() -> Arg {
+    switch("force", "Replace files that are there")
+}
+
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
+    let text = match matches.subcommand().expect("clap demands a subcommand") {
+        ("benchmark", matches) => run_benchmark(matches, console)?,
+        ("pretraining", matches) => run_pretraining(matches, console)?,
+        ("inspect", matches) => run_inspect(matches)?,
+        (_, matches) => run_vocabulary(matches)?,
+    };
+    super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_benchmark(matches: &ArgMatches, console: &Console) -> anyhow::Result<String> {
+    let out = super::path(matches, "out").expect("it is required");
+    let bar = bytes(console.bar(0)?)?;
+    let files = &benchmark::RECORD_FILES;
+    let paths = benchmark::write(out, files, replace(matches), &bar)?;
+    let mut text = String::new();
+    for (place, path) in paths.iter().enumerate() {
+        let _ = match files.get(place) {
+            Some(file) => writeln!(
+                text,
+                "{}: {} records of {} bytes",
+                path.display(),
+                file.records,
+                file.layout.bytes()
+            ),
+            None => writeln!(text, "{}", path.display()),
+        };
+    }
+    Ok(text)
+}
+
+/// A bar that counts bytes.
+fn bytes(bar: ProgressBar) -> anyhow::Result<ProgressBar> {
+    let template = "{bytes}/{total_bytes} {wide_bar} {bytes_per_sec} {eta}";
+    Ok(bar.with_style(ProgressStyle::with_template(template)?))
+}
+
+fn run_pretraining(matches: &ArgMatches, console: &Console) -> anyhow::Result<String> {
+    let layout = RecordLayout {
+        sequence_length: *value(matches, "sequence-length"),
+        mask_tokens: *value(matches, "mask-tokens"),
+    };
+    let request = pretraining::Request {
+        input_files: value::<String>(matches, "input-file").clone(),
+        output_files: value::<String>(matches, "output-file").clone(),
+        vocabulary: value::<PathBuf>(matches, "vocab-file").clone(),
+        case: case(matches),
+        recipe: Recipe {
+            layout,
+            mask_probability: *value(matches, "mlm-prob"),
+            short_sequence_probability: *value(matches, "short-seq-prob"),
+            pad_position: *value(matches, "pad-position-value"),
+            seed: *value(matches, "seed"),
+        },
+        copies: u64::from(*value::<u32>(matches, "duplication-factor")),
+        samples_max: match *value::<i64>(matches, "max-samples") {
+            -1 => None,
+            most => Some(
+                u64::try_from(most)
+                    .map_err(|_| bench_cli::Error::Data(DataError::MaxSamples(most)))?,
+            ),
+        },
+        replace: replace(matches),
+    };
+    let made = pretraining::make(&request, &console.bar(0)?)?;
+    let mut text = format!("{} documents, {} tokens\n", made.documents, made.tokens);
+    for (path, records) in &made.files {
+        let _ = writeln!(
+            text,
+            "{}: {records} records of {} bytes",
+            path.display(),
+            layout.bytes()
+        );
+    }
+    Ok(text)
+}
+
+fn run_inspect(matches: &ArgMatches) -> anyhow::Result<String> {
+    let sequence_length = *value(matches, "sequence-length");
+    let mask_tokens = match matches.get_one::<u32>("mask-tokens") {
+        Some(&given) => given,
+        None => inspect::usual_mask_tokens(sequence_length)?,
+    };
+    let text = inspect::show(&inspect::Request {
+        file: value::<PathBuf>(matches, "FILE").clone(),
+        layout: RecordLayout {
+            sequence_length,
+            mask_tokens,
+        },
+        vocabulary: super::path(matches, "vocab-file").map(PathBuf::from),
+        first: *value(matches, "first"),
+        count: *value(matches, "count"),
+    })?;
+    Ok(text)
+}
+
+fn run_vocabulary(matches: &ArgMatches) -> anyhow::Result<String> {
+    let output = super::path(matches, "output-file").expect("it is required");
+    let tokens = vocabulary::write(
+        value::<String>(matches, "input-file"),
+        output,
+        case(matches),
+        *value(matches, "size"),
+        replace(matches),
+    )?;
+    Ok(format!("{}: {tokens} tokens\n", output.display()))
+}
+
+/// A value that is required or has a default.
+fn value<'a, T: Clone + Send + Sync + 'static>(matches: &'a ArgMatches, name: &str) -> &'a T {
+    matches.get_one(name).expect("clap has a value for it")
+}
+
+fn case(matches: &ArgMatches) -> Case {
+    match matches.get_flag("do-lower-case") {
+        true => Case::Lower,
+        false => Case::Keep,
+    }
+}
+
+fn replace(matches: &ArgMatches) -> Replace {
+    match matches.get_flag("force") {
+        true => Replace::Yes,
+        false => Replace::No,
+    }
+}

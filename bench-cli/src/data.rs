@@ -1,0 +1,158 @@
+//! Files of training data: making them, looking into them, and what they mean for a run.
+//!
+//! ```text
+//! text, vocabulary ── pretraining ──▶ records ── inspect ──▶ text
+//! our own sample  ── benchmark ────▶ the folder that the published lines read
+//! ```
+//!
+//! Tokens, sentence pairs, masks and the layout of a record are `bert_model::data`; here are the
+//! files around them.
+
+pub mod benchmark;
+pub mod error;
+pub mod inspect;
+pub mod pretraining;
+pub mod vocabulary;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bert_model::data::Vocabulary;
+
+pub use error::DataError;
+
+use crate::{Error, Result};
+
+/// The text of a file.
+///
+/// # Errors
+///
+/// A file that can't be read; [`DataError::NotText`] with the line that is no UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<String> {
+    let bytes = fs::read(path).map_err(|source| cannot_read(path, source))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+        let path = path.into();
+        DataError::NotText { path, line }.into()
+    })
+}
+
+/// The vocabulary in a file.
+///
+/// # Errors
+///
+/// As [`read_text`]; a vocabulary without the special tokens.
+pub(crate) fn read_vocabulary(path: &Path) -> Result<Vocabulary> {
+    Vocabulary::parse(&read_text(path)?).map_err(|source| data_error(path, source))
+}
+
+/// The files that a list of patterns, separated by commas, stands for: those of the first pattern
+/// in order of their names, then those of the next.
+///
+/// # Errors
+///
+/// A pattern that is none, or that no file matches.
+pub(crate) fn matching(patterns: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for pattern in patterns.split(',').filter(|pattern| !pattern.is_empty()) {
+        let paths = glob::glob(pattern).map_err(|source| DataError::Pattern {
+            pattern: pattern.into(),
+            source,
+        })?;
+        let before = files.len();
+        for path in paths {
+            let path = path.map_err(|error| {
+                let path = error.path().to_owned();
+                cannot_read(&path, error.into())
+            })?;
+            files.push(path);
+        }
+        if files.len() == before {
+            let pattern = pattern.into();
+            return Err(DataError::NoMatch { pattern }.into());
+        }
+    }
+    Ok(files)
+}
+
+pub(crate) fn cannot_read(path: &Path, source: std::io::Error) -> Error {
+    Error::File {
+        action: "read",
+        path: path.into(),
+        source,
+    }
+}
+
+pub(crate) fn cannot_write(path: &Path, source: std::io::Error) -> Error {
+    Error::File {
+        action: "write",
+        path: path.into(),
+        source,
+    }
+}
+
+pub(crate) fn data_error(path: &Path, source: bert_model::error::Error) -> Error {
+    let (path, source) = (path.into(), Box::new(source));
+    DataError::Content { path, source }.into()
+}
+
+/// What is wrong with what was asked for.
+pub(crate) fn recipe_error(source: bert_model::error::Error) -> Error {
+    DataError::Recipe(Box::new(source)).into()
+}
+
+/// Refuses to replace a file unless told to.
+///
+/// # Errors
+///
+/// [`DataError::Exists`].
+pub(crate) fn check_free(path: &Path, replace: Replace) -> Result<()> {
+    if replace == Replace::No && path.exists() {
+        let path = path.into();
+        return Err(DataError::Exists { path }.into());
+    }
+    Ok(())
+}
+
+/// Whether files that are there may be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// They are kept, and nothing is written.
+    No,
+    /// They are replaced.
+    Yes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_none_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        fs::write(&path, b"one\ntwo\nthr\xffee\n").unwrap();
+        let error = read_text(&path).unwrap_err().to_string();
+        assert!(error.ends_with("text:3: not UTF-8 text"), "{error}");
+    }
+
+    #[test]
+    fn patterns_stand_for_files_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["wiki_01", "wiki_00", "book_00"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        let names = |patterns: &str| -> Result<Vec<String>> {
+            let files = matching(patterns)?;
+            let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+            Ok(files.iter().map(name).collect())
+        };
+        let both = format!("{},{}", place("wiki_*"), place("book_00"));
+        assert_eq!(names(&both).unwrap(), ["wiki_00", "wiki_01", "book_00"]);
+        let error = names(&place("news_*")).unwrap_err().to_string();
+        assert!(error.starts_with("no file matches "), "{error}");
+        assert!(names("wiki_[0").is_err());
+    }
+}

@@ -1,0 +1,70 @@
+//! What files of data can get wrong.
+
+use std::path::PathBuf;
+
+use bert_model::data::RecordLayout;
+
+/// What is wrong with a file of data, or with what was asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum DataError {
+    /// A file that should be text.
+    #[error("{}:{line}: not UTF-8 text", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The line that is none, from 1.
+        line: usize,
+    },
+    /// A pattern that no file matches.
+    #[error("no file matches {pattern}")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A pattern that is none.
+    #[error("{pattern}: not a file name or pattern")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        source: glob::PatternError,
+    },
+    /// A file that would be replaced.
+    #[error("{} is there already: --force replaces it", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file whose content makes no sense.
+    #[error("{}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<bert_model::error::Error>,
+    },
+    /// A file of records that ends within one. The first sentences are the original's.
+    #[error(
+        "Input file: {} does not align to the size of a sample. Check the dataset was generated correctly: \
+         expected a multiple of {} bytes (sequence length {}, mask tokens {}), got {bytes}, which leaves {} over",
+        path.display(), layout.bytes(), layout.sequence_length, layout.mask_tokens,
+        bytes % layout.bytes() as u64
+    )]
+    Misaligned {
+        /// The file.
+        path: PathBuf,
+        /// The form expected.
+        layout: RecordLayout,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// A sequence length that doesn't tell how many words are masked.
+    #[error("--mask-tokens is needed: only sequence lengths 128, 384 and 512 have a usual number")]
+    MaskTokens,
+    /// A number of records that is none.
+    #[error("--max-samples: expected -1 for all, or 0 or more, got {0}")]
+    MaxSamples(i64),
+    /// A text or recipe that nothing can be made of.
+    #[error("{0}")]
+    Recipe(Box<bert_model::error::Error>),
+}

@@ -1,0 +1,108 @@
+//! Records from any text with any vocabulary.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use bert_model::data::{Case, Corpus, Recipe, Record, RecordMaker, Tokeniser};
+use indicatif::ProgressBar;
+
+use super::{
+    Replace, cannot_write, check_free, matching, read_text, read_vocabulary, recipe_error,
+};
+use crate::report::{self, Partial};
+use crate::{Error, Result};
+
+/// What to make of what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Patterns of files with a sentence a line and a blank line between documents, separated by
+    /// commas.
+    pub input_files: String,
+    /// Files to write, separated by commas; records go to each in turn.
+    pub output_files: String,
+    /// File of the vocabulary.
+    pub vocabulary: PathBuf,
+    /// What becomes of capital letters.
+    pub case: Case,
+    /// How records are made.
+    pub recipe: Recipe,
+    /// Copies of the text, each with masks of its own.
+    pub copies: u64,
+    /// Records at the most, if not all.
+    pub samples_max: Option<u64>,
+    /// Whether files may be replaced.
+    pub replace: Replace,
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// Documents and tokens of the text.
+    pub documents: usize,
+    /// Tokens of the text.
+    pub tokens: usize,
+    /// Files with the records in each.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+/// Makes the records, a step of `bar` for each copy, all copies mixed at the end.
+///
+/// # Errors
+///
+/// Files that can't be read or written, a text or recipe that gives no records.
+pub fn make(request: &Request, bar: &ProgressBar) -> Result<Made> {
+    let outputs: Vec<PathBuf> = request.output_files.split(',').map(PathBuf::from).collect();
+    for path in &outputs {
+        check_free(path, request.replace)?;
+        report::check_writable(path)?;
+    }
+    let vocabulary = read_vocabulary(&request.vocabulary)?;
+    let tokeniser = Tokeniser::new(&vocabulary, request.case);
+    let mut corpus = Corpus::default();
+    for path in matching(&request.input_files)? {
+        let text = read_text(&path)?;
+        text.lines()
+            .for_each(|line| corpus.push_line(line, &tokeniser));
+    }
+    let (documents, tokens) = (corpus.documents(), corpus.tokens());
+    let maker = RecordMaker::new(corpus, &vocabulary, request.recipe);
+    let maker = maker.map_err(recipe_error)?;
+    bar.set_length(request.copies);
+    let mut records = Vec::new();
+    for copy in 0..request.copies {
+        records.extend(maker.copy(copy));
+        bar.inc(1);
+    }
+    maker.shuffle(&mut records, 0);
+    let kept = request.samples_max.map_or(records.len(), |most| {
+        usize::try_from(most).map_or(records.len(), |most| most.min(records.len()))
+    });
+    let files = write_in_turn(&records[..kept], outputs)?;
+    bar.finish_and_clear();
+    Ok(Made {
+        documents,
+        tokens,
+        files,
+    })
+}
+
+/// Writes record 0 to the first file, 1 to the second, and so on, from the start again.
+fn write_in_turn(records: &[Record], outputs: Vec<PathBuf>) -> Result<Vec<(PathBuf, u64)>> {
+    let n_files = outputs.len();
+    let mut files = outputs
+        .iter()
+        .map(|path| Partial::create(path))
+        .collect::<Result<Vec<Partial>>>()?;
+    let mut counts = vec![0; n_files];
+    let mut bytes = Vec::new();
+    for (number, record) in records.iter().enumerate() {
+        let place = number % n_files;
+        bytes.clear();
+        record.write(&mut bytes);
+        let written = files[place].write_all(&bytes);
+        written.map_err(|source| -> Error { cannot_write(&outputs[place], source) })?;
+        counts[place] += 1;
+    }
+    files.into_iter().try_for_each(Partial::finish)?;
+    Ok(outputs.into_iter().zip(counts).collect())
+}

@@ -1,0 +1,53 @@
+//! A vocabulary of the words of a text, for those who have none.
+
+use std::path::Path;
+
+use bert_model::data::{Case, Vocabulary};
+
+use super::{Replace, check_free, matching, read_text, recipe_error};
+use crate::{Result, report};
+
+/// Writes a vocabulary of at most `size` tokens that can spell the texts in `input_files`, a
+/// list of patterns. Returns how many tokens it has.
+///
+/// # Errors
+///
+/// Files that can't be read or written; a size that doesn't hold the characters.
+pub fn write(
+    input_files: &str,
+    output: &Path,
+    case: Case,
+    size: u32,
+    replace: Replace,
+) -> Result<u32> {
+    check_free(output, replace)?;
+    report::check_writable(output)?;
+    let texts = matching(input_files)?;
+    let texts: Vec<String> = texts
+        .iter()
+        .map(|path| read_text(path))
+        .collect::<Result<_>>()?;
+    let vocabulary = Vocabulary::of_words(&texts.join("\n"), case, size);
+    let vocabulary = vocabulary.map_err(recipe_error)?;
+    report::write(output, &text(&vocabulary))?;
+    Ok(vocabulary.size())
+}
+
+/// A vocabulary as the text of a file.
+fn text(vocabulary: &Vocabulary) -> String {
+    vocabulary.tokens().join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::benchmark;
+
+    /// The shipped vocabulary is the one of the shipped text, made by this module:
+    /// `UPDATE_EXPECT=1` makes it again.
+    #[test]
+    fn the_shipped_vocabulary_is_that_of_the_shipped_text() {
+        let made = Vocabulary::of_words(benchmark::TEXT, Case::Lower, 30_400).unwrap();
+        expect_test::expect_file!["../../sample/vocab.txt"].assert_eq(&text(&made));
+    }
+}
