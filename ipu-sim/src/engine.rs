@@ -29,7 +29,10 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-pub use timeline::{Activity, Channel, IpuTime, Moved, SourceTime, Spent, StreamTime, Timeline};
+pub use timeline::{
+    Activity, Awaited, Called, Channel, IpuTime, Join, Moved, SourceTime, Spent, StreamTime, Tally,
+    Timeline, Wait,
+};
 
 use crate::error::Result;
 use crate::program::Program;

@@ -361,6 +361,7 @@ fn run_steps(
                 let steps = &memory.atlas.program.functions[*function].steps;
                 run_steps(steps, memory, host, remote)?;
             }
+            Step::Section(_) => {}
         }
     }
     Ok(())

@@ -39,6 +39,9 @@ define_ids! {
     /// Where steps come from: a line of the profile.
     #[derive(Serialize, Deserialize)]
     SourceId, "source ";
+    /// A stretch of a program.
+    #[derive(Serialize, Deserialize)]
+    SectionId, "section ";
 }
 
 /// What a variable is for; memory reports sort by it.
@@ -322,6 +325,8 @@ pub enum Step {
     },
     /// The steps of a function.
     Call(FunctionId),
+    /// Nothing: what follows, up to the next such step, belongs to this section.
+    Section(SectionId),
 }
 
 /// Steps that can be called from several places; their code exists once.
@@ -333,6 +338,16 @@ pub struct Function {
     pub steps: Vec<Step>,
 }
 
+/// What steps do for their operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// What it is there for: vertices that compute, and bringing them their operands.
+    Work,
+    /// Making a tensor lie differently: nothing is computed.
+    Layout,
+}
+
 /// A line of the profile that steps belong to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Source {
@@ -340,6 +355,10 @@ pub struct Source {
     pub name: String,
     /// Its kind: `matmul`, `layer_norm`.
     pub kind: String,
+    /// Which pass of the whole computation it belongs to, for people: `forward`; or empty.
+    pub pass: String,
+    /// What its steps do for it.
+    pub role: Role,
 }
 
 /// A stream between host and device.
@@ -382,6 +401,8 @@ pub struct Program {
     pub remote_buffers: IdVec<RemoteBufferId, RemoteBuffer>,
     /// Lines of the profile.
     pub sources: IndexSet<Source>,
+    /// Names of the stretches that [`Step::Section`] begins: `fill`, `update`.
+    pub sections: IndexSet<String>,
     /// What runs, in order.
     pub steps: Vec<Step>,
 }
@@ -402,13 +423,25 @@ impl Program {
         LayoutId(self.layouts.insert_full(layout).0 as u32)
     }
 
-    /// The id of an equal source, added if it is new.
+    /// The id of a source that works in no particular pass, added if it is new.
     pub fn add_source(&mut self, name: &str, kind: &str) -> SourceId {
-        let source = Source {
+        self.add_line(Source {
             name: name.to_owned(),
             kind: kind.to_owned(),
-        };
+            pass: String::new(),
+            role: Role::Work,
+        })
+    }
+
+    /// The id of an equal source, added if it is new.
+    pub fn add_line(&mut self, source: Source) -> SourceId {
         SourceId(self.sources.insert_full(source).0 as u32)
+    }
+
+    /// The step that begins a section of this name.
+    pub fn section(&mut self, name: &str) -> Step {
+        let (id, _) = self.sections.insert_full(name.to_owned());
+        Step::Section(SectionId(id as u32))
     }
 
     /// The layout of an id.

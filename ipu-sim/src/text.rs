@@ -110,6 +110,7 @@ fn write_steps(out: &mut String, program: &Program, steps: &[Step], depth: usize
                 write_steps(out, program, body, depth + 1)?;
             }
             Step::Call(id) => writeln!(out, "call {id}")?,
+            Step::Section(id) => writeln!(out, "section {}", program.sections[id.0 as usize])?,
         }
     }
     Ok(())

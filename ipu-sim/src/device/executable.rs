@@ -64,7 +64,8 @@ fn collect_streams(steps: &[Step], streams: &mut BTreeSet<StreamId>) {
             | Step::Exchange(_)
             | Step::IpuCopies { .. }
             | Step::Collective(_)
-            | Step::Call(_) => {}
+            | Step::Call(_)
+            | Step::Section(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@
 //! are equal, whatever variables they name. Inside a group, tiles with boxes of the
 //! same sizes cost the same, so that a vertex law is evaluated once per class of tiles.
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use indexmap::IndexSet;
@@ -14,9 +15,9 @@ use super::tiles::{AllTiles, TileClasses};
 use crate::cost::vertex::{OperandSize, VertexSizes, cycles};
 use crate::layout::Layout;
 use crate::numerics::DType;
-use crate::program::{ComputeSet, Labels, LayoutId, Operand, Program, VertexGroup};
+use crate::program::{ComputeSet, Label, Labels, LayoutId, Operand, Program, VertexGroup};
 use crate::spec::TileSpec;
-use crate::units::Cycles;
+use crate::units::{Cycles, Flops};
 use crate::vertex::Vertex;
 
 /// What matters of an operand.
@@ -137,6 +138,27 @@ impl GroupKey {
         };
         cycles(&self.vertex, &sizes, spec)
     }
+}
+
+/// Floating-point operations of a group of AMP vertices, a multiply-add as two; padding and
+/// copies of operands not counted.
+pub(super) fn flops(program: &Program, group: &VertexGroup) -> Flops {
+    if !matches!(group.vertex, Vertex::Amp { .. }) {
+        return Flops::ZERO;
+    }
+    // Every label that an input has is one loop of the product.
+    let mut loops: BTreeMap<Label, u64> = BTreeMap::new();
+    for input in &group.inputs {
+        let shape = program.shape_of(input.var);
+        loops.extend(
+            input
+                .labels
+                .iter()
+                .copied()
+                .zip(shape.into_iter().map(u64::from)),
+        );
+    }
+    Flops(2 * loops.values().product::<u64>())
 }
 
 /// The distinct compute sets of a program, as lists of distinct groups.

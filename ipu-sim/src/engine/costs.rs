@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::compute::ComputeSets;
+use super::compute::{ComputeSets, flops};
 use super::schedule::{Leaf, Line, Occupied, Schedule, Timed};
 use super::tiles::AllTiles;
 use super::timeline::{Activity, Channel};
@@ -19,7 +19,7 @@ use crate::program::{
 };
 use crate::spec::MachineSpec;
 use crate::topology::{ReplicaPlacement, Topology};
-use crate::units::{Bytes, Cycles};
+use crate::units::{Bytes, Cycles, Flops};
 
 /// Shared lines of one IPU-Machine.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +69,7 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec) -> Result<Sched
         n_lines: costs.n_lines(),
         n_sources: program.sources.len(),
         n_streams: program.streams.len(),
+        n_sections: program.sections.len(),
         functions,
         steps: costs.steps(&program.steps),
     };
@@ -96,7 +97,8 @@ impl Distinct {
                 Step::IpuCopies { .. }
                 | Step::Transfers { .. }
                 | Step::Collective(_)
-                | Step::Call(_) => {}
+                | Step::Call(_)
+                | Step::Section(_) => {}
             }
         }
     }
@@ -131,7 +133,14 @@ impl Costs<'_> {
                         (Activity::Sync, dispatch),
                         (Activity::Compute, self.compute[number])
                     ];
-                    out.push(local(set.source, set.ipu, spends));
+                    out.push(Timed::Leaf(Leaf {
+                        flops: set
+                            .vertices
+                            .iter()
+                            .map(|group| flops(self.program, group))
+                            .sum(),
+                        ..local(set.source, set.ipu, spends)
+                    }));
                 }
                 Step::Exchange(exchange) => {
                     let number = self.distinct.exchanges.add(self.program, exchange);
@@ -140,7 +149,7 @@ impl Costs<'_> {
                             (Activity::Sync, self.launch()),
                             (Activity::Exchange, cycles)
                         ];
-                        out.push(local(exchange.source, exchange.ipu, spends));
+                        out.push(Timed::Leaf(local(exchange.source, exchange.ipu, spends)));
                     }
                 }
                 Step::IpuCopies { source, copies } => out.extend(self.ipu_copies(*source, copies)),
@@ -154,6 +163,7 @@ impl Costs<'_> {
                     groups: Vec::new(),
                 }),
                 Step::Call(function) => out.push(Timed::Call(*function)),
+                Step::Section(section) => out.push(Timed::Section(*section)),
             }
         }
         out
@@ -201,7 +211,9 @@ impl Costs<'_> {
             source,
             ipus,
             occupies: None,
+            asks: Cycles::ZERO,
             spends: smallvec![(Activity::IpuCopy, cycles)],
+            flops: Flops::ZERO,
             moves: smallvec![(Channel::IpuLink, pairs.values().copied().sum())],
             streams: SmallVec::new(),
         }))
@@ -292,7 +304,9 @@ impl Costs<'_> {
                 lead: start + lead,
                 cycles: whole - latency,
             }),
-            spends: smallvec![(activity, start + ask + whole)],
+            asks: ask,
+            spends: smallvec![(activity, start + whole)],
+            flops: Flops::ZERO,
             moves: phase.moves,
             streams: phase.streams,
         })
@@ -357,7 +371,9 @@ impl Costs<'_> {
             source: collective.source,
             ipus: self.replica_from(first),
             occupies: None,
+            asks: Cycles::ZERO,
             spends: smallvec![(Activity::Collective, self.start_external() + cycles)],
+            flops: Flops::ZERO,
             moves: smallvec![(Channel::Collective, moved * ways)],
             streams: SmallVec::new(),
         })]
@@ -380,7 +396,7 @@ impl Costs<'_> {
             (Activity::Sync, self.machine.compute.dispatch),
             (Activity::Compute, memory::copy(most, &self.machine.tile))
         ];
-        local(collective.source, ipu, spends)
+        Timed::Leaf(local(collective.source, ipu, spends))
     }
 
     /// What a replica sends of `bytes` when every other one gets its share.
@@ -399,13 +415,15 @@ struct Phase {
     streams: SmallVec<[StreamId; 1]>,
 }
 
-fn local(source: SourceId, ipu: IpuId, spends: SmallVec<[(Activity, Cycles); 2]>) -> Timed {
-    Timed::Leaf(Leaf {
+fn local(source: SourceId, ipu: IpuId, spends: SmallVec<[(Activity, Cycles); 2]>) -> Leaf {
+    Leaf {
         source,
         ipus: smallvec![ipu],
         occupies: None,
+        asks: Cycles::ZERO,
         spends,
+        flops: Flops::ZERO,
         moves: SmallVec::new(),
         streams: SmallVec::new(),
-    })
+    }
 }

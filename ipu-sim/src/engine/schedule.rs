@@ -9,8 +9,8 @@ use smallvec::SmallVec;
 
 use super::timeline::{Activity, Channel};
 use crate::ids::{IdVec, IpuId};
-use crate::program::{FunctionId, SourceId, StreamId};
-use crate::units::{Bytes, Cycles};
+use crate::program::{FunctionId, SectionId, SourceId, StreamId};
+use crate::units::{Bytes, Cycles, Flops};
 
 /// A line that only one transfer occupies at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,8 +36,12 @@ pub(super) struct Leaf {
     pub(super) ipus: SmallVec<[IpuId; 2]>,
     /// What line it needs.
     pub(super) occupies: Option<Occupied>,
-    /// What it takes.
+    /// How long its IPU waits for the host before anything else.
+    pub(super) asks: Cycles,
+    /// What it takes then.
     pub(super) spends: SmallVec<[(Activity, Cycles); 2]>,
+    /// What it computes in matrix products.
+    pub(super) flops: Flops,
     /// What it moves.
     pub(super) moves: SmallVec<[(Channel, Bytes); 1]>,
     /// Streams with one element each in this step.
@@ -60,6 +64,8 @@ pub(super) enum Timed {
     },
     /// The steps of a function.
     Call(FunctionId),
+    /// What follows belongs to this section.
+    Section(SectionId),
 }
 
 /// IPUs that can make each other wait, and the lines that they share.
@@ -80,6 +86,7 @@ pub(super) struct Schedule {
     pub(super) n_lines: u32,
     pub(super) n_sources: usize,
     pub(super) n_streams: usize,
+    pub(super) n_sections: usize,
     pub(super) functions: IdVec<FunctionId, Vec<Timed>>,
     pub(super) steps: Vec<Timed>,
 }
@@ -118,7 +125,7 @@ fn mark_users(steps: &[Timed], users: &mut [Vec<bool>]) {
                 }
             }
             Timed::Repeat { body, .. } => mark_users(body, users),
-            Timed::Call(_) => {}
+            Timed::Call(_) | Timed::Section(_) => {}
         }
     }
 }
@@ -126,7 +133,7 @@ fn mark_users(steps: &[Timed], users: &mut [Vec<bool>]) {
 fn calls(steps: &[Timed], out: &mut Vec<FunctionId>) {
     for step in steps {
         match step {
-            Timed::Leaf(_) => {}
+            Timed::Leaf(_) | Timed::Section(_) => {}
             Timed::Repeat { body, .. } => calls(body, out),
             Timed::Call(function) => out.push(*function),
         }
@@ -180,6 +187,7 @@ impl Linker {
                     let callee = self.couplings[*function].as_ref();
                     coupling.join_all(callee.expect("callees are linked before their callers"));
                 }
+                Timed::Section(_) => {}
             }
         }
         coupling

@@ -1,5 +1,7 @@
 //! Small programs, timed by hand.
 
+use std::collections::BTreeMap;
+
 use expect_test::{Expect, expect};
 use proptest::prelude::*;
 use smallvec::SmallVec;
@@ -11,8 +13,8 @@ use crate::layout::{AxisSplit, Cut, Layout};
 use crate::numerics::DType;
 use crate::program::{
     Collective, CollectiveKind, CollectiveTensor, ComputeSet, Exchange, Function, FunctionId,
-    IpuCopy, Operand, RemoteBuffer, SourceId, Step, Stream, StreamId, TileCopy, Transfer, VarId,
-    VarKind, Variable, VertexGroup,
+    IpuCopy, Label, Operand, RemoteBuffer, SectionId, SourceId, Step, Stream, StreamId, TileCopy,
+    Transfer, VarId, VarKind, Variable, VertexGroup,
 };
 use crate::spec::fixtures::small;
 use crate::units::{Bytes, BytesPerSecond, Cycles, Hertz, SimSeconds};
@@ -149,13 +151,13 @@ fn check(fixture: &Fixture, steps: Vec<Step>, expected: Expect) -> Timeline {
     for (ipu, time) in folded.ipus.iter() {
         text += &format!("{ipu}: {}", time.finish.0);
         for activity in Activity::ALL {
-            let cycles = time.spent.on(activity);
+            let cycles = time.tally.spent.on(activity);
             if cycles > Cycles::ZERO {
                 text += &format!(", {activity:?} {}", cycles.0);
             }
         }
         text += "\n";
-        assert_eq!(time.spent.total(), folded.total);
+        assert_eq!(time.tally.spent.total(), folded.total);
     }
     expected.assert_eq(&text);
     folded
@@ -241,7 +243,7 @@ fn transfers_wait_for_their_line_and_late_hosts() {
         steps,
         expect![[r#"
             IPU 0: 4096, Host 256, StreamingMemory 3712, Idle 128
-            IPU 1: 4096, Host 384, StreamingMemory 3712
+            IPU 1: 4096, Host 256, StreamingMemory 3712, Idle 128
         "#]],
     );
     let first = timeline.streams[StreamId(0)].unwrap();
@@ -312,6 +314,77 @@ fn a_pipeline_of_functions_costs_its_slowest_stage() {
     assert_eq!(timeline.total, Cycles(100 * (3 * (DISPATCH + 168) + 605)));
     let span = &timeline.trace.spans[0];
     assert_eq!((span.begin, span.end), (Cycles::ZERO, timeline.total));
+    let join = Join {
+        section: None,
+        source: SourceId(0),
+        last: IpuId(1),
+    };
+    assert_eq!(timeline.joins, BTreeMap::from([(join, 100)]));
+    let wait = Wait {
+        ipu: IpuId(0),
+        section: None,
+        on: Awaited::Ipu(IpuId(1)),
+    };
+    assert_eq!(timeline.waits, BTreeMap::from([(wait, Cycles(41_000))]));
+    let called = timeline.functions[FunctionId(1)][IpuId(1)];
+    assert_eq!(called.calls, 100);
+    assert_eq!(
+        called.tally.spent.total(),
+        Cycles(100 * 3 * (DISPATCH + 168))
+    );
+}
+
+#[test]
+fn sections_sort_cycles_and_products_are_counted() {
+    let mut fixture = Fixture::new(1, 1);
+    let mut matrix = |rows, columns| {
+        let axes = vec![AxisSplit::whole(rows), AxisSplit::whole(columns)];
+        let layout = fixture.program.add_layout(Layout::row_major(axes));
+        fixture.program.vars.push(Variable {
+            name: "matrix".into(),
+            dtype: DType::F16,
+            ipu: IpuId(0),
+            layout,
+            kind: VarKind::Weight,
+        })
+    };
+    let (input, weights, output) = (matrix(3, 16), matrix(16, 32), matrix(3, 32));
+    let product = Step::Compute(ComputeSet {
+        source: SourceId(0),
+        ipu: IpuId(0),
+        vertices: vec![VertexGroup {
+            vertex: Vertex::Amp {
+                groups: SmallVec::new(),
+                field: Label(0),
+                input: Label(1),
+                output: Label(2),
+                input_group: 16,
+                output_group: 16,
+                units: 16,
+            },
+            output: Operand::new(output, &[0, 2]),
+            inputs: SmallVec::from_iter([
+                Operand::new(input, &[0, 1]),
+                Operand::new(weights, &[1, 2]),
+            ]),
+        }],
+    });
+    let [first, second] = ["first", "second"].map(|name| fixture.program.section(name));
+    let body = vec![first, product, second, fixture.fill(0)];
+    let steps = vec![fixture.fill(0), Step::Repeat { count: 50, body }];
+    let timeline = check(
+        &fixture,
+        steps,
+        expect![[r#"
+        IPU 0: 0
+    "#]],
+    );
+    let fill = Cycles(DISPATCH + 168);
+    let in_section = |id| timeline.sections[SectionId(id)][IpuId(0)].total();
+    assert_eq!(in_section(1), fill * 50);
+    assert_eq!(in_section(0) + fill * 51, timeline.total);
+    let flops = timeline.ipus[IpuId(0)].tally.matmul_flops;
+    assert_eq!(flops, 50 * 2 * 3 * 16 * 32);
 }
 
 #[test]
@@ -382,7 +455,7 @@ proptest! {
         let timed = |mode| time(&program, &machine(), Options { mode, trace_depth: 0 }).unwrap();
         let folded = timed(Mode::Folded);
         for ipu in folded.ipus.values() {
-            prop_assert_eq!(ipu.spent.total(), folded.total);
+            prop_assert_eq!(ipu.tally.spent.total(), folded.total);
         }
         prop_assert_eq!(folded, timed(Mode::Unfolded));
     }

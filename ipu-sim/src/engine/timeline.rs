@@ -1,9 +1,11 @@
 //! The result of timing a program: clocks, and where the cycles went.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdVec, IpuId};
-use crate::program::{SourceId, StreamId};
+use crate::program::{FunctionId, SectionId, SourceId, StreamId};
 use crate::trace::Trace;
 use crate::units::{Bytes, Cycles};
 
@@ -58,6 +60,15 @@ impl Spent {
     #[must_use]
     pub fn total(&self) -> Cycles {
         self.0.iter().copied().sum()
+    }
+
+    /// What was spent since this tally was `earlier`.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        let mut out = *self;
+        for (sum, &before) in out.0.iter_mut().zip(&earlier.0) {
+            *sum -= before;
+        }
+        out
     }
 
     /// Adds cycles to one activity.
@@ -144,13 +155,86 @@ pub struct StreamTime {
     pub transfers: u64,
 }
 
+/// What was spent and computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Cycles by activity.
+    pub spent: Spent,
+    /// Floating-point operations of matrix products, a multiply-add as two; padding not counted.
+    /// Wider than [`crate::units::Flops`]: a run may repeat a large model a billion times.
+    pub matmul_flops: u128,
+}
+
 /// One IPU of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpuTime {
     /// When its last step was through.
     pub finish: Cycles,
-    /// Where its cycles went, waiting for the end of the whole program included.
-    pub spent: Spent,
+    /// Where its cycles went, waiting for the end of the whole program included, and what it
+    /// computed.
+    pub tally: Tally,
+}
+
+/// What the calls of one function took on one IPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Called {
+    /// In all calls.
+    pub tally: Tally,
+    /// How many there were.
+    pub calls: u64,
+}
+
+impl Called {
+    /// Adds a share of the calls of another function, all of which take the same.
+    ///
+    /// # Panics
+    ///
+    /// If the share isn't a whole number of calls.
+    pub fn add_share(&mut self, other: &Self, (share, of): (u64, u64)) {
+        assert!(other.calls.is_multiple_of(of), "whole calls");
+        for (sum, &more) in self.tally.spent.0.iter_mut().zip(&other.tally.spent.0) {
+            *sum += Cycles(more.0 / of * share);
+        }
+        let flops = other.tally.matmul_flops;
+        self.tally.matmul_flops += flops / u128::from(of) * u128::from(share);
+        self.calls += other.calls / of * share;
+    }
+}
+
+/// What an idle IPU waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Awaited {
+    /// The last of the IPUs that a step joins.
+    Ipu(IpuId),
+    /// The host, which makes data ready or serves another IPU.
+    Host,
+    /// Streaming memory, which serves another IPU.
+    StreamingMemory,
+    /// The end of the program, which other IPUs are still busy with.
+    End,
+}
+
+/// Idle cycles that are alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Wait {
+    /// Who waits.
+    pub ipu: IpuId,
+    /// In which section of the program; none before the first one, and for the end.
+    pub section: Option<SectionId>,
+    /// For what.
+    pub on: Awaited,
+}
+
+/// Steps that join several IPUs, of one line of the profile, with the same last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Join {
+    /// In which section of the program.
+    pub section: Option<SectionId>,
+    /// Where the steps come from.
+    pub source: SourceId,
+    /// The IPU that the others wait for; the first of those that come last.
+    pub last: IpuId,
 }
 
 /// The time of a program: one run of one replica, the others being alike.
@@ -162,6 +246,14 @@ pub struct Timeline {
     pub ipus: IdVec<IpuId, IpuTime>,
     /// Every line of the profile on every IPU.
     pub sources: IdVec<SourceId, IdVec<IpuId, SourceTime>>,
+    /// Every section on every IPU; what is before the first one is in none.
+    pub sections: IdVec<SectionId, IdVec<IpuId, Spent>>,
+    /// Every function on every IPU, what it calls included.
+    pub functions: IdVec<FunctionId, IdVec<IpuId, Called>>,
+    /// Why IPUs were idle; the cycles of each sum to what its tally calls idle.
+    pub waits: BTreeMap<Wait, Cycles>,
+    /// How often which IPU came last to a step of several.
+    pub joins: BTreeMap<Join, u64>,
     /// Every stream that was used.
     pub streams: IdVec<StreamId, Option<StreamTime>>,
     /// Bytes that one replica moved.

@@ -13,15 +13,19 @@
 //! gives the same cycles. (Where IPUs outside a group use one of its lines, the group's
 //! repeat is not folded, since their steps may fill gaps between its transfers.)
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
 use super::Mode;
 use super::schedule::{Group, Leaf, Occupied, Schedule, Timed};
-use super::timeline::{Activity, IpuTime, Moved, SourceTime, Spent, StreamTime, Timeline};
+use super::timeline::{
+    Activity, Awaited, Called, IpuTime, Join, Moved, SourceTime, Spent, StreamTime, Tally,
+    Timeline, Wait,
+};
 use crate::ids::{IdVec, IpuId};
-use crate::program::{SourceId, StreamId};
+use crate::program::{FunctionId, SectionId, SourceId, StreamId};
 use crate::trace::{Span, SpanKind, Trace};
 use crate::units::Cycles;
 
@@ -36,6 +40,12 @@ pub(super) fn walk(schedule: &Schedule, mode: Mode, trace_depth: u32) -> Timelin
         clocks: vec![Cycles::ZERO; n_ipus].into(),
         lines: vec![Reserved::default(); schedule.n_lines as usize],
         weight: 1,
+        section: None,
+        tallies: vec![Tally::default(); n_ipus].into(),
+        sections: vec![vec![Spent::default(); n_ipus].into(); schedule.n_sections].into(),
+        functions: vec![vec![Called::default(); n_ipus].into(); schedule.functions.len()].into(),
+        waits: BTreeMap::new(),
+        joins: BTreeMap::new(),
         sources: vec![vec![SourceTime::default(); n_ipus].into(); schedule.n_sources].into(),
         streams: vec![None; schedule.n_streams].into(),
         moved: Moved::default(),
@@ -95,6 +105,7 @@ impl Reserved {
 struct State {
     clocks: Vec<Cycles>,
     lines: Vec<Vec<(Cycles, Cycles)>>,
+    section: Option<SectionId>,
 }
 
 struct Walker<'a> {
@@ -107,6 +118,13 @@ struct Walker<'a> {
     lines: Vec<Reserved>,
     /// How often what is walked now happens.
     weight: u64,
+    /// What is walked now belongs to it.
+    section: Option<SectionId>,
+    tallies: IdVec<IpuId, Tally>,
+    sections: IdVec<SectionId, IdVec<IpuId, Spent>>,
+    functions: IdVec<FunctionId, IdVec<IpuId, Called>>,
+    waits: BTreeMap<Wait, Cycles>,
+    joins: BTreeMap<Join, u64>,
     sources: IdVec<SourceId, IdVec<IpuId, SourceTime>>,
     streams: IdVec<StreamId, Option<StreamTime>>,
     moved: Moved,
@@ -125,15 +143,16 @@ impl Walker<'_> {
     }
 
     fn traced_step(&mut self, number: u32, step: &Timed, among: &[bool]) {
-        let before: Vec<Cycles> = self.clocks.values().copied().collect();
-        let position = self.trace.spans.len();
-        self.path.push(number);
-        self.step(step, among);
         let kind = match step {
             Timed::Leaf(leaf) => SpanKind::Step(leaf.source),
             Timed::Repeat { count, .. } => SpanKind::Repeat { count: *count },
             Timed::Call(function) => SpanKind::Call(*function),
+            Timed::Section(_) => return self.step(step, among),
         };
+        let before: Vec<Cycles> = self.clocks.values().copied().collect();
+        let position = self.trace.spans.len();
+        self.path.push(number);
+        self.step(step, among);
         let moved = self.clocks.iter().zip(before);
         let spans = moved
             .filter(|((_, end), begin)| *end > begin)
@@ -169,18 +188,30 @@ impl Walker<'_> {
                     }
                 }
             }
-            Timed::Call(function) => {
-                // Spans of a function's steps would be the same at every call.
-                let depth = std::mem::take(&mut self.trace_depth);
-                self.steps(&self.schedule.functions[*function], among);
-                self.trace_depth = depth;
-            }
+            Timed::Call(function) => self.call(*function, among),
+            Timed::Section(section) => self.section = Some(*section),
+        }
+    }
+
+    fn call(&mut self, function: FunctionId, among: &[bool]) {
+        // Spans of a function's steps would be the same at every call.
+        let depth = std::mem::take(&mut self.trace_depth);
+        let before = self.tallies.clone();
+        self.steps(&self.schedule.functions[function], among);
+        self.trace_depth = depth;
+        for (ipu, before) in before.iter().filter(|(ipu, _)| among[ipu.0 as usize]) {
+            let now = &self.tallies[ipu];
+            let called = &mut self.functions[function][ipu];
+            called.calls += self.weight;
+            called.tally.spent.add_all(&now.spent.since(&before.spent));
+            called.tally.matmul_flops += now.matmul_flops - before.matmul_flops;
         }
     }
 
     fn leaf(&mut self, leaf: &Leaf) {
-        let clocks = leaf.ipus.iter().map(|&ipu| self.clocks[ipu]);
-        let ready = clocks.max().expect("a step has an IPU");
+        let clocks = leaf.ipus.iter().map(|&ipu| (self.clocks[ipu], ipu));
+        let last = clocks.max_by_key(|&(clock, ipu)| (clock, Reverse(ipu)));
+        let (ready, last) = last.expect("a step has an IPU");
         let begin = match leaf.occupies {
             None => ready,
             Some(Occupied { line, lead, cycles }) => {
@@ -188,17 +219,38 @@ impl Walker<'_> {
             }
         };
         let takes: Cycles = leaf.spends.iter().map(|&(_, cycles)| cycles).sum();
-        let end = begin + takes;
+        let end = begin + leaf.asks + takes;
+        let elsewhere = match leaf.spends.first() {
+            Some((Activity::StreamingMemory, _)) => Awaited::StreamingMemory,
+            _ => Awaited::Host,
+        };
+        if leaf.ipus.len() > 1 {
+            let join = Join {
+                section: self.section,
+                source: leaf.source,
+                last,
+            };
+            *self.joins.entry(join).or_default() += self.weight;
+        }
         for &ipu in &leaf.ipus {
+            let others = ready - self.clocks[ipu];
+            let line = begin - ready + leaf.asks;
+            self.wait(ipu, Awaited::Ipu(last), others);
+            self.wait(ipu, elsewhere, line);
             let mut spent = Spent::default();
-            let waited = begin - self.clocks[ipu];
-            spent.add(Activity::Idle, waited * self.weight);
+            spent.add(Activity::Idle, (others + line) * self.weight);
             for &(activity, cycles) in &leaf.spends {
                 spent.add(activity, cycles * self.weight);
             }
             let sum = &mut self.sources[leaf.source][ipu];
             sum.spent.add_all(&spent);
             sum.steps += self.weight;
+            if let Some(section) = self.section {
+                self.sections[section][ipu].add_all(&spent);
+            }
+            let tally = &mut self.tallies[ipu];
+            tally.spent.add_all(&spent);
+            tally.matmul_flops += u128::from(leaf.flops.0) * u128::from(self.weight);
             self.clocks[ipu] = end;
         }
         for &(channel, bytes) in &leaf.moves {
@@ -206,6 +258,14 @@ impl Walker<'_> {
         }
         for &stream in &leaf.streams {
             self.transfer(stream, begin, end);
+        }
+    }
+
+    fn wait(&mut self, ipu: IpuId, on: Awaited, cycles: Cycles) {
+        if cycles > Cycles::ZERO {
+            let section = self.section;
+            let wait = Wait { ipu, section, on };
+            *self.waits.entry(wait).or_default() += cycles * self.weight;
         }
     }
 
@@ -313,28 +373,34 @@ impl Walker<'_> {
                 .iter()
                 .map(|&line| self.lines[line.0 as usize].after(earliest))
                 .collect(),
+            section: self.section,
         }
     }
 
-    fn finish(self) -> Timeline {
+    fn finish(mut self) -> Timeline {
         let total = self.clocks.values().copied().max().unwrap_or(Cycles::ZERO);
-        let ipus = self.clocks.iter().map(|(ipu, &finish)| {
-            let mut spent = Spent::default();
-            for source in self.sources.values() {
-                spent.add_all(&source[ipu].spent);
-            }
+        self.section = None;
+        let mut ipus = IdVec::new();
+        for ipu in self.clocks.ids() {
+            let finish = self.clocks[ipu];
+            self.wait(ipu, Awaited::End, total - finish);
+            let mut tally = self.tallies[ipu];
             assert_eq!(
-                spent.total(),
+                tally.spent.total(),
                 finish,
                 "{ipu}: activities don't sum to its clock"
             );
-            spent.add(Activity::Idle, total - finish);
-            IpuTime { finish, spent }
-        });
+            tally.spent.add(Activity::Idle, total - finish);
+            ipus.push(IpuTime { finish, tally });
+        }
         Timeline {
             total,
-            ipus: ipus.collect(),
+            ipus,
             sources: self.sources,
+            sections: self.sections,
+            functions: self.functions,
+            waits: self.waits,
+            joins: self.joins,
             streams: self.streams,
             moved: self.moved,
             trace: self.trace,
@@ -352,14 +418,16 @@ mod tests {
     use super::super::timeline::Channel;
     use super::*;
     use crate::program::FunctionId;
-    use crate::units::Bytes;
+    use crate::units::{Bytes, Flops};
 
     fn leaf(ipus: &[u32], activity: Activity, cycles: u64) -> Timed {
         Timed::Leaf(Leaf {
             source: SourceId(0),
             ipus: ipus.iter().copied().map(IpuId).collect(),
             occupies: None,
+            asks: Cycles(0),
             spends: smallvec![(activity, Cycles(cycles))],
+            flops: Flops(cycles),
             moves: smallvec![(Channel::IpuLink, Bytes(ipus.len() as u64))],
             streams: SmallVec::new(),
         })
@@ -369,7 +437,8 @@ mod tests {
         leaf(&[ipu], Activity::Compute, cycles)
     }
 
-    /// A transfer that occupies `line` for all but 3 cycles before and 2 after.
+    /// A transfer that occupies `line` for all but 3 cycles before and 2 after; over line 1 the
+    /// host is asked first, for 1 of them.
     fn transfer(ipu: u32, line: u32, cycles: u64, stream: u32) -> Timed {
         let Timed::Leaf(mut step) = leaf(&[ipu], Activity::Host, cycles + 5) else {
             unreachable!("made above")
@@ -379,6 +448,10 @@ mod tests {
             lead: Cycles(3),
             cycles: Cycles(cycles),
         });
+        if line == 1 {
+            step.asks = Cycles(1);
+            step.spends[0].1 -= Cycles(1);
+        }
         step.streams = smallvec![StreamId(stream)];
         Timed::Leaf(step)
     }
@@ -397,6 +470,7 @@ mod tests {
             n_lines: 2,
             n_sources: 1,
             n_streams: 2,
+            n_sections: 2,
             functions: functions.into(),
             steps,
         }
@@ -412,13 +486,13 @@ mod tests {
         for (ipu, time) in folded.ipus.iter() {
             text += &format!("{ipu}: {}", time.finish);
             for activity in Activity::ALL {
-                let cycles = time.spent.on(activity);
+                let cycles = time.tally.spent.on(activity);
                 if cycles > Cycles::ZERO {
                     text += &format!(", {activity:?} {}", cycles.0);
                 }
             }
             text += "\n";
-            assert_eq!(time.spent.total(), folded.total);
+            assert_eq!(time.tally.spent.total(), folded.total);
         }
         expected.assert_eq(&text);
         folded
@@ -493,10 +567,10 @@ mod tests {
         let timeline = check(
             &schedule(3, steps, vec![]),
             expect![[r#"
-            IPU 0: 260 cycles, Compute 200, Host 60
-            IPU 1: 75 cycles, Host 35, Idle 225
-            IPU 2: 150 cycles, Compute 100, Host 50, Idle 110
-        "#]],
+                IPU 0: 260 cycles, Compute 200, Host 60
+                IPU 1: 75 cycles, Host 35, Idle 225
+                IPU 2: 150 cycles, Compute 100, Host 49, Idle 111
+            "#]],
         );
         let stream = timeline.streams[StreamId(0)].unwrap();
         assert_eq!(
@@ -560,6 +634,7 @@ mod tests {
             1 => (0u32..4, 0u32..2, 0u64..30).prop_map(|(ipu, line, cycles)| {
                 transfer(ipu, line, cycles, line)
             }),
+            1 => (0u32..2).prop_map(|id| Timed::Section(SectionId(id))),
         ];
         let mut one = one.boxed();
         if callees {
@@ -588,8 +663,16 @@ mod tests {
             let schedule = schedule(4, main, vec![a, b]);
             let folded = walk(&schedule, Mode::Folded, 1);
             let unfolded = walk(&schedule, Mode::Unfolded, 1);
-            for time in folded.ipus.values() {
-                prop_assert_eq!(time.spent.total(), folded.total);
+            for (ipu, time) in folded.ipus.iter() {
+                prop_assert_eq!(time.tally.spent.total(), folded.total);
+                let waits = folded.waits.iter().filter(|(wait, _)| wait.ipu == ipu);
+                let waited: Cycles = waits.map(|(_, &cycles)| cycles).sum();
+                prop_assert_eq!(waited, time.tally.spent.on(Activity::Idle));
+                let lines: Cycles = folded.sources.values().map(|line| line[ipu].spent.total()).sum();
+                prop_assert_eq!(lines, time.finish);
+                // What comes before the first section is in none.
+                let sections = folded.sections.values().map(|section| section[ipu].total());
+                prop_assert!(sections.sum::<Cycles>() <= time.finish);
             }
             prop_assert_eq!(folded, unfolded);
         }

@@ -82,7 +82,7 @@ pub(super) fn accesses(program: &Program, step: &Step) -> Accesses {
                 add(tensor.dst, Access::WRITE);
             }
         }
-        Step::Repeat { .. } | Step::Call(_) => {}
+        Step::Repeat { .. } | Step::Call(_) | Step::Section(_) => {}
     }
     out
 }

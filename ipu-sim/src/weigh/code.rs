@@ -79,7 +79,8 @@ fn number_exchanges(program: &Program, steps: &[Step], exchanges: &mut Exchanges
             | Step::IpuCopies { .. }
             | Step::Transfers { .. }
             | Step::Collective(_)
-            | Step::Call(_) => {}
+            | Step::Call(_)
+            | Step::Section(_) => {}
         }
     }
 }
@@ -195,6 +196,7 @@ impl Count<'_> {
                     self.all_ipus()
                 }
                 Step::Call(_) => self.all_ipus(),
+                Step::Section(_) => continue,
             };
             let control = self.machine.memory.control_code_per_step.0;
             for ipu in ipus {

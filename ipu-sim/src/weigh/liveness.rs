@@ -228,6 +228,7 @@ fn callees_first(program: &Program) -> Vec<FunctionId> {
                     state.order.push(*id);
                 }
                 Step::Call(_)
+                | Step::Section(_)
                 | Step::Compute(_)
                 | Step::Exchange(_)
                 | Step::IpuCopies { .. }
@@ -282,7 +283,7 @@ impl Sketch {
         for step in steps {
             let at = self.steps.len() as u32;
             match step {
-                Step::Repeat { count: 0, .. } => {}
+                Step::Repeat { count: 0, .. } | Step::Section(_) => {}
                 Step::Repeat { body, .. } => {
                     self.add_steps(program, body, always);
                     let end = self.steps.len() as u32;
@@ -405,6 +406,8 @@ fn source(step: &Step) -> SourceId {
         Step::Exchange(exchange) => exchange.source,
         Step::IpuCopies { source, .. } | Step::Transfers { source, .. } => *source,
         Step::Collective(collective) => collective.source,
-        Step::Repeat { .. } | Step::Call(_) => unreachable!("repeats and calls have no source"),
+        Step::Repeat { .. } | Step::Call(_) | Step::Section(_) => {
+            unreachable!("repeats, calls and sections have no source")
+        }
     }
 }

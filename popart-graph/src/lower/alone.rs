@@ -78,7 +78,7 @@ mod tests {
             trace_depth: 0,
         };
         let timeline = time(&program, &machine, options).unwrap();
-        let spent = &timeline.ipus[IpuId(0)].spent;
+        let spent = &timeline.ipus[IpuId(0)].tally.spent;
         let (compute, exchange) = (spent.on(Activity::Compute), spent.on(Activity::Exchange));
         assert!(spent.total() > compute + exchange, "launches take time");
         (compute, exchange, plan.cost)
