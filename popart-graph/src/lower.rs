@@ -16,6 +16,9 @@
 //!     weight update
 //! ```
 //!
+//! Each of these is a section of the program (`start`, `fill`, `main`, `drain`, `update`,
+//! `results`; without a pipeline `micro-batches`), which the time of a program is sorted by.
+//!
 //! A cycle reads the host streams of its active stages, calls them in order, hands results
 //! to the host and ends with all inter-IPU copies. Operations that are recomputed form
 //! functions that the forward stage and, before the first gradient that needs them, the
@@ -152,9 +155,9 @@ pub fn lower(
     } else {
         one_after_the_other(&mut ctx, order, options, &mut outputs)?
     };
-    let mut main = std::mem::take(&mut ctx.init);
+    let mut main = in_section(&mut ctx, "start", |ctx| std::mem::take(&mut ctx.init));
     main.extend(steps);
-    main.extend(outputs.last);
+    main.extend(in_section(&mut ctx, "results", |_| outputs.last));
     ctx.builder.program.steps = main;
     let variables = graph
         .tensors
@@ -170,6 +173,20 @@ pub fn lower(
         constants: ctx.constants,
         program: ctx.builder.program,
     })
+}
+
+/// The steps that `emit` gives, as a section of the program.
+fn in_section(
+    ctx: &mut Ctx<'_>,
+    name: &str,
+    emit: impl FnOnce(&mut Ctx<'_>) -> Vec<Step>,
+) -> Vec<Step> {
+    let steps = emit(ctx);
+    if steps.is_empty() {
+        return steps;
+    }
+    let mark = ctx.builder.program.section(name);
+    std::iter::once(mark).chain(steps).collect()
 }
 
 /// What leaves for the host.
@@ -260,9 +277,12 @@ fn one_after_the_other(
     body.extend(compute);
     body.extend(outputs.steps(ctx, &micro_batch));
     let outer = weight_update(ctx, &update, outputs)?;
-    let mut batch = vec![];
-    push_repeat(&mut batch, options.accumulation, body);
-    batch.extend(outer);
+    let mut batch = in_section(ctx, "micro-batches", |_| {
+        let mut steps = Vec::new();
+        push_repeat(&mut steps, options.accumulation, body);
+        steps
+    });
+    batch.extend(in_section(ctx, "update", |_| outer));
     let mut steps = Vec::new();
     push_repeat(&mut steps, options.batches_per_step, batch);
     Ok(steps)
@@ -363,8 +383,8 @@ fn pipeline(
         copy_source,
         micro_batches: options.accumulation,
     };
-    let mut batch = cycles.steps();
-    batch.extend(outer);
+    let mut batch = cycles.steps(ctx);
+    batch.extend(in_section(ctx, "update", |_| outer));
     let mut steps = Vec::new();
     push_repeat(&mut steps, options.batches_per_step, batch);
     Ok(steps)
@@ -379,7 +399,7 @@ struct Cycles<'a> {
 }
 
 impl Cycles<'_> {
-    fn steps(&self) -> Vec<Step> {
+    fn steps(&self, ctx: &mut Ctx<'_>) -> Vec<Step> {
         let fill = self.stages.len() as u32 - 1;
         assert!(
             self.micro_batches > fill,
@@ -387,14 +407,15 @@ impl Cycles<'_> {
             self.micro_batches,
             self.stages.len()
         );
-        let mut steps = Vec::new();
-        for cycle in 0..fill {
-            steps.extend(self.cycle(cycle));
-        }
-        push_repeat(&mut steps, self.micro_batches - fill, self.cycle(fill));
-        for cycle in self.micro_batches..self.micro_batches + fill {
-            steps.extend(self.cycle(cycle));
-        }
+        let cycles = |range: std::ops::Range<u32>| range.flat_map(|cycle| self.cycle(cycle));
+        let mut steps = in_section(ctx, "fill", |_| cycles(0..fill).collect());
+        steps.extend(in_section(ctx, "main", |_| {
+            let mut main = Vec::new();
+            push_repeat(&mut main, self.micro_batches - fill, self.cycle(fill));
+            main
+        }));
+        let flush = self.micro_batches..self.micro_batches + fill;
+        steps.extend(in_section(ctx, "drain", |_| cycles(flush).collect()));
         steps
     }
 

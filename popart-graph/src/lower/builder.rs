@@ -12,8 +12,8 @@ use ipu_sim::ids::{Id, IpuId};
 use ipu_sim::layout::{AxisSplit, Layout, StorageLoop};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
-    ComputeSet, Exchange, Operand, Program, SourceId, Step, TileCopy, VarId, VarKind, Variable,
-    VertexGroup,
+    ComputeSet, Exchange, Operand, Program, Role, Source, SourceId, Step, TileCopy, VarId, VarKind,
+    Variable, VertexGroup,
 };
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::{MapOp, ReduceOp, Vertex};
@@ -61,10 +61,14 @@ struct Home {
     view: ViewShape,
 }
 
-/// How data of a rearrangement ends up on its tile.
+/// How data that moves between tiles ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrival {
+    /// As an operand, ready for the vertices that wanted it.
+    Operand,
+    /// As a tensor in another layout.
     InPlace,
+    /// The same, put in order by vertices on its tile.
     Assembled,
 }
 
@@ -139,6 +143,22 @@ impl<'a> Builder<'a> {
         }));
     }
 
+    /// What `emit` emits changes layouts and computes nothing: the profile tells it apart.
+    fn changing_layout<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
+        let work = self.source;
+        let line = self.program.source(work);
+        if line.role != Role::Layout {
+            let line = Source {
+                role: Role::Layout,
+                ..line.clone()
+            };
+            self.source = self.program.add_line(line);
+        }
+        let out = emit(self);
+        self.source = work;
+        out
+    }
+
     pub(crate) fn emit_exchange(&mut self, copies: Vec<TileCopy>) {
         if !copies.is_empty() {
             self.steps.push(Step::Exchange(Exchange {
@@ -149,20 +169,25 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The tensor in a variable of `layout`, whose axes are the tensor's.
+    /// An operand in a variable of `layout`, whose axes are the tensor's.
     ///
     /// The variable it already lies in, if that has this layout.
     pub(crate) fn materialise(&mut self, value: &Value, layout: &Layout, name: &str) -> VarId {
         self.materialise_many(&[(value, layout)], name)[0]
     }
 
-    /// Several tensors at once, in one exchange phase.
+    /// Several operands at once, in one exchange phase.
     pub(crate) fn materialise_many(
         &mut self,
         wanted: &[(&Value, &Layout)],
         name: &str,
     ) -> Vec<VarId> {
-        self.move_many(wanted, name, Arrival::InPlace)
+        self.move_many(wanted, name, Arrival::Operand)
+    }
+
+    /// As [`Self::materialise`], for no vertex in particular: a change of layout.
+    pub(crate) fn relay(&mut self, value: &Value, layout: &Layout, name: &str) -> VarId {
+        self.changing_layout(|this| this.move_many(&[(value, layout)], name, Arrival::InPlace)[0])
     }
 
     /// Several tensors at once, each as a tensor of its own: what arrives in fragments is put
@@ -172,7 +197,7 @@ impl<'a> Builder<'a> {
         wanted: &[(&Value, &Layout)],
         name: &str,
     ) -> Vec<VarId> {
-        self.move_many(wanted, name, Arrival::Assembled)
+        self.changing_layout(|this| this.move_many(wanted, name, Arrival::Assembled))
     }
 
     fn move_many(
@@ -195,13 +220,13 @@ impl<'a> Builder<'a> {
                 this.add_var(name, value.dtype, (*layout).clone(), VarKind::Temporary)
             };
             let arrived = match arrival {
-                Arrival::InPlace => add(self, name),
+                Arrival::Operand | Arrival::InPlace => add(self, name),
                 Arrival::Assembled => add(self, "arrived"),
             };
             let whole = self.program.view(arrived);
             self.copy_into(value, &whole, &mut transposes, &mut copies);
             vars.push(match arrival {
-                Arrival::InPlace => arrived,
+                Arrival::Operand | Arrival::InPlace => arrived,
                 Arrival::Assembled => {
                     let var = add(self, name);
                     let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
@@ -215,7 +240,7 @@ impl<'a> Builder<'a> {
             });
         }
         if !transposes.is_empty() {
-            self.emit_compute(transposes);
+            self.changing_layout(|this| this.emit_compute(transposes));
         }
         self.emit_exchange(copies);
         if !assemblies.is_empty() {
@@ -242,10 +267,12 @@ impl<'a> Builder<'a> {
         let mut transposes = Vec::new();
         let mut copies = Vec::new();
         self.copy_into(value, dst, &mut transposes, &mut copies);
-        if !transposes.is_empty() {
-            self.emit_compute(transposes);
-        }
-        self.emit_exchange(copies);
+        self.changing_layout(|this| {
+            if !transposes.is_empty() {
+                this.emit_compute(transposes);
+            }
+            this.emit_exchange(copies);
+        });
     }
 
     fn copy_into(
@@ -531,7 +558,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn slice(&mut self, value: &Value, axis: usize, begin: u32, end: u32) -> Value {
         value.slice(axis, begin, end).unwrap_or_else(|| {
             let layout = self.spread(&value.shape(), value.dtype);
-            let var = self.materialise(value, &layout, "sliced");
+            let var = self.relay(value, &layout, "sliced");
             self.value_of(var)
                 .slice(axis, begin, end)
                 .expect("an axis of a whole variable can be cut anywhere")
@@ -545,7 +572,7 @@ impl<'a> Builder<'a> {
             .map(|value| {
                 if value.parts.len() > 1 && value.axis != axis {
                     let layout = self.spread(&value.shape(), value.dtype);
-                    let var = self.materialise(value, &layout, "concatenated");
+                    let var = self.relay(value, &layout, "concatenated");
                     self.value_of(var)
                 } else {
                     (*value).clone()

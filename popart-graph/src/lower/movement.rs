@@ -23,7 +23,7 @@ fn whole_view(ctx: &mut Ctx<'_>, value: &Value, name: &str) -> View {
         }
         _ => {
             let layout = ctx.builder.spread(&value.shape(), value.dtype);
-            let var = ctx.builder.materialise(value, &layout, name);
+            let var = ctx.builder.relay(value, &layout, name);
             ctx.builder.program.view(var)
         }
     }

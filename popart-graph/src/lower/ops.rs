@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
-use ipu_sim::program::{CollectiveKind, IpuCopy, Label, Operand, Step, VarKind};
+use ipu_sim::program::{CollectiveKind, IpuCopy, Label, Operand, Role, Source, Step, VarKind};
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp};
 use smallvec::SmallVec;
@@ -15,7 +15,7 @@ use super::state::Variables;
 use super::value::Value;
 use super::{gather, loss, movement, norm};
 use crate::error::Result;
-use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, TensorId, TensorKind, UnaryFn};
+use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn};
 use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
 
 /// What lowering an operation needs to know and change.
@@ -83,7 +83,7 @@ impl Ctx<'_> {
             return value.clone();
         }
         let layout = self.builder.spread(&value.shape(), value.dtype);
-        let var = self.builder.materialise(value, &layout, "labelled");
+        let var = self.builder.relay(value, &layout, "labelled");
         self.builder.value_of(var)
     }
 
@@ -146,7 +146,12 @@ pub(crate) fn label_of(value: &Value, axis: usize) -> Label {
 pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     let op = &ctx.graph.ops[id];
     ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
-    ctx.builder.source = ctx.builder.program.add_source(&op.name, op.kind.name());
+    ctx.builder.source = ctx.builder.program.add_line(Source {
+        name: op.name.clone(),
+        kind: op.kind.name().to_owned(),
+        pass: pass_name(op.phase).to_owned(),
+        role: role(&op.kind),
+    });
     let inputs: SmallVec<[Value; 4]> = match op.kind {
         // What lives in streaming memory has no variable on the device.
         OpKind::RemoteLoad => SmallVec::new(),
@@ -157,6 +162,31 @@ pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
         ctx.values[tensor] = Some(value);
     }
     Ok(())
+}
+
+/// The word of the profile for a phase.
+fn pass_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Forward => "forward",
+        Phase::Backward => "backward",
+        Phase::Accumulate => "accumulate",
+        Phase::Update => "update",
+    }
+}
+
+/// Operations that only make a tensor lie differently compute nothing.
+fn role(kind: &OpKind) -> Role {
+    match kind {
+        OpKind::Identity
+        | OpKind::Detach
+        | OpKind::Reshape { .. }
+        | OpKind::Transpose { .. }
+        | OpKind::Slice { .. }
+        | OpKind::Concat { .. }
+        | OpKind::Pad { .. }
+        | OpKind::Broadcast { .. } => Role::Layout,
+        _ => Role::Work,
+    }
 }
 
 fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<SmallVec<[Value; 3]>> {
