@@ -7,10 +7,12 @@ use bert_model::optim::{self, Correction, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
 };
-use ipu_sim::ids::Id;
+use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
-use popart_graph::ir::{Reduction as LossReduction, StageId};
+use ipu_sim::units::Flops;
+use popart_graph::flops;
+use popart_graph::ir::{Graph, Phase, Reduction as LossReduction, StageId};
 use popart_graph::lower::{self, LowerOptions, Lowered};
 use popart_graph::passes::optimizer::rules::{
     Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
@@ -23,6 +25,7 @@ use popart_graph::schedule;
 
 use crate::config::BertOptions;
 use crate::config::options::{ExecutionMode, InferenceIo, OptimizerKind, Reduction, Task};
+use crate::explain::Placed;
 
 /// A program and what it is for.
 #[derive(Clone, Debug)]
@@ -31,6 +34,10 @@ pub struct Compiled {
     pub lowered: Lowered,
     /// Whether only the forward pass runs.
     pub inference: bool,
+    /// Where stages run, and how many micro-batches of a replica a step has.
+    pub placed: Placed,
+    /// Work of the graph's matrix products on every IPU in one micro-batch, nothing twice.
+    pub matmul_flops: IdVec<IpuId, Flops>,
 }
 
 /// Compiles a run for a machine.
@@ -90,7 +97,38 @@ pub fn compile_watched(
     let mut plans = PlanCache::new(machine.tile.clone());
     let graph = &compiled.graph;
     let lowered = lower::lower(graph, &order, &lower_options, &mut plans, &machine.tile)?;
-    Ok(Compiled { lowered, inference })
+    Ok(Compiled {
+        placed: Placed {
+            stage_ipus: stage_ipus(graph, stages),
+            micro_batches: u64::from(accumulation) * u64::from(batches_per_step),
+        },
+        matmul_flops: matmul_flops(graph, lowered.program.n_ipus),
+        lowered,
+        inference,
+    })
+}
+
+/// The IPU of every stage.
+fn stage_ipus(graph: &Graph, stages: u32) -> Vec<IpuId> {
+    let mut out = vec![IpuId(0); stages as usize];
+    for op in graph.ops.values() {
+        if let (Some(stage), Some(ipu)) = (op.stage, op.ipu)
+            && let Some(at) = out.get_mut(stage.index())
+        {
+            *at = ipu;
+        }
+    }
+    out
+}
+
+fn matmul_flops(graph: &Graph, n_ipus: u32) -> IdVec<IpuId, Flops> {
+    let mut out: IdVec<IpuId, Flops> = vec![Flops::ZERO; n_ipus as usize].into();
+    for (id, op) in graph.ops.iter() {
+        if op.phase != Phase::Update {
+            out[op.ipu.unwrap_or(IpuId(0))] += flops::of_op(graph, id).matmul_flops;
+        }
+    }
+    out
 }
 
 /// Most micro-batches of a step that are simulated: far above any use, and few enough for

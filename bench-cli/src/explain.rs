@@ -1,148 +1,189 @@
-//! Where the time of a step went: cycles of every IPU by activity, by kind of operation and by
-//! part of the model.
+//! Where the time of a step went: cycles of every IPU by cause, by kind of operation, by layer, by
+//! pass and by section of the program, and what bounds the pipeline.
 //!
-//! On every IPU the cycles by activity add up to the step exactly; those by kind, and those by
-//! part, add up to it together with the idle cycles.
+//! Whole cycles throughout: on every IPU the causes add up to the step, and kinds, layers and
+//! passes to the step without its idle cycles.
+//!
+//! The parts: `cause` (what cycles are spent on), `pipeline` (what bounds a cycle of the
+//! pipeline), `text` (tables for people).
+
+pub mod cause;
+pub mod pipeline;
+mod shares;
+mod text;
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, Table, presets};
-use ipu_sim::engine::{Activity, Timeline};
-use ipu_sim::program::Program;
+use ipu_sim::engine::{Called, Timeline};
+use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::program::{FunctionId, Program, Step};
 use ipu_sim::units::Cycles;
 use serde::{Deserialize, Serialize};
+
+use cause::{Cause, Causes, Waited};
+use pipeline::Pipeline;
+pub use text::text;
+
+/// Where the cycles of a step went.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// Cycles of all IPUs of a replica together, by cause: the step times the IPUs.
+    pub all_ipus: Causes,
+    /// Every IPU of a replica.
+    pub ipus: Vec<IpuCycles>,
+    /// What bounds the pipeline, if there is one.
+    pub pipeline: Option<Pipeline>,
+}
 
 /// Cycles of one IPU in a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpuCycles {
-    /// What the IPU was doing; all of the step.
-    pub by_activity: BTreeMap<String, Cycles>,
-    /// Kinds of operations (`matmul`, `layer_norm`, ...), waiting not counted.
-    pub by_kind: BTreeMap<String, Cycles>,
-    /// Parts of the model (`Layer3`, `Embedding`, ...), waiting not counted.
-    pub by_part: BTreeMap<String, Cycles>,
+    /// Its place in the replica.
+    pub ipu: u32,
+    /// Stages of the pipeline that run on it.
+    pub stages: Vec<u32>,
+    /// What the cycles were spent on; all of the step.
+    pub by_cause: Causes,
+    /// By kind of operation (`matmul`, `layer_norm`, ...), waiting not counted.
+    pub by_kind: BTreeMap<String, Causes>,
+    /// By part of the model (`Layer3`, `Embedding`, ...), waiting not counted.
+    pub by_layer: BTreeMap<String, Causes>,
+    /// By pass (`forward`, `recompute`, `backward`, ...), waiting not counted.
+    pub by_pass: BTreeMap<String, Cycles>,
+    /// By section of the program (`fill`, `main`, `drain`, `update`, ...), waiting included.
+    pub by_section: BTreeMap<String, Cycles>,
+    /// What it waited for, longest first; all of its idle cycles.
+    pub waits: Vec<Waited>,
 }
 
-/// One way to sort an IPU's cycles.
-type Cause = fn(&IpuCycles) -> &BTreeMap<String, Cycles>;
+/// What runs where, beside the program itself.
+#[derive(Clone, Debug, Default)]
+pub struct Placed {
+    /// The IPU of every stage of the pipeline.
+    pub stage_ipus: Vec<IpuId>,
+    /// Micro-batches of one replica in a step.
+    pub micro_batches: u64,
+}
 
-/// The cycles of every IPU of a replica.
-#[must_use]
-pub fn cycles(program: &Program, timeline: &Timeline) -> Vec<IpuCycles> {
-    let mut ipus: Vec<IpuCycles> = timeline
-        .ipus
-        .values()
-        .map(|ipu| {
-            let spent = Activity::ALL.map(|activity| (name(activity), ipu.spent.on(activity)));
-            IpuCycles {
-                by_activity: spent.into_iter().collect(),
-                ..IpuCycles::default()
-            }
-        })
-        .collect();
+/// Name of the part that collects what belongs to no pass, section or layer.
+const OTHER: &str = "other";
+
+impl Explanation {
+    /// Sorts the cycles of a run.
+    ///
+    /// # Panics
+    ///
+    /// If the cycles of an IPU don't add up to the step, which would be a mistake of the engine.
+    #[must_use]
+    pub fn new(program: &Program, timeline: &Timeline, placed: &Placed) -> Self {
+        let again = called_again(program, timeline);
+        let ipus: Vec<IpuCycles> = (0..program.n_ipus)
+            .map(|ipu| ipu_cycles(program, timeline, placed, IpuId(ipu), &again))
+            .collect();
+        let mut all_ipus = Causes::default();
+        for ipu in &ipus {
+            assert_eq!(
+                ipu.by_cause.total(),
+                timeline.total,
+                "causes are the whole step"
+            );
+            all_ipus.add_all(&ipu.by_cause);
+        }
+        Self {
+            pipeline: Pipeline::of(program, timeline, placed, &ipus),
+            all_ipus,
+            ipus,
+        }
+    }
+}
+
+fn ipu_cycles(
+    program: &Program,
+    timeline: &Timeline,
+    placed: &Placed,
+    ipu: IpuId,
+    again: &IdVec<IpuId, Called>,
+) -> IpuCycles {
+    let mut out = IpuCycles {
+        ipu: ipu.0,
+        stages: (0..)
+            .zip(&placed.stage_ipus)
+            .filter(|&(_, &at)| at == ipu)
+            .map(|(stage, _)| stage)
+            .collect(),
+        ..IpuCycles::default()
+    };
     for (id, times) in timeline.sources.iter() {
         let source = program.source(id);
-        let part = source.name.split('/').next().unwrap_or_default();
-        for (cycles, time) in ipus.iter_mut().zip(times.values()) {
-            let idle = time.spent.on(Activity::Idle);
-            let busy = Cycles(time.spent.total().0 - idle.0);
-            if busy > Cycles::ZERO {
-                *cycles.by_kind.entry(source.kind.clone()).or_default() += busy;
-                *cycles.by_part.entry(part.to_owned()).or_default() += busy;
+        let causes = Causes::of_busy(source, &times[ipu].spent);
+        let busy = causes.total();
+        if busy == Cycles::ZERO {
+            continue;
+        }
+        out.by_cause.add_all(&causes);
+        let kind = out.by_kind.entry(source.kind.clone()).or_default();
+        kind.add_all(&causes);
+        let layer = out.by_layer.entry(layer(&source.name).into());
+        layer.or_default().add_all(&causes);
+        let pass = Some(source.pass.as_str()).filter(|pass| !pass.is_empty());
+        *out.by_pass.entry(pass.unwrap_or(OTHER).into()).or_default() += busy;
+    }
+    let recomputed = again[ipu].tally.spent.total();
+    if recomputed > Cycles::ZERO {
+        let forward = out.by_pass.entry("forward".into()).or_default();
+        *forward -= recomputed;
+        out.by_pass.insert("recompute".into(), recomputed);
+    }
+    for (id, name) in (0..).zip(&program.sections) {
+        let spent = timeline.sections[ipu_sim::program::SectionId(id)][ipu].total();
+        out.by_section.insert(name.clone(), spent);
+    }
+    let elsewhere = timeline.total - out.by_section.values().copied().sum();
+    if elsewhere > Cycles::ZERO {
+        out.by_section.insert(OTHER.into(), elsewhere);
+    }
+    out.waits = cause::waits(program, timeline, ipu);
+    for wait in &out.waits {
+        out.by_cause.add(wait.cause, wait.cycles);
+    }
+    out
+}
+
+/// The part of the model that an operation belongs to: `Layer3` of `Layer3/FF/1` and of
+/// `Accum___Layer3/FF/1/W`, since what passes add to a tensor's name ends in three underscores.
+fn layer(name: &str) -> &str {
+    let tensor = name.rsplit("___").next().unwrap_or(name);
+    let first = tensor.split('/').next();
+    first.filter(|first| !first.is_empty()).unwrap_or(OTHER)
+}
+
+/// Cycles of a micro-batch, the weight update left out.
+fn per_micro_batch(causes: &Causes, micro_batches: u64) -> u64 {
+    let update = [Cause::Optimiser, Cause::Collective, Cause::StreamingMemory];
+    let outside: Cycles = update.iter().map(|&cause| causes.on(cause)).sum();
+    (causes.total() - outside).0 / micro_batches.max(1)
+}
+
+/// What functions took, IPU by IPU, in all calls but those of their first caller: lowering makes
+/// a function of what is computed again, and only of that, with several callers.
+pub(crate) fn called_again(program: &Program, timeline: &Timeline) -> IdVec<IpuId, Called> {
+    let mut callers: IdVec<FunctionId, u64> = program.functions.values().map(|_| 0).collect();
+    for function in program.functions.values() {
+        for step in &function.steps {
+            if let Step::Call(callee) = step {
+                callers[*callee] += 1;
             }
         }
     }
-    ipus
-}
-
-fn name(activity: Activity) -> String {
-    let word = match activity {
-        Activity::Compute => "compute",
-        Activity::Exchange => "exchange",
-        Activity::Sync => "sync",
-        Activity::IpuCopy => "ipu_copy",
-        Activity::Host => "host",
-        Activity::StreamingMemory => "streaming_memory",
-        Activity::Collective => "collective",
-        Activity::Idle => "idle",
-    };
-    word.into()
-}
-
-/// Shares of a step of `total` cycles as a table, an IPU a column.
-#[must_use]
-pub fn text(ipus: &[IpuCycles], total: Cycles) -> String {
-    let mut table = Table::new();
-    let ipu_names = (0..ipus.len()).map(|ipu| format!("IPU {ipu} %"));
-    let header = ["where the time went".to_string()].into_iter();
-    table
-        .load_style(presets::ASCII_MARKDOWN)
-        .set_header(header.chain(ipu_names));
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    let sections: [(&str, Cause); 3] = [
-        ("activity", |ipu| &ipu.by_activity),
-        ("kind", |ipu| &ipu.by_kind),
-        ("part", |ipu| &ipu.by_part),
-    ];
-    for (section, map) in sections {
-        let mut names: Vec<(&String, Cycles)> = Vec::new();
-        for (name, &cycles) in ipus.iter().flat_map(map) {
-            match names.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, most)) => *most = (*most).max(cycles),
-                None => names.push((name, cycles)),
-            }
-        }
-        names.sort_by_key(|&(name, most)| (std::cmp::Reverse(most), name));
-        for (name, _) in names {
-            let shares = ipus.iter().map(|ipu| {
-                let cycles = map(ipu).get(name).copied().unwrap_or_default();
-                format!("{:.2}", 100.0 * cycles.0 as f64 / total.0 as f64)
-            });
-            let row = [format!("{section}: {name}")].into_iter().chain(shares);
-            table.add_row(row);
+    let mut out: IdVec<IpuId, Called> = vec![Called::default(); program.n_ipus as usize].into();
+    for (id, &n_callers) in callers.iter().filter(|&(_, &n_callers)| n_callers > 1) {
+        for (sum, called) in out.values_mut().zip(timeline.functions[id].values()) {
+            // Every caller runs once a micro-batch, and every call takes the same.
+            sum.add_share(called, (n_callers - 1, n_callers));
         }
     }
-    format!("{table}\n")
+    out
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Date;
-    use crate::request::prepare;
-    use crate::run::TIMING;
-    use crate::{args, compile};
-    use ipu_sim::engine;
-
-    #[test]
-    fn every_cycle_of_every_ipu_has_a_cause() {
-        let check = |words: &str| {
-            let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
-            let request = prepare(&given, Date::now()).unwrap().request;
-            let machine = &request.machine.spec;
-            let lowered = compile::compile(&request.options, machine).unwrap().lowered;
-            let timeline = engine::time(&lowered.program, machine, TIMING).unwrap();
-            let found = cycles(&lowered.program, &timeline);
-            for ipu in &found {
-                let sum = |map: &BTreeMap<String, Cycles>| map.values().map(|c| c.0).sum::<u64>();
-                let idle = ipu.by_activity["idle"].0;
-                assert_eq!(sum(&ipu.by_activity), timeline.total.0, "{words}");
-                assert_eq!(sum(&ipu.by_kind) + idle, timeline.total.0, "{words}");
-                assert_eq!(sum(&ipu.by_part) + idle, timeline.total.0, "{words}");
-            }
-            assert!(text(&found, timeline.total).contains("kind: matmul"));
-        };
-        let model = "--generated-data true --hidden-size 64 --attention-heads 1 \
-                     --sequence-length 32 --vocab-length 512 --num-layers 2 --encoder-start-ipu 0";
-        check(&format!(
-            "{model} --task SQUAD --inference --layers-per-ipu 2"
-        ));
-        check(&format!(
-            "{model} --epochs 1 --layers-per-ipu 1 1 --mask-tokens 4 --optimizer LAMB \
-             --execution-mode PIPELINE --gradient-accumulation-factor 8 --replication-factor 2 \
-             --replicated-tensor-sharding true --optimizer-state-offchip true"
-        ));
-    }
-}
+mod tests;

@@ -45,6 +45,7 @@ pub mod request;
 pub mod run;
 pub mod suite;
 pub mod system;
+pub mod utilisation;
 pub mod validate;
 
 pub use error::{Error, Result};

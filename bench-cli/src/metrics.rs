@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use ipu_sim::units::{Bytes, Cycles, HostSeconds, SimSeconds};
+use ipu_sim::weigh::TileVariable;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::explain::IpuCycles;
+use crate::explain::Explanation;
 use crate::measure::Latency;
 use crate::request::RunRequest;
+use crate::utilisation::Utilisation;
 
 /// Version of the form of [`Report`]. It goes up when a field changes its name or meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// What a simulated run measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,7 +35,9 @@ pub struct Metrics {
     /// Memory of each IPU of one replica, by its place in the replica.
     pub ipus: Vec<IpuMemory>,
     /// Where the cycles of a step went, by IPU as above.
-    pub cycles: Vec<IpuCycles>,
+    pub time: Explanation,
+    /// Achieved operations a second against the peak.
+    pub utilisation: Utilisation,
 }
 
 /// Host time of a run.
@@ -54,6 +58,21 @@ pub struct IpuMemory {
     pub total_bytes: Bytes,
     /// On all tiles, by what it holds.
     pub bytes_by_category: BTreeMap<String, Bytes>,
+    /// What is on the fullest tile then.
+    pub fullest_tile: FullestTile,
+}
+
+/// The fullest tile of an IPU at its fullest moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullestTile {
+    /// Its number.
+    pub tile: u32,
+    /// The step of the program, then the steps of the functions called there.
+    pub fullest_at: Vec<String>,
+    /// By what it holds.
+    pub bytes_by_category: BTreeMap<String, Bytes>,
+    /// The largest variables, largest first.
+    pub largest: Vec<TileVariable>,
 }
 
 impl Metrics {
@@ -120,13 +139,15 @@ pub(crate) mod fixtures {
                     max_tile_bytes: Bytes(400_000),
                     total_bytes: Bytes(500_000_000),
                     bytes_by_category: BTreeMap::from([("weights".into(), Bytes(500_000_000))]),
+                    ..IpuMemory::default()
                 },
                 IpuMemory {
                     max_tile_bytes: Bytes(600_000),
                     ..IpuMemory::default()
                 },
             ],
-            cycles: vec![IpuCycles::default(); 2],
+            time: Explanation::default(),
+            utilisation: Utilisation::default(),
         }
     }
 }

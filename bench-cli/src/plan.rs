@@ -150,7 +150,7 @@ fn lowered(
     };
     let timeline = engine::time(&program, machine, timing)?;
     let weight = weigh::weigh(&program, machine)?;
-    let spent = &timeline.ipus[IpuId(0)].spent;
+    let spent = &timeline.ipus[IpuId(0)].tally.spent;
     let on = |activity| spent.on(activity).0;
     let table = weight.ipus[IpuId(0)].categories.iter();
     let mut passing = table.filter(|(category, _)| *category == Category::NotAlwaysLive);

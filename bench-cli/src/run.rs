@@ -19,11 +19,13 @@ use ipu_sim::weigh::{self, Weight};
 
 use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
+use crate::explain::Explanation;
 use crate::inspect::Inspect;
 use crate::measure::{self, latency};
-use crate::metrics::{HostTimes, IpuMemory, Metrics};
+use crate::metrics::{FullestTile, HostTimes, IpuMemory, Metrics};
 use crate::request::RunRequest;
-use crate::{Error, compile, explain, locks};
+use crate::utilisation::Utilisation;
+use crate::{Error, compile, locks};
 
 /// How steps are timed.
 pub(crate) const TIMING: engine::Options = engine::Options {
@@ -158,7 +160,8 @@ pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow:
         fits: refusal.is_none(),
         out_of_memory: refusal,
         ipus: memory(&weight),
-        cycles: explain::cycles(&program, &timeline),
+        time: Explanation::new(&program, &timeline, &compiled.placed),
+        utilisation: Utilisation::new(&program, &timeline, &machine),
     })
 }
 
@@ -190,6 +193,14 @@ fn memory(weight: &Weight) -> Vec<IpuMemory> {
             bytes_by_category: weigh::Category::all()
                 .map(|category| (category.name(), ipu.sum(category)))
                 .collect(),
+            fullest_tile: FullestTile {
+                tile: ipu.max_tile.0,
+                fullest_at: ipu.fullest_at.iter().map(ToString::to_string).collect(),
+                bytes_by_category: weigh::Category::all()
+                    .map(|category| (category.name(), ipu.on(category, ipu.max_tile)))
+                    .collect(),
+                largest: ipu.largest.clone(),
+            },
         })
         .collect()
 }

@@ -62,11 +62,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     summarise(request, &metrics, &console)?;
     if given.explain {
-        write!(
-            io::stderr(),
-            "{}",
-            explain::text(&metrics.cycles, metrics.step_cycles)
-        )?;
+        write!(io::stderr(), "{}", explain::text(&metrics))?;
     }
     let refusal = metrics.out_of_memory.clone();
     if let Some(path) = &given.metrics_json {

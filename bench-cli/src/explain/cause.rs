@@ -1,0 +1,206 @@
+//! What the cycles of an IPU are spent on.
+
+use std::collections::BTreeMap;
+
+use ipu_sim::engine::{Activity, Awaited, Spent, Timeline};
+use ipu_sim::ids::IpuId;
+use ipu_sim::program::{Program, Role, SectionId, Source};
+use ipu_sim::units::Cycles;
+use serde::{Deserialize, Serialize};
+
+/// One cause. Every cycle of an IPU has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Vertices of the model's passes, on the slowest tile.
+    Compute,
+    /// Words that move between tiles: operands and partial results of the model's passes.
+    InternalExchange,
+    /// Making tensors lie differently: transposing, moving and putting in order.
+    LayoutChange,
+    /// Starting compute sets and exchanges.
+    SyncAndLaunch,
+    /// Copies between the IPUs of a replica, with their sync.
+    InterIpuCopy,
+    /// Transfers with the host.
+    Host,
+    /// Transfers with streaming memory.
+    StreamingMemory,
+    /// Collectives between replicas.
+    Collective,
+    /// Vertices and exchanges of the weight update.
+    Optimiser,
+    /// Waiting while the pipeline fills.
+    IdleFill,
+    /// Waiting while the pipeline drains, and for the end of the step.
+    IdleDrain,
+    /// Waiting for another IPU that has more to do.
+    IdleImbalance,
+    /// Waiting for the host.
+    IdleHost,
+    /// Waiting for streaming memory that serves another IPU.
+    IdleStreamingMemory,
+}
+
+impl Cause {
+    /// Every cause.
+    pub const ALL: [Self; 14] = [
+        Self::Compute,
+        Self::InternalExchange,
+        Self::LayoutChange,
+        Self::SyncAndLaunch,
+        Self::InterIpuCopy,
+        Self::Host,
+        Self::StreamingMemory,
+        Self::Collective,
+        Self::Optimiser,
+        Self::IdleFill,
+        Self::IdleDrain,
+        Self::IdleImbalance,
+        Self::IdleHost,
+        Self::IdleStreamingMemory,
+    ];
+
+    /// Its name in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Compute => "compute",
+            Self::InternalExchange => "internal exchange",
+            Self::LayoutChange => "layout changes",
+            Self::SyncAndLaunch => "sync and launch",
+            Self::InterIpuCopy => "inter-IPU copies",
+            Self::Host => "host",
+            Self::StreamingMemory => "streaming memory",
+            Self::Collective => "collectives",
+            Self::Optimiser => "optimiser",
+            Self::IdleFill => "idle: fill",
+            Self::IdleDrain => "idle: drain",
+            Self::IdleImbalance => "idle: imbalance",
+            Self::IdleHost => "idle: waiting for the host",
+            Self::IdleStreamingMemory => "idle: waiting for streaming memory",
+        }
+    }
+
+    /// Whether the IPU did nothing.
+    #[must_use]
+    pub fn is_idle(self) -> bool {
+        match self {
+            Self::IdleFill
+            | Self::IdleDrain
+            | Self::IdleImbalance
+            | Self::IdleHost
+            | Self::IdleStreamingMemory => true,
+            Self::Compute
+            | Self::InternalExchange
+            | Self::LayoutChange
+            | Self::SyncAndLaunch
+            | Self::InterIpuCopy
+            | Self::Host
+            | Self::StreamingMemory
+            | Self::Collective
+            | Self::Optimiser => false,
+        }
+    }
+
+    /// The cause of what a line of the profile spends on an activity; none of waiting.
+    fn of(source: &Source, activity: Activity) -> Option<Self> {
+        let updates = source.pass == "update";
+        Some(match activity {
+            Activity::Compute | Activity::Exchange if updates => Self::Optimiser,
+            Activity::Compute | Activity::Exchange if source.role == Role::Layout => {
+                Self::LayoutChange
+            }
+            Activity::Compute => Self::Compute,
+            Activity::Exchange => Self::InternalExchange,
+            Activity::Sync => Self::SyncAndLaunch,
+            Activity::IpuCopy => Self::InterIpuCopy,
+            Activity::Host => Self::Host,
+            Activity::StreamingMemory => Self::StreamingMemory,
+            Activity::Collective => Self::Collective,
+            Activity::Idle => return None,
+        })
+    }
+}
+
+/// Cycles by cause; causes without any are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Causes(BTreeMap<Cause, Cycles>);
+
+impl Causes {
+    /// What a line of the profile spent without waiting.
+    pub(super) fn of_busy(source: &Source, spent: &Spent) -> Self {
+        let mut out = Self::default();
+        for activity in Activity::ALL {
+            if let Some(cause) = Cause::of(source, activity) {
+                out.add(cause, spent.on(activity));
+            }
+        }
+        out
+    }
+
+    /// Cycles of one cause.
+    #[must_use]
+    pub fn on(&self, cause: Cause) -> Cycles {
+        self.0.get(&cause).copied().unwrap_or_default()
+    }
+
+    /// Cycles of all causes.
+    #[must_use]
+    pub fn total(&self) -> Cycles {
+        self.0.values().copied().sum()
+    }
+
+    pub(super) fn add(&mut self, cause: Cause, cycles: Cycles) {
+        if cycles > Cycles::ZERO {
+            *self.0.entry(cause).or_default() += cycles;
+        }
+    }
+
+    pub(super) fn add_all(&mut self, other: &Self) {
+        for (&cause, &cycles) in &other.0 {
+            self.add(cause, cycles);
+        }
+    }
+}
+
+/// Idle cycles of one IPU that are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waited {
+    /// Which kind of idleness that is.
+    pub cause: Cause,
+    /// In which section of the program; none before the first and at the end of the step.
+    pub section: Option<String>,
+    /// The IPU that came last, if one did.
+    pub ipu: Option<u32>,
+    /// How long.
+    pub cycles: Cycles,
+}
+
+/// What `ipu` waited for, longest first.
+pub(super) fn waits(program: &Program, timeline: &Timeline, ipu: IpuId) -> Vec<Waited> {
+    let name = |SectionId(id): SectionId| program.sections[id as usize].clone();
+    let of_ipu = timeline.waits.iter().filter(|(wait, _)| wait.ipu == ipu);
+    let mut out: Vec<Waited> = of_ipu
+        .map(|(wait, &cycles)| {
+            let section = wait.section.map(name);
+            let (cause, last) = match (wait.on, section.as_deref()) {
+                (Awaited::Host, _) => (Cause::IdleHost, None),
+                (Awaited::StreamingMemory, _) => (Cause::IdleStreamingMemory, None),
+                (Awaited::End, _) => (Cause::IdleDrain, None),
+                (Awaited::Ipu(last), Some("fill")) => (Cause::IdleFill, Some(last.0)),
+                (Awaited::Ipu(last), Some("drain")) => (Cause::IdleDrain, Some(last.0)),
+                (Awaited::Ipu(last), _) => (Cause::IdleImbalance, Some(last.0)),
+            };
+            Waited {
+                cause,
+                section,
+                ipu: last,
+                cycles,
+            }
+        })
+        .collect();
+    out.sort_by_key(|wait| std::cmp::Reverse(wait.cycles));
+    out
+}

@@ -1,0 +1,133 @@
+//! What bounds a cycle of the pipeline, and what another placement would win.
+//!
+//! All IPUs of a replica meet at the copies that end a pipeline cycle; the one that comes last
+//! bounds it, and how long another one waits there is its slack. Estimates of other placements
+//! move work between IPUs and leave everything else as it is; they don't look at memory.
+
+use std::collections::BTreeMap;
+
+use ipu_sim::engine::{Join, Timeline};
+use ipu_sim::ids::IpuId;
+use ipu_sim::program::{Program, SectionId};
+use ipu_sim::units::Cycles;
+use serde::{Deserialize, Serialize};
+
+use super::{IpuCycles, Placed};
+
+/// The pipeline cycles in which every stage has work.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pipeline {
+    /// How many there are in a step.
+    pub cycles: u64,
+    /// Mean length of one.
+    pub length: Cycles,
+    /// By IPU: how many it bounds, coming last.
+    pub bounds: Vec<u64>,
+    /// By IPU: mean cycles that it waits in one for the last.
+    pub slack: Vec<Cycles>,
+    /// Share of the step that the same work would save, spread evenly over the IPUs: no placement
+    /// wins more.
+    pub win_if_even: f64,
+    /// The encoder layer whose move to another IPU would win most, if one would win anything.
+    pub best_move: Option<Move>,
+}
+
+/// An encoder layer on another IPU; IPUs between the two pass one on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Move {
+    /// From here.
+    pub from: u32,
+    /// To here.
+    pub to: u32,
+    /// Share of the step that it would save.
+    pub win: f64,
+}
+
+impl Pipeline {
+    /// `None` for programs without a pipeline.
+    pub(super) fn of(
+        program: &Program,
+        timeline: &Timeline,
+        placed: &Placed,
+        ipus: &[IpuCycles],
+    ) -> Option<Self> {
+        let main = SectionId(program.sections.get_index_of("main")? as u32);
+        let mut joins: BTreeMap<IpuId, u64> = BTreeMap::new();
+        let ends = |join: &Join| {
+            join.section == Some(main) && program.source(join.source).kind == "ipu_copy"
+        };
+        for (join, &times) in timeline.joins.iter().filter(|(join, _)| ends(join)) {
+            *joins.entry(join.last).or_default() += times;
+        }
+        let cycles: u64 = joins.values().sum();
+        if cycles == 0 {
+            return None;
+        }
+        let spent = timeline.sections[main].values().map(|spent| spent.total());
+        let length = Cycles(spent.max()?.0 / cycles);
+        let slack: Vec<Cycles> = ipus
+            .iter()
+            .map(|ipu| {
+                let in_main = |section: &Option<String>| section.as_deref() == Some("main");
+                let waits = ipu.waits.iter();
+                let waits = waits.filter(|wait| in_main(&wait.section) && wait.ipu.is_some());
+                Cycles(waits.map(|wait| wait.cycles.0).sum::<u64>() / cycles)
+            })
+            .collect();
+        let share = |saved: f64| saved * cycles as f64 / timeline.total.0 as f64;
+        let total: u64 = slack.iter().map(|slack| slack.0).sum();
+        let loads: Vec<u64> = slack.iter().map(|slack| length.0 - slack.0).collect();
+        Some(Self {
+            bounds: ipus
+                .iter()
+                .map(|ipu| joins.get(&IpuId(ipu.ipu)).copied().unwrap_or(0))
+                .collect(),
+            win_if_even: share(total as f64 / slack.len() as f64),
+            best_move: best_move(&loads, ipus, placed.micro_batches).map(|found| Move {
+                win: share(found.win),
+                ..found
+            }),
+            cycles,
+            length,
+            slack,
+        })
+    }
+}
+
+/// The best move of one encoder layer between IPUs that are busy for `loads` of a cycle; its win
+/// in cycles of one pipeline cycle.
+fn best_move(loads: &[u64], ipus: &[IpuCycles], micro_batches: u64) -> Option<Move> {
+    let longest = *loads.iter().max()?;
+    let mut best: Option<Move> = None;
+    for (from, ipu) in ipus.iter().enumerate() {
+        let layers = ipu
+            .by_layer
+            .iter()
+            .filter(|(name, _)| is_encoder_layer(name));
+        let sizes = layers.map(|(_, causes)| super::per_micro_batch(causes, micro_batches));
+        let Some(layer) = sizes.max() else { continue };
+        for to in (0..loads.len()).filter(|&to| to != from) {
+            let after = loads.iter().enumerate().map(|(at, &load)| match at {
+                _ if at == from => load.saturating_sub(layer),
+                _ if at == to => load + layer,
+                _ => load,
+            });
+            let saved = longest.saturating_sub(after.max().unwrap_or(longest));
+            let more = best.as_ref().is_none_or(|best| saved as f64 > best.win);
+            if saved > 0 && more {
+                best = Some(Move {
+                    from: from as u32,
+                    to: to as u32,
+                    win: saved as f64,
+                });
+            }
+        }
+    }
+    best
+}
+
+/// `Layer7`, not `Embedding`.
+fn is_encoder_layer(name: &str) -> bool {
+    let number = name.strip_prefix("Layer");
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
+}
