@@ -376,8 +376,8 @@ fn sections_sort_cycles_and_products_are_counted() {
         &fixture,
         steps,
         expect![[r#"
-        IPU 0: 0
-    "#]],
+            IPU 0: 42005, Compute 38268, Sync 3737
+        "#]],
     );
     let fill = Cycles(DISPATCH + 168);
     let in_section = |id| timeline.sections[SectionId(id)][IpuId(0)].total();
