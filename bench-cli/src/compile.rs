@@ -1,7 +1,7 @@
 //! From resolved options to a program: the model, its passes, its lowering.
 
 use anyhow::Context;
-use bert_model::config::{Activation, BertConfig, Dropout, Mode, Task as ModelTask};
+use bert_model::config::{BertConfig, Dropout, Mode, Task as ModelTask};
 use bert_model::model::{self, BertModel};
 use bert_model::optim::{self, Correction, StageScaling};
 use bert_model::placement::{
@@ -24,7 +24,9 @@ use popart_graph::plan::PlanCache;
 use popart_graph::schedule;
 
 use crate::config::BertOptions;
-use crate::config::options::{ExecutionMode, InferenceIo, OptimizerKind, Reduction, Task};
+use crate::config::options::{
+    ExecutionMode, HostStreams, InferenceIo, OptimizerKind, Reduction, Task,
+};
 use crate::explain::Placed;
 
 /// A program and what it is for.
@@ -92,6 +94,11 @@ pub fn compile_watched(
         stages,
         outline: !options.session.no_outlining,
         prefetch: options.session.inference_io != InferenceIo::MinimumLatency,
+        host: match options.session.host_streams {
+            HostStreams::WhereNeeded => lower::HostStreams::WhereNeeded,
+            HostStreams::Grouped => lower::HostStreams::Grouped,
+            HostStreams::Absent => lower::HostStreams::Absent,
+        },
         sum_outputs: !inference,
     };
     let mut plans = PlanCache::new(machine.tile.clone());
@@ -193,7 +200,13 @@ fn bert_config(options: &BertOptions) -> BertConfig {
         num_layers: model.num_layers,
         split_qkv: model.split_qkv,
         vocab_steps: model.embedding_serialization_vocab_steps,
-        activation: Activation::Gelu,
+        attention_bias: model.attention_bias,
+        activation: model.activation,
+        cls_layer: model.cls_layer,
+        projection_bias: model.projection_bias,
+        update_embedding_dict: model.update_embedding_dict,
+        squad_single_output: model.squad_single_output,
+        inference_loss: model.inference_lm_perplexity,
         dropout: match (model.dropout, model.attention_dropout) {
             (false, _) => Dropout::Off,
             (true, false) => Dropout::Hidden,
@@ -303,7 +316,8 @@ fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
                 optim::OptimizerKind::Lamb(correction(bias_correction))
             }
         },
-        learning_rate: options.learning_rate.rate,
+        // Of one, so that what comes out for a weight is its factor.
+        learning_rate: 1.0,
         loss_scaling: chosen.loss_scaling,
         weight_decay: chosen.weight_decay,
         momentum: chosen.momentum,
@@ -312,8 +326,11 @@ fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
         beta1: chosen.beta1,
         beta2: chosen.beta2,
         max_weight_norm: chosen.max_weight_norm,
-        squad_lr_scale: 1.0,
-        stage_scaling: StageScaling::Off,
+        squad_lr_scale: chosen.squad_lr_scale,
+        stage_scaling: match chosen.stage_scaling {
+            true => StageScaling::On,
+            false => StageScaling::Off,
+        },
     };
     let last_stage = StageId::from_index(model.placement.stages.len() - 1);
     let weights = model
@@ -324,7 +341,7 @@ fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
             let numbers = optim::hyper_parameters(&shared, name, weight, last_stage);
             WeightUpdate {
                 weight: weight.tensor,
-                learning_rate_scale: 1.0,
+                learning_rate_scale: numbers.learning_rate,
                 rule: rule(chosen.kind, &numbers),
             }
         })
@@ -342,7 +359,11 @@ fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
             replicas: batching.replication_factor,
             reduction: loss_reduction(chosen.gradient_reduction),
         },
-        learning_rate: LearningRate::Stream,
+        // As in the original, a rate that no schedule changes is compiled in.
+        learning_rate: match options.learning_rate.is_scheduled() {
+            true => LearningRate::Stream,
+            false => LearningRate::Constant(options.learning_rate.rate),
+        },
     }
 }
 

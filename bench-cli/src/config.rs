@@ -19,6 +19,7 @@ use crate::args::{Given, table};
 use crate::error::Incompatible;
 use crate::{Error, Result};
 pub use options::BertOptions;
+use options::ConnectionType;
 
 /// A configuration with nothing left to decide.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,7 +243,11 @@ fn notes(values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
         .into_iter()
         .map(|(reason, names)| format!("no effect: {}: {reason}", names.join(", ")))
         .collect();
-    if !options.run.generated_data && values["input_files"].is_null() {
+    if options.device.connection == ConnectionType::Offline {
+        notes.push("offline: the program is compiled and timed, but its run is not logged".into());
+    }
+    if !options.run.generated_data && !options.run.synthetic_data && values["input_files"].is_null()
+    {
         notes.push("no input files: runs use generated data".into());
     }
     let training = !options.session.inference;

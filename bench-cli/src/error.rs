@@ -216,9 +216,11 @@ pub enum Error {
     },
     /// A configuration that no shipped system can hold.
     #[error(
-        "no shipped Mk2 system has {needed} IPUs, the largest has {largest}: name a machine with --system"
+        "no shipped {generation} system has {needed} IPUs, the largest has {largest}: name a machine with --system"
     )]
     TooManyIpus {
+        /// The generation of IPUs looked at.
+        generation: &'static str,
         /// IPUs that the configuration asks for.
         needed: u64,
         /// IPUs of the largest one.

@@ -9,20 +9,27 @@ use crate::config::options::{LearningRate, RateFunction};
 /// The rate at the end of a linear schedule.
 const LINEAR_END: f64 = 1e-7;
 
-/// The learning rate of `step` (from 0), with `steps_per_epoch` in an epoch and `total_steps` in
-/// the whole run, whole epochs counted.
+/// The steps of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first one; not 0 where training goes on from an epoch.
+    pub first_step: u64,
+    /// Steps of an epoch, at least one.
+    pub steps_per_epoch: u64,
+    /// Steps up to the end of the run, from 0, whole epochs counted.
+    pub total_steps: u64,
+}
+
+/// The learning rate of `step` (from 0).
 #[must_use]
-pub fn rate_of_step(
-    schedule: &LearningRate,
-    step: u64,
-    steps_per_epoch: u64,
-    total_steps: u64,
-) -> f64 {
-    let counter = step.saturating_sub(1);
+pub fn rate_of_step(schedule: &LearningRate, step: u64, span: &Span) -> f64 {
+    // Before its first step, a schedule is moved to where it would be by then.
+    let counter = step.saturating_sub(1).max(span.first_step);
     match schedule.function {
-        RateFunction::Linear => linear(schedule, counter, total_steps),
+        RateFunction::Linear => linear(schedule, counter, span.total_steps),
         RateFunction::Scheduled if !schedule.by_epoch.is_empty() => {
-            in_force(&schedule.by_epoch, counter / steps_per_epoch, schedule.rate)
+            let epoch = counter / span.steps_per_epoch;
+            in_force(&schedule.by_epoch, epoch, schedule.rate)
         }
         RateFunction::Scheduled => in_force(&schedule.by_step, counter, schedule.rate),
     }
@@ -97,8 +104,17 @@ mod tests {
     }
 
     fn check(schedule: &LearningRate, steps_per_epoch: u64, total: u64, expected: &[f64]) {
-        for (step, expected) in expected.iter().enumerate() {
-            let rate = rate_of_step(schedule, step as u64, steps_per_epoch, total);
+        let span = Span {
+            first_step: 0,
+            steps_per_epoch,
+            total_steps: total,
+        };
+        check_span(schedule, &span, expected);
+    }
+
+    fn check_span(schedule: &LearningRate, span: &Span, expected: &[f64]) {
+        for (step, expected) in (span.first_step..).zip(expected) {
+            let rate = rate_of_step(schedule, step, span);
             assert!(
                 (rate - expected).abs() < 1e-6,
                 "step {step}: expected {expected}, got {rate}"
@@ -115,6 +131,23 @@ mod tests {
             7,
             &[0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.5, 1e-7],
         );
+    }
+
+    #[test]
+    fn going_on_starts_where_the_schedule_would_be() {
+        let span = Span {
+            first_step: 4,
+            steps_per_epoch: 1,
+            total_steps: 7,
+        };
+        // Without the move, step 4 would still run at the rate of counter 3.
+        check_span(&linear_schedule(), &span, &[1.0, 1.0, 0.5, 1e-7]);
+        let by_step = LearningRate {
+            function: RateFunction::Scheduled,
+            by_step: vec![(0, 0.5), (4, 0.25)],
+            ..linear_schedule()
+        };
+        check_span(&by_step, &span, &[0.25, 0.25]);
     }
 
     #[test]

@@ -143,6 +143,8 @@ mod tests {
             (None, ConnectionType::OnDemand, true),
         ] {
             let device = Device {
+                version: None,
+                tiles: None,
                 id,
                 connection,
                 ondemand_timeout: Duration::ZERO,

@@ -4,14 +4,15 @@
 //! p99 and p99.9. Values are not computed, so that losses and accuracies print as `nan`. Durations
 //! are simulated; only `Compiled. Duration` is the host's.
 //!
-//! Left out: lines of validation and of saved models (neither happens), and the latency of single
-//! micro batches at level DEBUG.
+//! Left out: lines of validation and of saved models (neither happens).
 
 use ipu_sim::units::SimSeconds;
 
 use crate::clock::Date;
-use crate::config::options::{BertOptions, InferenceIo, Level, OptimizerKind, Task};
-use crate::learning_rate;
+use crate::config::options::{
+    BertOptions, ConnectionType, InferenceIo, Level, OptimizerKind, Task,
+};
+use crate::learning_rate::{self, Span};
 use crate::measure::Latency;
 use crate::metrics::Metrics;
 use crate::python;
@@ -101,7 +102,11 @@ pub fn before_compile(
             "Command Executed: [{}]",
             python::repr_items(&process.command)
         )),
-        Line::info("Initialising from generated_data"),
+        Line::info(if options.run.synthetic_data {
+            "Initialising from synthetic_data"
+        } else {
+            "Initialising from generated_data"
+        }),
         Line::info("Building Model"),
     ]);
     lines.extend(device(request));
@@ -154,49 +159,57 @@ fn warnings(options: &BertOptions) -> Vec<Line> {
     lines
 }
 
-/// Lines from the end of compilation to the end of the program.
+/// Lines from the end of compilation to the end of the program; offline, the program ends there.
 pub fn after_compile<'a>(
     options: &'a BertOptions,
     metrics: &'a Metrics,
 ) -> impl Iterator<Item = Line> + 'a {
-    let compiled = format!(
+    let compiled = Line::info(format!(
         "Compiled. Duration {} seconds",
         python::float(metrics.host_seconds.compile.0)
-    );
+    ));
     let inference = options.session.inference;
     let started = if inference {
         "Inference Started"
     } else {
         "Training Started"
     };
-    let steps = if inference {
-        options.run.epochs_inference * STEPS_PER_EPOCH
+    let (first, steps) = if inference {
+        (0, options.run.epochs_inference * STEPS_PER_EPOCH)
     } else {
-        training_steps(options)
+        (first_step(options), training_steps(options))
     };
-    let logged = (0..steps).filter(|step| step.is_multiple_of(options.output.steps_per_log));
+    let logged = (first..steps).filter(|step| step.is_multiple_of(options.output.steps_per_log));
     let step_lines = logged.flat_map(move |step| {
-        if inference {
-            inference_step(options, metrics, step)
-        } else {
-            vec![training_step(options, metrics, step)]
-        }
+        let micro_batches = inference.then(|| single_latencies(options, metrics));
+        let line = match inference {
+            true => inference_step(options, metrics, step),
+            false => vec![training_step(options, metrics, step)],
+        };
+        micro_batches.into_iter().flatten().chain(line)
     });
     let mut end = Vec::new();
     if !inference {
-        if options.run.training_steps == Some(steps) {
+        if options.run.training_steps == Some(steps) && first < steps {
             end.push(Line::info(format!("Ending Training at {steps} Steps")));
         }
         end.push(Line::info("Training Finished"));
     }
     end.push(Line::info("Program Finished"));
-    [Line::info(compiled), Line::info(started)]
+    let offline = options.device.connection == ConnectionType::Offline;
+    let rest = [Line::info(started)]
         .into_iter()
         .chain(step_lines)
-        .chain(end)
+        .chain(end);
+    std::iter::once(compiled).chain(rest.filter(move |_| !offline))
 }
 
-/// Steps of the training loop: to the end of the epochs or of the steps, whichever comes first.
+/// The step that training starts with.
+fn first_step(options: &BertOptions) -> u64 {
+    options.run.start_epoch * STEPS_PER_EPOCH
+}
+
+/// The step before which the training loop ends: to the end of the epochs or of the steps, whichever comes first.
 fn training_steps(options: &BertOptions) -> u64 {
     let by_epochs = options.run.epochs.map(|epochs| epochs * STEPS_PER_EPOCH);
     let ends = [by_epochs, options.run.training_steps];
@@ -231,8 +244,11 @@ fn training_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Line {
     let rate = learning_rate::rate_of_step(
         &options.learning_rate,
         step,
-        STEPS_PER_EPOCH,
-        scheduled_steps(options),
+        &Span {
+            first_step: first_step(options),
+            steps_per_epoch: STEPS_PER_EPOCH,
+            total_steps: scheduled_steps(options),
+        },
     );
     let speed = speed(options, metrics);
     Line::info(format!("{place}{values}Learning Rate: {rate:.5} {speed}"))
@@ -253,9 +269,7 @@ fn speed(options: &BertOptions, metrics: &Metrics) -> String {
 
 fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Line> {
     let pretraining = options.model.task == Task::Pretraining;
-    // Latency by callback exists for SQuAD only; elsewhere the duration of a step stands in.
-    let by_callback = options.session.inference_io != InferenceIo::Ordinary && !pretraining;
-    let latency = metrics.latency_seconds.filter(|_| by_callback);
+    let latency = metrics.latency_seconds.filter(|_| by_callback(options));
     let latency = latency.unwrap_or_else(|| constant(metrics.step_seconds));
     let numbers = [
         latency.mean,
@@ -266,7 +280,11 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
     ];
     let numbers = numbers.map(|seconds| python::float(seconds.0)).join(" ");
     let values = if pretraining {
-        format!("Accuracy (MLM NSP): {NAN} {NAN} ")
+        let perplexity = match options.model.inference_lm_perplexity {
+            true => format!("LM Perplexity: {NAN} "),
+            false => String::new(),
+        };
+        format!("Accuracy (MLM NSP): {NAN} {NAN} {perplexity}")
     } else {
         String::new()
     };
@@ -281,6 +299,28 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
         "Iteration: {step:6} {values}{speed}Per-sample Latency: {numbers} seconds (mean min max p99 p99.9) "
     )));
     lines
+}
+
+/// Whether latency is measured by callback, which exists for SQuAD only; elsewhere the duration of
+/// a step stands in.
+fn by_callback(options: &BertOptions) -> bool {
+    options.session.inference_io != InferenceIo::Ordinary && options.model.task == Task::Squad
+}
+
+/// A line for the latency of each micro batch.
+fn single_latencies<'a>(
+    options: &'a BertOptions,
+    metrics: &'a Metrics,
+) -> impl Iterator<Item = Line> + 'a {
+    let alike = metrics.latencies.iter().filter(|_| by_callback(options));
+    let single = alike.flat_map(|alike| (0..alike.count).map(|_| alike.value));
+    single.enumerate().map(|(micro_batch, latency)| Line {
+        level: Level::Debug,
+        ..Line::info(format!(
+            "LATENCY: {micro_batch} {}",
+            python::float(latency.0)
+        ))
+    })
 }
 
 fn constant(seconds: SimSeconds) -> Latency {

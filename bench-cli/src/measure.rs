@@ -35,21 +35,41 @@ pub struct Latency {
     pub p999: SimSeconds,
 }
 
-/// The spread of `samples`; none of none. Percentiles interpolate between neighbours, as
+/// Samples that are alike.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Samples {
+    /// What each of them is.
+    pub value: SimSeconds,
+    /// How many they are.
+    pub count: u64,
+}
+
+/// The spread of all `samples`; none of none. Percentiles interpolate between neighbours, as
 /// `numpy.percentile` does.
 #[must_use]
-pub fn latency(samples: &[SimSeconds]) -> Option<Latency> {
-    let mut seconds: Vec<f64> = samples.iter().map(|sample| sample.0).collect();
-    seconds.sort_by(f64::total_cmp);
+pub fn latency(samples: &[Samples]) -> Option<Latency> {
+    let mut sorted: Vec<Samples> = samples.iter().copied().filter(|of| of.count > 0).collect();
+    sorted.sort_by(|a, b| a.value.0.total_cmp(&b.value.0));
+    let (first, last) = (sorted.first()?, sorted.last()?);
+    let count: u64 = sorted.iter().map(|of| of.count).sum();
+    let total: f64 = sorted.iter().map(|of| of.value.0 * of.count as f64).sum();
+    let at = |place: u64| {
+        let mut before = 0;
+        let found = sorted.iter().find(|of| {
+            before += of.count;
+            place < before
+        });
+        found.unwrap_or(last).value.0
+    };
     let percentile = |part: f64| {
-        let place = part * (seconds.len() - 1) as f64;
-        let (low, high) = (place.floor() as usize, place.ceil() as usize);
-        SimSeconds(seconds[low] + (seconds[high] - seconds[low]) * place.fract())
+        let place = part * (count - 1) as f64;
+        let low = place.floor() as u64;
+        SimSeconds(at(low) + (at(low + 1) - at(low)) * place.fract())
     };
     Some(Latency {
-        min: SimSeconds(*seconds.first()?),
-        max: SimSeconds(*seconds.last()?),
-        mean: SimSeconds(seconds.iter().sum::<f64>() / seconds.len() as f64),
+        min: first.value,
+        max: last.value,
+        mean: SimSeconds(total / count as f64),
         p99: percentile(0.99),
         p999: percentile(0.999),
     })
@@ -61,7 +81,11 @@ mod tests {
 
     #[test]
     fn latency_interpolates() {
-        let samples: Vec<SimSeconds> = (0..=100).rev().map(|n| SimSeconds(f64::from(n))).collect();
+        let one = |n| Samples {
+            value: SimSeconds(f64::from(n)),
+            count: 1,
+        };
+        let samples: Vec<Samples> = (0..=100).rev().map(one).collect();
         let spread = latency(&samples).unwrap();
         assert_eq!(
             (spread.min.0, spread.mean.0, spread.max.0),
@@ -69,6 +93,21 @@ mod tests {
         );
         assert!((spread.p99.0 - 99.0).abs() < 1e-9 && (spread.p999.0 - 99.9).abs() < 1e-9);
         assert_eq!(latency(&[]), None);
+    }
+
+    #[test]
+    fn samples_that_are_alike_count_as_often_as_they_are() {
+        let of = |value, count| Samples {
+            value: SimSeconds(value),
+            count,
+        };
+        let spread = latency(&[of(3.0, 1), of(1.0, 199), of(2.0, 0)]).unwrap();
+        assert_eq!(
+            (spread.min.0, spread.max.0, spread.mean.0, spread.p99.0),
+            (1.0, 3.0, 1.01, 1.0)
+        );
+        // Place 198.801 of 199 lies between the last 1 and the 3.
+        assert!((spread.p999.0 - (1.0 + 2.0 * 0.801)).abs() < 1e-9);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::explain::Explanation;
-use crate::measure::Latency;
+use crate::measure::{Latency, Samples};
 use crate::request::RunRequest;
 use crate::utilisation::Utilisation;
 
@@ -26,6 +26,9 @@ pub struct Metrics {
     pub step_cycles: Cycles,
     /// Latency of micro batches; inference only.
     pub latency_seconds: Option<Latency>,
+    /// The same, micro batch by micro batch of one step; not part of reports.
+    #[serde(skip)]
+    pub latencies: Vec<Samples>,
     /// What the simulation cost the host.
     pub host_seconds: HostTimes,
     /// Whether every tile holds what is placed on it.
@@ -128,6 +131,7 @@ pub(crate) mod fixtures {
             step_seconds: SimSeconds(16.0),
             step_cycles: Cycles(21_200_000_000),
             latency_seconds: None,
+            latencies: Vec::new(),
             host_seconds: HostTimes {
                 compile: HostSeconds(1.5),
                 simulate: HostSeconds(0.25),

@@ -33,7 +33,7 @@ pub struct Prepared {
 ///
 /// # Errors
 ///
-/// As [`config::file::load`], [`config::resolve`] and [`system::choose`].
+/// As [`config::file::load`], [`config::resolve`] and [`system::choose_for`].
 pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     let preset = given
         .config
@@ -52,7 +52,8 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     {
         notes.insert(0, format!("no file {path}: the built-in preset stands in"));
     }
-    let machine = system::choose(given.system.as_deref(), options.placement.ipus_requested)?;
+    let ipus = options.placement.ipus_requested;
+    let machine = system::choose_for(given.system.as_deref(), &options.device, ipus)?;
     Ok(Prepared {
         request: RunRequest {
             options,

@@ -21,7 +21,7 @@ use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
 use crate::explain::Explanation;
 use crate::inspect::Inspect;
-use crate::measure::{self, latency};
+use crate::measure::{self, Samples, latency};
 use crate::metrics::{FullestTile, HostTimes, IpuMemory, Metrics};
 use crate::request::RunRequest;
 use crate::utilisation::Utilisation;
@@ -61,7 +61,8 @@ pub fn acquire(request: &RunRequest) -> anyhow::Result<Attached> {
     };
     let manager = DeviceManager::new(machine, ports);
     let connection = match wanted.connection {
-        ConnectionType::Always => Connection::Always,
+        // Without a device of its own, the program is compiled for one of the same size.
+        ConnectionType::Always | ConnectionType::Offline => Connection::Always,
         ConnectionType::OnDemand => Connection::OnDemand {
             timeout: wanted.ondemand_timeout,
         },
@@ -156,6 +157,7 @@ pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow:
         step_seconds,
         step_cycles: timeline.total,
         latency_seconds: latency(&latencies),
+        latencies,
         host_seconds,
         fits: refusal.is_none(),
         out_of_memory: refusal,
@@ -171,16 +173,17 @@ fn latencies(
     (read, write): (StreamId, StreamId),
     timeline: &Timeline,
     seconds: impl Fn(Cycles) -> SimSeconds,
-) -> Vec<SimSeconds> {
+) -> Vec<Samples> {
     let first = timeline.latency_first(read, write);
     let last = timeline.latency_last(read, write);
     let count = timeline.streams[write].map_or(0, |stream| stream.transfers);
-    let mut out: Vec<SimSeconds> = first.into_iter().map(&seconds).collect();
-    if let Some(last) = last {
-        let later = usize::try_from(count.saturating_sub(1)).unwrap_or(usize::MAX);
-        out.extend(std::iter::repeat_n(seconds(last), later));
-    }
-    out
+    let alike = |cycles, count| Samples {
+        value: seconds(cycles),
+        count,
+    };
+    let first = first.map(|cycles| alike(cycles, 1));
+    let later = last.map(|cycles| alike(cycles, count.saturating_sub(1)));
+    first.into_iter().chain(later).collect()
 }
 
 fn memory(weight: &Weight) -> Vec<IpuMemory> {

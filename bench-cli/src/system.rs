@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::shipped::machines;
 
+use crate::config::options::{Device, Generation};
 use crate::{Error, Result};
 
 /// A machine chosen.
@@ -16,6 +17,44 @@ pub struct Machine {
     pub name: String,
     /// What it is.
     pub spec: MachineSpec,
+}
+
+/// The machine for a run on `ipus` IPUs: the one `named` by `--system`, or the smallest of the
+/// generation that `device` asks for; with as many tiles as it asks for.
+///
+/// # Errors
+///
+/// As [`choose`]; a machine named beside a generation; more tiles than the machine has.
+pub fn choose_for(named: Option<&str>, device: &Device, ipus: u32) -> Result<Machine> {
+    let mut machine = match (named, device.version) {
+        (Some(_), Some(_)) => {
+            return Err(Error::NotAllowedWith {
+                option: "--device-version",
+                other: "--system",
+            });
+        }
+        (None, Some(version)) => smallest(version, ipus)?,
+        (named, None) => choose(named, ipus)?,
+    };
+    if let Some(tiles) = device.tiles {
+        let most = machine.spec.tile.tiles_per_ipu;
+        let scaled = machine.spec.scaled_down(machine.spec.n_ipus, tiles);
+        machine.spec = match scaled {
+            Ok(spec) if tiles <= most => spec,
+            _ => {
+                return Err(Error::OutOfRange {
+                    option: "--device-tiles",
+                    expected: format!(
+                        "a count of tiles that {} can have, up to {most}",
+                        machine.name
+                    ),
+                    found: tiles.to_string(),
+                });
+            }
+        };
+        machine.name = format!("{} with {tiles} tiles an IPU", machine.name);
+    }
+    Ok(machine)
 }
 
 /// The machine that `--system` names, or the smallest Mk2 one with `ipus` IPUs.
@@ -28,7 +67,7 @@ pub struct Machine {
 /// fewer IPUs.
 pub fn choose(named: Option<&str>, ipus: u32) -> Result<Machine> {
     let Some(name) = named else {
-        return smallest_mk2(ipus);
+        return smallest(Generation::Mk2, ipus);
     };
     let machine = if machines().contains(&name) {
         shipped(name)
@@ -107,16 +146,25 @@ pub fn show(name: &str) -> Result<String> {
     Ok(out)
 }
 
-fn smallest_mk2(ipus: u32) -> Result<Machine> {
+/// The smallest shipped machine of a generation that has `ipus` IPUs.
+fn smallest(generation: Generation, ipus: u32) -> Result<Machine> {
+    let (prefix, kind) = match generation {
+        Generation::Mk1 => ("mk1-", "Mk1"),
+        Generation::Mk2 => ("mk2-", "Mk2"),
+        Generation::Bow => ("bow-", "Bow"),
+    };
     let names = machines().into_iter();
-    let mut mk2: Vec<Machine> = names
-        .filter(|name| name.starts_with("mk2-"))
+    let mut alike: Vec<Machine> = names
+        .filter(|name| name.starts_with(prefix))
         .map(shipped)
         .collect();
-    mk2.sort_by_key(|machine| machine.spec.n_ipus);
-    let largest = mk2.last().map_or(0, |machine| machine.spec.n_ipus);
-    let fitting = mk2.into_iter().find(|machine| machine.spec.n_ipus >= ipus);
+    alike.sort_by_key(|machine| machine.spec.n_ipus);
+    let largest = alike.last().map_or(0, |machine| machine.spec.n_ipus);
+    let fitting = alike
+        .into_iter()
+        .find(|machine| machine.spec.n_ipus >= ipus);
     fitting.ok_or(Error::TooManyIpus {
+        generation: kind,
         needed: ipus.into(),
         largest: largest.into(),
     })
@@ -154,6 +202,7 @@ fn from_file(path: &str) -> Result<Machine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::options::ConnectionType;
 
     #[test]
     fn the_smallest_mk2_system_with_enough_ipus() {
@@ -168,6 +217,48 @@ mod tests {
             assert_eq!(choose(None, ipus).unwrap().name, name);
         }
         assert_eq!(choose(Some("bow-pod64"), 16).unwrap().name, "bow-pod64");
+    }
+
+    #[test]
+    fn a_device_asks_for_its_generation_and_tiles() {
+        let check = |named, version, tiles, expected: std::result::Result<(&str, u32), &str>| {
+            let device = Device {
+                id: None,
+                version,
+                tiles,
+                connection: ConnectionType::Always,
+                ondemand_timeout: std::time::Duration::ZERO,
+            };
+            let found = choose_for(named, &device, 8)
+                .map(|machine| (machine.name, machine.spec.tile.tiles_per_ipu));
+            let found = found.map_err(|error| error.to_string());
+            let expected = expected.map(|(name, tiles)| (name.to_string(), tiles));
+            assert_eq!(found, expected.map_err(String::from));
+        };
+        check(None, None, None, Ok(("mk2-pod16", 1472)));
+        let mk1 = Some(Generation::Mk1);
+        check(None, mk1, None, Ok(("mk1-server16", 1216)));
+        check(None, Some(Generation::Bow), None, Ok(("bow-pod16", 1472)));
+        check(
+            None,
+            None,
+            Some(64),
+            Ok(("mk2-pod16 with 64 tiles an IPU", 64)),
+        );
+        check(
+            Some("mk2-pod16"),
+            mk1,
+            None,
+            Err("argument --device-version: not allowed with argument --system"),
+        );
+        check(
+            None,
+            None,
+            Some(1473),
+            Err(
+                "argument --device-tiles: expected a count of tiles that mk2-pod16 can have, up to 1472, got 1473",
+            ),
+        );
     }
 
     #[test]

@@ -22,7 +22,7 @@
 //! use ipu_sim::numerics::DType;
 //! use ipu_sim::spec::MachineSpec;
 //! use popart_graph::ir::{Graph, MatMulPass, MemoryProportion, OpKind, Partials, Scope, Shape};
-//! use popart_graph::lower::{LowerOptions, lower};
+//! use popart_graph::lower::{HostStreams, LowerOptions, lower};
 //! use popart_graph::plan::PlanCache;
 //!
 //! let mut graph = Graph::default();
@@ -45,6 +45,7 @@
 //!     stages: 0,
 //!     outline: true,
 //!     prefetch: true,
+//!     host: HostStreams::Grouped,
 //!     sum_outputs: false,
 //! };
 //! let mut plans = PlanCache::new(machine.tile.clone());

@@ -58,7 +58,7 @@ use self::ops::Ctx;
 use self::recompute::Segments;
 use self::state::Variables;
 use crate::error::Result;
-use crate::ir::{Constant, Graph, OpId, Phase, StageId, TensorId};
+use crate::ir::{Constant, Graph, OpId, Phase, StageId, TensorId, TensorKind};
 use crate::plan::PlanCache;
 
 /// How a graph runs.
@@ -76,8 +76,22 @@ pub struct LowerOptions {
     pub outline: bool,
     /// Whether the host makes streams ready before the device asks.
     pub prefetch: bool,
+    /// When the device talks to the host.
+    pub host: HostStreams,
     /// Whether outputs are summed on the device and leave once a run, or leave at once.
     pub sum_outputs: bool,
+}
+
+/// When the device talks to the host (PopART, `groupHostSync` and `syntheticDataMode`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostStreams {
+    /// Without a pipeline, every stream is read where its data is first needed; in a pipeline,
+    /// before its stage, as with [`HostStreams::Grouped`].
+    WhereNeeded,
+    /// Everything is read together before a micro-batch.
+    Grouped,
+    /// Never: inputs are values on the device, results stay there.
+    Absent,
 }
 
 /// A program and what the host needs to run it.
@@ -85,7 +99,8 @@ pub struct LowerOptions {
 pub struct Lowered {
     /// What the device runs.
     pub program: Program,
-    /// Variables that live on the device, and how their tensors see them.
+    /// Variables that live on the device, and how their tensors see them; with
+    /// [`HostStreams::Absent`] those that stand in for inputs, too.
     pub variables: Vec<(TensorId, View)>,
     /// Variables that live in streaming memory, with their buffers, and how their tensors see
     /// the copies that are loaded: a buffer holds such a copy in storage order.
@@ -148,6 +163,10 @@ pub fn lower(
         host_reads: Vec::new(),
         constants: Vec::new(),
         prefetch: options.prefetch,
+        host: match options.host {
+            HostStreams::WhereNeeded if options.stages > 0 => HostStreams::Grouped,
+            host => host,
+        },
     };
     let mut outputs = Outputs::new(options.sum_outputs);
     let steps = if options.stages > 0 {
@@ -162,7 +181,10 @@ pub fn lower(
     let variables = graph
         .tensors
         .ids()
-        .filter(|&id| ops::is_variable(graph, id))
+        .filter(|&id| {
+            let is_stream = matches!(graph.tensors[id].kind, TensorKind::Stream);
+            ops::is_variable(graph, id) || (is_stream && options.host == HostStreams::Absent)
+        })
         .filter_map(|id| Some((id, ctx.values[id].as_ref()?.single()?.clone())))
         .collect();
     Ok(Lowered {
@@ -222,6 +244,9 @@ impl Outputs {
     }
 
     fn hand_over(&mut self, ctx: &mut Ctx<'_>, tensor: TensorId) {
+        if ctx.host == HostStreams::Absent {
+            return;
+        }
         let value = ctx.value(tensor);
         let name = ctx.graph.tensors[tensor].name.clone();
         ctx.builder.source = ctx.builder.program.add_source(&name, "host_output");

@@ -23,7 +23,7 @@ use bert_model::placement::Recomputation;
 use ipu_sim::ids::ReplicaId;
 use ipu_sim::spec::MachineSpec;
 use popart_graph::ir::TensorId;
-use popart_graph::lower::{LowerOptions, Lowered, lower};
+use popart_graph::lower::{HostStreams, LowerOptions, Lowered, lower};
 use popart_graph::passes::optimizer::rules::{
     LearningRate, OptimizerOptions, Scaling, UpdateRule, WeightUpdate,
 };
@@ -130,6 +130,7 @@ impl Case {
             stages: self.n_stages(),
             outline: self.plan.outline,
             prefetch: true,
+            host: HostStreams::Grouped,
             sum_outputs: trains,
         };
         let tile = &self.machine.tile;

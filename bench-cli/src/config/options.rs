@@ -6,6 +6,7 @@ mod read;
 
 use std::time::Duration;
 
+use bert_model::config::Activation;
 use ipu_sim::numerics::DType;
 
 /// Everything that acts, in groups.
@@ -67,6 +68,20 @@ pub struct Model {
     pub dtype: DType,
     /// Whether query, key and value weights are three tensors.
     pub split_qkv: bool,
+    /// Whether the attention projections have biases.
+    pub attention_bias: bool,
+    /// Between the products of a feed-forward block.
+    pub activation: Activation,
+    /// Whether a dense layer stands before the masked-token projection.
+    pub cls_layer: bool,
+    /// Whether the masked-token projection has a bias.
+    pub projection_bias: bool,
+    /// Whether looking words up trains the word table.
+    pub update_embedding_dict: bool,
+    /// Whether SQuAD inference returns start and end as one tensor.
+    pub squad_single_output: bool,
+    /// Whether pretraining inference also computes the loss on masked tokens.
+    pub inference_lm_perplexity: bool,
     /// Pieces of the word table along the vocabulary.
     pub embedding_serialization_vocab_steps: u32,
     /// Whether embedding, attention output and feed-forward have dropout (in training).
@@ -184,6 +199,10 @@ pub struct Optimizer {
     pub max_weight_norm: Option<f64>,
     /// How losses and accumulated gradients are reduced.
     pub gradient_reduction: Reduction,
+    /// Factor on the learning rate of the SQuAD head.
+    pub squad_lr_scale: f64,
+    /// Whether rate and momentum depend on the pipeline stage.
+    pub stage_scaling: bool,
     /// Whether its state lies in streaming memory.
     pub state_offchip: bool,
     /// Whether its state is sharded over the replicas.
@@ -220,6 +239,17 @@ pub struct LearningRate {
     pub by_step: Vec<(u64, f64)>,
 }
 
+impl LearningRate {
+    /// Whether it may change between steps.
+    #[must_use]
+    pub fn is_scheduled(&self) -> bool {
+        match self.function {
+            RateFunction::Linear => true,
+            RateFunction::Scheduled => !self.by_epoch.is_empty() || !self.by_step.is_empty(),
+        }
+    }
+}
+
 /// How inference exchanges data with the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InferenceIo {
@@ -231,6 +261,17 @@ pub enum InferenceIo {
     MinimumLatency,
 }
 
+/// When the device talks to the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostStreams {
+    /// Where its data is needed.
+    WhereNeeded,
+    /// For all of a micro batch together.
+    Grouped,
+    /// Never: data is made on the device.
+    Absent,
+}
+
 /// How the session is compiled and run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
@@ -240,10 +281,8 @@ pub struct Session {
     pub inference_io: InferenceIo,
     /// Whether matmuls keep f16 partial sums.
     pub half_partials: bool,
-    /// Whether f16 results are rounded stochastically.
-    pub stochastic_rounding: bool,
-    /// Whether syncs with the host are grouped.
-    pub group_host_syncs: bool,
+    /// When the device talks to the host.
+    pub host_streams: HostStreams,
     /// Whether equal layers on an IPU keep code of their own.
     pub no_outlining: bool,
 }
@@ -251,10 +290,23 @@ pub struct Session {
 /// When to attach to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionType {
+    /// Not at all: the program is compiled, not run.
+    Offline,
     /// At once or not at all.
     Always,
     /// As soon as one is free.
     OnDemand,
+}
+
+/// A generation of IPUs, by Poplar's name of its architecture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// `ipu1`.
+    Mk1,
+    /// `ipu2`.
+    Mk2,
+    /// `ipu21`.
+    Bow,
 }
 
 /// Which device runs it; [`crate::locks`] says who else can have it.
@@ -262,6 +314,10 @@ pub enum ConnectionType {
 pub struct Device {
     /// The device asked for; `None` for any that is large enough.
     pub id: Option<u32>,
+    /// The generation asked for; `None` for Mk2, unless a machine is named.
+    pub version: Option<Generation>,
+    /// Tiles of one IPU, where not those of the machine.
+    pub tiles: Option<u32>,
     /// When to attach to it.
     pub connection: ConnectionType,
     /// Host time after which to give up waiting for it on demand.
@@ -271,6 +327,8 @@ pub struct Device {
 /// How long the run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
+    /// Training: the epoch to start from.
+    pub start_epoch: u64,
     /// Training: passes over the data, if given.
     pub epochs: Option<u64>,
     /// Training: steps, if given.
@@ -279,6 +337,8 @@ pub struct Run {
     pub epochs_inference: u64,
     /// Whether generated data was asked for; without, it is used as well.
     pub generated_data: bool,
+    /// Whether synthetic data was asked for.
+    pub synthetic_data: bool,
     /// Whether validation after training was wanted; it is not simulated.
     pub validation: bool,
     /// Whether saved models were wanted; they are not written.

@@ -3,8 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::args::spec::{Arity, Kind, OptionSpec};
-use crate::args::{parse, values};
+use crate::args::parse;
 
 fn resolve_line(line: &str, preset: Value) -> Result<Resolved> {
     let given = parse(line.split_whitespace().map(String::from))?;
@@ -261,95 +260,6 @@ fn choices_that_are_refused_by_value() {
         "argument --task MRPC: not supported yet: the task has no model, here or in the original",
         2,
     );
-}
-
-/// A word that gives `option` another value than its default.
-fn other_word(option: &OptionSpec) -> String {
-    let default = values::show(&option.default_value());
-    let word = match (option.key, option.kind, option.arity) {
-        (_, _, Arity::None) => return String::new(),
-        ("encoder_start_ipu", ..) => "1",
-        ("task", ..) => "SQUAD",
-        ("execution_mode", ..) => "DEFAULT",
-        ("layers_per_ipu", ..) => "1",
-        ("embedding_serialization_vocab_steps", ..) => "2",
-        ("attention_heads", ..) => "6",
-        ("hidden_size", ..) => "384",
-        ("config", ..) => "pretrain_base_128.json",
-        (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
-        (_, Kind::Float, _) => "0.25",
-        (_, Kind::Bool, _) if default == "true" => "false",
-        (_, Kind::Bool, _) => "true",
-        (_, Kind::Schedule, _) => "0:0.25",
-        (_, Kind::Json, _) => r#"{"seed":1}"#,
-        (_, Kind::Mode | Kind::Text | Kind::Constant(_), _) => option
-            .choices
-            .iter()
-            .find(|choice| **choice != default)
-            .unwrap_or(&"other"),
-    };
-    word.to_string()
-}
-
-/// Every option does what the table says of it: those that act change the typed options, those
-/// without effect don't and are named in a note, the others are refused by name.
-#[test]
-fn support_status_of_every_option() {
-    let base_line = "--training-steps 60 --num-layers 4 --execution-mode PIPELINE --no-model-save";
-    let words = |line: &str| -> Vec<String> { line.split_whitespace().map(String::from).collect() };
-    for option in table::options().filter(|option| option.key != "config") {
-        let base_line = match option.key {
-            // Its group may hold one only.
-            "epochs" => base_line.replace("--training-steps 60", "--inference"),
-            "pipeline" => base_line.replace("PIPELINE", "DEFAULT"),
-            "minimum_latency_inference" | "low_latency_inference" => {
-                format!("{base_line} --inference")
-            }
-            "no_model_save" => base_line.replace("--no-model-save", ""),
-            "max_positional_length" => format!("{base_line} --sequence-length 2 --mask-tokens 1"),
-            "sequence_length" => format!("{base_line} --mask-tokens 1"),
-            "no_drop_remainder" | "host_embedding" => format!("{base_line} --task SQUAD"),
-            "batch_serialize" => format!("{base_line} --micro-batch-size 8"),
-            _ => base_line.to_string(),
-        };
-        let mut line = words(&base_line);
-        let base = resolve(&parse(line.clone()).unwrap(), None, "date").unwrap();
-        line.push(option.name.into());
-        line.extend(Some(other_word(option)).filter(|word| !word.is_empty()));
-        let given = parse(line.clone()).unwrap_or_else(|error| panic!("{line:?}: {error}"));
-        let result = resolve(&given, None, "date");
-        // The one constant that stores the default is a request for nothing.
-        if option.name == "--single-device" {
-            assert_eq!(result.unwrap().options, base.options);
-            continue;
-        }
-        match option.support {
-            Support::Acts => {
-                let resolved = result.unwrap_or_else(|error| panic!("{line:?}: {error}"));
-                assert_ne!(
-                    resolved.options, base.options,
-                    "{} doesn't act",
-                    option.name
-                );
-            }
-            Support::NoEffect(reason) => {
-                let resolved = result.unwrap_or_else(|error| panic!("{line:?}: {error}"));
-                assert_eq!(resolved.options, base.options, "{} acts", option.name);
-                let named = |note: &String| note.contains(option.name) && note.contains(reason);
-                assert!(
-                    resolved.notes.iter().any(named),
-                    "{} has no note",
-                    option.name
-                );
-            }
-            Support::NotYet(reason) => {
-                // Several options may share a key; the first one's name is the key's.
-                let name = table::by_key(option.key).unwrap().name;
-                let expected = format!("argument {name}: not supported yet: {reason}");
-                assert_eq!(result.unwrap_err().to_string(), expected);
-            }
-        }
-    }
 }
 
 #[test]

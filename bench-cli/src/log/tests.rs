@@ -5,7 +5,7 @@ use ipu_sim::units::{Cycles, SimSeconds};
 
 use super::*;
 use crate::args;
-use crate::measure::latency;
+use crate::measure::{Samples, latency};
 use crate::metrics::fixtures::metrics;
 use crate::request::prepare;
 
@@ -118,7 +118,10 @@ fn squad_inference_with_latency() {
         step_seconds: SimSeconds(0.8123),
         step_cycles: Cycles(1_076_297_500),
         throughput_sequences_per_second: 2521.2,
-        latency_seconds: latency(&[SimSeconds(0.00038), SimSeconds(0.0004)]),
+        latency_seconds: latency(&[0.00038, 0.0004].map(|seconds| Samples {
+            value: SimSeconds(seconds),
+            count: 1,
+        })),
         ..metrics()
     };
     check(

@@ -9,6 +9,7 @@ use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp};
 use smallvec::SmallVec;
 
+use super::HostStreams;
 use super::builder::{Builder, Reduction};
 use super::matmul::{Extents, Frame, matmul};
 use super::state::Variables;
@@ -40,6 +41,7 @@ pub(crate) struct Ctx<'a> {
     pub(crate) constants: Vec<(ipu_sim::program::VarId, crate::ir::Constant)>,
     /// Whether streams are made ready before the device asks.
     pub(crate) prefetch: bool,
+    pub(crate) host: HostStreams,
 }
 
 impl Ctx<'_> {

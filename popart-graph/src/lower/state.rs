@@ -14,6 +14,7 @@ use ipu_sim::units::Bytes;
 use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
 use smallvec::{SmallVec, smallvec};
 
+use super::HostStreams;
 use super::layouts;
 use super::ops::{Ctx, frame};
 use super::value::Value;
@@ -142,9 +143,14 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
         }
         TensorKind::Stream => {
             let layout = ctx.builder.spread(&shape, dtype);
-            let value = ctx
-                .builder
-                .new_value(&name, dtype, layout, VarKind::StreamBuffer);
+            let kind = match ctx.host {
+                HostStreams::Absent => VarKind::Constant,
+                HostStreams::WhereNeeded | HostStreams::Grouped => VarKind::StreamBuffer,
+            };
+            let value = ctx.builder.new_value(&name, dtype, layout, kind);
+            if ctx.host == HostStreams::Absent {
+                return value;
+            }
             let stream = ctx.builder.program.streams.push(Stream {
                 name,
                 prefetch: ctx.prefetch,
@@ -160,10 +166,18 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
     }
 }
 
-/// Reads a stream together with the others that this IPU reads at the same point.
+/// Reads a stream: here, or together with the others that this IPU reads at the same point.
 ///
 /// Poplar merges stream copies that follow each other into one host exchange.
 fn read_from_host(ctx: &mut Ctx<'_>, read: Transfer) {
+    if ctx.host == HostStreams::WhereNeeded {
+        let source = ctx.builder.program.add_source("inputs", "host_input");
+        ctx.builder.steps.push(Step::Transfers {
+            source,
+            transfers: vec![read],
+        });
+        return;
+    }
     let ipu_of = |transfer: &Transfer| ctx.builder.program.vars[transfer.var()].ipu;
     let merged = ctx.host_reads.iter_mut().find_map(|step| match step {
         Step::Transfers { transfers, .. } if ipu_of(&transfers[0]) == ipu_of(&read) => {

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use ipu_sim::execute::{self, Host, Memory, RemoteMemory, StreamError};
 use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::numerics::DType;
-use ipu_sim::program::StreamId;
+use ipu_sim::program::{Step, StreamId};
 use ipu_sim::spec::{MachineSpec, TileSpec};
 use proptest::prelude::*;
 
-use super::{LowerOptions, Lowered, lower};
+use super::{HostStreams, LowerOptions, Lowered, lower};
 use crate::eval::{EvalOptions, Inputs, Value, eval};
 use crate::ir::{
-    Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Shape, TensorId,
-    TensorKind, TensorType,
+    BinaryFn, Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Scope, Shape,
+    TensorId, TensorKind, TensorType,
 };
 use crate::plan::PlanCache;
 use crate::testing::{every_kind, graphs, sample_inputs, single};
@@ -67,7 +67,12 @@ impl Host for Values<'_> {
 }
 
 /// Lowers `graph` for one IPU of `tiles` tiles, runs it and compares every output.
-fn check(mut graph: Graph, tiles: u32, tolerance: f64) {
+fn check(graph: Graph, tiles: u32, tolerance: f64) {
+    check_with(graph, tiles, tolerance, HostStreams::Grouped);
+}
+
+/// The same with the host at other times; without it, that the program runs.
+fn check_with(mut graph: Graph, tiles: u32, tolerance: f64, streams: HostStreams) {
     for op in graph.ops.values_mut() {
         op.ipu = Some(IpuId(0));
     }
@@ -80,6 +85,7 @@ fn check(mut graph: Graph, tiles: u32, tolerance: f64) {
         stages: 0,
         outline: true,
         prefetch: true,
+        host: streams,
         sum_outputs: false,
     };
     let mut plans = PlanCache::new(spec.clone());
@@ -88,10 +94,12 @@ fn check(mut graph: Graph, tiles: u32, tolerance: f64) {
     let mut memory = Memory::new(&lowered.program).unwrap();
     let mut remote = RemoteMemory::new(&lowered.program);
     for (tensor, view) in &lowered.variables {
-        assert!(matches!(
-            graph.tensors[*tensor].kind,
-            TensorKind::Variable { .. }
-        ));
+        let resident = match graph.tensors[*tensor].kind {
+            TensorKind::Variable { .. } => true,
+            TensorKind::Stream => streams == HostStreams::Absent,
+            TensorKind::Constant(_) | TensorKind::Activation => false,
+        };
+        assert!(resident);
         let values = arranged(&lowered, view, &floats(inputs[tensor].on(0)));
         memory.write(ReplicaId(0), view.var, &values).unwrap();
     }
@@ -111,6 +119,10 @@ fn check(mut graph: Graph, tiles: u32, tolerance: f64) {
     execute::run(&mut memory, &mut host, &mut remote).unwrap_or_else(|error| {
         panic!("{error}\n{}", crate::text::print(&graph));
     });
+    if streams == HostStreams::Absent {
+        assert!(lowered.program.streams.is_empty() && host.received.is_empty());
+        return;
+    }
     let options = EvalOptions {
         round_to_dtype: false,
         replicas: 1,
@@ -183,8 +195,57 @@ fn every_kind_of_operation_computes_its_values() {
             for tiles in [2, 4, 32] {
                 check(graph.clone(), tiles, 1e-5);
             }
+            for streams in [HostStreams::WhereNeeded, HostStreams::Absent] {
+                check_with(graph.clone(), 4, 1e-5, streams);
+            }
         }
     }
+}
+
+/// The host's transfers among the steps of a micro-batch: how many at once, and `-` for what
+/// lies between.
+fn transfers(streams: HostStreams) -> String {
+    let scope = Scope {
+        ipu: Some(IpuId(0)),
+        ..Scope::named("op")
+    };
+    let mut graph = Graph::default();
+    let [a, b] = ["a", "b"].map(|name| graph.stream(name, DType::F32, Shape::from([8])));
+    let c = graph
+        .add(OpKind::Scale { factor: 2.0 }, &[a], &scope)
+        .unwrap();
+    let d = graph.add(OpKind::Binary(BinaryFn::Add), &[c, b], &scope);
+    graph.outputs.push(d.unwrap());
+    let spec = small(4);
+    let options = LowerOptions {
+        replicas: 1,
+        accumulation: 1,
+        batches_per_step: 1,
+        stages: 0,
+        outline: true,
+        prefetch: true,
+        host: streams,
+        sum_outputs: false,
+    };
+    let order = graph.topological_order().unwrap();
+    let mut plans = PlanCache::new(spec.clone());
+    let lowered = lower(&graph, &order, &options, &mut plans, &spec).unwrap();
+    let steps = lowered.program.steps.iter();
+    let mut words: Vec<String> = steps
+        .map(|step| match step {
+            Step::Transfers { transfers, .. } => transfers.len().to_string(),
+            _ => "-".into(),
+        })
+        .collect();
+    words.dedup_by(|word, before| word == "-" && before == "-");
+    words.join(" ")
+}
+
+#[test]
+fn the_host_is_asked_once_or_where_its_data_is_needed_or_never() {
+    assert_eq!(transfers(HostStreams::Grouped), "2 - 1");
+    assert_eq!(transfers(HostStreams::WhereNeeded), "1 - 1 - 1");
+    assert_eq!(transfers(HostStreams::Absent), "-");
 }
 
 proptest! {

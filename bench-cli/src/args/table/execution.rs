@@ -5,8 +5,7 @@ use super::model::PHASED;
 use crate::args::spec::*;
 
 const PROFILE: &str = "profiles are not written";
-const DISTRIBUTED: &str = "runs are not distributed over processes";
-const MACHINE: &str = "choose the simulated machine with --system";
+const UNUSED: &str = "the original parses it, too, and doesn't use it";
 const NOT_MODELLED: &str = "the simulator does not model this setting";
 const NO_SAVING: &str = "no model files are written";
 
@@ -16,7 +15,7 @@ pub(super) const MODE: Section = Section {
         maybe_switch("--virtual-graph", "virtual_graph").help("force execution mode DEFAULT"),
         maybe_switch("--pipeline", "pipeline").help("force execution mode PIPELINE"),
         maybe_switch("--phased-execution", "phased_execution")
-            .not_yet(PHASED)
+            .not_yet("phased execution is not supported")
             .help("force execution mode PHASED"),
         constant(
             "--single-device",
@@ -24,10 +23,10 @@ pub(super) const MODE: Section = Section {
             "SINGLE",
             "SINGLE",
         )
-        .not_yet(PHASED)
+        .no_effect(PHASED)
         .help("one device a replica in phased execution"),
         constant("--dual-device", "phased_execution_type", "DUAL", "SINGLE")
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("two devices a replica in phased execution"),
     ],
 };
@@ -42,7 +41,7 @@ pub(super) const EXECUTION: Section = Section {
             "floating_point_exceptions",
             false,
         )
-        .not_yet("values are not computed")
+        .no_effect("timed runs compute no values that could overflow")
         .help("stop on floating-point errors"),
         int("--seed", "seed", 1984)
             .no_effect("simulated time does not depend on it")
@@ -60,7 +59,7 @@ pub(super) const EXECUTION: Section = Section {
         switch("--no-outlining", "no_outlining", false)
             .help("do not share the code of repeated sub-graphs"),
         maybe_text("--engine-cache", "engine_cache")
-            .not_yet("executables are not cached")
+            .no_effect("executables are not cached, which costs host time only")
             .help("cache of compiled executables"),
         switch(
             "--variable-weights-inference",
@@ -74,7 +73,6 @@ pub(super) const EXECUTION: Section = Section {
             "continue_training_from_epoch",
             0,
         )
-        .not_yet("training always starts at epoch 0")
         .help("epoch to start from"),
         switch("--no-training", "no_training", false)
             .not_yet("validation is not simulated, so that nothing would be left")
@@ -96,7 +94,6 @@ pub(super) const EXECUTION: Section = Section {
             "inference_lm_perplexity",
             false,
         )
-        .not_yet("losses are not computed")
         .help("print the perplexity of masked-token inference"),
         flag("--realtime-scheduler", "realtime_scheduler")
             .no_effect("the host's scheduler does not change simulated time")
@@ -135,11 +132,11 @@ pub(super) const EXECUTION: Section = Section {
         .not_yet(NOT_MODELLED)
         .help("what to plan exchanges for"),
         switch("--activations-on-chip", "activations_on_chip", false)
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("keep activations on chip in phased execution"),
         switch("--tensor-storage-onchip", "tensor_storage_onchip", false)
             .needs_word()
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("keep weights and state on chip in phased execution"),
         text(
             "--activation-io-schedule",
@@ -147,7 +144,7 @@ pub(super) const EXECUTION: Section = Section {
             "Preload",
         )
         .choices(&["Preload", "OnDemand"])
-        .not_yet(PHASED)
+        .no_effect(PHASED)
         .help("when phased execution loads activations"),
         text(
             "--optimizer-io-schedule",
@@ -155,16 +152,16 @@ pub(super) const EXECUTION: Section = Section {
             "Preload",
         )
         .choices(&["Preload", "OnDemand"])
-        .not_yet(PHASED)
+        .no_effect(PHASED)
         .help("when phased execution loads optimizer state"),
         text("--weight-io-schedule", "weight_io_schedule", "Preload")
             .choices(&["Preload", "OnDemand"])
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("when phased execution loads weights"),
         // The original's command line refuses its own default here; so do we.
         text("--optimizer-schedule", "optimizer_schedule", "Interleaving")
             .choices(&["Batch", "Interleaving, BatchClusteredIO"])
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("order of optimizer steps in phased execution"),
     ],
 };
@@ -211,13 +208,10 @@ pub(super) const DEVICE: Section = Section {
             "always",
         )
         .choices(&["always", "ondemand", "offline"])
-        .help("attach at once, or wait for a device shared with other runs"),
+        .help("attach at once, wait for a device shared with other runs, or only compile"),
         maybe_text("--device-version", "device_version")
-            .not_yet(MACHINE)
-            .help("version of the IPU"),
-        maybe_int("--device-tiles", "device_tiles")
-            .not_yet(MACHINE)
-            .help("tiles of one IPU"),
+            .help("generation to simulate: ipu1 (Mk1), ipu2 (Mk2) or ipu21 (Bow)"),
+        maybe_int("--device-tiles", "device_tiles").help("tiles of one IPU, to simulate fewer"),
         int(
             "--device-ondemand-timeout",
             "device_ondemand_timeout",
@@ -225,7 +219,7 @@ pub(super) const DEVICE: Section = Section {
         )
         .help("seconds to wait for a device"),
         switch("--use-ipu-model", "use_ipu_model", false)
-            .not_yet(MACHINE)
+            .no_effect("every machine is a model here")
             .help("run on the software model of the IPU"),
     ],
 };
@@ -234,13 +228,13 @@ pub(super) const DISTRIBUTION: Section = Section {
     title: "Distribution Config",
     options: &[
         switch("--mpi-distributed", "mpi_distributed", false)
-            .not_yet(DISTRIBUTED)
+            .no_effect(UNUSED)
             .help("run in several processes"),
         int("--mpi-rank", "mpi_rank", 0)
-            .not_yet(DISTRIBUTED)
+            .no_effect(UNUSED)
             .help("number of this process"),
         int("--mpi-size", "mpi_size", 1)
-            .not_yet(DISTRIBUTED)
+            .no_effect(UNUSED)
             .help("number of processes"),
         maybe_text("--config", "config").help("preset file; the command line overrides it"),
     ],

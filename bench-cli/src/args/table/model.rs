@@ -3,8 +3,8 @@
 use super::Section;
 use crate::args::spec::*;
 
-/// Why the options of phased execution are refused.
-pub(super) const PHASED: &str = "phased execution is not supported";
+/// Why options of phased execution change nothing in the other modes.
+pub(super) const PHASED: &str = "only phased execution reads it";
 const NO_TEXT: &str = "generated data needs no text files";
 
 pub(super) const MODEL: Section = Section {
@@ -27,7 +27,6 @@ pub(super) const MODEL: Section = Section {
             .help("width inside the feed-forward block; unset, four times the hidden size"),
         int("--attention-heads", "attention_heads", 12).help("attention heads of one layer"),
         switch("--attention-bias", "attention_bias", false)
-            .not_yet("attention projections have no biases")
             .help("give the attention projections biases"),
         switch("--inference", "inference", false).help("run the model forward only"),
         int("--num-layers", "num_layers", 2).help("encoder layers"),
@@ -36,7 +35,7 @@ pub(super) const MODEL: Section = Section {
         ints("--layers-per-ipu", "layers_per_ipu", &[2])
             .help("encoder layers on one IPU, or a count for each"),
         int("--layers-per-phase", "layers_per_phase", 3)
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("encoder layers in one phase"),
         floats(
             "--available-memory-proportion",
@@ -51,7 +50,7 @@ pub(super) const MODEL: Section = Section {
         )
         .help("when recomputing, keep the output of each layer instead of each IPU"),
         switch("--split-transformer", "split_transformer", false)
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("put attention and feed-forward into separate phases"),
         switch("--no-dropout", "no_dropout", false)
             .help("leave out dropout after embedding, attention and feed-forward"),
@@ -59,7 +58,7 @@ pub(super) const MODEL: Section = Section {
             .help("leave out dropout on attention probabilities"),
         float("--dropout-prob", "dropout_prob", 0.1).help("probability of dropping a value"),
         float("--attn-dropout-prob", "attn_dropout_prob", 0.1)
-            .no_effect("only phased execution reads it")
+            .no_effect(PHASED)
             .help("probability of dropping an attention probability in phased execution"),
         float("--layer-norm-eps", "layer_norm_eps", 0.001).help("epsilon of layer norms"),
         text("--task", "task", "PRETRAINING")
@@ -71,14 +70,11 @@ pub(super) const MODEL: Section = Section {
         switch("--split-qkv", "split_qkv", false)
             .help("keep query, key and value weights as three tensors"),
         switch("--no-mask", "no_mask", false)
-            .not_yet("the padding mask cannot be left out")
+            .no_effect("only phased execution leaves the mask out")
             .help("leave out the padding mask"),
         text("--activation-type", "activation_type", "Gelu")
-            .not_yet("Gelu is the only activation")
-            .help("activation function of the feed-forward block"),
-        float("--relu-leak", "relu_leak", 0.1)
-            .no_effect("only the LRelu activation reads it")
-            .help("slope of LRelu below zero"),
+            .help("activation function: Gelu, SGelu, LRelu; any other word means Relu"),
+        float("--relu-leak", "relu_leak", 0.1).help("slope of LRelu below zero"),
         text("--dtype", "popart_dtype", "FLOAT16")
             .choices(&["FLOAT16", "FLOAT"])
             .help("type of weights and activations"),
@@ -89,7 +85,6 @@ pub(super) const MODEL: Section = Section {
         )
         .help("pieces into which the word embedding is cut along the vocabulary"),
         switch("--update-embedding-dict", "update_embedding_dict", true)
-            .not_yet("the word embedding is always trained")
             .help("let gradients reach the word embedding through the look-up"),
         switch(
             "--use-default-available-memory-proportion",
@@ -98,27 +93,24 @@ pub(super) const MODEL: Section = Section {
         )
         .help("plan matmuls with the library's own memory proportion"),
         switch("--no-cls-layer", "no_cls_layer", false)
-            .not_yet("the layer before the masked-token projection is always there")
             .help("leave out the dense layer before the masked-token projection"),
         switch("--projection-bias", "projection_bias", false)
-            .not_yet("the masked-token projection has no bias")
             .help("give the masked-token projection a bias"),
         int("--num-attention-splits", "num_attention_splits", 1)
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("pieces of the attention block in phased execution"),
         int("--num-ffwd-splits", "num_ffwd_splits", 1)
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("pieces of the feed-forward block in phased execution"),
         mode("--execution-mode", "execution_mode", "DEFAULT").help("DEFAULT, PIPELINE or PHASED"),
         int("--num-io-tiles", "num_io_tiles", 0)
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("tiles of each IPU that only do I/O"),
         text("--phased-execution-type", "phased_execution_type", "SINGLE")
             .choices(&["SINGLE", "DUAL"])
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("devices of one replica in phased execution"),
         switch("--squad-single-output", "squad_single_output", true)
-            .not_yet("start and end logits always come as one tensor")
             .help("return start and end logits of inference as one tensor"),
     ],
 };
@@ -139,7 +131,6 @@ pub(super) const SQUAD: Section = Section {
             .no_effect("no predictions are written")
             .help("script that scores the predictions"),
         float("--squad-lr-scale", "squad_lr_scale", 1.0)
-            .no_effect("it changes weights, not simulated time")
             .help("factor on the learning rate of the SQuAD head"),
     ],
 };
@@ -156,7 +147,7 @@ pub(super) const BATCH: Section = Section {
         .help("micro batches that one replica sums before a weight update"),
         int("--replication-factor", "replication_factor", 1).help("copies of the model"),
         int("--batch-serialize", "batch_serialize", 1)
-            .not_yet(PHASED)
+            .no_effect(PHASED)
             .help("pieces of a micro batch in phased execution"),
     ],
 };

@@ -28,6 +28,7 @@ pub(super) const OPTIMIZER: Section = Section {
         maybe_float("--max-weight-norm", "max_weight_norm").help("limit of a weight norm in LAMB"),
         int("--epochs-inference", "epochs_inference", 1).help("passes over the data in inference"),
         switch("--stochastic-rounding", "stochastic_rounding", false)
+            .no_effect(VALUES_ONLY)
             .help("round f16 results stochastically"),
         text(
             "--gradient-reduction-type",
@@ -55,7 +56,6 @@ pub(super) const CONTINUOUS_PIPELINING: Section = Section {
         "continuous_pipeline_optimizer_scaling",
         false,
     )
-    .no_effect(VALUES_ONLY)
     .help("scale rate and momentum by pipeline stage")],
 };
 
@@ -126,7 +126,6 @@ pub(super) const DATA: Section = Section {
         switch("--generated-data", "generated_data", false)
             .help("random data made on the host, one step an epoch"),
         switch("--synthetic-data", "synthetic_data", false)
-            .not_yet("data always comes through the host streams")
             .help("data made on the device, without host streams"),
         text(
             "--synthetic-data-initializer",
@@ -134,7 +133,7 @@ pub(super) const DATA: Section = Section {
             "random_normal",
         )
         .choices(&["random_normal", "zeros"])
-        .no_effect("only synthetic data reads it")
+        .no_effect("the values of synthetic data are not computed with")
         .help("kind of synthetic data"),
         int("--duplication-factor", "duplication_factor", 1)
             .no_effect(NO_FILES)

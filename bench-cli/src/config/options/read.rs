@@ -36,10 +36,12 @@ impl BertOptions {
             session: session(&read),
             device: device(&read)?,
             run: Run {
+                start_epoch: u64::from(read.number("continue_training_from_epoch", 0)?),
                 epochs: read.maybe("epochs", |key| read.steps(key))?,
                 training_steps: read.maybe("training_steps", |key| read.steps(key))?,
                 epochs_inference: read.steps("epochs_inference")?,
                 generated_data: read.switch("generated_data"),
+                synthetic_data: read.switch("synthetic_data"),
                 validation: !read.switch("no_validation"),
                 model_save: !read.switch("no_model_save"),
             },
@@ -118,6 +120,13 @@ fn model(read: &Reader) -> Result<Model> {
             _ => DType::F32,
         },
         split_qkv: read.switch("split_qkv"),
+        attention_bias: read.switch("attention_bias"),
+        activation: activation(read),
+        cls_layer: !read.switch("no_cls_layer"),
+        projection_bias: read.switch("projection_bias"),
+        update_embedding_dict: read.switch("update_embedding_dict"),
+        squad_single_output: read.switch("squad_single_output"),
+        inference_lm_perplexity: read.switch("inference_lm_perplexity"),
         embedding_serialization_vocab_steps,
         dropout: !read.switch("no_dropout"),
         attention_dropout: !read.switch("no_attn_dropout"),
@@ -125,6 +134,18 @@ fn model(read: &Reader) -> Result<Model> {
             (0.0..1.0).contains(&p)
         })?,
     })
+}
+
+/// The original knows three words, and takes any other for Relu.
+fn activation(read: &Reader) -> Activation {
+    match read.text("activation_type") {
+        "Gelu" => Activation::Gelu,
+        "SGelu" => Activation::SigmoidGelu,
+        "LRelu" => Activation::LeakyRelu {
+            leak: read.float("relu_leak"),
+        },
+        _ => Activation::Relu,
+    }
 }
 
 /// IPUs as the original counts them: layer `i` of a single count `n` is `i / n` IPUs after the
@@ -210,6 +231,8 @@ fn optimizer(read: &Reader) -> Result<Optimizer> {
             "Mean" => Reduction::Mean,
             _ => Reduction::Sum,
         },
+        squad_lr_scale: read.float("squad_lr_scale"),
+        stage_scaling: read.switch("continuous_pipeline_optimizer_scaling"),
         state_offchip: read.switch("optimizer_state_offchip"),
         replicated_tensor_sharding: read.switch("replicated_tensor_sharding"),
     })
@@ -243,23 +266,30 @@ fn session(read: &Reader) -> Session {
         },
         half_partials: read.switch("enable_half_partials"),
         no_outlining: read.switch("no_outlining"),
-        stochastic_rounding: read.switch("stochastic_rounding"),
-        group_host_syncs: read.switch("group_host_syncs"),
+        host_streams: if read.switch("synthetic_data") {
+            HostStreams::Absent
+        } else if read.switch("group_host_syncs") {
+            HostStreams::Grouped
+        } else {
+            HostStreams::WhereNeeded
+        },
     }
 }
 
 fn device(read: &Reader) -> Result<Device> {
     Ok(Device {
         id: read.maybe("device_id", |key| read.number(key, 0))?,
+        version: read.maybe("device_version", |key| match read.text(key) {
+            "ipu1" => Ok(Generation::Mk1),
+            "ipu2" => Ok(Generation::Mk2),
+            "ipu21" => Ok(Generation::Bow),
+            _ => Err(read.out_of_range(key, "ipu1 (Mk1), ipu2 (Mk2) or ipu21 (Bow)".into())),
+        })?,
+        tiles: read.maybe("device_tiles", |key| read.count(key))?,
         connection: match read.text("device_connection_type") {
             "always" => ConnectionType::Always,
             "ondemand" => ConnectionType::OnDemand,
-            _ => {
-                return Err(Error::NotSupported {
-                    option: "--device-connection-type offline",
-                    reason: "programs are not compiled without being run",
-                });
-            }
+            _ => ConnectionType::Offline,
         },
         ondemand_timeout: Duration::from_secs(u64::from(
             read.number("device_ondemand_timeout", 0)?,

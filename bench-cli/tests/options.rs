@@ -1,0 +1,240 @@
+//! Every option does what the table says of it.
+//!
+//! An option *acts* if the program that the machine runs, its time or memory, the lines of the
+//! log, the folder of the run or the notes differ from those of the same line without it. One
+//! *without effect* changes none of them and is named in a note with the reason. Any other is
+//! *refused* by name, with status 2.
+
+use std::collections::BTreeMap;
+
+use bench_cli::args::spec::{Arity, Kind, OptionSpec, Support};
+use bench_cli::args::{self, table, values};
+use bench_cli::clock::Date;
+use bench_cli::inspect::Inspect;
+use bench_cli::log::{self, Process};
+use bench_cli::request::{Prepared, prepare};
+use bench_cli::run;
+
+const MODEL: &str = "--layers-per-ipu 1 --encoder-start-ipu 0 --hidden-size 64 \
+    --attention-heads 1 --sequence-length 32 --vocab-length 512 --batches-per-step 4 \
+    --no-model-save --generated-data";
+
+/// Options that decide which device a run gets, or wait for it: `tests/devices.rs` sees them act.
+const OF_THE_DEVICE: [&str; 2] = ["--device-id", "--device-ondemand-timeout"];
+
+/// What can be seen of a run. Host time is no part of it.
+#[derive(Debug, PartialEq)]
+struct Observed {
+    program: String,
+    metrics: String,
+    log: Vec<String>,
+    notes: Vec<String>,
+    folder: String,
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(String::from).collect()
+}
+
+fn prepared(line: &[String]) -> bench_cli::Result<Prepared> {
+    let date = Date {
+        year: 2021,
+        month: 3,
+        day: 19,
+        hour: 18,
+        minute: 49,
+        second: 38,
+    };
+    prepare(&args::parse(line.iter().cloned())?, date)
+}
+
+fn observe(line: &[String]) -> anyhow::Result<Observed> {
+    let prepared = prepared(line)?;
+    let request = &prepared.request;
+    let options = &request.options;
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("program.txt");
+    let inspect = Inspect {
+        program: Some(program.clone()),
+        ..Inspect::default()
+    };
+    let mut metrics = run::run(request, run::acquire(request)?, &inspect)?;
+    metrics.host_seconds = Default::default();
+    let process = Process {
+        hostname: "host".into(),
+        command: vec!["ipu-bench".into()],
+    };
+    let before = log::before_compile(request, prepared.accumulation_set, &process);
+    let lines = before
+        .into_iter()
+        .chain(log::after_compile(options, &metrics))
+        .filter(|line| line.level >= options.output.log_level);
+    Ok(Observed {
+        program: std::fs::read_to_string(program)?,
+        log: lines.map(|line| line.text).collect(),
+        metrics: serde_json::to_string(&metrics)?,
+        folder: options.output.checkpoint_dir.clone(),
+        notes: prepared.notes,
+    })
+}
+
+/// A line on which the option can act.
+fn base(option: &OptionSpec) -> String {
+    let pretraining = format!(
+        "{MODEL} --num-layers 2 --mask-tokens 4 --training-steps 3 \
+         --gradient-accumulation-factor 12 --execution-mode PIPELINE --optimizer LAMB"
+    );
+    let squad = format!("{MODEL} --num-layers 1 --task SQUAD --inference");
+    match option.key {
+        "epochs" => pretraining.replace("--training-steps 3", "--epochs 1"),
+        "pipeline" => pretraining.replace("PIPELINE", "DEFAULT"),
+        "momentum" | "dampening" | "velocity_scaling" => pretraining.replace("LAMB", "SGD"),
+        "lr_warmup_start"
+        | "lr_warmup_steps"
+        | "lr_steps_per_warmup_update"
+        | "lr_steps_per_decay_update" => {
+            pretraining.replace("steps 3", "steps 9")
+                + " --learning-rate-function Linear --learning-rate 1 --lr-warmup-steps 4"
+        }
+        "relu_leak" => format!("{pretraining} --activation-type LRelu"),
+        "recompute_checkpoint_every_layer" => {
+            format!("{pretraining} --num-layers 4 --layers-per-ipu 2")
+        }
+        "replicated_tensor_sharding" => format!(
+            "{pretraining} --replication-factor 2 --optimizer-state-offchip true --num-layers 1"
+        ),
+        "available_memory_proportion" => {
+            format!("{pretraining} --hidden-size 256 --device-tiles 64")
+        }
+        "use_default_available_memory_proportion" => format!(
+            "{pretraining} --hidden-size 256 --device-tiles 64 \
+             --available-memory-proportion 0.002"
+        ),
+        "no_outlining" => format!("{pretraining} --num-layers 4 --layers-per-ipu 2"),
+        "low_latency_inference"
+        | "minimum_latency_inference"
+        | "squad_single_output"
+        | "group_host_syncs"
+        | "epochs_inference"
+        | "no_drop_remainder" => squad,
+        "host_embedding" => squad,
+        "inference_lm_perplexity" => squad.replace("SQUAD", "PRETRAINING") + " --mask-tokens 4",
+        "squad_lr_scale" => {
+            pretraining.replace("PIPELINE", "DEFAULT") + " --task SQUAD --num-layers 1"
+        }
+        "no_model_save" | "no_validation" => pretraining.replace("--no-model-save", ""),
+        "generated_data" => pretraining.replace("--generated-data", ""),
+        "synthetic_data" => pretraining.replace("--generated-data", ""),
+        "batch_serialize" => format!("{pretraining} --micro-batch-size 2"),
+        _ => pretraining,
+    }
+}
+
+/// Words that give the option another value than the base line's.
+fn other_words(option: &OptionSpec) -> Vec<String> {
+    let default = values::show(&option.default_value());
+    let word = match (option.key, option.kind, option.arity) {
+        (_, _, Arity::None) => return Vec::new(),
+        ("micro_batch_size" | "replication_factor" | "encoder_start_ipu", ..) => "2",
+        ("batch_serialize" | "attention_heads" | "embedding_serialization_vocab_steps", ..) => "2",
+        ("layers_per_ipu" | "continue_training_from_epoch", ..) => "2",
+        ("num_layers" | "max_copy_merge_size", ..) => "3",
+        ("sequence_length", ..) => "40",
+        ("hidden_size", ..) => "128",
+        ("vocab_length" | "max_positional_length", ..) => "1024",
+        ("global_batch_size", ..) => "12",
+        ("gradient_accumulation_factor", ..) => "14",
+        ("device_tiles", ..) => "1000",
+        ("device_version", ..) => "ipu21",
+        ("available_memory_proportion", ..) => "0.002",
+        ("device_connection_type", ..) => "offline",
+        ("task", ..) => "SQUAD",
+        ("execution_mode", ..) => "DEFAULT",
+        ("activation_type", ..) => "Relu",
+        ("lr_warmup_steps", ..) => "2",
+        ("log_level", ..) => "ERROR",
+        (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
+        (_, Kind::Float, _) => "0.25",
+        (_, Kind::Bool, _) if default == "true" => "false",
+        (_, Kind::Bool, _) => "true",
+        (_, Kind::Schedule, _) => "0:0.25",
+        (_, Kind::Json, _) => r#"{"seed":1}"#,
+        (_, Kind::Mode | Kind::Text | Kind::Constant(_), _) => option
+            .choices
+            .iter()
+            .find(|choice| **choice != default)
+            .unwrap_or(&"other"),
+    };
+    vec![word.to_string()]
+}
+
+/// What base lines show, each observed once.
+#[derive(Default)]
+struct Bases(BTreeMap<String, Observed>);
+
+impl Bases {
+    fn get(&mut self, line: &str) -> anyhow::Result<&Observed> {
+        if !self.0.contains_key(line) {
+            self.0.insert(line.into(), observe(&words(line))?);
+        }
+        Ok(&self.0[line])
+    }
+}
+
+/// What is wrong with an option, if anything.
+fn judge(option: &OptionSpec, bases: &mut Bases) -> anyhow::Result<Option<String>> {
+    let line = base(option);
+    let mut with = words(&line);
+    with.push(option.name.into());
+    with.extend(other_words(option));
+    let wrong = match option.support {
+        Support::Acts if OF_THE_DEVICE.contains(&option.name) => None,
+        Support::Acts => (observe(&with)? == *bases.get(&line)?).then_some("doesn't act"),
+        Support::NoEffect(reason) => {
+            let (before, mut after) = (bases.get(&line)?, observe(&with)?);
+            let is_about = |note: &String| note.contains(option.name) && note.contains(reason);
+            let n_notes = after.notes.len();
+            after.notes.retain(|note| !is_about(note));
+            match (n_notes > after.notes.len(), after == *before) {
+                (false, _) => Some("has no note"),
+                (_, false) => Some("acts"),
+                _ => None,
+            }
+        }
+        Support::NotYet(reason) => {
+            // Several options may share a key; the first one's name is the key's.
+            let name = table::by_key(option.key).expect("it has a key").name;
+            let error = prepared(&with).expect_err(option.name);
+            let expected = format!("argument {name}: not supported yet: {reason}");
+            let refused = (error.to_string(), error.exit_code()) == (expected, 2);
+            (!refused).then_some("isn't refused by name")
+        }
+    };
+    Ok(wrong.map(String::from))
+}
+
+fn judge_all(options: &[&OptionSpec]) -> Vec<String> {
+    let mut bases = Bases::default();
+    let judged = options.iter().filter_map(|option| {
+        let wrong = judge(option, &mut bases).unwrap_or_else(|error| Some(format!("{error:#}")))?;
+        Some(format!("{}: {wrong}", option.name))
+    });
+    judged.collect()
+}
+
+#[test]
+fn every_option_does_what_the_table_says() {
+    // The preset file is another way to give options, and `--single-device` asks for the default.
+    let apart = |option: &&OptionSpec| ["--config", "--single-device"].contains(&option.name);
+    let options: Vec<_> = table::options().filter(|option| !apart(option)).collect();
+    // Threads of their own: those of rayon must stay free for the devices that they wait for.
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let parts = options.chunks(options.len().div_ceil(2));
+        let judges: Vec<_> = parts.map(|part| scope.spawn(|| judge_all(part))).collect();
+        let judged = judges
+            .into_iter()
+            .map(|judge| judge.join().expect("judged"));
+        judged.flatten().collect()
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
