@@ -22,6 +22,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use crate::error::most_like;
 use crate::inspect::Inspect;
 use crate::{Error, Result};
 use spec::{Arity, Kind, OptionSpec, Support};
@@ -47,6 +48,8 @@ pub struct Given {
     pub quiet: bool,
     /// What `--color` says.
     pub color: ColorChoice,
+    /// Whether `--print-config` was given.
+    pub print_config: bool,
     /// Whether the line asks for help instead of a run.
     pub help: bool,
 }
@@ -167,6 +170,7 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
     }
     let ours = |name: &str| given_ours.iter().find(|(ours, _)| *ours == name);
     given.explain = ours(table::EXPLAIN).is_some();
+    given.print_config = ours(table::PRINT_CONFIG).is_some();
     given.quiet = ours(table::QUIET).is_some();
     given.color = match ours(table::COLOR).and_then(|(_, value)| value.as_str()) {
         Some("always") => ColorChoice::Always,
@@ -248,7 +252,7 @@ fn match_words(words: Vec<String>) -> Result<Option<ArgMatches>> {
                     return Ok(Some(matches));
                 }
                 unknown.sort_by_key(|stray| words.iter().position(|word| word == stray));
-                return Err(Error::Unrecognized { words: unknown });
+                return Err(unrecognized(unknown));
             }
             Err(error) => error,
         };
@@ -266,6 +270,26 @@ fn match_words(words: Vec<String>) -> Result<Option<ArgMatches>> {
         return Ok(None);
     }
     Err(reword(&error))
+}
+
+/// Words that mean nothing, with the options that may have been meant.
+#[must_use]
+pub fn unrecognized(words: Vec<String>) -> Error {
+    let names = || {
+        let all = table::options().chain(table::OURS.options);
+        all.map(|option| option.name)
+    };
+    let typed = words.iter().filter(|word| word.starts_with("--"));
+    let meant = typed.filter_map(|word| {
+        let name = word.split('=').next().unwrap_or_default();
+        let meant = most_like(&name.to_ascii_lowercase().replace('_', "-"), names());
+        // A word that is an option was refused for where it stands.
+        meant.filter(|meant| *meant != name)
+    });
+    Error::Unrecognized {
+        suggestions: meant.collect(),
+        words,
+    }
 }
 
 fn context(error: &clap::Error, kind: ContextKind) -> Option<String> {

@@ -4,8 +4,11 @@
 
 pub(crate) mod bert;
 mod calibrate;
+mod compare;
+mod completions;
 mod data;
 mod plan;
+mod schema;
 mod suite;
 mod systems;
 mod validate;
@@ -63,6 +66,21 @@ pub(crate) const ALL: &[Subcommand] = &[
         command: systems::command,
         run: systems::run,
     },
+    Subcommand {
+        name: "compare",
+        command: compare::command,
+        run: compare::run,
+    },
+    Subcommand {
+        name: "schema",
+        command: schema::command,
+        run: schema::run,
+    },
+    Subcommand {
+        name: "completions",
+        command: completions::command,
+        run: completions::run,
+    },
 ];
 
 /// The whole command, `bert` with its options included.
@@ -72,29 +90,32 @@ pub(crate) fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .arg(
-            Arg::new(QUIET)
-                .short('q')
-                .long(QUIET)
-                .global(true)
-                .display_order(100)
-                .action(ArgAction::SetTrue)
-                .help("Print results and errors only"),
-        )
-        .arg(
-            Arg::new("color")
-                .long("color")
-                .global(true)
-                .display_order(101)
-                .value_name("WHEN")
-                .value_parser(["auto", "always", "never"])
-                .default_value("auto")
-                .help("Color what is printed for people"),
-        )
+        .args(common())
         .subcommand(bench_cli::args::command());
     ALL.iter().fold(command, |command, subcommand| {
-        command.subcommand((subcommand.command)(Command::new(subcommand.name)))
+        // `bert` has these in its own table, so that they can't be common to all from above.
+        let known = Command::new(subcommand.name).args(common().map(|arg| arg.global(true)));
+        command.subcommand((subcommand.command)(known))
     })
+}
+
+/// Options that every command has, before or after its name.
+fn common() -> [Arg; 2] {
+    [
+        Arg::new(QUIET)
+            .short('q')
+            .long(QUIET)
+            .display_order(100)
+            .action(ArgAction::SetTrue)
+            .help("Print results and errors only"),
+        Arg::new("color")
+            .long("color")
+            .display_order(101)
+            .value_name("WHEN")
+            .value_parser(["auto", "always", "never"])
+            .default_value("auto")
+            .help("Color what is printed for people"),
+    ]
 }
 
 /// An option that takes a path.
@@ -116,4 +137,12 @@ fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     write!(stdout, "{text}").context("cannot print")?;
     stdout.flush().context("cannot print")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn clap_accepts_the_commands() {
+        super::command().debug_assert();
+    }
 }

@@ -10,9 +10,9 @@ use bert_model::placement::{
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::units::Flops;
+use ipu_sim::units::{Bytes, Flops};
 use popart_graph::flops;
-use popart_graph::ir::{Graph, Phase, Reduction as LossReduction, StageId};
+use popart_graph::ir::{Graph, OpKind, Phase, Reduction as LossReduction, StageId};
 use popart_graph::lower::{self, LowerOptions, Lowered};
 use popart_graph::passes::optimizer::rules::{
     Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
@@ -67,6 +67,7 @@ pub fn compile_watched(
     check_depth(options, &placement, task)?;
     let model = model::build(&config, &placement, task)?;
     watch("model", &model.graph);
+    refuse_hopeless(&model.graph, machine)?;
     let inference = options.session.inference;
     let compiled = if inference {
         infer(options, model, watch)?
@@ -136,6 +137,34 @@ fn matmul_flops(graph: &Graph, n_ipus: u32) -> IdVec<IpuId, Flops> {
         }
     }
     out
+}
+
+/// Refuses a model of which one matrix product alone fills its IPU: both operands and the result
+/// lie there at the same time, whatever the plan. Compiling would only take longer to find out.
+fn refuse_hopeless(graph: &Graph, machine: &MachineSpec) -> crate::Result<()> {
+    let tile = &machine.tile;
+    let available = tile.memory * u64::from(tile.tiles_per_ipu);
+    for op in graph.ops.values() {
+        if !matches!(op.kind, OpKind::MatMul { .. }) {
+            continue;
+        }
+        let tensors = op.inputs.iter().chain(&op.outputs);
+        let bytes = tensors.map(|&id| {
+            let tensor = &graph.tensors[id];
+            tensor.shape.elements().0 * tensor.dtype.size().0
+        });
+        let needed = Bytes(bytes.sum());
+        if needed > available {
+            return Err(crate::Error::DoesNotFit {
+                message: format!(
+                    "out of memory: `{}` alone needs {needed} for its operands and its result at \
+                     once, and an IPU has {available}",
+                    op.name
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Most micro-batches of a step that are simulated: far above any use, and few enough for

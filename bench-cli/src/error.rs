@@ -14,10 +14,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Words that are no options and belong to none.
-    #[error("unrecognized arguments: {}", words.join(" "))]
+    #[error("unrecognized arguments: {}{}", words.join(" "), did_you_mean(suggestions))]
     Unrecognized {
         /// The words, in order.
         words: Vec<String>,
+        /// Options that look like one of them.
+        suggestions: Vec<&'static str>,
     },
     /// A start of several options.
     #[error("ambiguous option: {word} could match {}", candidates.join(", "))]
@@ -134,13 +136,27 @@ pub enum Error {
         /// The kind of value it holds.
         found: &'static str,
     },
+    /// JSON that isn't what `--metrics-json` or `suite --json` writes.
+    #[error("{path}: not a report: {reason}")]
+    NotAReport {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Keys that are no options.
-    #[error("{path}: Unknown arg(s) in config file: {{{}}}", repr_items(keys))]
+    #[error(
+        "{path}: Unknown arg(s) in config file: {{{}}}{}",
+        repr_items(keys),
+        did_you_mean(suggestions)
+    )]
     UnknownKeys {
         /// The file.
         path: String,
         /// The keys, in order.
         keys: Vec<String>,
+        /// Keys that look like one of them.
+        suggestions: Vec<&'static str>,
     },
     /// A value of the wrong type.
     #[error("{path}: key {}: expected {expected}, got {found}", repr(key))]
@@ -244,6 +260,26 @@ pub enum Error {
         /// IPUs that the configuration asks for.
         needed: u64,
     },
+}
+
+/// On a line of its own, so that the original's text stays whole.
+fn did_you_mean(suggestions: &[&'static str]) -> String {
+    match suggestions {
+        [] => String::new(),
+        names => format!("\n  did you mean {}?", names.join(", ")),
+    }
+}
+
+/// The one of `names` that `word` looks most like, if it looks like any.
+pub(crate) fn most_like(
+    word: &str,
+    names: impl Iterator<Item = &'static str>,
+) -> Option<&'static str> {
+    /// Least similarity (Jaro-Winkler) of a slip: two letters swapped, one missing, a hyphen.
+    const LEAST: f64 = 0.9;
+    let likeness = |name: &str| strsim::jaro_winkler(word, name);
+    let alike = names.filter(|name| likeness(name) >= LEAST);
+    alike.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))
 }
 
 /// Settings that exclude each other.

@@ -18,6 +18,7 @@ use ipu_sim::engine::{Called, Timeline};
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::program::{FunctionId, Program, Step};
 use ipu_sim::units::Cycles;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use cause::{Cause, Causes, Waited};
@@ -25,7 +26,7 @@ use pipeline::Pipeline;
 pub use text::text;
 
 /// Where the cycles of a step went.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// Cycles of all IPUs of a replica together, by cause: the step times the IPUs.
     pub all_ipus: Causes,
@@ -36,7 +37,7 @@ pub struct Explanation {
 }
 
 /// Cycles of one IPU in a step.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IpuCycles {
     /// Its place in the replica.
     pub ipu: u32,

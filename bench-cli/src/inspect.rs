@@ -8,6 +8,7 @@ use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{self, LivePoint, TileVariable, Weight};
 use popart_graph::ir::Graph;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{Error, Result, report};
@@ -144,14 +145,15 @@ impl Form {
 }
 
 /// Memory of all tiles, and of the fullest one over time.
-#[derive(Serialize)]
-struct MemoryReport {
+/// The content of `--memory-report` as JSON.
+#[derive(Serialize, JsonSchema)]
+pub struct MemoryReport {
     schema_version: u32,
     available_bytes: u64,
     ipus: Vec<IpuReport>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct IpuReport {
     ipu: u32,
     /// Bytes of every tile at its fullest moment.
@@ -167,13 +169,13 @@ struct IpuReport {
     live: Vec<PointReport>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct CategoryReport {
     category: String,
     tiles: Vec<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct PointReport {
     step: String,
     ipu_bytes: u64,

@@ -23,8 +23,10 @@
 //! # Ok::<(), bench_cli::Error>(())
 //! ```
 
+pub mod advise;
 pub mod args;
 pub mod clock;
+pub mod compare;
 pub mod compile;
 pub mod config;
 pub mod console;
@@ -43,6 +45,7 @@ pub mod python;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod schema;
 pub mod suite;
 pub mod system;
 pub mod utilisation;

@@ -35,13 +35,13 @@ fn dispatch(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(u8::from(error.use_stderr()) * 2));
         }
     };
+    let (name, inner) = matches.subcommand().expect("clap demands a subcommand");
     let console = Console {
-        quiet: matches.get_flag(commands::QUIET),
+        quiet: matches.get_flag(commands::QUIET) || inner.get_flag(commands::QUIET),
     };
-    let (name, matches) = matches.subcommand().expect("clap demands a subcommand");
     let subcommand = commands::ALL.iter().find(|known| known.name == name);
     let subcommand = subcommand.expect("clap accepts the commands of this list only");
-    (subcommand.run)(matches, &console)
+    (subcommand.run)(inner, &console)
 }
 
 /// The words after `ipu-bench bert`, if that is the command: options of all commands may stand

@@ -1,6 +1,7 @@
 //! What is measured, each with its one definition.
 
 use ipu_sim::units::SimSeconds;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::options::Batching;
@@ -21,7 +22,7 @@ pub fn sequences_per_second(batching: &Batching, step: SimSeconds) -> f64 {
 ///
 /// From the host handing over the first input of a micro batch to the arrival of its last output;
 /// not divided by the micro batch size.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Mean.
     pub mean: SimSeconds,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ipu_sim::units::{Bytes, Cycles, HostSeconds, SimSeconds};
 use ipu_sim::weigh::TileVariable;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ use crate::utilisation::Utilisation;
 pub const SCHEMA_VERSION: u32 = 2;
 
 /// What a simulated run measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Metrics {
     /// Sequences per simulated second: see [`crate::measure::sequences_per_second`].
     pub throughput_sequences_per_second: f64,
@@ -44,7 +45,7 @@ pub struct Metrics {
 }
 
 /// Host time of a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HostTimes {
     /// Building the graph and compiling it.
     pub compile: HostSeconds,
@@ -53,7 +54,7 @@ pub struct HostTimes {
 }
 
 /// Memory in use on one IPU at its fullest moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IpuMemory {
     /// On the fullest tile.
     pub max_tile_bytes: Bytes,
@@ -66,7 +67,7 @@ pub struct IpuMemory {
 }
 
 /// The fullest tile of an IPU at its fullest moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FullestTile {
     /// Its number.
     pub tile: u32,
@@ -87,7 +88,7 @@ impl Metrics {
 }
 
 /// Metrics with all that is needed to reproduce them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA_VERSION`] of the writer.
     pub schema_version: u32,

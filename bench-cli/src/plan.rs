@@ -12,6 +12,7 @@ use ipu_sim::units::{Bytes, Cycles};
 use ipu_sim::weigh::{self, Category};
 use popart_graph::lower::product_alone;
 use popart_graph::plan::{self, MatMulShape, Pass, Plan, PlanOptions};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Version of the form of `--json`; it rises with every change that breaks a reader.
@@ -37,7 +38,7 @@ pub struct Request {
 }
 
 /// The plans of a product, the best first.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Plans {
     schema_version: u32,
     groups: u64,
@@ -50,7 +51,7 @@ pub struct Plans {
 }
 
 /// One plan.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 struct Row {
     cycles: u64,
     utilisation: f64,
@@ -85,7 +86,7 @@ struct Row {
 }
 
 /// The program that a plan is lowered to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 struct Lowered {
     cycles: u64,
     /// In vertices, on the slowest tile of each compute set.

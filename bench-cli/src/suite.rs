@@ -4,6 +4,7 @@
 //! `python bert.py`. Lines 5 and 7 keep their oddities: 5 names a file of sequence length 128 with
 //! the configuration for 384, and 7, headed BERT-Base, runs the Large configuration.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::args;
@@ -152,7 +153,7 @@ fn expand(line: &Line) -> Vec<SuiteRun> {
 }
 
 /// How one run ended.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Entry {
     /// [`SuiteRun::name`].
     pub run: String,
@@ -166,7 +167,7 @@ pub struct Entry {
 }
 
 /// A report, or what went wrong.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Outcome {
     /// The run ended well.

@@ -8,12 +8,13 @@
 use ipu_sim::engine::Timeline;
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::explain;
 
 /// Use of the matrix units.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Utilisation {
     /// FP16.16 operations a second that one IPU could do.
     pub peak_flops_per_second: f64,
@@ -24,7 +25,7 @@ pub struct Utilisation {
 }
 
 /// What was achieved over a whole step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Achieved {
     /// Operations a second, those computed again left out.
     pub model_flops_per_second: f64,

@@ -17,6 +17,7 @@ mod scaling;
 use comfy_table::{CellAlignment, Table, presets};
 use ipu_sim::engine;
 use ipu_sim::spec::MachineSpec;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use self::measurements::Role;
@@ -32,7 +33,7 @@ use crate::run::TIMING;
 const SCHEMA: u32 = 1;
 
 /// One comparison.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Row {
     /// What is compared.
     pub name: String,
@@ -67,7 +68,7 @@ impl Row {
 }
 
 /// All comparisons.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Validation {
     schema_version: u32,
     /// In the order of the table.

@@ -22,6 +22,7 @@ mod tests;
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::tiles::AllTiles;
@@ -93,9 +94,10 @@ impl Category {
 }
 
 /// A variable on one tile.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TileVariable {
     /// The variable.
+    #[schemars(with = "u32")]
     pub var: VarId,
     /// Its name.
     pub name: String,

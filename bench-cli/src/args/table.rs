@@ -51,6 +51,8 @@ pub const DUMP_PROGRAM: &str = "--dump-program";
 /// Where to leave memory by tile and step.
 pub const MEMORY_REPORT: &str = "--memory-report";
 
+/// Whether to print the resolved configuration instead of running.
+pub const PRINT_CONFIG: &str = "--print-config";
 /// Whether to print results and errors only.
 pub const QUIET: &str = "--quiet";
 /// Whether to color what is printed for people.
@@ -68,6 +70,7 @@ pub const OURS: Section = Section {
         maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),
         maybe_text(DUMP_PROGRAM, "dump_program").help("write the program that the machine runs to this file"),
         maybe_text(MEMORY_REPORT, "memory_report").help("write memory by tile, category and step to this .json or .csv file"),
+        flag(PRINT_CONFIG, "print_config").help("print the resolved configuration as JSON, and stop"),
         flag(QUIET, "quiet").help("print the lines of the log and errors only"),
         text(COLOR, "color", "auto")
             .choices(&["auto", "always", "never"])

@@ -218,6 +218,11 @@ fn mistakes_in_the_words_of_the_original() {
             "--layers-per-ipu 7 --num-layers 2 7",
             "unrecognized arguments: 7",
         ),
+        (
+            "--micro_batch_size 5 --sequence-lenght=3",
+            "unrecognized arguments: --micro_batch_size 5 --sequence-lenght=3\n  \
+             did you mean --micro-batch-size, --sequence-length?",
+        ),
         ("--=x", "unrecognized arguments: --=x"),
         ("a -- --inference", "unrecognized arguments: a --inference"),
         ("-x", "unrecognized arguments: -x"),

@@ -11,16 +11,15 @@ use bench_cli::console::Console;
 use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
-use bench_cli::{Error, args, explain, report, run};
+use bench_cli::{Error, advise, args, explain, report, run};
 
 /// Runs the benchmark with the `words` after `bert`.
 pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let words = words
         .into_iter()
         .map(|word| {
-            word.into_string().map_err(|word| Error::Unrecognized {
-                words: vec![word.to_string_lossy().into_owned()],
-            })
+            word.into_string()
+                .map_err(|word| args::unrecognized(vec![word.to_string_lossy().into_owned()]))
         })
         .collect::<Result<Vec<String>, Error>>()?;
     let given = args::parse(words.iter().cloned())?;
@@ -32,6 +31,10 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     given.color.write_global();
     let console = Console { quiet: given.quiet };
     let prepared = prepare(&given, Date::now())?;
+    if given.print_config {
+        super::print(&report::json::text(&prepared.request.resolved))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(path) = &given.metrics_json {
         report::check_writable(Path::new(path))?;
     }
@@ -55,7 +58,15 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         request,
         log::before_compile(request, prepared.accumulation_set, &process),
     )?;
-    let metrics = run::run(request, device, &given.inspect).with_context(while_running)?;
+    let metrics = match run::run(request, device, &given.inspect) {
+        Ok(metrics) => metrics,
+        Err(error) => {
+            if let Some(Error::DoesNotFit { .. }) = error.downcast_ref() {
+                advise(request, &console)?;
+            }
+            return Err(error.context(while_running()));
+        }
+    };
     // What doesn't fit doesn't run: no line of a run is printed for it.
     if metrics.fits {
         print(request, log::after_compile(&request.options, &metrics))?;
@@ -70,7 +81,10 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         report::write(Path::new(path), &text)?;
     }
     match refusal {
-        Some(message) => Err(Error::DoesNotFit { message }).with_context(while_running),
+        Some(message) => {
+            advise(request, &console)?;
+            Err(Error::DoesNotFit { message }).with_context(while_running)
+        }
         None => Ok(ExitCode::SUCCESS),
     }
 }
@@ -80,6 +94,19 @@ fn say(prepared: &Prepared, console: &Console) -> anyhow::Result<()> {
     console.note(&format!("system: {}", prepared.request.machine.name))?;
     for note in &prepared.notes {
         console.note(note)?;
+    }
+    Ok(())
+}
+
+/// What would make the run fit. Quiet or not: it is part of the error.
+fn advise(request: &RunRequest, console: &Console) -> anyhow::Result<()> {
+    let bar = console.spinner();
+    bar.set_message("trying other settings");
+    bar.tick();
+    let trials = advise::trials(request);
+    bar.finish_and_clear();
+    for line in advise::lines(&trials) {
+        Console::default().note(&line)?;
     }
     Ok(())
 }

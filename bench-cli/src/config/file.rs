@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::args::{table, values};
+use crate::error::most_like;
 use crate::{Error, Result};
 
 /// A preset in the repository: its path, and its text as it was built in.
@@ -116,8 +117,14 @@ pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Valu
         .cloned()
         .collect();
     if !keys.is_empty() {
+        let known = || table::options().map(|option| option.key);
+        let meant = keys.iter().filter_map(|key| {
+            let key = key.trim_start_matches('-').replace('-', "_");
+            most_like(&key, known())
+        });
         return Err(Error::UnknownKeys {
             path: path.to_string(),
+            suggestions: meant.collect(),
             keys,
         });
     }
@@ -180,6 +187,11 @@ mod tests {
             (
                 r#"{"foo": 1, "seed": 1, "bar": 2}"#,
                 "a.json: Unknown arg(s) in config file: {'foo', 'bar'}",
+            ),
+            (
+                r#"{"ff_size": 1, "micro-batch-size": 2}"#,
+                "a.json: Unknown arg(s) in config file: {'ff_size', 'micro-batch-size'}\n  \
+                 did you mean ff_size__, micro_batch_size?",
             ),
             ("{\n \"seed\": 1,,\n}", "a.json:2:12: not valid JSON"),
             ("[1]", "a.json: expected a JSON object, got a list"),

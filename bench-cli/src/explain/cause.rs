@@ -6,10 +6,13 @@ use ipu_sim::engine::{Activity, Awaited, Spent, Timeline};
 use ipu_sim::ids::IpuId;
 use ipu_sim::program::{Program, Role, SectionId, Source};
 use ipu_sim::units::Cycles;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One cause. Every cycle of an IPU has exactly one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Vertices of the model's passes, on the slowest tile.
@@ -124,7 +127,7 @@ impl Cause {
 }
 
 /// Cycles by cause; causes without any are left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Causes(BTreeMap<Cause, Cycles>);
 
@@ -166,7 +169,7 @@ impl Causes {
 }
 
 /// Idle cycles of one IPU that are alike.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waited {
     /// Which kind of idleness that is.
     pub cause: Cause,

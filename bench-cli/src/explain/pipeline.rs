@@ -10,12 +10,13 @@ use ipu_sim::engine::{Join, Timeline};
 use ipu_sim::ids::IpuId;
 use ipu_sim::program::{Program, SectionId};
 use ipu_sim::units::Cycles;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{IpuCycles, Placed};
 
 /// The pipeline cycles in which every stage has work.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pipeline {
     /// How many there are in a step.
     pub cycles: u64,
@@ -33,7 +34,7 @@ pub struct Pipeline {
 }
 
 /// An encoder layer on another IPU; IPUs between the two pass one on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
     /// From here.
     pub from: u32,

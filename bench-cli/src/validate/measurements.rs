@@ -1,6 +1,7 @@
 //! The form of [`configs/measurements.toml`](../../../configs/measurements.toml).
 
 use anyhow::Context;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Row;
@@ -8,7 +9,7 @@ use super::Row;
 const MEASUREMENTS: &str = include_str!("../../../configs/measurements.toml");
 
 /// What a row of the validation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Measured, and constants of the simulator were fitted to it.

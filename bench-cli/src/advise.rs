@@ -1,0 +1,310 @@
+//! What would make a model fit that doesn't: settings to change, each of them tried.
+//!
+//! A trial compiles the run with the change for the same machine and weighs it; nothing is
+//! guessed from sizes. Trials run side by side. If no single change is enough, they are tried
+//! together.
+//!
+//! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
+
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::Bytes;
+use ipu_sim::weigh;
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+
+use crate::args::{table, values};
+use crate::compile;
+use crate::config::BertOptions;
+use crate::request::RunRequest;
+
+/// Options by key with their new values.
+type Change = Vec<(&'static str, Value)>;
+
+/// A change that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// The options to give, as one would type them.
+    pub words: String,
+    /// Bytes on the fullest tile; none if it couldn't even be compiled.
+    pub fullest: Option<Bytes>,
+    /// Whether every tile holds what is placed on it.
+    pub fits: bool,
+}
+
+/// Tries what could make the run fit. Of the smaller micro batches only the largest that fits is
+/// kept, or else the smallest.
+#[must_use]
+pub fn trials(request: &RunRequest) -> Vec<Trial> {
+    let resolved = &request.resolved;
+    let machine = &request.machine.spec;
+    let smaller = smaller_micro_batches(resolved);
+    let changes = other_changes(resolved, &request.options);
+    let (batch, others) = rayon::join(
+        || largest_that_fits(&smaller, |change| attempt(resolved, change, machine)),
+        || -> Vec<Trial> {
+            let tried = changes.par_iter();
+            tried
+                .filter_map(|change| attempt(resolved, change, machine))
+                .collect()
+        },
+    );
+    let mut trials: Vec<Trial> = batch.into_iter().chain(others).collect();
+    if !trials.iter().any(|trial| trial.fits) {
+        // All at once, with the smallest micro batch. Later values of a key win.
+        let together = changes.iter().chain(smaller.last()).flatten().cloned();
+        trials.extend(attempt(resolved, &together.collect(), machine));
+    }
+    trials
+}
+
+/// The first of `changes`, each smaller than the one before, that fits; else the last one. Found
+/// by halving, since less takes less memory.
+fn largest_that_fits(
+    changes: &[Change],
+    attempt: impl Fn(&Change) -> Option<Trial>,
+) -> Option<Trial> {
+    let (mut first, mut end) = (0, changes.len());
+    let mut best = None;
+    while first < end {
+        let middle = first + (end - first) / 2;
+        let tried = attempt(&changes[middle]);
+        if tried.as_ref().is_some_and(|trial| trial.fits) {
+            best = tried;
+            end = middle;
+        } else {
+            // The last one is reached only if nothing larger fits.
+            if middle + 1 == changes.len() {
+                best = tried;
+            }
+            first = middle + 1;
+        }
+    }
+    best
+}
+
+/// Trials as lines for people: what helps first.
+#[must_use]
+pub fn lines(trials: &[Trial]) -> Vec<String> {
+    let line = |trial: &Trial| {
+        let tile = trial.fullest.map_or_else(
+            || "too large to be compiled".into(),
+            |bytes| format!("fullest tile {bytes}"),
+        );
+        format!("  {} ({tile})", trial.words)
+    };
+    let (help, fail): (Vec<&Trial>, Vec<&Trial>) = trials.iter().partition(|trial| trial.fits);
+    let mut lines = Vec::new();
+    if help.is_empty() {
+        lines.push("nothing that was tried makes it fit".into());
+    } else {
+        lines.push("tried, and fits:".into());
+        lines.extend(help.into_iter().map(line));
+    }
+    if !fail.is_empty() {
+        lines.push("tried, and doesn't fit:".into());
+        lines.extend(fail.into_iter().map(line));
+    }
+    lines
+}
+
+/// Halves of the micro batch, down to one, with as many sequences behind a weight update.
+fn smaller_micro_batches(resolved: &Map<String, Value>) -> Vec<Change> {
+    let number = |key: &str| resolved[key].as_u64().unwrap_or(1);
+    let (micro, accumulation) = (
+        number("micro_batch_size"),
+        number("gradient_accumulation_factor"),
+    );
+    let trains = resolved["inference"] != true;
+    let smaller = std::iter::successors(Some(micro / 2), |size| Some(size / 2));
+    let smaller = smaller.take_while(|size| *size > 0);
+    smaller
+        .map(|size| {
+            let mut change = vec![("micro_batch_size", json!(size))];
+            // An odd micro batch leaves a remainder: the global batch then changes, too.
+            if trains {
+                let factor = accumulation * (micro / size);
+                change.push(("gradient_accumulation_factor", json!(factor)));
+                let replicas = number("replication_factor");
+                let global = json!(size * factor * replicas);
+                if global != resolved["global_batch_size"] {
+                    change.push(("global_batch_size", global));
+                }
+            }
+            change
+        })
+        .collect()
+}
+
+fn other_changes(resolved: &Map<String, Value>, options: &BertOptions) -> Vec<Change> {
+    let on = |key: &str| resolved[key] == true;
+    let mut changes: Vec<Change> = Vec::new();
+    let mut switch = |key, value: bool| changes.push(vec![(key, json!(value))]);
+    let trains = !options.session.inference;
+    if trains && !on("optimizer_state_offchip") {
+        switch("optimizer_state_offchip", true);
+    }
+    if trains && options.batching.replication_factor > 1 && !on("replicated_tensor_sharding") {
+        switch("replicated_tensor_sharding", true);
+    }
+    if !on("enable_half_partials") {
+        switch("enable_half_partials", true);
+    }
+    if on("no_outlining") {
+        switch("no_outlining", false);
+    }
+    if trains && resolved["execution_mode"] == "PIPELINE" {
+        let key = "recompute_checkpoint_every_layer";
+        switch(key, !on(key));
+    }
+    match &options.placement.available_memory_proportion {
+        Some(shares) => {
+            let halves: Vec<f64> = shares.iter().map(|share| share / 2.0).collect();
+            changes.push(vec![("available_memory_proportion", json!(halves))]);
+        }
+        None => changes.push(vec![
+            ("use_default_available_memory_proportion", json!(false)),
+            ("available_memory_proportion", json!([0.15])),
+        ]),
+    }
+    let layers = options.placement.layers_per_ipu.iter().max();
+    let layers = layers.map_or(1, |most| (*most).min(options.model.num_layers));
+    if layers > 1 {
+        let fewer = json!([layers.div_ceil(2)]);
+        changes.push(vec![("layers_per_ipu", fewer)]);
+    }
+    let (steps, vocabulary) = (
+        options.model.embedding_serialization_vocab_steps,
+        options.model.vocab_length,
+    );
+    let more = (steps.saturating_mul(2)..=vocabulary).find(|more| vocabulary.is_multiple_of(*more));
+    if let Some(more) = more {
+        changes.push(vec![("embedding_serialization_vocab_steps", json!(more))]);
+    }
+    changes
+}
+
+/// Compiles and weighs the run with a change; none if the change doesn't go with the rest.
+fn attempt(resolved: &Map<String, Value>, change: &Change, machine: &MachineSpec) -> Option<Trial> {
+    let mut changed = resolved.clone();
+    for (key, value) in change {
+        changed.insert((*key).into(), value.clone());
+    }
+    let options = BertOptions::from_values(&changed).ok()?;
+    if options.placement.ipus_requested > machine.n_ipus {
+        return None;
+    }
+    let typed = |(key, value): &(&'static str, Value)| {
+        let option = table::by_key(key).expect("changes name options");
+        format!("{} {}", option.name, values::show(value))
+    };
+    // A key that is changed twice is typed once.
+    let last = |(at, (key, _)): &(usize, &(&'static str, Value))| {
+        !change[at + 1..].iter().any(|(later, _)| later == key)
+    };
+    let words = change
+        .iter()
+        .enumerate()
+        .filter(last)
+        .map(|(_, pair)| typed(pair));
+    let words = words.collect::<Vec<_>>().join(" ");
+    let weight = match compile::compile(&options, machine) {
+        Ok(compiled) => weigh::weigh(&compiled.lowered.program, machine).ok()?,
+        Err(error) => {
+            // Too large to be compiled is an answer; anything else means that it can't be asked.
+            let too_large = error.downcast_ref::<crate::Error>();
+            return matches!(too_large, Some(crate::Error::DoesNotFit { .. })).then_some(Trial {
+                words,
+                fullest: None,
+                fits: false,
+            });
+        }
+    };
+    Some(Trial {
+        words,
+        fullest: weight.ipus.values().map(weigh::IpuWeight::max).max(),
+        fits: weight.verdict().is_ok(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Date;
+    use crate::request::prepare;
+
+    fn request(line: &str) -> RunRequest {
+        let given = crate::args::parse(line.split_whitespace().map(String::from)).unwrap();
+        prepare(&given, Date::now()).unwrap().request
+    }
+
+    /// A model that is too large for 16 tiles an IPU.
+    const LARGE: &str = "--task SQUAD --inference --generated-data --num-layers 2 \
+        --layers-per-ipu 2 --encoder-start-ipu 0 --hidden-size 128 --attention-heads 2 \
+        --sequence-length 64 --vocab-length 512 --batches-per-step 2 --device-tiles 16";
+
+    #[test]
+    fn what_is_said_to_help_does() {
+        let request = request(&format!("{LARGE} --micro-batch-size 64"));
+        let machine = &request.machine.spec;
+        let none = attempt(&request.resolved, &vec![], machine).unwrap();
+        assert!(!none.fits, "{none:?}");
+        let trials = trials(&request);
+        let helping: Vec<&Trial> = trials.iter().filter(|trial| trial.fits).collect();
+        assert!(!helping.is_empty(), "{trials:#?}");
+        for trial in helping {
+            // Typed after the line, as a user would.
+            let line = format!("{LARGE} --micro-batch-size 64 {}", trial.words);
+            let tried = self::request(&line);
+            let program = compile::compile(&tried.options, machine)
+                .unwrap()
+                .lowered
+                .program;
+            let weight = weigh::weigh(&program, machine).unwrap();
+            assert!(weight.verdict().is_ok(), "{}", trial.words);
+        }
+    }
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        let changes: Vec<Change> = (0..9).map(|size| vec![("seed", json!(size))]).collect();
+        for least in 0..=9 {
+            let found = largest_that_fits(&changes, |change| {
+                let size = change[0].1.as_u64().unwrap();
+                Some(Trial {
+                    words: size.to_string(),
+                    fullest: None,
+                    fits: size >= least,
+                })
+            });
+            let found = found.unwrap();
+            let expected = (least.min(8).to_string(), least < 9);
+            assert_eq!((found.words, found.fits), expected);
+        }
+        assert_eq!(largest_that_fits(&[], |_| None), None);
+    }
+
+    #[test]
+    fn lines_put_first_what_helps() {
+        let trial = |words: &str, fullest, fits| Trial {
+            words: words.into(),
+            fullest,
+            fits,
+        };
+        let trials = [
+            trial("--a 1", Some(Bytes(7)), false),
+            trial("--b 2", Some(Bytes(5)), true),
+            trial("--c 3", None, false),
+        ];
+        assert_eq!(
+            lines(&trials),
+            [
+                "tried, and fits:",
+                "  --b 2 (fullest tile 5 B)",
+                "tried, and doesn't fit:",
+                "  --a 1 (fullest tile 7 B)",
+                "  --c 3 (too large to be compiled)",
+            ]
+        );
+        assert_eq!(lines(&[]), ["nothing that was tried makes it fit"]);
+    }
+}
