@@ -246,10 +246,6 @@ fn notes(values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
     if options.device.connection == ConnectionType::Offline {
         notes.push("offline: the program is compiled and timed, but its run is not logged".into());
     }
-    if !options.run.generated_data && !options.run.synthetic_data && values["input_files"].is_null()
-    {
-        notes.push("no input files: runs use generated data".into());
-    }
     let training = !options.session.inference;
     if training && options.run.model_save {
         notes.push("no model files are written: --no-model-save silences this".into());

@@ -6,9 +6,10 @@
 //! ```
 //!
 //! Tokens, sentence pairs, masks and the layout of a record are `bert_model::data`; here are the
-//! files around them.
+//! files around them. [`dataset`] is what a run makes of them.
 
 pub mod benchmark;
+pub mod dataset;
 pub mod error;
 pub mod inspect;
 pub mod pretraining;

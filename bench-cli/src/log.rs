@@ -12,14 +12,12 @@ use crate::clock::Date;
 use crate::config::options::{
     BertOptions, ConnectionType, InferenceIo, Level, OptimizerKind, Task,
 };
+use crate::data::dataset::{Dataset, Source};
 use crate::learning_rate::{self, Span};
 use crate::measure::Latency;
 use crate::metrics::Metrics;
 use crate::python;
 use crate::request::RunRequest;
-
-/// Generated data makes one step an epoch, in training as in inference.
-const STEPS_PER_EPOCH: u64 = 1;
 
 /// One line, without its date.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +84,7 @@ pub struct Process {
 #[must_use]
 pub fn before_compile(
     request: &RunRequest,
+    dataset: &Dataset,
     accumulation_set: Option<u64>,
     process: &Process,
 ) -> Vec<Line> {
@@ -102,20 +101,18 @@ pub fn before_compile(
             "Command Executed: [{}]",
             python::repr_items(&process.command)
         )),
-        Line::info(if options.run.synthetic_data {
-            "Initialising from synthetic_data"
-        } else {
-            "Initialising from generated_data"
-        }),
-        Line::info("Building Model"),
     ]);
-    lines.extend(device(request));
-    if options.model.task == Task::Squad {
-        let samples = options.batching.sequences_per_step();
-        let text = format!("Generating random dataset of {samples} samples");
-        lines.push(Line::info(text).of("bert_data.squad_dataset"));
+    // Weights that come from nowhere else are named by the data; real data names none.
+    if options.run.synthetic_data {
+        lines.push(Line::info("Initialising from synthetic_data"));
+    } else if options.run.generated_data {
+        lines.push(Line::info("Initialising from generated_data"));
     }
-    lines.push(Line::info(format!("Dataset length: {STEPS_PER_EPOCH}")));
+    lines.push(Line::info("Building Model"));
+    lines.extend(device(request));
+    lines.extend(data(options, dataset));
+    let length = dataset.steps_per_epoch;
+    lines.push(Line::info(format!("Dataset length: {length}")));
     lines.extend(warnings(options));
     lines.push(Line::info("Creating Session"));
     lines.push(Line::info(if options.session.inference {
@@ -136,6 +133,21 @@ fn device(request: &RunRequest) -> [Line; 2] {
         request.machine.name
     );
     [Line::info(need), Line::info(acquired)].map(|line| line.of("utils.device"))
+}
+
+/// What the loaders of the original say.
+fn data(options: &BertOptions, dataset: &Dataset) -> Option<Line> {
+    match (dataset.source, options.model.task) {
+        (Source::Made, Task::Squad) => {
+            let samples = options.batching.sequences_per_step();
+            let text = format!("Generating random dataset of {samples} samples");
+            Some(Line::info(text).of("bert_data.squad_dataset"))
+        }
+        (Source::Records { cached: true }, _) => {
+            Some(Line::info("Filling Dataset Cache").of("bert_data.pretraining_dataset"))
+        }
+        (Source::Made | Source::Records { cached: false }, _) => None,
+    }
 }
 
 fn warnings(options: &BertOptions) -> Vec<Line> {
@@ -162,6 +174,7 @@ fn warnings(options: &BertOptions) -> Vec<Line> {
 /// Lines from the end of compilation to the end of the program; offline, the program ends there.
 pub fn after_compile<'a>(
     options: &'a BertOptions,
+    dataset: &'a Dataset,
     metrics: &'a Metrics,
 ) -> impl Iterator<Item = Line> + 'a {
     let compiled = Line::info(format!(
@@ -175,16 +188,19 @@ pub fn after_compile<'a>(
         "Training Started"
     };
     let (first, steps) = if inference {
-        (0, options.run.epochs_inference * STEPS_PER_EPOCH)
+        (0, options.run.epochs_inference * dataset.steps_per_epoch)
     } else {
-        (first_step(options), training_steps(options))
+        (
+            first_step(options, dataset),
+            training_steps(options, dataset),
+        )
     };
     let logged = (first..steps).filter(|step| step.is_multiple_of(options.output.steps_per_log));
     let step_lines = logged.flat_map(move |step| {
         let micro_batches = inference.then(|| single_latencies(options, metrics));
         let line = match inference {
             true => inference_step(options, metrics, step),
-            false => vec![training_step(options, metrics, step)],
+            false => vec![training_step(options, dataset, metrics, step)],
         };
         micro_batches.into_iter().flatten().chain(line)
     });
@@ -205,32 +221,35 @@ pub fn after_compile<'a>(
 }
 
 /// The step that training starts with.
-fn first_step(options: &BertOptions) -> u64 {
-    options.run.start_epoch * STEPS_PER_EPOCH
+fn first_step(options: &BertOptions, dataset: &Dataset) -> u64 {
+    options.run.start_epoch * dataset.steps_per_epoch
 }
 
 /// The step before which the training loop ends: to the end of the epochs or of the steps, whichever comes first.
-fn training_steps(options: &BertOptions) -> u64 {
-    let by_epochs = options.run.epochs.map(|epochs| epochs * STEPS_PER_EPOCH);
+fn training_steps(options: &BertOptions, dataset: &Dataset) -> u64 {
+    let by_epochs = options
+        .run
+        .epochs
+        .map(|epochs| epochs * dataset.steps_per_epoch);
     let ends = [by_epochs, options.run.training_steps];
     let end = ends.into_iter().flatten().min();
     end.expect("a configuration without an end was refused when it was resolved")
 }
 
 /// Steps that the learning-rate schedule spans: whole epochs.
-fn scheduled_steps(options: &BertOptions) -> u64 {
+fn scheduled_steps(options: &BertOptions, dataset: &Dataset) -> u64 {
     let epochs = options
         .run
         .epochs
-        .unwrap_or_else(|| training_steps(options).div_ceil(STEPS_PER_EPOCH));
-    epochs * STEPS_PER_EPOCH
+        .unwrap_or_else(|| training_steps(options, dataset).div_ceil(dataset.steps_per_epoch));
+    epochs * dataset.steps_per_epoch
 }
 
-fn training_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Line {
+fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, step: u64) -> Line {
     let place = match (options.run.epochs, options.run.training_steps) {
         (None, Some(steps)) => format!("Iteration: {step:5}/{steps} "),
         (epochs, _) => {
-            let epoch = step as f64 / STEPS_PER_EPOCH as f64;
+            let epoch = step as f64 / dataset.steps_per_epoch as f64;
             let epochs = epochs.unwrap_or_default();
             format!("Iteration: {step:6} Epoch: {epoch:6.2}/{epochs} ")
         }
@@ -245,9 +264,9 @@ fn training_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Line {
         &options.learning_rate,
         step,
         &Span {
-            first_step: first_step(options),
-            steps_per_epoch: STEPS_PER_EPOCH,
-            total_steps: scheduled_steps(options),
+            first_step: first_step(options, dataset),
+            steps_per_epoch: dataset.steps_per_epoch,
+            total_steps: scheduled_steps(options, dataset),
         },
     );
     let speed = speed(options, metrics);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use bench_cli::args::spec::{Arity, Kind, OptionSpec, Support};
 use bench_cli::args::{self, table, values};
 use bench_cli::clock::Date;
+use bench_cli::data::dataset;
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
 use bench_cli::request::{Prepared, prepare};
@@ -52,6 +53,7 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
     let prepared = prepared(line)?;
     let request = &prepared.request;
     let options = &request.options;
+    let dataset = dataset::open(options)?;
     let folder = tempfile::tempdir()?;
     let program = folder.path().join("program.txt");
     let inspect = Inspect {
@@ -64,10 +66,10 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
         hostname: "host".into(),
         command: vec!["ipu-bench".into()],
     };
-    let before = log::before_compile(request, prepared.accumulation_set, &process);
+    let before = log::before_compile(request, &dataset, prepared.accumulation_set, &process);
     let lines = before
         .into_iter()
-        .chain(log::after_compile(options, &metrics))
+        .chain(log::after_compile(options, &dataset, &metrics))
         .filter(|line| line.level >= options.output.log_level);
     Ok(Observed {
         program: std::fs::read_to_string(program)?,
@@ -123,11 +125,25 @@ fn base(option: &OptionSpec) -> String {
             pretraining.replace("PIPELINE", "DEFAULT") + " --task SQUAD --num-layers 1"
         }
         "no_model_save" | "no_validation" => pretraining.replace("--no-model-save", ""),
-        "generated_data" => pretraining.replace("--generated-data", ""),
-        "synthetic_data" => pretraining.replace("--generated-data", ""),
+        "generated_data" | "synthetic_data" | "duplication_factor" | "epochs_to_cache"
+        | "input_files" | "shuffle" => {
+            let files = format!("--input-files {}", record_file("base", 10));
+            let pretraining = pretraining.replace("--training-steps 3", "--epochs 1");
+            pretraining.replace("--generated-data", &files)
+        }
         "batch_serialize" => format!("{pretraining} --micro-batch-size 2"),
         _ => pretraining,
     }
+}
+
+/// A file of records for so many steps of a base line: 4 x 12 records of sequence length 32 and
+/// 4 mask tokens, 412 bytes each.
+fn record_file(name: &str, steps: u64) -> String {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let file = std::fs::File::create(&path).expect("the folder was made for this test");
+    file.set_len(steps * 4 * 12 * 412)
+        .expect("a file can be as long as it likes");
+    path.display().to_string()
 }
 
 /// Words that give the option another value than the base line's.
@@ -149,6 +165,7 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         ("available_memory_proportion", ..) => "0.002",
         ("device_connection_type", ..) => "offline",
         ("task", ..) => "SQUAD",
+        ("input_files", ..) => return vec![record_file("other", 2)],
         ("execution_mode", ..) => "DEFAULT",
         ("activation_type", ..) => "Relu",
         ("lr_warmup_steps", ..) => "2",

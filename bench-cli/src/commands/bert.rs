@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bench_cli::clock::Date;
 use bench_cli::console::Console;
+use bench_cli::data::dataset;
 use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
@@ -39,6 +40,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         report::check_writable(Path::new(path))?;
     }
     given.inspect.check()?;
+    let dataset = dataset::open(&prepared.request.options)?;
     say(&prepared, &console)?;
     let request = &prepared.request;
     let while_running = || match &given.config {
@@ -56,7 +58,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     };
     print(
         request,
-        log::before_compile(request, prepared.accumulation_set, &process),
+        log::before_compile(request, &dataset, prepared.accumulation_set, &process),
     )?;
     let metrics = match run::run(request, device, &given.inspect) {
         Ok(metrics) => metrics,
@@ -69,7 +71,10 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     };
     // What doesn't fit doesn't run: no line of a run is printed for it.
     if metrics.fits {
-        print(request, log::after_compile(&request.options, &metrics))?;
+        print(
+            request,
+            log::after_compile(&request.options, &dataset, &metrics),
+        )?;
     }
     summarise(request, &metrics, &console)?;
     if given.explain {

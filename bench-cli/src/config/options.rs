@@ -4,6 +4,7 @@
 
 mod read;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bert_model::config::Activation;
@@ -26,6 +27,8 @@ pub struct BertOptions {
     pub session: Session,
     /// Which device runs it.
     pub device: Device,
+    /// What it reads.
+    pub data: Data,
     /// How long the run is.
     pub run: Run,
     /// What is printed and written.
@@ -324,6 +327,17 @@ pub struct Device {
     pub ondemand_timeout: Duration,
 }
 
+/// What the run reads, unless its samples are made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// Files of samples.
+    pub input_files: Vec<PathBuf>,
+    /// Copies of each sample in a file of records, of which an epoch reads one; at least one.
+    pub duplication_factor: u64,
+    /// Epochs of records that are kept in memory as one; 0 for none.
+    pub epochs_to_cache: u64,
+}
+
 /// How long the run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
@@ -335,7 +349,7 @@ pub struct Run {
     pub training_steps: Option<u64>,
     /// Inference: passes over the data.
     pub epochs_inference: u64,
-    /// Whether generated data was asked for; without, it is used as well.
+    /// Whether generated data was asked for.
     pub generated_data: bool,
     /// Whether synthetic data was asked for.
     pub synthetic_data: bool,

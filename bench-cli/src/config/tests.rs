@@ -269,7 +269,6 @@ fn what_is_not_simulated_is_said_once() {
     assert_eq!(
         notes("--epochs 1"),
         [
-            "no input files: runs use generated data",
             "no model files are written: --no-model-save silences this",
             "validation after training is not simulated: --no-validation silences this",
         ]
@@ -277,7 +276,7 @@ fn what_is_not_simulated_is_said_once() {
     assert_eq!(
         notes("--inference --generated-data --shuffle --duplication-factor 6 --seed 3"),
         [
-            "no effect: --shuffle, --duplication-factor: runs use generated data, one step an epoch",
+            "no effect: --shuffle: the order of samples does not change simulated time",
             "no effect: --seed: simulated time does not depend on it",
         ]
     );

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use bert_model::data::RecordLayout;
 
+use crate::python::repr;
+
 /// What is wrong with a file of data, or with what was asked of it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -57,6 +59,48 @@ pub enum DataError {
         layout: RecordLayout,
         /// Bytes of the file.
         bytes: u64,
+    },
+    /// A run on real data without a file of it. The first sentence is the original's.
+    #[error(
+        "No input files were provided for the BERT dataset. Name them with --input-files, or run on --generated-data"
+    )]
+    NoInputFiles,
+    /// An input file that isn't there. The first words are the original's.
+    #[error(
+        "No such file or directory: {}: `ipu-bench data` makes data, --generated-data does without",
+        repr(&path.display().to_string())
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder, a pipe: something without a size that can be counted.
+    #[error("{}: not a file", path.display())]
+    NotAFile {
+        /// What it is called.
+        path: PathBuf,
+    },
+    /// Records in TensorFlow's form.
+    #[error("{}: TFRecord files are not supported: `ipu-bench data pretraining` makes records of the text", path.display())]
+    TfRecord {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Questions that a run should read.
+    #[error("questions are not read: SQUAD runs on --generated-data")]
+    Questions,
+    /// Too few samples for a step. The first sentence is the original's.
+    #[error(
+        "Insufficient data for training parameters. Expected at least {per_step} samples, \
+         as many as a step takes, got {samples} (an epoch reads one copy, --duplication-factor {copies})"
+    )]
+    Insufficient {
+        /// Samples of a step.
+        per_step: u64,
+        /// Samples of an epoch.
+        samples: u64,
+        /// Copies in a file.
+        copies: u64,
     },
     /// A sequence length that doesn't tell how many words are masked.
     #[error("--mask-tokens is needed: only sequence lengths 128, 384 and 512 have a usual number")]

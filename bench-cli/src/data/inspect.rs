@@ -46,6 +46,9 @@ pub fn usual_mask_tokens(sequence_length: u32) -> Result<u32> {
 /// A file that can't be read; [`DataError::Misaligned`] if it ends within a record.
 pub fn count(path: &Path, layout: RecordLayout) -> Result<u64> {
     let found = std::fs::metadata(path).map_err(|source| cannot_read(path, source))?;
+    if !found.is_file() {
+        return Err(DataError::NotAFile { path: path.into() }.into());
+    }
     let bytes = found.len();
     layout.records_in(bytes).map_err(|_| {
         let path = path.into();

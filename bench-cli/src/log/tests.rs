@@ -10,6 +10,10 @@ use crate::metrics::fixtures::metrics;
 use crate::request::prepare;
 
 fn check(line: &str, measured: Metrics, expect: Expect) {
+    check_with(line, &Dataset::made(), measured, expect);
+}
+
+fn check_with(line: &str, dataset: &Dataset, measured: Metrics, expect: Expect) {
     let date = Date::from_unix(1_616_179_778);
     let words: Vec<String> = line.split_whitespace().map(String::from).collect();
     let given = args::parse(words.clone()).unwrap();
@@ -23,8 +27,8 @@ fn check(line: &str, measured: Metrics, expect: Expect) {
     };
     let request = &prepared.request;
     let mut text = String::new();
-    let lines = before_compile(request, prepared.accumulation_set, &process).into_iter();
-    for line in lines.chain(after_compile(&request.options, &measured)) {
+    let lines = before_compile(request, dataset, prepared.accumulation_set, &process).into_iter();
+    for line in lines.chain(after_compile(&request.options, dataset, &measured)) {
         text += &line.render(date);
         text += "|\n";
     }
@@ -34,13 +38,13 @@ fn check(line: &str, measured: Metrics, expect: Expect) {
 #[test]
 fn pretraining_by_epochs() {
     check(
-        "--config pretrain_large_128.json --epochs 2",
+        "--config pretrain_large_128.json --epochs 2 --generated-data",
         metrics(),
         expect![[r#"
             2021-03-19 18:49:38 utils INFO Set Gradient Accumulation Factor to 2048|
             2021-03-19 18:49:38 INFO Program Start|
             2021-03-19 18:49:38 INFO Hostname: host|
-            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--config', 'pretrain_large_128.json', '--epochs', '2']|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--config', 'pretrain_large_128.json', '--epochs', '2', '--generated-data']|
             2021-03-19 18:49:38 INFO Initialising from generated_data|
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 16 IPUs. Requesting 16 IPUs.|
@@ -66,7 +70,6 @@ fn squad_training_by_steps() {
             2021-03-19 18:49:38 INFO Program Start|
             2021-03-19 18:49:38 INFO Hostname: host|
             2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--task', 'SQUAD', '--training-steps', '3', '--steps-per-log', '2', '--report-hw-cycle-count', '--optimizer-state-offchip']|
-            2021-03-19 18:49:38 INFO Initialising from generated_data|
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
             2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
@@ -92,23 +95,22 @@ fn pretraining_without_accumulation_warns() {
         "--epochs 1",
         metrics(),
         expect![[r#"
-        2021-03-19 18:49:38 INFO Program Start|
-        2021-03-19 18:49:38 INFO Hostname: host|
-        2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--epochs', '1']|
-        2021-03-19 18:49:38 INFO Initialising from generated_data|
-        2021-03-19 18:49:38 INFO Building Model|
-        2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
-        2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
-        2021-03-19 18:49:38 INFO Dataset length: 1|
-        2021-03-19 18:49:38 WARNING Running Pretraining without Gradient Accumulation will disable optimisations for the Word Embedding weight. This will increase memory usage. Consider enabling Gradient Accumulation.|
-        2021-03-19 18:49:38 INFO Creating Session|
-        2021-03-19 18:49:38 INFO Compiling Training Graph|
-        2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
-        2021-03-19 18:49:38 INFO Training Started|
-        2021-03-19 18:49:38 INFO Iteration:      0 Epoch:   0.00/1 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
-        2021-03-19 18:49:38 INFO Training Finished|
-        2021-03-19 18:49:38 INFO Program Finished|
-    "#]],
+            2021-03-19 18:49:38 INFO Program Start|
+            2021-03-19 18:49:38 INFO Hostname: host|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--epochs', '1']|
+            2021-03-19 18:49:38 INFO Building Model|
+            2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
+            2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
+            2021-03-19 18:49:38 INFO Dataset length: 1|
+            2021-03-19 18:49:38 WARNING Running Pretraining without Gradient Accumulation will disable optimisations for the Word Embedding weight. This will increase memory usage. Consider enabling Gradient Accumulation.|
+            2021-03-19 18:49:38 INFO Creating Session|
+            2021-03-19 18:49:38 INFO Compiling Training Graph|
+            2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+            2021-03-19 18:49:38 INFO Training Started|
+            2021-03-19 18:49:38 INFO Iteration:      0 Epoch:   0.00/1 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Training Finished|
+            2021-03-19 18:49:38 INFO Program Finished|
+        "#]],
     );
 }
 
@@ -125,12 +127,12 @@ fn squad_inference_with_latency() {
         ..metrics()
     };
     check(
-        "--task SQUAD --inference --encoder-start-ipu 0 --low-latency-inference --epochs-inference 2",
+        "--task SQUAD --inference --encoder-start-ipu 0 --low-latency-inference --epochs-inference 2 --generated-data",
         measured,
         expect![[r#"
             2021-03-19 18:49:38 INFO Program Start|
             2021-03-19 18:49:38 INFO Hostname: host|
-            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--task', 'SQUAD', '--inference', '--encoder-start-ipu', '0', '--low-latency-inference', '--epochs-inference', '2']|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--task', 'SQUAD', '--inference', '--encoder-start-ipu', '0', '--low-latency-inference', '--epochs-inference', '2', '--generated-data']|
             2021-03-19 18:49:38 INFO Initialising from generated_data|
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 1 IPUs. Requesting 1 IPUs.|
@@ -157,7 +159,6 @@ fn pretraining_inference_falls_back_on_durations() {
             2021-03-19 18:49:38 INFO Program Start|
             2021-03-19 18:49:38 INFO Hostname: host|
             2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--inference', '--encoder-start-ipu', '0', '--low-latency-inference']|
-            2021-03-19 18:49:38 INFO Initialising from generated_data|
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 1 IPUs. Requesting 1 IPUs.|
             2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 1 IPUs|
@@ -168,6 +169,38 @@ fn pretraining_inference_falls_back_on_durations() {
             2021-03-19 18:49:38 INFO Inference Started|
             2021-03-19 18:49:38 WARNING No stepio callback times recorded. Using durations for fallback calculation.|
             2021-03-19 18:49:38 INFO Iteration:      0 Accuracy (MLM NSP):   nan   nan Duration: 16.0000 s Throughput: 4096.0 sequences/s Per-sample Latency: 16.0 16.0 16.0 16.0 16.0 seconds (mean min max p99 p99.9) |
+            2021-03-19 18:49:38 INFO Program Finished|
+        "#]],
+    );
+}
+
+#[test]
+fn real_data_counts_its_steps() {
+    let dataset = Dataset {
+        steps_per_epoch: 3,
+        source: Source::Records { cached: true },
+    };
+    check_with(
+        "--epochs 2 --steps-per-log 2 --gradient-accumulation-factor 16 --input-files a b --epochs-to-cache 1",
+        &dataset,
+        metrics(),
+        expect![[r#"
+            2021-03-19 18:49:38 INFO Program Start|
+            2021-03-19 18:49:38 INFO Hostname: host|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--epochs', '2', '--steps-per-log', '2', '--gradient-accumulation-factor', '16', '--input-files', 'a', 'b', '--epochs-to-cache', '1']|
+            2021-03-19 18:49:38 INFO Building Model|
+            2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
+            2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
+            2021-03-19 18:49:38 bert_data.pretraining_dataset INFO Filling Dataset Cache|
+            2021-03-19 18:49:38 INFO Dataset length: 3|
+            2021-03-19 18:49:38 INFO Creating Session|
+            2021-03-19 18:49:38 INFO Compiling Training Graph|
+            2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+            2021-03-19 18:49:38 INFO Training Started|
+            2021-03-19 18:49:38 INFO Iteration:      0 Epoch:   0.00/2 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Iteration:      2 Epoch:   0.67/2 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Iteration:      4 Epoch:   1.33/2 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Training Finished|
             2021-03-19 18:49:38 INFO Program Finished|
         "#]],
     );

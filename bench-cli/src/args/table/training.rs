@@ -5,9 +5,8 @@ use crate::args::spec::*;
 
 /// Why options that only change the numbers have no effect.
 const VALUES_ONLY: &str = "it changes values, not simulated time";
-const NO_FILES: &str = "runs use generated data, one step an epoch";
-const NOT_READ: &str =
-    "runs use generated data: the contents of files do not change simulated time";
+const ORDER_ONLY: &str = "the order of samples does not change simulated time";
+const NO_QUESTIONS: &str = "SQuAD runs use generated data";
 const CHECKPOINT: &str = "checkpoints are not read";
 
 pub(super) const OPTIMIZER: Section = Section {
@@ -112,16 +111,15 @@ pub(super) const DATA: Section = Section {
     title: "Data Config",
     options: &[
         maybe_texts("--input-files", "input_files")
-            .no_effect(NOT_READ)
-            .help("data files"),
+            .help("data files, sized and checked; contents do not change simulated time"),
         switch("--shuffle", "shuffle", false)
-            .no_effect(NO_FILES)
+            .no_effect(ORDER_ONLY)
             .help("shuffle the data"),
         switch("--overwrite-cache", "overwrite_cache", false)
-            .no_effect(NO_FILES)
+            .no_effect(NO_QUESTIONS)
             .help("rebuild the SQuAD feature cache"),
         switch("--no-drop-remainder", "no_drop_remainder", false)
-            .no_effect(NO_FILES)
+            .no_effect(NO_QUESTIONS)
             .help("pad SQuAD data to a whole number of steps"),
         switch("--generated-data", "generated_data", false)
             .help("random data made on the host, one step an epoch"),
@@ -136,10 +134,8 @@ pub(super) const DATA: Section = Section {
         .no_effect("the values of synthetic data are not computed with")
         .help("kind of synthetic data"),
         int("--duplication-factor", "duplication_factor", 1)
-            .no_effect(NO_FILES)
-            .help("copies of each sample in a pretraining file"),
+            .help("copies of each sample in a pretraining file, of which an epoch reads one"),
         int("--epochs-to-cache", "epochs_to_cache", 0)
-            .no_effect(NO_FILES)
-            .help("epochs of data to keep in memory"),
+            .help("epochs of data to keep in memory, read as one"),
     ],
 };

@@ -35,6 +35,7 @@ impl BertOptions {
             learning_rate: learning_rate(&read)?,
             session: session(&read),
             device: device(&read)?,
+            data: data(&read)?,
             run: Run {
                 start_epoch: u64::from(read.number("continue_training_from_epoch", 0)?),
                 epochs: read.maybe("epochs", |key| read.steps(key))?,
@@ -294,6 +295,19 @@ fn device(read: &Reader) -> Result<Device> {
         ondemand_timeout: Duration::from_secs(u64::from(
             read.number("device_ondemand_timeout", 0)?,
         )),
+    })
+}
+
+fn data(read: &Reader) -> Result<Data> {
+    let files = match read.value("input_files") {
+        Value::Null => &[],
+        files => files.as_array().expect("a list is an array").as_slice(),
+    };
+    let name = |file: &Value| PathBuf::from(file.as_str().expect("a text is a string"));
+    Ok(Data {
+        input_files: files.iter().map(name).collect(),
+        duplication_factor: read.steps("duplication_factor")?,
+        epochs_to_cache: u64::from(read.number("epochs_to_cache", 0)?),
     })
 }
 
