@@ -13,6 +13,7 @@ pub mod dataset;
 pub mod error;
 pub mod inspect;
 pub mod pretraining;
+pub mod questions;
 pub mod vocabulary;
 
 use std::fs;

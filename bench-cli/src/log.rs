@@ -136,17 +136,31 @@ fn device(request: &RunRequest) -> [Line; 2] {
 }
 
 /// What the loaders of the original say.
-fn data(options: &BertOptions, dataset: &Dataset) -> Option<Line> {
-    match (dataset.source, options.model.task) {
-        (Source::Made, Task::Squad) => {
+fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
+    let squad = |text: String| Line::info(text).of("bert_data.squad_dataset");
+    match &dataset.source {
+        Source::Made if options.model.task == Task::Squad => {
             let samples = options.batching.sequences_per_step();
-            let text = format!("Generating random dataset of {samples} samples");
-            Some(Line::info(text).of("bert_data.squad_dataset"))
+            vec![squad(format!(
+                "Generating random dataset of {samples} samples"
+            ))]
         }
-        (Source::Records { cached: true }, _) => {
-            Some(Line::info("Filling Dataset Cache").of("bert_data.pretraining_dataset"))
+        Source::Records { cached: true } => {
+            vec![Line::info("Filling Dataset Cache").of("bert_data.pretraining_dataset")]
         }
-        (Source::Made | Source::Records { cached: false }, _) => None,
+        Source::Made | Source::Records { cached: false } => vec![],
+        Source::Questions { not_found, padding } => {
+            let missing = not_found
+                .iter()
+                .map(|missing| Line::warning(missing.to_string()).of("bert_data.squad_utils"));
+            let padded =
+                (*padding > 0).then(|| squad(format!("Dataset padded by {padding} samples")));
+            std::iter::once(squad("Reading Examples".into()))
+                .chain(missing)
+                .chain([squad("Converting to Features".into())])
+                .chain(padded)
+                .collect()
+        }
     }
 }
 

@@ -117,8 +117,18 @@ fn base(option: &OptionSpec) -> String {
         | "minimum_latency_inference"
         | "squad_single_output"
         | "group_host_syncs"
-        | "epochs_inference"
-        | "no_drop_remainder" => squad,
+        | "epochs_inference" => squad,
+        "no_drop_remainder" | "vocab_file" | "do_lower_case" | "overwrite_cache" => {
+            let squad = squad.replace("--generated-data", "");
+            let (questions, vocabulary) =
+                (question_file(), vocabulary_file("base.txt", "qwertyuiop"));
+            format!(
+                "{squad} --sequence-length 80 --input-files {questions} --vocab-file {vocabulary}"
+            ) + match option.key {
+                "vocab_file" => " --do-lower-case",
+                _ => "",
+            }
+        }
         "host_embedding" => squad,
         "inference_lm_perplexity" => squad.replace("SQUAD", "PRETRAINING") + " --mask-tokens 4",
         "squad_lr_scale" => {
@@ -127,7 +137,7 @@ fn base(option: &OptionSpec) -> String {
         "no_model_save" | "no_validation" => pretraining.replace("--no-model-save", ""),
         "generated_data" | "synthetic_data" | "duplication_factor" | "epochs_to_cache"
         | "input_files" | "shuffle" => {
-            let files = format!("--input-files {}", record_file("base", 10));
+            let files = format!("--input-files {}", record_file("base.bin", 10));
             let pretraining = pretraining.replace("--training-steps 3", "--epochs 1");
             pretraining.replace("--generated-data", &files)
         }
@@ -143,6 +153,26 @@ fn record_file(name: &str, steps: u64) -> String {
     let file = std::fs::File::create(&path).expect("the folder was made for this test");
     file.set_len(steps * 4 * 12 * 412)
         .expect("a file can be as long as it likes");
+    path.display().to_string()
+}
+
+/// A question on a text of capital letters, which is five windows long, and more if they are cut.
+fn question_file() -> String {
+    let context = "QWERTYUIOP ".repeat(300);
+    let text = format!(
+        r#"{{"data": [{{"paragraphs": [{{"context": "{context}", "qas": [{{"id": "q", "question": "why"}}]}}]}}]}}"#
+    );
+    written("questions.json", &text)
+}
+
+fn vocabulary_file(name: &str, letters: &str) -> String {
+    let pieces: String = letters.chars().map(|c| format!("{c}\n##{c}\n")).collect();
+    written(name, &format!("[UNK]\n[CLS]\n[SEP]\n[MASK]\n{pieces}"))
+}
+
+fn written(name: &str, text: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, text).expect("the folder was made for this test");
     path.display().to_string()
 }
 
@@ -165,7 +195,8 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         ("available_memory_proportion", ..) => "0.002",
         ("device_connection_type", ..) => "offline",
         ("task", ..) => "SQUAD",
-        ("input_files", ..) => return vec![record_file("other", 2)],
+        ("vocab_file", ..) => return vec![vocabulary_file("other.txt", "xyz")],
+        ("input_files", ..) => return vec![record_file("other.bin", 2)],
         ("execution_mode", ..) => "DEFAULT",
         ("activation_type", ..) => "Relu",
         ("lr_warmup_steps", ..) => "2",

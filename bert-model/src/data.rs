@@ -10,6 +10,8 @@
 //! sentence pairs with masked words ([`RecordMaker`]), and [`Records`] feed a model with what a
 //! file of them holds. [`generated`] draws random micro-batches instead.
 //!
+//! [`squad`] makes features of questions.
+//!
 //! Left out so far: packing several sequences into one.
 
 mod generated;
@@ -18,6 +20,7 @@ mod pairs;
 mod pretraining;
 mod random;
 mod record;
+pub mod squad;
 mod tokeniser;
 mod vocabulary;
 

@@ -177,6 +177,27 @@ pub enum Error {
         /// Bytes of the file.
         got: u64,
     },
+    /// A question to train on without an answer, or with several. The sentence is the
+    /// application's.
+    #[error("`{id}`: For training, each question should have exactly 1 answer. Got {count}")]
+    Answers {
+        /// The question.
+        id: String,
+        /// Its answers.
+        count: usize,
+    },
+    /// An answer beyond its text.
+    #[error(
+        "`{id}`: the answer must end within the {characters} characters of its text, got {start} as its start"
+    )]
+    AnswerOutside {
+        /// The question.
+        id: String,
+        /// Where the answer begins.
+        start: usize,
+        /// Characters of the text.
+        characters: usize,
+    },
     /// A text that no record can be made of.
     #[error("the text has no word that a record could be made of")]
     NoText,

@@ -9,6 +9,8 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bert_model::config::Mode;
+use bert_model::data::squad::{self, Answer, Example, Feature, Question};
 use bert_model::data::{
     Case, Corpus, Field, Recipe, Record, RecordLayout, RecordMaker, Token, Tokeniser, Vocabulary,
 };
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
             "our_records_are_like_the_golden_ones",
             our_records_are_like_the_golden_ones,
         ),
+        trial("features_of_questions", features_of_questions),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -332,5 +335,77 @@ fn our_records_are_like_the_golden_ones(golden: &Path) {
         }
         // The rule that the original's own long test has for files of its kind.
         near("hidden or replaced", 1.0 - ours.hidden, 0.2, 0.01);
+    }
+}
+
+fn questions(text: &str) -> Vec<Question> {
+    let file: Value = serde_json::from_str(text).unwrap();
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let articles = list(&file["data"]).into_iter();
+    let paragraphs = articles.flat_map(|article| list(&article["paragraphs"]));
+    let read = |paragraph: Value| {
+        let question = |asked: &Value| Question {
+            id: text(&asked["id"]),
+            question: text(&asked["question"]),
+            context: text(&paragraph["context"]),
+            answers: list(&asked["answers"])
+                .iter()
+                .map(|answer| Answer {
+                    text: text(&answer["text"]),
+                    start: answer["answer_start"].as_u64().unwrap() as usize,
+                })
+                .collect(),
+        };
+        list(&paragraph["qas"])
+            .iter()
+            .map(question)
+            .collect::<Vec<_>>()
+    };
+    paragraphs.flat_map(read).collect()
+}
+
+/// Examples and features of one of the tiny files.
+fn tiny(golden: &Path, mode: Mode, sequence_length: u32) -> (Vec<Example>, Vec<Feature>) {
+    let name = match mode {
+        Mode::Training => "../tiny_squad_train_v1.1.json",
+        Mode::Inference => "../tiny_squad_dev_v1.1.json",
+    };
+    let vocabulary = google_vocabulary(golden);
+    let tokeniser = Tokeniser::new(&vocabulary, Case::Lower);
+    let read = |question: &Question| Example::read(question, mode).unwrap().unwrap();
+    let examples: Vec<Example> = questions(&text_of(golden, name)).iter().map(read).collect();
+    let features = squad::features(&examples, &tokeniser, &vocabulary, sequence_length).unwrap();
+    (examples, features)
+}
+
+fn features_of_questions(golden: &Path) {
+    let expected: Value =
+        serde_json::from_str(&text_of(golden, "tiny_squad_features.json")).unwrap();
+    for (key, mode, sequence_length) in [
+        ("train_128", Mode::Training, 128),
+        ("train_384", Mode::Training, 384),
+        ("dev_128", Mode::Inference, 128),
+        ("dev_384", Mode::Inference, 384),
+    ] {
+        let (_, features) = tiny(golden, mode, sequence_length);
+        let ours: Vec<Value> = features
+            .iter()
+            .map(|feature| {
+                serde_json::json!({
+                    "unique_id": feature.unique_id,
+                    "example_index": feature.example,
+                    "doc_span_index": feature.window,
+                    "input_ids": feature.input_ids,
+                    "segment_ids": feature.segments,
+                    "padding_start_index": feature.padding_start,
+                    "start_position": feature.answer.map(|(start, _)| start),
+                    "end_position": feature.answer.map(|(_, end)| end),
+                    "max_context": [feature.max_context.start, feature.max_context.len()],
+                })
+            })
+            .collect();
+        assert!(!ours.is_empty());
+        assert_eq!(Value::from(ours), expected[key], "{key}");
     }
 }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bert_model::config::Activation;
+use bert_model::data::Case;
 use ipu_sim::numerics::DType;
 
 /// Everything that acts, in groups.
@@ -336,6 +337,12 @@ pub struct Data {
     pub duplication_factor: u64,
     /// Epochs of records that are kept in memory as one; 0 for none.
     pub epochs_to_cache: u64,
+    /// Vocabulary of questions.
+    pub vocab_file: Option<PathBuf>,
+    /// What becomes of their capital letters.
+    pub case: Case,
+    /// Whether samples that fill no step are left out; SQuAD only, records always are.
+    pub drop_remainder: bool,
 }
 
 /// How long the run is.

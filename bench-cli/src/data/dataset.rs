@@ -1,18 +1,22 @@
 //! What does a run read its samples from, and how many steps are in it?
 //!
 //! The rules are those of the original's loaders
-//! (`applications/popart/bert/bert_data/pretraining_dataset.py`): a step takes so many sequences,
+//! (`pretraining_dataset.py` and `squad_dataset.py` in `applications/popart/bert/bert_data`): a step takes so many sequences,
 //! an epoch reads one copy of every file, and what doesn't fill a step is dropped. Files are
-//! opened, sized and checked before anything is compiled.
+//! opened, sized and checked before anything is compiled; questions are cut into features, which
+//! are the samples.
 //!
-//! Left out: the contents. They don't change simulated time, so the values of a run are not read
-//! from here, and neither is their order.
+//! Left out: what stands in records. It doesn't change simulated time, so the values of a run are
+//! not read from here, and neither is their order. Features are made anew each time: the
+//! original's cache is a Python pickle.
 
 use std::path::Path;
 
-use bert_model::data::RecordLayout;
+use bert_model::config::Mode;
+use bert_model::data::squad::{self, AnswerNotFound, Example};
+use bert_model::data::{RecordLayout, Tokeniser};
 
-use super::{DataError, inspect};
+use super::{DataError, data_error, inspect, questions, read_vocabulary, recipe_error};
 use crate::Result;
 use crate::config::options::{BertOptions, Task};
 
@@ -26,7 +30,7 @@ pub struct Dataset {
 }
 
 /// Where samples come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// Nowhere: they are made on the host or on the device, one step an epoch.
     Made,
@@ -34,6 +38,13 @@ pub enum Source {
     Records {
         /// Whether epochs are kept in memory.
         cached: bool,
+    },
+    /// A file of questions.
+    Questions {
+        /// Answers that don't stand where they should; their questions are left out.
+        not_found: Vec<AnswerNotFound>,
+        /// Samples that are read twice to fill the last step.
+        padding: u64,
     },
 }
 
@@ -69,7 +80,7 @@ pub fn open(options: &BertOptions) -> Result<Dataset> {
     }
     match options.model.task {
         Task::Pretraining => records(options),
-        Task::Squad => Err(DataError::Questions.into()),
+        Task::Squad => questions(options),
     }
 }
 
@@ -111,6 +122,50 @@ fn records(options: &BertOptions) -> Result<Dataset> {
         source: Source::Records {
             cached: data.epochs_to_cache > 0,
         },
+    })
+}
+
+/// The first file, which is one of questions: its samples are windows of their texts.
+fn questions(options: &BertOptions) -> Result<Dataset> {
+    let data = &options.data;
+    let path = &data.input_files[0];
+    let file = data.vocab_file.as_ref();
+    let vocabulary = read_vocabulary(file.ok_or(DataError::NoVocabulary)?)?;
+    let tokeniser = Tokeniser::new(&vocabulary, data.case);
+    let mode = match options.session.inference {
+        true => Mode::Inference,
+        false => Mode::Training,
+    };
+    let (mut examples, mut not_found) = (Vec::new(), Vec::new());
+    for question in questions::read(path)? {
+        match Example::read(&question, mode).map_err(|error| data_error(path, error))? {
+            Ok(example) => examples.push(example),
+            Err(missing) => not_found.push(missing),
+        }
+    }
+    let length = options.model.sequence_length;
+    let features = squad::features(&examples, &tokeniser, &vocabulary, length);
+    let samples = features.map_err(recipe_error)?.len() as u64;
+    let per_step = options.batching.sequences_per_step();
+    let (steps_per_epoch, padding) = match data.drop_remainder {
+        true => (samples / per_step, 0),
+        false => {
+            let steps = samples.div_ceil(per_step);
+            (steps, steps.saturating_mul(per_step) - samples)
+        }
+    };
+    if steps_per_epoch == 0 {
+        let copies = 1;
+        return Err(DataError::Insufficient {
+            per_step,
+            samples,
+            copies,
+        }
+        .into());
+    }
+    Ok(Dataset {
+        steps_per_epoch,
+        source: Source::Questions { not_found, padding },
     })
 }
 
@@ -193,5 +248,55 @@ mod tests {
         );
         check(&[16], "--input-files src", Err("src"));
         check(&[16], "--input-files Cargo.TFRecord", Err("No such file"));
+    }
+
+    /// Steps of an epoch of the shipped questions, whose texts fit one window each.
+    fn check_questions(more: &str, expected: std::result::Result<(u64, u64), &str>) {
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/sample");
+        let line = format!(
+            "--task SQUAD --num-layers 2 --batches-per-step 1 --epochs 1 \
+             --input-files {sample}/dev-v1.1.json --vocab-file {sample}/vocab.txt \
+             --do-lower-case --sequence-length 128 {more}"
+        );
+        let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+        let request = prepare(&given, Date::from_unix(0)).unwrap().request;
+        match (open(&request.options), expected) {
+            (Ok(found), Ok((steps, expected))) => {
+                assert_eq!(found.steps_per_epoch, steps, "{more}");
+                let Source::Questions { padding, .. } = found.source else {
+                    panic!("{found:?}");
+                };
+                assert_eq!(padding, expected, "{more}");
+            }
+            (Err(error), Err(text)) => {
+                let chain = format!("{:#}", anyhow::Error::from(error));
+                assert!(chain.contains(text), "{chain}");
+            }
+            (found, _) => panic!("{more}: {found:?}"),
+        }
+    }
+
+    #[test]
+    fn questions_are_counted_by_windows() {
+        check_questions("--inference", Ok((3, 0)));
+        check_questions("--inference --micro-batch-size 2", Ok((1, 0)));
+        check_questions(
+            "--inference --micro-batch-size 2 --no-drop-remainder",
+            Ok((2, 1)),
+        );
+        check_questions(
+            "--inference --micro-batch-size 4 --no-drop-remainder",
+            Ok((1, 1)),
+        );
+        check_questions("--inference --micro-batch-size 4", Err("Insufficient data"));
+        // Of three texts of 73, 73 and 41 tokens, two don't fit beside their questions.
+        check_questions("--inference --sequence-length 80", Ok((5, 0)));
+        check_questions(
+            "--inference --sequence-length 60",
+            Err("`sequence_length` must be 68 or more"),
+        );
+        check_questions("", Err("exactly 1 answer. Got 3"));
+        check_questions("--inference --input-files Cargo.toml", Err("Cargo.toml:1:"));
+        check_questions("--inference --vocab-file Cargo.toml", Err("Cargo.toml"));
     }
 }

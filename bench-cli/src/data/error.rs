@@ -86,13 +86,14 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
     },
-    /// Questions that a run should read.
-    #[error("questions are not read: SQUAD runs on --generated-data")]
-    Questions,
+    /// Questions without a vocabulary to read them with.
+    #[error("--vocab-file is needed to read questions; --generated-data does without")]
+    NoVocabulary,
     /// Too few samples for a step. The first sentence is the original's.
     #[error(
         "Insufficient data for training parameters. Expected at least {per_step} samples, \
-         as many as a step takes, got {samples} (an epoch reads one copy, --duplication-factor {copies})"
+         as many as a step takes, got {samples}{}",
+        if *copies > 1 { format!(": an epoch reads one of --duplication-factor {copies} copies") } else { String::new() }
     )]
     Insufficient {
         /// Samples of a step.

@@ -5,7 +5,6 @@ use crate::args::spec::*;
 
 /// Why options of phased execution change nothing in the other modes.
 pub(super) const PHASED: &str = "only phased execution reads it";
-const NO_TEXT: &str = "generated data needs no text files";
 
 pub(super) const MODEL: Section = Section {
     title: "Model Config",
@@ -118,11 +117,8 @@ pub(super) const MODEL: Section = Section {
 pub(super) const SQUAD: Section = Section {
     title: "SQuAD Config",
     options: &[
-        maybe_text("--vocab-file", "vocab_file")
-            .no_effect(NO_TEXT)
-            .help("WordPiece vocabulary"),
+        maybe_text("--vocab-file", "vocab_file").help("WordPiece vocabulary"),
         switch("--do-lower-case", "do_lower_case", false)
-            .no_effect(NO_TEXT)
             .help("lower-case the text and strip its accents"),
         text("--squad-results-dir", "squad_results_dir", "squad_results")
             .no_effect("no predictions are written")

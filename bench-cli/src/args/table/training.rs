@@ -6,7 +6,7 @@ use crate::args::spec::*;
 /// Why options that only change the numbers have no effect.
 const VALUES_ONLY: &str = "it changes values, not simulated time";
 const ORDER_ONLY: &str = "the order of samples does not change simulated time";
-const NO_QUESTIONS: &str = "SQuAD runs use generated data";
+const NO_CACHE: &str = "features are not cached";
 const CHECKPOINT: &str = "checkpoints are not read";
 
 pub(super) const OPTIMIZER: Section = Section {
@@ -111,15 +111,14 @@ pub(super) const DATA: Section = Section {
     title: "Data Config",
     options: &[
         maybe_texts("--input-files", "input_files")
-            .help("data files, sized and checked; contents do not change simulated time"),
+            .help("data files: records are counted, questions are read; values do not change simulated time"),
         switch("--shuffle", "shuffle", false)
             .no_effect(ORDER_ONLY)
             .help("shuffle the data"),
         switch("--overwrite-cache", "overwrite_cache", false)
-            .no_effect(NO_QUESTIONS)
+            .no_effect(NO_CACHE)
             .help("rebuild the SQuAD feature cache"),
         switch("--no-drop-remainder", "no_drop_remainder", false)
-            .no_effect(NO_QUESTIONS)
             .help("pad SQuAD data to a whole number of steps"),
         switch("--generated-data", "generated_data", false)
             .help("random data made on the host, one step an epoch"),

@@ -308,6 +308,12 @@ fn data(read: &Reader) -> Result<Data> {
         input_files: files.iter().map(name).collect(),
         duplication_factor: read.steps("duplication_factor")?,
         epochs_to_cache: u64::from(read.number("epochs_to_cache", 0)?),
+        vocab_file: read.maybe("vocab_file", |key| Ok(PathBuf::from(read.text(key))))?,
+        case: match read.switch("do_lower_case") {
+            true => Case::Lower,
+            false => Case::Keep,
+        },
+        drop_remainder: !read.switch("no_drop_remainder"),
     })
 }
 

@@ -1,0 +1,70 @@
+//! Questions in the form of SQuAD 1.1.
+
+use std::path::Path;
+
+use bert_model::data::squad::{Answer, Question};
+use serde::Deserialize;
+
+use super::read_text;
+use crate::{Error, Result};
+
+/// A file; keys that it has besides are left alone.
+#[derive(Deserialize)]
+struct Form {
+    data: Vec<Article>,
+}
+
+#[derive(Deserialize)]
+struct Article {
+    paragraphs: Vec<Paragraph>,
+}
+
+#[derive(Deserialize)]
+struct Paragraph {
+    context: String,
+    qas: Vec<Asked>,
+}
+
+#[derive(Deserialize)]
+struct Asked {
+    id: String,
+    question: String,
+    #[serde(default)]
+    answers: Vec<Answered>,
+}
+
+#[derive(Deserialize)]
+struct Answered {
+    text: String,
+    answer_start: usize,
+}
+
+/// The questions of a file, in order.
+///
+/// # Errors
+///
+/// A file that can't be read or that is not of this form, with line and column.
+pub fn read(path: &Path) -> Result<Vec<Question>> {
+    let form: Form = serde_json::from_str(&read_text(path)?).map_err(|source| Error::Json {
+        path: path.display().to_string(),
+        source,
+    })?;
+    let paragraphs = form.data.into_iter().flat_map(|article| article.paragraphs);
+    let questions = paragraphs.flat_map(|paragraph| {
+        let context = paragraph.context;
+        paragraph.qas.into_iter().map(move |asked| Question {
+            id: asked.id,
+            question: asked.question,
+            context: context.clone(),
+            answers: asked.answers.into_iter().map(answer).collect(),
+        })
+    });
+    Ok(questions.collect())
+}
+
+fn answer(answered: Answered) -> Answer {
+    Answer {
+        text: answered.text,
+        start: answered.answer_start,
+    }
+}
