@@ -9,7 +9,13 @@ fn ends_with_the_shells_status_and_leaves_no_half_files() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
         .args(["bert", "--config", "pretrain_large_384_POD128.json"])
-        .args(["--epochs", "1", "--metrics-json", "metrics.json"])
+        .args([
+            "--epochs",
+            "1",
+            "--generated-data",
+            "--metrics-json",
+            "metrics.json",
+        ])
         .current_dir(folder.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
