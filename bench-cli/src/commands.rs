@@ -7,6 +7,7 @@ mod calibrate;
 mod compare;
 mod completions;
 mod data;
+mod devices;
 mod plan;
 mod schema;
 mod suite;
@@ -65,6 +66,11 @@ pub(crate) const ALL: &[Subcommand] = &[
         name: "systems",
         command: systems::command,
         run: systems::run,
+    },
+    Subcommand {
+        name: "devices",
+        command: devices::command,
+        run: devices::run,
     },
     Subcommand {
         name: "compare",

@@ -31,6 +31,7 @@ pub mod compile;
 pub mod config;
 pub mod console;
 pub mod data;
+pub mod devices;
 pub mod error;
 pub mod explain;
 pub mod inspect;

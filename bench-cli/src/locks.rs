@@ -7,17 +7,23 @@
 //! same user: a device is then attached by one of them at a time. [`choose`] is that rule.
 //!
 //! What is shared is a folder with one lock file for each machine name and IPU. The files stay;
-//! the locks on them end with the process that holds them, however it ends.
+//! the locks on them end with the process that holds them, however it ends. Who locks a file
+//! writes its name there ([`Holder`]). One more file for each machine is locked only while
+//! somebody takes or looks at the others: so that of two who want overlapping groups one gets all
+//! it wants, and nobody is refused because of somebody who only looks.
 //!
 //! Left out: machines shared between users or hosts, and telling apart machines of one name.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipu_sim::device::{AttachLocks, LockGuard, LockRefusal, NoLocks};
 use ipu_sim::ids::IpuId;
+
+use serde::Serialize;
 
 use crate::config::options::{ConnectionType, Device};
 
@@ -25,7 +31,7 @@ use crate::config::options::{ConnectionType, Device};
 #[must_use]
 pub fn choose(device: &Device, machine: &str) -> Arc<dyn AttachLocks> {
     if device.id.is_some() || device.connection == ConnectionType::OnDemand {
-        Arc::new(FileLocks::new(shared_folder(), machine))
+        Arc::new(FileLocks::shared(machine))
     } else {
         Arc::new(NoLocks)
     }
@@ -68,34 +74,131 @@ impl FileLocks {
         }
     }
 
+    /// The locks that all processes of this user agree on.
+    #[must_use]
+    pub fn shared(machine: &str) -> Self {
+        Self::new(shared_folder(), machine)
+    }
+
+    /// Who has which of the first `n_ipus` IPUs.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read or locked.
+    pub fn holders(&self, n_ipus: u32) -> crate::Result<BTreeMap<IpuId, Holder>> {
+        let mut holders = BTreeMap::new();
+        if !self.folder.exists() {
+            return Ok(holders);
+        }
+        let failed = |path: PathBuf| {
+            move |source| crate::Error::File {
+                action: "lock",
+                path,
+                source,
+            }
+        };
+        let _gate = self.gate().map_err(failed(self.path("gate")))?;
+        for ipu in (0..n_ipus).map(IpuId) {
+            let path = self.path(&ipu.0.to_string());
+            let mut file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(path)(error)),
+            };
+            match file.try_lock_shared() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut text = String::new();
+                    file.read_to_string(&mut text).map_err(failed(path))?;
+                    holders.insert(ipu, Holder::read(&text));
+                }
+                Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
+            }
+        }
+        Ok(holders)
+    }
+
+    fn path(&self, what: &str) -> PathBuf {
+        self.folder.join(format!("{}.{what}.lock", self.machine))
+    }
+
+    /// Waits until nobody else takes or looks at locks of this machine.
+    fn gate(&self) -> io::Result<File> {
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false);
+        let file = file.open(self.path("gate"))?;
+        file.lock()?;
+        Ok(file)
+    }
+
     /// The locked file of one IPU.
     fn lock(&self, ipu: IpuId) -> Result<File, LockRefusal> {
-        let path = self.folder.join(format!("{}.{}.lock", self.machine, ipu.0));
+        let path = self.path(&ipu.0.to_string());
         let failed = |error: io::Error| LockRefusal::Failed {
             message: format!("{}: {error}", path.display()),
         };
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(false);
-        let file = file.open(&path).map_err(failed)?;
+        let mut file = file.open(&path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(LockRefusal::Busy { ipu }),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LockRefusal::Busy { ipu }),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        file.set_len(0).map_err(failed)?;
+        let name = Holder::this().write();
+        file.write_all(name.as_bytes()).map_err(failed)?;
+        Ok(file)
     }
 }
 
 impl AttachLocks for FileLocks {
     fn try_lock(&self, ipus: &[IpuId]) -> Result<LockGuard, LockRefusal> {
-        fs::create_dir_all(&self.folder).map_err(|error| LockRefusal::Failed {
+        let failed = |error: io::Error| LockRefusal::Failed {
             message: format!("{}: {error}", self.folder.display()),
-        })?;
+        };
+        fs::create_dir_all(&self.folder).map_err(failed)?;
+        let _gate = self.gate().map_err(failed)?;
         // A refusal drops, and so unlocks, the files before it.
         let files: Vec<File> = ipus
             .iter()
             .map(|&ipu| self.lock(ipu))
             .collect::<Result<_, _>>()?;
         Ok(Box::new(files))
+    }
+}
+
+/// A process that is attached to an IPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Holder {
+    /// Its id; none if it hasn't said.
+    pub process: Option<u32>,
+    /// The file name of what it runs.
+    pub executable: String,
+}
+
+impl Holder {
+    /// This process.
+    fn this() -> Self {
+        let path = std::env::args_os().next().map(PathBuf::from);
+        let name = path.as_ref().and_then(|path| path.file_name());
+        Self {
+            process: Some(std::process::id()),
+            executable: name.unwrap_or_default().to_string_lossy().into_owned(),
+        }
+    }
+
+    fn write(&self) -> String {
+        let process = self.process.unwrap_or_default();
+        format!("{process} {}\n", self.executable)
+    }
+
+    fn read(text: &str) -> Self {
+        let (process, executable) = text.trim_end().split_once(' ').unwrap_or((text, ""));
+        Self {
+            process: process.parse().ok(),
+            executable: executable.to_owned(),
+        }
     }
 }
 
@@ -121,7 +224,14 @@ mod tests {
             assert_eq!(refusal, expected);
         }
         assert!(other.try_lock(&ipus(0..4)).is_ok());
+        let holders = theirs.holders(8).unwrap();
+        let this = Holder::this();
+        assert_eq!(this.process, Some(std::process::id()));
+        let expected = [(IpuId(2), this.clone()), (IpuId(3), this)];
+        assert_eq!(holders, BTreeMap::from(expected));
         drop(guard);
+        // The files still name who had them, but nobody locks them.
+        assert!(theirs.holders(8).unwrap().is_empty());
         assert!(theirs.try_lock(&ipus(0..4)).is_ok());
     }
 
