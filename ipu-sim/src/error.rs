@@ -10,6 +10,7 @@ use crate::device::{DeviceId, ErrorClass, Fault, Recovery};
 use crate::execute::ExecuteError;
 use crate::ids::IpuId;
 use crate::spec::quantity::Dimension;
+use crate::spec::suggest::did_you_mean;
 use crate::units::Bytes;
 use crate::weigh::OutOfMemory;
 
@@ -267,18 +268,28 @@ pub enum DescriptionFault {
         message: String,
     },
     /// A constant nobody reads.
-    #[error("unknown constant `{key}`, expected one of {}", expected.join(", "))]
+    #[error(
+        "unknown constant `{key}`{}, expected one of {}",
+        did_you_mean(meant.as_deref()), expected.join(", ")
+    )]
     UnknownConstant {
         /// Its full key.
         key: String,
+        /// The constant that was probably meant.
+        meant: Option<String>,
         /// The keys of that section.
-        expected: Vec<&'static str>,
+        expected: Vec<String>,
     },
     /// A base that isn't shipped.
-    #[error("unknown base `{base}`, expected one of {}", expected.join(", "))]
+    #[error(
+        "unknown base `{base}`{}, expected one of {}",
+        did_you_mean(*meant), expected.join(", ")
+    )]
     UnknownBase {
         /// The base named.
         base: String,
+        /// The base that was probably meant.
+        meant: Option<&'static str>,
         /// The bases there are.
         expected: Vec<&'static str>,
     },
@@ -318,11 +329,23 @@ pub enum DescriptionFault {
         /// What stands there.
         found: String,
     },
-    /// More than this program can count.
-    #[error("`{key}`: `{found}` is too large")]
+    /// More than any machine has, or than this program can count.
+    #[error("`{key}`: expected at most {most}, got `{found}`")]
     TooLarge {
         /// The constant.
         key: &'static str,
+        /// The largest value that is accepted.
+        most: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// Less than any machine has.
+    #[error("`{key}`: expected at least {least}, got `{found}`")]
+    TooSmall {
+        /// The constant.
+        key: &'static str,
+        /// The smallest value that is accepted.
+        least: &'static str,
         /// What stands there.
         found: String,
     },

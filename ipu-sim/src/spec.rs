@@ -34,6 +34,7 @@ pub mod quantity;
 mod reader;
 mod resolve;
 pub mod shipped;
+pub(crate) mod suggest;
 
 use std::fmt::Write as _;
 

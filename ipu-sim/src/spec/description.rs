@@ -11,6 +11,7 @@ use toml::{Spanned, Value};
 
 use super::constant::{Constant, Kind};
 use super::shipped;
+use super::suggest::{closest, did_you_mean};
 use crate::error::{DescriptionFault, Error, Place, Result};
 
 /// A description after its bases have been merged in.
@@ -30,7 +31,10 @@ pub(super) struct Entry {
     pub(super) constant: Constant,
     /// Whether the value was written as a bare whole number.
     pub(super) whole_number: bool,
+    /// Of its value.
     pub(super) place: Place,
+    /// Of its name.
+    pub(super) key_place: Place,
 }
 
 /// A file as TOML sees it. The sections are listed so that a misspelt one is refused.
@@ -79,7 +83,7 @@ impl Description {
         let file: File = toml::from_str(text).map_err(|error| Error::Description {
             place: place(error.span().unwrap_or_default()),
             fault: Box::new(DescriptionFault::Form {
-                message: error.message().lines().collect::<Vec<_>>().join(", "),
+                message: with_suggestion(error.message()),
             }),
         })?;
 
@@ -89,6 +93,7 @@ impl Description {
                 place: place(name.span()),
                 fault: Box::new(DescriptionFault::UnknownBase {
                     base: name.as_ref().clone(),
+                    meant: closest(name.as_ref(), shipped::bases()),
                     expected: shipped::bases(),
                 }),
             })?;
@@ -105,6 +110,7 @@ impl Description {
                 let key = format!("{section}.{}", name.as_ref());
                 let entry = Entry {
                     place: place(raw.value.span()),
+                    key_place: place(name.span()),
                     whole_number: raw.value.as_ref().is_integer(),
                     constant: Constant {
                         key: key.clone(),
@@ -145,6 +151,24 @@ impl File {
         ]
         .into_iter()
         .filter_map(|(name, section)| section.map(|section| (name, section)))
+    }
+}
+
+/// What the TOML reader says, on one line. Where it names an unknown word and those it knows, all
+/// in backticks, also the one that was probably meant.
+fn with_suggestion(message: &str) -> String {
+    let line = message.lines().collect::<Vec<_>>().join(", ");
+    let words: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
+    let [found, known @ ..] = &words[..] else {
+        return line;
+    };
+    match closest(found, known.iter().copied()) {
+        Some(meant) if line.starts_with("unknown ") => {
+            let found = format!("`{found}`");
+            let suggestion = did_you_mean(Some(meant));
+            line.replacen(&found, &format!("{found}{suggestion}"), 1)
+        }
+        _ => line,
     }
 }
 

@@ -120,6 +120,35 @@ impl Dimension {
         self.units().first().map_or("units", |unit| unit.name)
     }
 
+    /// The smallest value but zero, in base units and for a message. Zero has a check of its own,
+    /// because some constants may be zero.
+    pub(super) fn least(self) -> (f64, &'static str) {
+        match self {
+            Self::Count => (1.0, "1"),
+            Self::Bytes => (1.0, "1 B"),
+            Self::Cycles => (1.0, "1 cycles"),
+            Self::BytesPerCycle => (1.0, "1 B/cycle"),
+            Self::Seconds => (0.0, "0 s"),
+            Self::Hertz => (1e6, "1 MHz"),
+            Self::BytesPerSecond => (1e6, "1 MB/s"),
+        }
+    }
+
+    /// The largest value, in base units and for a message. Far beyond any machine, and small
+    /// enough that no product of a few of them leaves the numbers that this program counts with.
+    /// A count of IPUs is that of the largest system ever described (Graphcore, 1024 racks).
+    pub(super) fn most(self) -> (f64, &'static str) {
+        match self {
+            Self::Count => (65_536.0, "65536"),
+            Self::Bytes => ((1_u64 << 46) as f64, "65536 GiB"),
+            Self::Cycles => (1e9, "1000000000 cycles"),
+            Self::BytesPerCycle => (65_536.0, "65536 B/cycle"),
+            Self::Seconds => (60.0, "60 s"),
+            Self::Hertz => (1e12, "1000 GHz"),
+            Self::BytesPerSecond => (1e18, "1000000 TB/s"),
+        }
+    }
+
     /// Whether only whole numbers of the base unit make sense.
     fn whole(self) -> bool {
         match self {

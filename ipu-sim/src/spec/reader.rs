@@ -9,12 +9,9 @@ use std::collections::BTreeMap;
 use super::constant::Constant;
 use super::description::Entry;
 use super::quantity::Dimension;
+use super::suggest::closest;
 use crate::error::{DescriptionFault, Error, Place, Result};
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, SimSeconds};
-
-/// The largest count that is an id (`u32`), and the largest whole number `f64` counts exactly.
-const COUNT_MAX: f64 = u32::MAX as f64;
-const WHOLE_MAX: f64 = (1_u64 << 53) as f64;
 
 /// Hands out the constants of a description, each once.
 pub(super) struct Reader {
@@ -86,14 +83,16 @@ impl Reader {
                 return Err(self.refuse(key, fault));
             }
         }
-        let most = match dimension {
-            Dimension::Count => COUNT_MAX,
-            Dimension::Bytes | Dimension::Cycles | Dimension::BytesPerCycle => WHOLE_MAX,
-            Dimension::Seconds | Dimension::Hertz | Dimension::BytesPerSecond => f64::MAX,
-        };
+        let found = constant.value.clone();
+        let (least, least_text) = dimension.least();
+        let (most, most_text) = dimension.most();
         if value > most {
-            let found = constant.value.clone();
-            return Err(self.refuse(key, DescriptionFault::TooLarge { key, found }));
+            let most = most_text;
+            return Err(self.refuse(key, DescriptionFault::TooLarge { key, most, found }));
+        }
+        if value > 0.0 && value < least {
+            let least = least_text;
+            return Err(self.refuse(key, DescriptionFault::TooSmall { key, least, found }));
         }
         Ok(value)
     }
@@ -143,25 +142,15 @@ impl Reader {
         let Some((key, entry)) = self.left.first_key_value() else {
             return Ok(());
         };
-        let section = entry.constant.section();
-        let siblings = self.places.keys().copied();
-        let expected =
-            siblings.filter(|known| known.split_once('.').is_some_and(|(s, _)| s == section));
-        Err(Error::Description {
-            place: entry.place.clone(),
-            fault: Box::new(DescriptionFault::UnknownConstant {
-                key: key.clone(),
-                expected: expected.collect(),
-            }),
-        })
+        let known: Vec<&str> = self.places.keys().copied().collect();
+        Err(unknown(key, entry, &known))
     }
 
-    /// Of two constants that contradict each other, the one that the user's own file gives.
-    pub(super) fn own_first(&self, one: &'static str, other: &'static str) -> &'static str {
-        match self.places.get(one) {
-            Some(Place { base: None, .. }) => one,
-            _ => other,
-        }
+    /// Of constants that contradict each other, the first that the user's own file gives; else
+    /// the first.
+    pub(super) fn own_first<const N: usize>(&self, keys: [&'static str; N]) -> &'static str {
+        let is_own = |key: &&str| matches!(self.places.get(*key), Some(Place { base: None, .. }));
+        keys.into_iter().find(is_own).unwrap_or(keys[0])
     }
 
     pub(super) fn multiple(
@@ -225,5 +214,24 @@ impl Reader {
                 value,
             },
         ))
+    }
+}
+
+/// The error of a constant that isn't among `known`.
+pub(super) fn unknown(key: &str, entry: &Entry, known: &[&str]) -> Error {
+    let name = |key: &str| key.split_once('.').map(|(_, name)| name.to_owned());
+    let section = entry.constant.section();
+    let is_sibling = |other: &&str| other.split_once('.').is_some_and(|(s, _)| s == section);
+    let expected: Vec<&str> = known.iter().copied().filter(is_sibling).collect();
+    // Misspelt, or in the wrong section.
+    let misspelt = closest(key, expected.iter().copied());
+    let misplaced = || known.iter().copied().find(|other| name(other) == name(key));
+    Error::Description {
+        place: entry.key_place.clone(),
+        fault: Box::new(DescriptionFault::UnknownConstant {
+            key: key.to_owned(),
+            meant: misspelt.or_else(misplaced).map(str::to_owned),
+            expected: expected.into_iter().map(str::to_owned).collect(),
+        }),
     }
 }

@@ -4,9 +4,12 @@
 //! is the order of [`MachineSpec::constants`]. What no line reads is refused as unknown. After
 //! this, nothing checks a machine's numbers again.
 
-use super::description::Description;
+use std::collections::BTreeMap;
+
+use super::description::{Description, Entry};
 use super::quantity::Dimension;
-use super::reader::Reader;
+use super::reader::{Reader, unknown};
+use super::shipped;
 use super::{
     AmpSpec, ComputeSpec, ExchangeSpec, GatewaySpec, HostSpec, LinkSpec, MachineSpec, MemorySpec,
     StreamingMemorySpec, SyncSpec, TileSpec, Wiring,
@@ -16,9 +19,29 @@ use crate::units::Hertz;
 
 /// Gives a description its meaning.
 pub(super) fn resolve(description: Description) -> Result<MachineSpec> {
-    let name = description
-        .name
-        .ok_or(Error::DescriptionIncomplete { key: "name" })?;
+    let entries = description.entries.clone();
+    read(description).map_err(|error| match error {
+        // What is missing may stand there under a wrong name.
+        Error::DescriptionIncomplete { .. } => first_unknown(&entries).unwrap_or(error),
+        error => error,
+    })
+}
+
+/// The first constant that no machine has.
+fn first_unknown(entries: &BTreeMap<String, Entry>) -> Option<Error> {
+    // Pods have all the constants there are.
+    let pod = shipped::find("mk2-pod128").and_then(|text| Description::read(text).ok())?;
+    let known: Vec<&str> = pod.entries.keys().map(String::as_str).collect();
+    let mut unknowns = entries
+        .iter()
+        .filter(|(key, _)| !pod.entries.contains_key(*key));
+    let (key, entry) = unknowns.next()?;
+    Some(unknown(key, entry, &known))
+}
+
+fn read(description: Description) -> Result<MachineSpec> {
+    let name = description.name.filter(|name| !name.is_empty());
+    let name = name.ok_or(Error::DescriptionIncomplete { key: "name" })?;
     let mut reader = Reader::new(description.entries);
     let machine = MachineSpec {
         name,
@@ -161,34 +184,29 @@ fn check_system(machine: &MachineSpec, reader: &Reader) -> Result<()> {
     let n_ipus = u64::from(machine.n_ipus);
     let per_machine = u64::from(machine.ipus_per_machine);
     let per_rack = u64::from(machine.ipus_per_rack);
+    let pairs = "IPUs face each other in pairs";
     if n_ipus > 1 {
-        reader.multiple("system.ipus", n_ipus, 2, "IPUs face each other in pairs")?;
+        reader.multiple("system.ipus", n_ipus, 2, pairs)?;
     }
+    if per_machine > 1 {
+        reader.multiple("system.ipus_per_machine", per_machine, 2, pairs)?;
+    }
+    let key = reader.own_first(["system.ipus_per_rack", "system.ipus_per_machine"]);
+    reader.multiple(key, per_rack, per_machine, "IPUs of a machine")?;
     if n_ipus > per_machine {
-        reader.multiple("system.ipus", n_ipus, per_machine, "IPUs of a machine")?;
+        let key = reader.own_first(["system.ipus", "system.ipus_per_machine"]);
+        reader.multiple(key, n_ipus, per_machine, "IPUs of a machine")?;
     }
     if n_ipus > per_rack {
-        reader.multiple("system.ipus", n_ipus, per_rack, "IPUs of a rack")?;
+        let key = reader.own_first(["system.ipus", "system.ipus_per_rack"]);
+        reader.multiple(key, n_ipus, per_rack, "IPUs of a rack")?;
         if machine.gateway.is_none() {
             return Err(Error::DescriptionIncomplete {
                 key: "gateway.port",
             });
         }
     }
-    if per_machine > 1 {
-        reader.multiple(
-            "system.ipus_per_machine",
-            per_machine,
-            2,
-            "IPUs face each other in pairs",
-        )?;
-    }
-    reader.multiple(
-        "system.ipus_per_rack",
-        per_rack,
-        per_machine,
-        "IPUs of a machine",
-    )
+    Ok(())
 }
 
 fn check_chip(machine: &MachineSpec, reader: &Reader) -> Result<()> {
@@ -196,59 +214,94 @@ fn check_chip(machine: &MachineSpec, reader: &Reader) -> Result<()> {
     let exchange = &machine.exchange;
     let tiles = u64::from(tile.tiles_per_ipu);
     let element = tile.memory_element.0;
-    reader.multiple(
+    let elements = "bytes of a memory element";
+    let key = reader.own_first(["chip.memory", "chip.memory_element"]);
+    reader.multiple(key, tile.memory.0, element, elements)?;
+    let regions = ["memory.executable", "memory.interleaved"];
+    let key = reader.own_first([regions[0], "chip.memory_element"]);
+    reader.multiple(key, machine.memory.executable.0, element, elements)?;
+    let key = reader.own_first(["chip.memory", regions[0], regions[1]]);
+    let both = machine.memory.executable + machine.memory.interleaved;
+    if key == "chip.memory" {
+        reader.equal(key, tile.memory.0, both.0, "bytes of both regions")?;
+    } else {
+        reader.equal(
+            key,
+            both.0,
+            tile.memory.0,
+            "bytes of a tile, for both regions",
+        )?;
+    }
+    let stacks = machine.memory.stacks(tile.workers);
+    let key = reader.own_first([
+        "memory.loader",
+        "memory.stack_worker",
+        "memory.stack_supervisor",
+        "chip.workers",
         "chip.memory",
-        tile.memory.0,
-        element,
-        "bytes of a memory element",
-    )?;
-    reader.multiple(
-        "memory.executable",
-        machine.memory.executable.0,
-        element,
-        "bytes of a memory element",
-    )?;
-    reader.equal(
-        "chip.memory",
-        tile.memory.0,
-        (machine.memory.executable + machine.memory.interleaved).0,
-        "bytes of both regions",
-    )?;
-    reader.multiple(
-        "chip.tiles",
-        tiles,
-        u64::from(tile.tiles_per_exchange_bus),
-        "tiles of an exchange bus",
-    )?;
+    ]);
+    let taken = machine.memory.loader + stacks;
     reader.at_most(
+        key,
+        taken.0,
+        tile.memory.0,
+        "bytes of a tile, for loader and stacks",
+    )?;
+    let key = reader.own_first(["chip.tiles", "chip.tiles_per_exchange_bus"]);
+    let per_bus = u64::from(tile.tiles_per_exchange_bus);
+    reader.multiple(key, tiles, per_bus, "tiles of an exchange bus")?;
+    let key = reader.own_first([
         "chip.tiles",
+        "exchange.columns",
+        "exchange.rows",
+        "exchange.tiles_per_block",
+    ]);
+    let grid = [exchange.columns, exchange.rows, exchange.tiles_per_block];
+    let places = grid.into_iter().map(u64::from).product();
+    reader.at_most(
+        key,
         tiles,
-        u64::from(exchange.columns)
-            * u64::from(exchange.rows)
-            * u64::from(exchange.tiles_per_block),
+        places,
         "columns times rows times tiles of a block",
+    )?;
+    let key = reader.own_first([
+        "exchange.route_latency_typical",
+        "exchange.route_latency_max",
+    ]);
+    let typical = exchange.route_latency_typical.0;
+    reader.at_most(
+        key,
+        typical,
+        exchange.route_latency_max.0,
+        "the longest route, in cycles",
     )?;
     reader.multiple("chip.data_path", tile.data_path.0, 4, "bytes of an f32")
 }
 
 fn check_links(machine: &MachineSpec, reader: &Reader) -> Result<()> {
     let links = &machine.links;
-    let blamed = reader.own_first("links.links_per_rail", "links.links_per_rung");
+    let blamed = reader.own_first([
+        "links.links_per_rail",
+        "links.links_per_rung",
+        "links.links_per_ipu",
+    ]);
     reader.at_most(
         blamed,
         u64::from(links.links_per_rung) + 2 * u64::from(links.links_per_rail),
         u64::from(links.links_per_ipu),
         "links of an IPU, for one rung and two rails",
     )?;
+    let key = reader.own_first(["links.links_per_flow", "links.links_per_rung"]);
     reader.at_most(
-        "links.links_per_flow",
+        key,
         u64::from(links.links_per_flow),
         u64::from(links.links_per_rung),
         "links of a rung",
     )?;
     // Rates are compared in whole bytes a second: a finer difference is no contradiction.
+    let key = reader.own_first(["links.usable", "links.raw"]);
     reader.at_most(
-        "links.usable",
+        key,
         links.usable.0 as u64,
         links.raw.0 as u64,
         "the raw rate in B/s",

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::fixtures::{gc200, machine, small};
 use super::*;
 use crate::error::DescriptionFault;
+use crate::topology::Topology;
 
 /// A description that builds on a shipped machine; its constants start at line 4.
 fn over_pod16(constants: &str) -> String {
@@ -176,7 +179,7 @@ fn a_scaled_down_machine_differs_in_its_counts_only() {
 fn a_description_says_where_it_is_wrong() {
     refuse(
         &over_pod16("[chip]\nclok = { value = \"1 GHz\", kind = \"assumed\", source = \"\" }"),
-        "line 5, column 18: unknown constant `chip.clok`, expected one of \
+        "line 5, column 1: unknown constant `chip.clok` (did you mean `chip.clock`?), expected one of \
          chip.amp_chain_depth, chip.amp_coefficient_rate, chip.amp_units_f16_f16, \
          chip.amp_units_f16_f32, chip.amp_units_f32_f32, chip.assemble_64_bytes, chip.clock, \
          chip.data_path, chip.exchange_rate, chip.memory, chip.memory_element, chip.tiles, \
@@ -184,7 +187,7 @@ fn a_description_says_where_it_is_wrong() {
     );
     refuse(
         &over_pod16("[chips]\n"),
-        "line 4, column 2: unknown field `chips`, expected one of `name`, `summary`, `base`, \
+        "line 4, column 2: unknown field `chips` (did you mean `chip`?), expected one of `name`, `summary`, `base`, \
          `system`, `chip`, `compute`, `exchange`, `sync`, `links`, `gateway`, `host`, \
          `streaming_memory`, `memory`",
     );
@@ -211,6 +214,33 @@ fn a_description_says_where_it_is_wrong() {
         "line 2, column 22: unknown base `mk3`, expected one of mk1-server16, mk2-m2000, \
          mk2-pod16, mk2-pod64, mk2-pod128, mk2-pod256, bow-pod16, bow-pod64, bow-pod128, \
          bow-pod256, parts/ipu, parts/gc2, parts/gc200, parts/bow",
+    );
+    refuse(
+        "name = \"mine\"\nbase = [\"mk2-pod61\"]",
+        "line 2, column 9: unknown base `mk2-pod61` (did you mean `mk2-pod64`?), expected one of \
+         mk1-server16, mk2-m2000, mk2-pod16, mk2-pod64, mk2-pod128, mk2-pod256, bow-pod16, \
+         bow-pod64, bow-pod128, bow-pod256, parts/ipu, parts/gc2, parts/gc200, parts/bow",
+    );
+    refuse(
+        &over_pod16("[compute]\nclock = { value = \"1 GHz\", kind = \"assumed\", source = \"\" }"),
+        "line 5, column 1: unknown constant `compute.clock` (did you mean `chip.clock`?), \
+         expected one of compute.dispatch",
+    );
+    // What is missing stands there under another name.
+    refuse(
+        "name = \"mine\"\nbase = [\"parts/gc200\"]\n[system]\n\
+         ipu = { value = 4, kind = \"assumed\", source = \"\" }",
+        "line 4, column 1: unknown constant `system.ipu` (did you mean `system.ipus`?), expected \
+         one of system.ipus, system.ipus_per_machine, system.ipus_per_rack, system.wiring",
+    );
+    refuse(
+        &over_pod16("[chip]\nclock = { valeu = \"1 GHz\", kind = \"assumed\", source = \"\" }"),
+        "line 5, column 11: unknown field `valeu` (did you mean `value`?), expected one of \
+         `value`, `kind`, `source`, `range`",
+    );
+    refuse(
+        "name = \"\"\nbase = [\"mk2-pod16\"]",
+        "the machine description doesn't give `name`",
     );
     refuse(
         "base = [\"parts/gc200\"]",
@@ -240,7 +270,138 @@ fn impossible_values_are_refused() {
         (
             "chip",
             "tiles = { value = 5000000000",
-            "line 5, column 19: `chip.tiles`: `5000000000` is too large",
+            "line 5, column 19: `chip.tiles`: expected at most 65536, got `5000000000`",
+        ),
+        (
+            "exchange",
+            "columns = { value = 4294967295",
+            "line 5, column 21: `exchange.columns`: expected at most 65536, got `4294967295`",
+        ),
+        (
+            "memory",
+            "stack_worker = { value = \"1 MB\"",
+            "line 5, column 26: `memory.stack_worker`: expected at most 638976 (bytes of a tile, \
+             for loader and stacks), got 6001616",
+        ),
+        (
+            "streaming_memory",
+            "capacity = { value = \"65537 GiB\"",
+            "line 5, column 22: `streaming_memory.capacity`: expected at most 65536 GiB, got \
+             `65537 GiB`",
+        ),
+        (
+            "chip",
+            "tiles = { value = -2",
+            "line 5, column 19: `chip.tiles`: expected a whole number such as 1472, without \
+             quotes or unit, got `-2`",
+        ),
+        (
+            "chip",
+            "tiles = { value = 1472.0",
+            "line 5, column 19: `chip.tiles`: expected a whole number such as 1472, without \
+             quotes or unit, got `1472.0`",
+        ),
+        (
+            "chip",
+            "tiles = { value = 1474",
+            "line 5, column 19: `chip.tiles`: expected at most 1472 (columns times rows times \
+             tiles of a block), got 1474",
+        ),
+        (
+            "chip",
+            "clock = { value = \"-1 GHz\"",
+            "line 5, column 19: `chip.clock`: expected a frequency such as \"1.325 GHz\", got \
+             `-1 GHz`",
+        ),
+        (
+            "chip",
+            "clock = { value = \"1.325\"",
+            "line 5, column 19: `chip.clock`: expected a frequency such as \"1.325 GHz\", got \
+             `1.325`",
+        ),
+        (
+            "chip",
+            "clock = { value = \"0 GHz\"",
+            "line 5, column 19: `chip.clock`: expected more than zero",
+        ),
+        (
+            "chip",
+            "clock = { value = \"1 kHz\"",
+            "line 5, column 19: `chip.clock`: expected at least 1 MHz, got `1 kHz`",
+        ),
+        (
+            "chip",
+            "clock = { value = \"1001 GHz\"",
+            "line 5, column 19: `chip.clock`: expected at most 1000 GHz, got `1001 GHz`",
+        ),
+        (
+            "chip",
+            "workers = { value = 1300",
+            "line 5, column 21: `chip.workers`: expected at most 638976 (bytes of a tile, for \
+             loader and stacks), got 667216",
+        ),
+        (
+            "exchange",
+            "rows = { value = 22",
+            "line 5, column 18: `exchange.rows`: expected at most 1408 (columns times rows times \
+             tiles of a block), got 1472",
+        ),
+        (
+            "memory",
+            "executable = { value = \"224 KiB\"",
+            "line 5, column 24: `memory.executable`: expected 638976 (bytes of a tile, for both \
+             regions), got 655360",
+        ),
+        (
+            "memory",
+            "loader = { value = \"1 GB\"",
+            "line 5, column 20: `memory.loader`: expected at most 638976 (bytes of a tile, for \
+             loader and stacks), got 1000003584",
+        ),
+        (
+            "exchange",
+            "route_latency_typical = { value = \"200 cycles\"",
+            "line 5, column 35: `exchange.route_latency_typical`: expected at most 165 (the \
+             longest route, in cycles), got 200",
+        ),
+        (
+            "links",
+            "latency = { value = \"61 s\"",
+            "line 5, column 21: `links.latency`: expected at most 60 s, got `61 s`",
+        ),
+        (
+            "links",
+            "usable = { value = \"1 B/s\"",
+            "line 5, column 20: `links.usable`: expected at least 1 MB/s, got `1 B/s`",
+        ),
+        (
+            "links",
+            "raw = { value = \"1 GB/s\"",
+            "line 5, column 17: `links.raw`: expected at most 1000000000 (the raw rate in B/s), \
+             got 13250000000",
+        ),
+        (
+            "links",
+            "links_per_ipu = { value = 9",
+            "line 5, column 27: `links.links_per_ipu`: expected at most 9 (links of an IPU, for \
+             one rung and two rails), got 10",
+        ),
+        (
+            "system",
+            "ipus_per_machine = { value = 3",
+            "line 5, column 30: `system.ipus_per_machine`: expected a multiple of 2 (IPUs face \
+             each other in pairs), got 3",
+        ),
+        (
+            "system",
+            "ipus_per_rack = { value = 6",
+            "line 5, column 27: `system.ipus_per_rack`: expected a multiple of 4 (IPUs of a \
+             machine), got 6",
+        ),
+        (
+            "system",
+            "ipus = { value = 65540",
+            "line 5, column 18: `system.ipus`: expected at most 65536, got `65540`",
         ),
         (
             "chip",
@@ -340,4 +501,90 @@ fn an_unknown_machine_lists_the_known_ones() {
             .to_string()
             .starts_with("no machine `mk3` is shipped, expected one of mk1-")
     );
+}
+
+/// Edits of a description as people make them: other values under known keys, most of them of the
+/// right form.
+fn edited() -> impl Strategy<Value = String> {
+    let constants = machine("mk2-pod128").constants.into_iter();
+    let constants: Vec<(String, String)> = constants
+        .map(|constant| (constant.key, constant.value))
+        .collect();
+    let number = prop_oneof![
+        4 => (1..100_u32).prop_map(|n| n.to_string()),
+        2 => (1..100_000_u32).prop_map(|n| n.to_string()),
+        1 => (0..u64::MAX).prop_map(|n| n.to_string()),
+        1 => (0.0..1e4).prop_map(|n: f64| format!("{n:.3}")),
+        1 => "[0-9.eE+-]{0,8}",
+    ];
+    let unit = prop::sample::select(vec![
+        "", " B", " KiB", " cycles", " s", " GHz", " GB/s", " x",
+    ]);
+    let unit = prop::option::weighted(0.1, unit);
+    let edit =
+        (prop::sample::select(constants), number, unit).prop_map(|((key, value), number, unit)| {
+            let own = value.find(' ').map_or("", |space| &value[space..]);
+            match unit.unwrap_or(own) {
+                "" => (key, number),
+                unit => (key, format!("\"{number}{unit}\"")),
+            }
+        });
+    prop::collection::vec(edit, 1..4).prop_map(|edits| {
+        let mut text = "name = \"edited\"\nbase = [\"mk2-pod128\"]\n".to_owned();
+        let mut last = "";
+        let edits: BTreeMap<String, String> = edits.into_iter().collect();
+        for (key, value) in &edits {
+            let (section, name) = key.split_once('.').unwrap();
+            if section != last {
+                text += &format!("[{section}]\n");
+                last = section;
+            }
+            let rest = "kind = \"assumed\", source = \"\"";
+            text += &format!("{name} = {{ value = {value}, {rest} }}\n");
+        }
+        text
+    })
+}
+
+/// A shipped description with a piece cut out and another put in.
+fn damaged() -> impl Strategy<Value = String> {
+    let names = prop::sample::select(shipped::bases());
+    (
+        names,
+        any::<prop::sample::Index>(),
+        0..40_usize,
+        "\\PC{0,12}",
+    )
+        .prop_map(|(name, at, length, inserted)| {
+            let letters: Vec<char> = shipped::find(name).unwrap().chars().collect();
+            let at = at.index(letters.len());
+            let end = letters.len().min(at + length);
+            let kept = letters[..at].iter().collect::<String>();
+            kept + &inserted + &letters[end..].iter().collect::<String>()
+        })
+}
+
+proptest! {
+    /// Whatever it says, a description is a machine or an error; and a machine can be wired,
+    /// and written out and read back.
+    #[test]
+    fn no_text_is_more_than_an_error(text in prop_oneof![edited(), damaged(), "\\PC{0,60}"]) {
+        match MachineSpec::from_toml(&text) {
+            Ok(machine) => {
+                prop_assert_eq!(MachineSpec::from_toml(&machine.to_toml()), Ok(machine.clone()));
+                if machine.n_ipus <= 256 {
+                    prop_assert_eq!(Topology::new(&machine).n_ipus, machine.n_ipus);
+                }
+                prop_assert!(machine.memory.stacks(machine.tile.workers) <= machine.tile.memory);
+                prop_assert!(machine.n_tiles() >= u64::from(machine.n_ipus));
+            }
+            Err(Error::Description { place, .. }) => {
+                prop_assert!(place.line >= 1 && place.column >= 1);
+                let lines = text.split('\n').count();
+                prop_assert!(place.base.is_some() || place.line <= lines);
+            }
+            Err(Error::DescriptionIncomplete { .. }) => {}
+            Err(other) => prop_assert!(false, "{}", other),
+        }
+    }
 }
