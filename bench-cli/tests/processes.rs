@@ -1,6 +1,7 @@
 //! Processes that share a machine, some of which die.
 //!
 //! The others are this test's own binary, asked by the environment to play [`holder`].
+#![cfg(test)]
 
 use std::env;
 use std::fmt::Write as _;

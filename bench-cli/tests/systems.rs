@@ -1,4 +1,5 @@
 //! Every machine that ships, and some that don't, through the whole program.
+#![cfg(test)]
 
 use std::fs;
 use std::path::Path;

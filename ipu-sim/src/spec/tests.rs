@@ -486,6 +486,31 @@ fn impossible_values_are_refused() {
     }
 }
 
+/// Descriptions on the page about machines are machines.
+#[test]
+fn the_examples_of_the_page_can_be_read() {
+    let page = include_str!("../../../docs/machines.md");
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    let [links, chip] = blocks[..] else {
+        panic!("expected two descriptions, got {}", blocks.len());
+    };
+    assert_eq!(
+        MachineSpec::from_toml(links).unwrap().links.usable.0,
+        26.5e9
+    );
+    let what_if = MachineSpec::from_toml(chip).unwrap();
+    assert_eq!(what_if.tile.memory, Bytes(1248 * 1024));
+    let (without_region, _) = chip.split_once("[memory]").unwrap();
+    refuse(
+        without_region,
+        "line 8, column 20: `chip.memory`: expected 638976 (bytes of both regions), got 1277952",
+    );
+}
+
 #[test]
 fn several_racks_need_gateways() {
     let text = "name = \"mine\"\nbase = [\"mk1-server16\"]\n[system]\n\
