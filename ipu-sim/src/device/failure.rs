@@ -314,6 +314,8 @@ impl Error {
             | Self::LockFailed { .. }
             | Self::NoDeviceThread { .. }
             | Self::Offline { .. } => ErrorClass::Acquisition,
+            // No source says what a host-sync time-out counts as. On a healthy machine only a
+            // program that takes too long can be its cause.
             Self::NoSuchId { .. }
             | Self::NotOne { .. }
             | Self::StreamNotConnected { .. }
