@@ -14,6 +14,7 @@ use crate::ir::{
     Graph, MatMulPass, MemoryProportion, OpKind, Partials, Scope, TensorId, TensorKind, TensorType,
     dtype_from_name,
 };
+use crate::text::{parse, print};
 
 /// `"f16[2,3] u32[]"` as types.
 pub(crate) fn types(text: &str) -> Vec<TensorType> {
@@ -36,6 +37,35 @@ pub(crate) fn matmul(pass: MatMulPass) -> OpKind {
         available_memory_proportion: MemoryProportion::new(0.25).unwrap(),
         partials: Partials::Half,
     }
+}
+
+/// A pass does what the header of its file shows: the graph between `before` and `after` becomes
+/// the one behind `after`.
+#[track_caller]
+pub(crate) fn check_header(source: &str, pass: impl FnOnce(Graph) -> Graph) {
+    let header = source.lines().map_while(|line| line.strip_prefix("//!"));
+    let lines: Vec<&str> = header
+        .map(|line| line.strip_prefix(' ').unwrap_or(line))
+        .collect();
+    let find = |wanted: &str, from: usize| {
+        let found = lines[from..].iter().position(|line| *line == wanted);
+        from + found.unwrap_or_else(|| panic!("the header has no line `{wanted}`"))
+    };
+    let before = find("before", 0);
+    let after = find("after", before);
+    let end = find("```", after);
+    let text = |lines: &[&str]| {
+        lines
+            .iter()
+            .map(|line| format!("{line}\n"))
+            .collect::<String>()
+    };
+    let graph = parse(&text(&lines[before + 1..after])).expect("the graph before parses");
+    let (got, expected) = (print(&pass(graph)), text(&lines[after + 1..end]));
+    assert!(
+        got == expected,
+        "the header shows\n{expected}but the pass gives\n{got}<end>"
+    );
 }
 
 /// A graph with one operation on streams of the given types, all results read.
@@ -63,7 +93,8 @@ pub(crate) fn sample_inputs(graph: &Graph, seed: u32) -> Inputs {
         }
         let length = u32::try_from(tensor.shape.elements().0).unwrap();
         let start = seed.wrapping_mul(7) + 3 * id.index() as u32;
-        let numbers = (0..length).map(|index| (start + index * (index + 5)) % 11);
+        let numbers = (0..u64::from(length))
+            .map(|index| ((u64::from(start) + index * (index + 5)) % 11) as u32);
         let value: PerReplica = match tensor.dtype {
             DType::U32 => numbers.map(|n| n % 3).collect::<Vec<u32>>().into(),
             _ => numbers

@@ -9,6 +9,22 @@
 //!
 //! The accumulator's update says what it holds after a micro-batch; [`super::optimizer()`]
 //! replaces it by what it holds after the weight update.
+//!
+//! ```text
+//! before
+//! variable %0: f16[2] = zeros "w"
+//! stream %1: f16[2] "dy"
+//! %2: f16[2] = mul(%0, %1) @ipu1 stage2 bwd "gradient"
+//! inputs %1
+//! after
+//! variable %0: f16[2] = zeros "w"
+//! stream %1: f16[2] "dy"
+//! variable %3: f16[2] = zeros "Accum___w"
+//! %2: f16[2] = mul(%0, %1) @ipu1 stage2 bwd "gradient"
+//! %4: f16[2] = accumulate(%3, %2) {factor: 1.0} @ipu1 stage2 acc "Accum___w"
+//! inputs %1
+//! update %3 = %4
+//! ```
 
 use indexmap::IndexMap;
 
@@ -106,6 +122,7 @@ mod tests {
     use super::*;
     use crate::ir::Reduction;
     use crate::passes::optimizer::rules::{LearningRate, Scaling, Sgd, WeightUpdate};
+    use crate::testing::check_header;
     use crate::text::{parse, print};
     use crate::verify::{Form, verify};
 
@@ -115,9 +132,8 @@ stream %1: f16[2] "dy"
 inputs %1
 "#;
 
-    #[track_caller]
-    fn check(momentum: f64, accumulation: u32, expected: &Expect) {
-        let options = OptimizerOptions {
+    fn options(momentum: f64, accumulation: u32) -> OptimizerOptions {
+        OptimizerOptions {
             weights: vec![WeightUpdate {
                 weight: TensorId(0),
                 learning_rate_scale: 1.0,
@@ -136,7 +152,12 @@ inputs %1
                 reduction: Reduction::Mean,
             },
             learning_rate: LearningRate::Stream,
-        };
+        }
+    }
+
+    #[track_caller]
+    fn check(momentum: f64, accumulation: u32, expected: &Expect) {
+        let options = options(momentum, accumulation);
         let gradients = Gradients::from([(TensorId(0), TensorId(2))]);
         let graph = parse(GRADIENT).unwrap();
         let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
@@ -148,6 +169,14 @@ inputs %1
             .collect();
         let from = accumulated[&TensorId(0)];
         expected.assert_eq(&format!("{}\nfrom {}", added.join("\n"), from.value));
+    }
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("accumulate.rs"), |graph| {
+            let gradients = Gradients::from([(TensorId(0), TensorId(2))]);
+            accumulate(graph, &gradients, &options(0.0, 16)).unwrap().0
+        });
     }
 
     #[test]

@@ -9,6 +9,26 @@
 //! The rules are in [`crate::grad`]. Added here: the parts of a gradient are summed where the
 //! last of them is made, not where the sum is needed, so that one value travels between IPUs
 //! instead of several.
+//!
+//! ```text
+//! before
+//! variable %0: f32[] = zeros "w"
+//! stream %1: f32[] "x"
+//! %2: f32[] = mul(%1, %0) @ipu0 stage0 fwd "layer"
+//! %3: f32[] = tanh(%2) @ipu1 stage1 fwd "loss"
+//! inputs %1
+//! outputs %3
+//! after
+//! variable %0: f32[] = zeros "w"
+//! stream %1: f32[] "x"
+//! constant %4: f32[] = splat(8.0) "loss_scale"
+//! %2: f32[] = mul(%1, %0) @ipu0 stage0 fwd "layer"
+//! %3: f32[] = tanh(%2) @ipu1 stage1 fwd "loss"
+//! %5: f32[] = tanh_grad(%3, %4) @ipu1 stage1 bwd "loss"
+//! %6: f32[] = mul(%5, %1) @ipu0 stage2 bwd "layer"
+//! inputs %1
+//! outputs %3
+//! ```
 
 use indexmap::IndexMap;
 use ipu_sim::ids::{IdVec, IpuId};
@@ -82,8 +102,21 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
     use crate::verify::{Form, verify};
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("differentiate.rs"), |graph| {
+            let options = Differentiate {
+                loss: TensorId(3),
+                loss_scale: 8.0,
+                weights: vec![TensorId(0)],
+            };
+            differentiate(graph, &options).unwrap().0
+        });
+    }
 
     #[test]
     fn gradients_of_one_weight_meet_in_the_last_stage() {

@@ -12,6 +12,26 @@
 //! one. In the weight update there are no stages: copies go straight to where they are
 //! needed, as those of the learning rate. Running it twice changes nothing more.
 //!
+//! ```text
+//! before
+//! stream %0: f32[2] "x"
+//! %1: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
+//! %2: f32[2] = tanh(%1) @ipu1 stage1 fwd "b"
+//! %3: f32[2] = add(%1, %2) @ipu2 stage2 fwd "c"
+//! inputs %0
+//! outputs %3
+//! after
+//! stream %0: f32[2] "x"
+//! %1: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
+//! %2: f32[2] = tanh(%4) @ipu1 stage1 fwd "b"
+//! %3: f32[2] = add(%5, %6) @ipu2 stage2 fwd "c"
+//! %4: f32[2] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "a"
+//! %5: f32[2] = ipu_copy(%4) {to: ipu2} @ipu1 stage1 fwd "a"
+//! %6: f32[2] = ipu_copy(%2) {to: ipu2} @ipu1 stage1 fwd "b"
+//! inputs %0
+//! outputs %3
+//! ```
+//!
 //! [`Form::Placed`]: crate::verify::Form::Placed
 
 use std::collections::BTreeMap;
@@ -207,6 +227,7 @@ mod tests {
     use ipu_sim::ids::IdVec;
 
     use super::*;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
     use crate::verify::{Form, verify};
 
@@ -229,6 +250,13 @@ mod tests {
             }
         };
         expected.assert_eq(&got);
+    }
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("inter_ipu_copies.rs"), |graph| {
+            inter_ipu_copies(graph, Some(&pipeline(&[0, 1, 2], 2))).unwrap()
+        });
     }
 
     #[test]

@@ -4,6 +4,23 @@
 //! of two elements or more is loaded just for the update of its weight and stored afterwards
 //! (PopART, `minElementsForOffChip`). **Leaves alone** everything else. Running it twice
 //! changes nothing more.
+//!
+//! ```text
+//! before
+//! stream %0: f32[2] "g"
+//! variable %1: f32[2] = zeros "Accl1___w"
+//! %2: f32[2] = adam_moment(%1, %0) {beta: 0.5, square: false} @ipu0 upd "w"
+//! inputs %0
+//! update %1 = %2
+//! after
+//! stream %0: f32[2] "g"
+//! variable %1: f32[2] = zeros "Accl1___w"
+//! %2: f32[2] = adam_moment(%3, %0) {beta: 0.5, square: false} @ipu0 upd "w"
+//! %3: f32[2] = remote_load(%1) @ipu0 upd "Accl1___w"
+//! %4: f32[2] = remote_store(%2) @ipu0 upd "Accl1___w"
+//! inputs %0
+//! update %1 = %4
+//! ```
 
 use ipu_sim::units::Elements;
 
@@ -50,8 +67,16 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
     use crate::verify::{Form, verify};
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("offload_optimizer_state.rs"), |graph| {
+            offload_optimizer_state(graph).unwrap()
+        });
+    }
 
     #[test]
     fn moments_are_loaded_and_stored() {

@@ -24,6 +24,40 @@
 //!
 //! Sums, all-reduced sums and zeros are meant to be one place in memory: each reads the one
 //! before as its first operand and nothing else reads that afterwards.
+//!
+//! ```text
+//! before
+//! variable %0: f16[2] = zeros "w"
+//! stream %1: f16[2] "g"
+//! variable %2: f16[2] = zeros "Accum___w"
+//! %3: f16[2] = neg(%1) @ipu0 bwd "gradient"
+//! %4: f16[2] = accumulate(%2, %3) {factor: 1.0} @ipu0 acc "sum"
+//! inputs %1
+//! update %2 = %4
+//! after
+//! variable %0: f16[2] = zeros "w"
+//! stream %1: f16[2] "g"
+//! variable %2: f16[2] = zeros "Accum___w"
+//! constant %5: f32[] = splat(0.5) "learningRate"
+//! variable %8: f32[2] = zeros "Accl1___w"
+//! variable %10: f32[2] = zeros "Accl2___w"
+//! %3: f16[2] = neg(%1) @ipu0 bwd "gradient"
+//! %4: f16[2] = accumulate(%2, %3) {factor: 1.0} @ipu0 acc "sum"
+//! %6: f32[2] = cast(%4) {to: f32} @ipu0 upd "w"
+//! %7: f32[2] = scale(%6) {factor: 0.03125} @ipu0 upd "w"
+//! %9: f32[2] = adam_moment(%8, %7) {beta: 0.9, square: false} @ipu0 upd "w"
+//! %11: f32[2] = adam_moment(%10, %7) {beta: 0.99, square: true} @ipu0 upd "w"
+//! %12: f16[2] = zero(%4) @ipu0 upd "w"
+//! %13: f16[2] = adam_updater(%9, %11, %0) {epsilon: 1e-6, weight_decay: 0.01} @ipu0 upd "w"
+//! %14: f32[] = square_sum(%0) @ipu0 upd "w"
+//! %15: f32[] = square_sum(%13) @ipu0 upd "w"
+//! %16: f16[2] = lamb_update(%0, %13, %14, %15, %5) {max_weight_norm: 65504.0} @ipu0 upd "w"
+//! inputs %1
+//! update %2 = %12
+//! update %8 = %9
+//! update %10 = %11
+//! update %0 = %16
+//! ```
 
 pub mod rules;
 

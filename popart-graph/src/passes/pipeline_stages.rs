@@ -12,6 +12,23 @@
 //! in stage `2 l - s`, so the stage of the loss has both directions and there are
 //! `2 l + 1` stages (PopART, `willow/src/transforms/pipeline.cpp`). Left out are PopART's
 //! stages that share a slot although they are not neighbours.
+//!
+//! ```text
+//! before
+//! stream %0: f32[] "x"
+//! %1: f32[] = tanh(%0) @ipu0 fwd "a"
+//! %2: f32[] = tanh(%1) @ipu1 fwd "b"
+//! %3: f32[] = tanh(%2) @ipu1 fwd "loss"
+//! inputs %0
+//! outputs %3
+//! after
+//! stream %0: f32[] "x"
+//! %1: f32[] = tanh(%0) @ipu0 stage0 fwd "a"
+//! %2: f32[] = tanh(%1) @ipu1 stage1 fwd "b"
+//! %3: f32[] = tanh(%2) @ipu1 stage1 fwd "loss"
+//! inputs %0
+//! outputs %3
+//! ```
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 
@@ -193,6 +210,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
 
     /// A chain of operations at `(ipu, stage)`, the last one a scalar loss.
@@ -226,6 +244,17 @@ mod tests {
             }
         };
         expected.assert_eq(&got);
+    }
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("pipeline_stages.rs"), |graph| {
+            let options = PipelineStages {
+                loss: Some(TensorId(3)),
+                micro_batches: 3,
+            };
+            pipeline_stages(graph, &options).unwrap().0
+        });
     }
 
     #[test]

@@ -4,6 +4,24 @@
 //! update depends on every operation after the forward pass. **Leaves alone** forward
 //! operations, so that the ids of forward tensors stay what they were when the model was
 //! built; ids of later ones change. Running it twice changes nothing more.
+//!
+//! ```text
+//! before
+//! stream %0: f32[2] "x"
+//! variable %1: f32[2] = zeros "w"
+//! %2: f32[2] = neg(%0) fwd "no one reads this"
+//! %3: f32[2] = neg(%2) bwd "nor this"
+//! %4: f32[2] = add(%1, %0) upd "new"
+//! inputs %0
+//! update %1 = %4
+//! after
+//! stream %0: f32[2] "x"
+//! variable %1: f32[2] = zeros "w"
+//! %2: f32[2] = neg(%0) fwd "no one reads this"
+//! %3: f32[2] = add(%1, %0) upd "new"
+//! inputs %0
+//! update %1 = %3
+//! ```
 
 use ipu_sim::ids::IdVec;
 
@@ -32,7 +50,13 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("prune_gradients.rs"), prune_gradients);
+    }
 
     #[test]
     fn forward_operations_and_used_gradients_stay() {

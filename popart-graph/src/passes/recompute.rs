@@ -15,6 +15,25 @@
 //! has marked is kept, everything else is computed again
 //! (`willow/src/transforms/pipeline.cpp`). As there, no operation is cloned: it runs a
 //! second time and writes the same tensors.
+//!
+//! ```text
+//! before
+//! stream %0: f32[] "x"
+//! %1: f32[] = tanh(%0) @ipu0 stage0 fwd "layer 0"
+//! %2: f32[] = tanh(%1) @ipu0 stage0 fwd "layer 1"
+//! %3: f32[] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "copy"
+//! %4: f32[] = tanh(%3) @ipu1 stage1 fwd "loss"
+//! inputs %0
+//! outputs %4
+//! after
+//! stream %0: f32[] "x"
+//! %1: f32[] = tanh(%0) @ipu0 stage0 fwd "layer 0"
+//! %2: f32[] = tanh(%1) @ipu0 stage0 fwd recompute "layer 1"
+//! %3: f32[] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "copy"
+//! %4: f32[] = tanh(%3) @ipu1 stage1 fwd "loss"
+//! inputs %0
+//! outputs %4
+//! ```
 
 use std::collections::BTreeSet;
 
@@ -97,6 +116,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
 
     #[track_caller]
@@ -127,6 +147,18 @@ mod tests {
 inputs %0
 outputs %6
 "#;
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("recompute.rs"), |graph| {
+            let options = RecomputeOptions {
+                checkpoints: vec![TensorId(1)],
+                whole_stages: Vec::new(),
+                loss_stage: Some(StageId(1)),
+            };
+            recompute(graph, &options).unwrap()
+        });
+    }
 
     #[test]
     fn checkpoints_and_the_end_of_the_loss_stage_are_kept() {

@@ -19,6 +19,43 @@
 //! **Leaves alone** smaller weights, SGD, and everything without replicas. Running it twice
 //! changes nothing more. The rules are PopART's (`willow/src/transforms/
 //! streamingmemory.cpp` and `tensorlocation.hpp`).
+//!
+//! ```text
+//! before
+//! variable %0: f32[8192] = zeros "w"
+//! variable %1: f32[8192] = zeros "Accum___w"
+//! variable %2: f32[8192] = zeros "Accl1___w"
+//! variable %3: f32[8192] = zeros "Accl2___w"
+//! constant %4: f32[] = splat(0.5) "learningRate"
+//! %5: f32[8192] = all_reduce(%1) @ipu0 upd "w"
+//! %6: f32[8192] = adam_moment(%2, %5) {beta: 0.9, square: false} @ipu0 upd "w"
+//! %7: f32[8192] = adam_moment(%3, %5) {beta: 0.9, square: true} @ipu0 upd "w"
+//! %8: f32[8192] = zero(%5) @ipu0 upd "w"
+//! %9: f32[8192] = adam_updater(%6, %7) {epsilon: 1e-6} @ipu0 upd "w"
+//! %10: f32[8192] = adam_update(%0, %9, %4) @ipu0 upd "w"
+//! update %2 = %6
+//! update %3 = %7
+//! update %1 = %8
+//! update %0 = %10
+//! after
+//! variable %0: f32[8192] = zeros "w"
+//! variable %1: f32[8192] = zeros "Accum___w"
+//! variable %2: f32[2048] = zeros "Accl1___w"
+//! variable %3: f32[2048] = zeros "Accl2___w"
+//! constant %4: f32[] = splat(0.5) "learningRate"
+//! %5: f32[2048] = reduce_scatter(%1) {shards: 4} @ipu0 upd "w"
+//! %6: f32[2048] = adam_moment(%2, %5) {beta: 0.9, square: false} @ipu0 upd "w"
+//! %7: f32[2048] = adam_moment(%3, %5) {beta: 0.9, square: true} @ipu0 upd "w"
+//! %8: f32[8192] = zero(%1) @ipu0 upd "w"
+//! %9: f32[2048] = adam_updater(%6, %7) {epsilon: 1e-6} @ipu0 upd "w"
+//! %10: f32[2048] = adam_update(%11, %9, %4) @ipu0 upd "w"
+//! %11: f32[2048] = local_slice(%0) {shards: 4} @ipu0 upd "w"
+//! %12: f32[8192] = all_gather(%10) {shards: 4, shape: [8192]} @ipu0 upd "w"
+//! update %2 = %6
+//! update %3 = %7
+//! update %1 = %8
+//! update %0 = %12
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 

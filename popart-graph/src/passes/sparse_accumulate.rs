@@ -15,6 +15,25 @@
 //! So BERT's embedding and its projection, which share one weight, share one accumulator
 //! (PopART's patterns `TiedGatherAccumulate` and `SparseAccumulate`, and the transform
 //! `InplaceAccumulateGradPartials`).
+//!
+//! ```text
+//! before
+//! variable %0: f32[3,2] = zeros "Accum___table"
+//! stream %1: f32[4,2] "dy"
+//! stream %2: u32[4] "indices"
+//! %3: f32[3,2] = gather_grad(%1, %2) {first_row: 0, rows: 3} @ipu0 bwd "d"
+//! %4: f32[3,2] = accumulate(%0, %3) {factor: 1.0} @ipu0 acc "sum"
+//! inputs %1, %2
+//! update %0 = %4
+//! after
+//! variable %0: f32[3,2] = zeros "Accum___table"
+//! stream %1: f32[4,2] "dy"
+//! stream %2: u32[4] "indices"
+//! %3: f32[3,2] = gather_grad(%1, %2) {first_row: 0, rows: 3} @ipu0 bwd "d"
+//! %4: f32[3,2] = sparse_accumulate(%0, %1, %2) {first_row: 0, factor: 1.0} @ipu0 acc "sum"
+//! inputs %1, %2
+//! update %0 = %4
+//! ```
 
 use ipu_sim::ids::IdVec;
 use smallvec::{SmallVec, smallvec};
@@ -196,6 +215,7 @@ mod tests {
     use super::*;
     use crate::eval::{EvalOptions, Inputs, eval};
     use crate::passes::prune_gradients::prune_gradients;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
     use crate::verify::{Form, verify};
 
@@ -212,6 +232,13 @@ stream %3: u32[4] "indices"
 inputs %1, %2, %3
 update %0 = %8
 "#;
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("sparse_accumulate.rs"), |graph| {
+            sparse_accumulate(graph).unwrap()
+        });
+    }
 
     #[test]
     fn a_tied_table_adds_rows_to_the_dense_gradient() {

@@ -13,6 +13,29 @@
 //! the tensor's own place again, where recomputed operations look for it: they go on
 //! reading the tensor, and a restore may have no reader of its own.
 //! PopART refuses a tensor that two later stages need for recomputation; here it is allowed.
+//!
+//! ```text
+//! before
+//! stream %0: f32[4] "x"
+//! %1: f32[4] = tanh(%0) @ipu0 stage0 fwd "a"
+//! %2: f32[4] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "a"
+//! %3: f32[4] = neg(%2) @ipu1 stage1 fwd "loss"
+//! %4: f32[4] = ipu_copy(%3) {to: ipu0} @ipu1 stage1 bwd "dy"
+//! %5: f32[4] = tanh_grad(%1, %4) @ipu0 stage2 bwd "a"
+//! inputs %0
+//! outputs %5
+//! after
+//! stream %0: f32[4] "x"
+//! %1: f32[4] = tanh(%0) @ipu0 stage0 fwd "a"
+//! %2: f32[4] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "a"
+//! %3: f32[4] = neg(%2) @ipu1 stage1 fwd "loss"
+//! %4: f32[4] = ipu_copy(%3) {to: ipu0} @ipu1 stage1 bwd "dy"
+//! %5: f32[4] = tanh_grad(%7, %4) @ipu0 stage2 bwd "a"
+//! %6: f32[4] = stash(%1) {slots: 3} @ipu0 stage0 fwd "Stashed___a"
+//! %7: f32[4] = restore(%6) {slots: 3} @ipu0 stage2 bwd "Restored___a"
+//! inputs %0
+//! outputs %5
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -178,6 +201,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+    use crate::testing::check_header;
     use crate::text::{parse, print};
     use crate::verify::{Form, verify};
 
@@ -187,6 +211,11 @@ mod tests {
         verify(&graph, Form::Placed).unwrap();
         assert_eq!(stash(graph.clone()).unwrap(), graph);
         expected.assert_eq(&print(&graph));
+    }
+
+    #[test]
+    fn the_header_shows_it() {
+        check_header(include_str!("stash.rs"), |graph| stash(graph).unwrap());
     }
 
     #[test]

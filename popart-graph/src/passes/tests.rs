@@ -1,5 +1,7 @@
 //! The whole pipeline: golden numbers of PopART, and values that no pass may change.
 
+mod keep_numbers;
+
 use std::collections::BTreeMap;
 
 use expect_test::expect;

@@ -7,6 +7,7 @@ use crate::eval::{EvalOptions, Inputs, PerReplica, Value, apply_updates, eval};
 use crate::ir::Reduction;
 use crate::passes::accumulate::accumulate;
 use crate::passes::differentiate::Gradients;
+use crate::testing::check_header;
 use crate::text::print;
 use crate::verify::{Form, verify};
 
@@ -208,6 +209,21 @@ fn scalings() -> Vec<Scaling> {
         }
     }
     all
+}
+
+#[test]
+fn the_header_shows_it() {
+    check_header(include_str!("../optimizer.rs"), |graph| {
+        let gradients = Gradients::from([(TensorId(0), TensorId(3))]);
+        let accumulated = Accumulated {
+            value: TensorId(4),
+            variable: Some(TensorId(2)),
+        };
+        let accumulated = AccumulatedGradients::from([(TensorId(0), accumulated)]);
+        let lamb = UpdateRule::Adam(LAMB);
+        let options = options(&gradients, lamb, scaling(4, 1, Reduction::Mean));
+        optimizer(graph, &accumulated, &options).unwrap().0
+    });
 }
 
 #[test]

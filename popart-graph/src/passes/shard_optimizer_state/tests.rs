@@ -14,6 +14,7 @@ use crate::passes::optimizer::optimizer;
 use crate::passes::optimizer::rules::{
     Adam, LearningRate, OptimizerOptions, Scaling, UpdateRule, WeightUpdate,
 };
+use crate::testing::check_header;
 use crate::text::print;
 use crate::verify::{Form, verify};
 
@@ -95,6 +96,13 @@ fn updated(graph: &Graph, weights: &[TensorId]) -> Vec<f64> {
     let all = weights.iter().map(|weight| &state[weight]);
     all.flat_map(|value| value.on(3).as_floats().to_vec())
         .collect()
+}
+
+#[test]
+fn the_header_shows_it() {
+    check_header(include_str!("../shard_optimizer_state.rs"), |graph| {
+        shard_optimizer_state(graph, 4).unwrap()
+    });
 }
 
 #[test]
