@@ -12,7 +12,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Flops};
 use popart_graph::flops;
-use popart_graph::ir::{Graph, OpKind, Phase, Reduction as LossReduction, StageId};
+use popart_graph::ir::{Graph, OpId, OpKind, Phase, Reduction as LossReduction, StageId};
 use popart_graph::lower::{self, LowerOptions, Lowered};
 use popart_graph::passes::optimizer::rules::{
     Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
@@ -74,7 +74,7 @@ pub fn compile_watched(
     } else {
         train(options, model, watch)?
     };
-    let order = schedule::schedule(&compiled.graph)?.order;
+    let order = order(options, &compiled)?;
     let batching = &options.batching;
     let stages = compiled
         .pipeline
@@ -94,6 +94,8 @@ pub fn compile_watched(
         batches_per_step,
         stages,
         outline: !options.session.no_outlining,
+        // Of which the application asks for none.
+        merge_collectives: false,
         prefetch: options.session.inference_io != InferenceIo::MinimumLatency,
         host: match options.session.host_streams {
             HostStreams::WhereNeeded => lower::HostStreams::WhereNeeded,
@@ -165,6 +167,24 @@ fn refuse_hopeless(graph: &Graph, machine: &MachineSpec) -> crate::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The order of operations, with weight updates side by side where the application asks for it
+/// (`applications/popart/bert/bert.py`): with replicas,
+/// accumulation, a pipeline and state in streaming memory, but for the first IPU's.
+fn order(options: &BertOptions, compiled: &passes::Compiled) -> anyhow::Result<Vec<OpId>> {
+    let graph = &compiled.graph;
+    let schedule = schedule::schedule(graph)?;
+    let batching = &options.batching;
+    let overlaps = compiled.pipeline.is_some()
+        && !options.session.inference
+        && batching.replication_factor > 1
+        && batching.gradient_accumulation_factor > 1
+        && options.optimizer.state_offchip;
+    Ok(match overlaps {
+        true => schedule::overlap_updates(graph, schedule, &[IpuId(0)]).order,
+        false => schedule.order,
+    })
 }
 
 /// Most micro-batches of a step that are simulated: far above any use, and few enough for

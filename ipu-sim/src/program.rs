@@ -311,7 +311,7 @@ pub enum Step {
     Transfers {
         /// Where they come from.
         source: SourceId,
-        /// What moves, all on one IPU.
+        /// What moves, to and from one or more IPUs.
         transfers: Vec<Transfer>,
     },
     /// Something that replicas do together.

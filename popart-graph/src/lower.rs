@@ -74,6 +74,9 @@ pub struct LowerOptions {
     pub stages: u32,
     /// Whether operations that are alike share their code, as after PopART's outlining.
     pub outline: bool,
+    /// Whether collectives of one kind that stand side by side on different IPUs are one
+    /// (PopART's `ReplicatedCollectivesSettings`, all off unless asked for).
+    pub merge_collectives: bool,
     /// Whether the host makes streams ready before the device asks.
     pub prefetch: bool,
     /// When the device talks to the host.
@@ -162,6 +165,7 @@ pub fn lower(
         init: Vec::new(),
         host_reads: Vec::new(),
         constants: Vec::new(),
+        merge_collectives: options.merge_collectives,
         prefetch: options.prefetch,
         host: match options.host {
             HostStreams::WhereNeeded if options.stages > 0 => HostStreams::Grouped,

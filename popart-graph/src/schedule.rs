@@ -2,7 +2,8 @@
 //!
 //! Stages follow each other, and in each stage forward before backward before the copies
 //! that leave it; the weight update is last, one IPU after the other (PopART's schedule
-//! `Serial` of the accumulate-outer fragment) and in it one weight after the other. Within
+//! `Serial` of the accumulate-outer fragment; [`overlap_updates`] is another) and in it one
+//! weight after the other. Within
 //! such a part the order of the arena is kept, which is the order in which the model and its
 //! gradients were written down, with these exceptions:
 //!
@@ -19,11 +20,14 @@
 //! Left out: a search for the order with the least live memory, and when recomputed
 //! operations run again, which the lowering finds.
 
+mod overlap;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipu_sim::ids::{IdVec, IpuId};
 use smallvec::SmallVec;
 
+pub use self::overlap::overlap_updates;
 use crate::error::{Error, Result};
 use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
 

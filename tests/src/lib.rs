@@ -20,7 +20,7 @@ use bert_model::data::{MicroBatch, generated};
 use bert_model::init::{generator, initial_values};
 use bert_model::model::{self, BertModel};
 use bert_model::placement::Recomputation;
-use ipu_sim::ids::ReplicaId;
+use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::spec::MachineSpec;
 use popart_graph::ir::TensorId;
 use popart_graph::lower::{HostStreams, LowerOptions, Lowered, lower};
@@ -29,7 +29,7 @@ use popart_graph::passes::optimizer::rules::{
 };
 use popart_graph::passes::{self, Compiled, Inference, Pipelining, RecomputeMode, Training};
 use popart_graph::plan::PlanCache;
-use popart_graph::schedule::schedule;
+use popart_graph::schedule::{overlap_updates, schedule};
 
 pub use plan::{Plan, small_machine};
 
@@ -115,7 +115,11 @@ impl Case {
     /// The machine has no vertex for a product.
     pub fn lower(&self) -> Result<Lowered> {
         let graph = &self.compiled.graph;
-        let order = schedule(graph)?.order;
+        let mut schedule = schedule(graph)?;
+        if self.plan.state.off_chip {
+            schedule = overlap_updates(graph, schedule, &[IpuId(0)]);
+        }
+        let order = schedule.order;
         let trains = self.plan.task.trains();
         let (micro_batches, updates) = (self.plan.micro_batches, self.plan.updates);
         // Inference runs all its micro-batches as those of one update, or as updates.
@@ -129,6 +133,7 @@ impl Case {
             batches_per_step,
             stages: self.n_stages(),
             outline: self.plan.outline,
+            merge_collectives: self.plan.merge_collectives,
             prefetch: true,
             host: HostStreams::Grouped,
             sum_outputs: trains,

@@ -59,6 +59,8 @@ pub struct Plan {
     pub n_tiles: u32,
     /// Whether layers that are alike share code.
     pub outline: bool,
+    /// Whether collectives of several IPUs are one.
+    pub merge_collectives: bool,
 }
 
 impl Plan {
@@ -92,6 +94,7 @@ impl Plan {
             dropout: Dropout::HiddenAndAttention,
             n_tiles: 32,
             outline: true,
+            merge_collectives: false,
         }
     }
 

@@ -300,7 +300,7 @@ const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 /// The plan of one value of each factor; none where they exclude each other: a pipeline needs
 /// micro-batches to fill, and only a pipeline recomputes.
 ///
-/// What isn't a factor takes turns: tiles of an IPU, reduction, dropout.
+/// What isn't a factor takes turns: tiles of an IPU, reduction, dropout, merged collectives.
 fn combined(values: [usize; 8]) -> Option<Plan> {
     let [
         placement,
@@ -345,6 +345,7 @@ fn combined(values: [usize; 8]) -> Option<Plan> {
             off_chip: state / 2 == 1,
         },
         n_tiles: [16, 32, 64][turn % 3],
+        merge_collectives: turn % 2 == 1,
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
         ..Plan::new(placed.task, placed.pipelining, micro_batches, rule)

@@ -116,11 +116,56 @@ pub(super) fn to_shard(
 
 fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {
     let source = ctx.builder.source;
-    ctx.builder.steps.push(Step::Collective(Collective {
-        source,
-        kind,
-        tensors: vec![tensor],
-    }));
+    let ipu = ctx.builder.ipu;
+    let of_kind = |step: &Step| match step {
+        Step::Collective(collective) => collective.kind == kind,
+        _ => false,
+    };
+    // Taking a shard moves nothing between replicas, and so has nobody to wait for.
+    let merges = ctx.merge_collectives && kind != CollectiveKind::TakeShard;
+    let beside = merges.then(|| take_beside(ctx, ipu, of_kind)).flatten();
+    let collective = match beside {
+        Some(Step::Collective(mut collective)) => {
+            collective.tensors.push(tensor);
+            collective
+        }
+        _ => Collective {
+            source,
+            kind,
+            tensors: vec![tensor],
+        },
+    };
+    ctx.builder.steps.push(Step::Collective(collective));
+}
+
+/// Takes out the last step if it is `wanted`, on other IPUs only, and nothing has happened on
+/// these since: then what is to be done now on `ipu` can be done with it.
+fn take_beside(ctx: &mut Ctx<'_>, ipu: IpuId, wanted: impl Fn(&Step) -> bool) -> Option<Step> {
+    let program = &ctx.builder.program;
+    let ipus = |step: &Step| -> SmallVec<[IpuId; 4]> {
+        let of = |var: VarId| program.vars[var].ipu;
+        match step {
+            Step::Collective(collective) => collective
+                .tensors
+                .iter()
+                .map(|tensor| of(tensor.src))
+                .collect(),
+            Step::Transfers { transfers, .. } => transfers
+                .iter()
+                .map(|transfer| of(transfer.var()))
+                .collect(),
+            _ => SmallVec::new(),
+        }
+    };
+    let local = |step: &Step| match step {
+        Step::Compute(set) => set.ipu == ipu,
+        Step::Exchange(exchange) => exchange.ipu == ipu,
+        _ => false,
+    };
+    let last = ctx.builder.steps.iter().rposition(|step| !local(step))?;
+    let step = &ctx.builder.steps[last];
+    let fits = wanted(step) && !ipus(step).contains(&ipu);
+    fits.then(|| ctx.builder.steps.remove(last))
 }
 
 /// Gathers shards into the variable that takes the result, or one laid out like it.
@@ -170,8 +215,30 @@ pub(super) fn remote_store(ctx: &mut Ctx<'_>, op: &Op, value: &Value) {
 
 pub(super) fn push_transfer(ctx: &mut Ctx<'_>, transfer: Transfer) {
     let source = ctx.builder.source;
-    ctx.builder.steps.push(Step::Transfers {
-        source,
-        transfers: vec![transfer],
-    });
+    let ipu = ctx.builder.ipu;
+    let loads = matches!(transfer, Transfer::RemoteLoad { .. });
+    let stores = matches!(transfer, Transfer::RemoteStore { .. });
+    // Loads and stores of one moment are one exchange (PopART, `mergeexchange.cpp`).
+    let alike = |step: &Step| match step {
+        Step::Transfers { transfers, .. } => match transfers[0] {
+            Transfer::RemoteLoad { .. } => loads,
+            Transfer::RemoteStore { .. } => stores,
+            Transfer::HostRead { .. } | Transfer::HostWrite { .. } => false,
+        },
+        _ => false,
+    };
+    let step = match take_beside(ctx, ipu, alike) {
+        Some(Step::Transfers {
+            source,
+            mut transfers,
+        }) => {
+            transfers.push(transfer);
+            Step::Transfers { source, transfers }
+        }
+        _ => Step::Transfers {
+            source,
+            transfers: vec![transfer],
+        },
+    };
+    ctx.builder.steps.push(step);
 }

@@ -39,6 +39,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) host_reads: Vec<Step>,
     /// Values that the host writes before the first run.
     pub(crate) constants: Vec<(ipu_sim::program::VarId, crate::ir::Constant)>,
+    /// Whether collectives side by side on different IPUs are one.
+    pub(crate) merge_collectives: bool,
     /// Whether streams are made ready before the device asks.
     pub(crate) prefetch: bool,
     pub(crate) host: HostStreams,

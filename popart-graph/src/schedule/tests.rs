@@ -100,6 +100,47 @@ update %2 = %12
     );
 }
 
+const TWO_IPUS: &str = r#"stream %0: f32[4] "g"
+stream %1: f32[4] "h"
+variable %2: f32[4] = zeros "m"
+variable %3: f32[4] = zeros "n"
+variable %4: f32[4] = zeros "o"
+%5: f32[4] = remote_load(%2) @ipu0 upd "load-0"
+%6: f32[4] = adam_moment(%5, %0) {beta: 0.5, square: false} @ipu0 upd "moment-0"
+%7: f32[4] = remote_load(%3) @ipu0 upd "load-0b"
+%8: f32[4] = adam_moment(%7, %0) {beta: 0.5, square: false} @ipu0 upd "moment-0b"
+%9: f32[4] = ipu_copy(%0) {to: ipu1} @ipu0 upd "rate"
+%10: f32[4] = remote_load(%4) @ipu1 upd "load-1"
+%11: f32[4] = adam_moment(%10, %9) {beta: 0.5, square: false} @ipu1 upd "moment-1"
+inputs %0, %1
+update %2 = %6
+update %3 = %8
+update %4 = %11
+"#;
+
+#[test]
+fn alike_updates_of_two_ipus_go_in_step() {
+    #[track_caller]
+    fn check(excluded: &[u32], expected: &str) {
+        let graph = parse(TWO_IPUS).unwrap();
+        let excluded: Vec<IpuId> = excluded.iter().copied().map(IpuId).collect();
+        let order = overlap_updates(&graph, schedule(&graph).unwrap(), &excluded).order;
+        let names: Vec<&str> = order
+            .iter()
+            .map(|&op| graph.ops[op].name.as_str())
+            .collect();
+        assert_eq!(names.join(" "), expected);
+    }
+    check(
+        &[],
+        "rate load-0 load-1 moment-0 moment-1 load-0b moment-0b",
+    );
+    check(
+        &[0],
+        "rate load-0 moment-0 load-0b moment-0b load-1 moment-1",
+    );
+}
+
 #[test]
 fn old_values_are_read_before_new_ones_are_written() {
     check(
