@@ -248,6 +248,7 @@ fn bert_config(options: &BertOptions) -> BertConfig {
         attention_heads: model.attention_heads,
         num_layers: model.num_layers,
         split_qkv: model.split_qkv,
+        split_linear_layers: model.split_linear_layers,
         vocab_steps: model.embedding_serialization_vocab_steps,
         attention_bias: model.attention_bias,
         activation: model.activation,
@@ -265,8 +266,8 @@ fn bert_config(options: &BertOptions) -> BertConfig {
         layer_norm_epsilon: model.layer_norm_eps,
         dtype: model.dtype,
         half_partials: options.session.half_partials,
+        fully_connected_pass: options.session.fully_connected_pass,
         reduction: loss_reduction(options.optimizer.gradient_reduction),
-        ..BertConfig::base()
     }
 }
 

@@ -105,7 +105,7 @@ fn base(option: &OptionSpec) -> String {
         "replicated_tensor_sharding" => format!(
             "{pretraining} --replication-factor 2 --optimizer-state-offchip true --num-layers 1"
         ),
-        "available_memory_proportion" => {
+        "available_memory_proportion" | "disable_fully_connected_pass" => {
             format!("{pretraining} --hidden-size 256 --device-tiles 64")
         }
         "use_default_available_memory_proportion" => format!(

@@ -10,6 +10,7 @@ use popart_graph::ir::{Init, OpKind, TensorId};
 use crate::builder::{Builder, NORMAL, Part};
 use crate::config::{Dropout, Task};
 use crate::error::Result;
+use crate::linear::{self, Linear, Pieces};
 use crate::placement::Block;
 
 /// `[B S, H] -> [B S, H]`, the residual sum and its norm included.
@@ -33,15 +34,28 @@ pub(crate) fn attention(builder: &mut Builder, layer: u32, x: TensorId) -> Resul
 /// Queries, keys and values side by side, `[B S, 3 H]`.
 fn queries_keys_values(builder: &mut Builder, part: Part, x: TensorId) -> Result<TensorId> {
     let width = builder.config.hidden_size;
-    let weight = match builder.config.split_qkv {
-        true => {
-            let weights =
-                ["Q", "K", "V"].map(|name| builder.weight(part, name, [width, width], NORMAL));
-            builder.op(part, "QKV_Concat", OpKind::Concat { axis: 1 }, &weights)?
-        }
-        false => builder.weight(part, "QKV", [width, 3 * width], NORMAL),
+    let joint = Linear {
+        name: "QKV",
+        weight: "QKV",
+        shape: [width, 3 * width],
+        pieces: match builder.config.split_linear_layers {
+            true => Pieces::OutputChannels(3),
+            false => Pieces::Whole,
+        },
     };
-    let qkv = builder.encoder_matmul(part, "QKV", [x, weight])?;
+    let qkv = if builder.config.split_qkv {
+        let weights =
+            ["Q", "K", "V"].map(|name| builder.weight(part, name, [width, width], NORMAL));
+        // Pieces of the concatenation are the weights that it was made of.
+        if builder.config.split_linear_layers {
+            linear::products(builder, part, x, joint, &weights)?
+        } else {
+            let weight = builder.op(part, "QKV_Concat", OpKind::Concat { axis: 1 }, &weights)?;
+            builder.encoder_matmul(part, "QKV", [x, weight])?
+        }
+    } else {
+        linear::linear(builder, part, x, joint)?
+    };
     if !builder.config.attention_bias {
         return Ok(qkv);
     }

@@ -56,7 +56,7 @@ pub(crate) struct Part<'n> {
 }
 
 impl Part<'_> {
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         format!("{}/{name}", self.name)
     }
 }

@@ -3,8 +3,7 @@
 //! The fields are those of `BertConfig` in the published PopART application
 //! (`applications/popart/bert/bert_model.py`) that shape the graph; where they
 //! run is in [`crate::placement`], how they are trained in [`crate::optim`].
-//! Left out: phased execution, packed sequences, embeddings on the host, and
-//! linear layers serialised piece by piece.
+//! Left out: phased execution, packed sequences, and embeddings on the host.
 
 use ipu_sim::numerics::DType;
 use popart_graph::ir::{Partials, Reduction};
@@ -104,6 +103,9 @@ pub struct BertConfig {
     pub attention_bias: bool,
     /// Whether queries, keys and values have a weight each rather than one of `[H, 3H]`.
     pub split_qkv: bool,
+    /// Whether the wide products of a layer are done in pieces of about `[H, H]`, one after the
+    /// other; needs an inner width of `H` or a multiple of it.
+    pub split_linear_layers: bool,
     /// Whether pre-training transforms hidden states before the projection on
     /// the vocabulary.
     pub cls_layer: bool,
@@ -154,6 +156,7 @@ impl BertConfig {
             num_layers: 12,
             attention_bias: false,
             split_qkv: false,
+            split_linear_layers: false,
             cls_layer: true,
             projection_bias: false,
             update_embedding_dict: true,
@@ -238,6 +241,12 @@ impl BertConfig {
             return Err(Error::VocabSteps {
                 vocab_length: self.vocab_length,
                 vocab_steps: self.vocab_steps,
+            });
+        }
+        if self.split_linear_layers && !self.ff_size.is_multiple_of(self.hidden_size) {
+            return Err(Error::LinearPieces {
+                hidden_size: self.hidden_size,
+                ff_size: self.ff_size,
             });
         }
         if self.max_positional_length < self.sequence_length {
@@ -369,6 +378,11 @@ mod tests {
             SQUAD,
             |c| c.vocab_steps = 7,
             "vocabulary steps must divide the vocabulary of 30400, got 7",
+        );
+        check(
+            SQUAD,
+            |c| (c.split_linear_layers, c.ff_size) = (true, 1000),
+            "split linear layers need a feed-forward width of a multiple of 768, got 1000",
         );
         check(
             PRETRAINING,

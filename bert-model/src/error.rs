@@ -41,6 +41,16 @@ pub enum Error {
         /// Slices asked for.
         vocab_steps: u32,
     },
+    /// Linear layers that don't fall into square pieces.
+    #[error(
+        "split linear layers need a feed-forward width of a multiple of {hidden_size}, got {ff_size}"
+    )]
+    LinearPieces {
+        /// Width of the model, and of a piece.
+        hidden_size: u32,
+        /// Width inside the feed-forward block.
+        ff_size: u32,
+    },
     /// No room for `[CLS]` behind the masked tokens.
     #[error(
         "mask tokens must be fewer than the {sequence_length} positions of a sequence, got {mask_tokens}"

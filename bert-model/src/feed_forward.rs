@@ -4,8 +4,9 @@
 
 use popart_graph::ir::{Init, TensorId};
 
-use crate::builder::{Builder, NORMAL, Part};
+use crate::builder::{Builder, Part};
 use crate::error::Result;
+use crate::linear::{Linear, Pieces, linear};
 use crate::placement::Block;
 
 /// `[B S, H] -> [B S, H]`, the residual sum and its norm included.
@@ -15,14 +16,29 @@ pub(crate) fn feed_forward(builder: &mut Builder, layer: u32, x: TensorId) -> Re
         name: &format!("Layer{layer}/FF"),
     };
     let (outer, inner) = (builder.config.hidden_size, builder.config.ff_size);
-    let weight = builder.weight(part, "1/W", [outer, inner], NORMAL);
+    let n_pieces = inner / outer;
+    let pieces = |cut: fn(u32) -> Pieces| match builder.config.split_linear_layers {
+        true if n_pieces > 1 => cut(n_pieces),
+        _ => Pieces::Whole,
+    };
+    let up = Linear {
+        name: "1",
+        weight: "1/W",
+        shape: [outer, inner],
+        pieces: pieces(Pieces::OutputChannels),
+    };
+    let down = Linear {
+        name: "2",
+        weight: "2/W",
+        shape: [inner, outer],
+        pieces: pieces(Pieces::ReducingDim),
+    };
+    let y = linear(builder, part, x, up)?;
     let bias = builder.weight(part, "1/B", [inner], Init::Zeros);
-    let y = builder.encoder_matmul(part, "1", [x, weight])?;
     let y = builder.add(part, "1/Add", [y, bias])?;
     let y = builder.activation(part, y)?;
-    let weight = builder.weight(part, "2/W", [inner, outer], NORMAL);
+    let y = linear(builder, part, y, down)?;
     let bias = builder.weight(part, "2/B", [outer], Init::Zeros);
-    let y = builder.encoder_matmul(part, "2", [y, weight])?;
     let y = builder.add(part, "2/Add", [y, bias])?;
     builder.add_and_norm(part, x, y)
 }

@@ -58,6 +58,7 @@ mod embedding;
 mod encoder;
 mod feed_forward;
 mod heads;
+mod linear;
 pub mod model;
 
 pub mod counts;

@@ -170,6 +170,15 @@ fn variants() -> Vec<BertConfig> {
             ..tiny.clone()
         },
         BertConfig {
+            split_linear_layers: true,
+            ..tiny.clone()
+        },
+        BertConfig {
+            split_linear_layers: true,
+            split_qkv: true,
+            ..tiny.clone()
+        },
+        BertConfig {
             update_embedding_dict: false,
             activation: Activation::Relu,
             dropout_probability: 0.0,

@@ -86,6 +86,8 @@ pub struct Model {
     pub squad_single_output: bool,
     /// Whether pretraining inference also computes the loss on masked tokens.
     pub inference_lm_perplexity: bool,
+    /// Whether the wide products of a layer are done in square pieces.
+    pub split_linear_layers: bool,
     /// Pieces of the word table along the vocabulary.
     pub embedding_serialization_vocab_steps: u32,
     /// Whether embedding, attention output and feed-forward have dropout (in training).
@@ -283,6 +285,8 @@ pub struct Session {
     pub inference: bool,
     /// How inference exchanges data with the host.
     pub inference_io: InferenceIo,
+    /// Whether a product and its gradients are planned together.
+    pub fully_connected_pass: bool,
     /// Whether matmuls keep f16 partial sums.
     pub half_partials: bool,
     /// When the device talks to the host.

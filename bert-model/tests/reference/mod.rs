@@ -52,8 +52,24 @@ impl Reference {
 
     /// A weight as rows of the given width.
     fn table(&self, name: &str, width: usize) -> Rows {
-        let flat = &self.weights[name];
-        flat.chunks(width).map(<[f64]>::to_vec).collect()
+        if let Some(flat) = self.weights.get(name) {
+            return flat.chunks(width).map(<[f64]>::to_vec).collect();
+        }
+        // In pieces: of rows where the product reduces, else of columns.
+        let pieces = (0..).map(|piece| self.weights.get(&format!("{name}/split{piece}")));
+        let pieces: Vec<&Vec<f64>> = pieces.map_while(|piece| piece).collect();
+        assert!(!pieces.is_empty(), "no weight `{name}`");
+        if name.ends_with("2/W") {
+            let rows = pieces.into_iter().flat_map(|piece| piece.chunks(width));
+            return rows.map(<[f64]>::to_vec).collect();
+        }
+        let part = width / pieces.len();
+        (0..pieces[0].len() / part)
+            .map(|row| {
+                let columns = pieces.iter().map(|piece| &piece[row * part..][..part]);
+                columns.collect::<Vec<_>>().concat()
+            })
+            .collect()
     }
 
     /// A bias, or zeros if the model has none of that name.

@@ -106,7 +106,6 @@ pub(super) const EXECUTION: Section = Section {
             "disable_fully_connected_pass",
             false,
         )
-        .not_yet(NOT_MODELLED)
         .help("plan the passes of a linear layer on their own"),
         switch("--group-host-syncs", "group_host_syncs", false).help("group syncs with the host"),
         switch(

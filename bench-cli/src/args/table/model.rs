@@ -64,7 +64,6 @@ pub(super) const MODEL: Section = Section {
             .choices(&["PRETRAINING", "SQUAD", "MRPC"])
             .help("what the model is trained or used for"),
         switch("--split-linear-layers", "split_linear_layers", false)
-            .not_yet("linear layers are not serialised")
             .help("cut the wide linear layers into square pieces"),
         switch("--split-qkv", "split_qkv", false)
             .help("keep query, key and value weights as three tensors"),

@@ -128,6 +128,7 @@ fn model(read: &Reader) -> Result<Model> {
         update_embedding_dict: read.switch("update_embedding_dict"),
         squad_single_output: read.switch("squad_single_output"),
         inference_lm_perplexity: read.switch("inference_lm_perplexity"),
+        split_linear_layers: read.switch("split_linear_layers"),
         embedding_serialization_vocab_steps,
         dropout: !read.switch("no_dropout"),
         attention_dropout: !read.switch("no_attn_dropout"),
@@ -265,6 +266,7 @@ fn session(read: &Reader) -> Session {
         } else {
             InferenceIo::Ordinary
         },
+        fully_connected_pass: !read.switch("disable_fully_connected_pass"),
         half_partials: read.switch("enable_half_partials"),
         no_outlining: read.switch("no_outlining"),
         host_streams: if read.switch("synthetic_data") {
