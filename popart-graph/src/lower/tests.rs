@@ -232,7 +232,9 @@ fn transfers(streams: HostStreams) -> String {
     let order = graph.topological_order().unwrap();
     let mut plans = PlanCache::new(spec.clone());
     let lowered = lower(&graph, &order, &options, &mut plans, &spec).unwrap();
+    // Where a stretch of the program begins is no step of the device.
     let steps = lowered.program.steps.iter();
+    let steps = steps.filter(|step| !matches!(step, Step::Section(_)));
     let mut words: Vec<String> = steps
         .map(|step| match step {
             Step::Transfers { transfers, .. } => transfers.len().to_string(),
