@@ -2,5 +2,7 @@
 
 #[test]
 fn console() {
-    trycmd::TestCases::new().case("tests/cmd/*.trycmd");
+    trycmd::TestCases::new()
+        .case("tests/cmd/*.trycmd")
+        .case("../docs/outputs.md");
 }

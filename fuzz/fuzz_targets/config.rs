@@ -1,0 +1,11 @@
+//! A configuration file: read and resolved without a panic.
+#![no_main]
+
+use bench_cli::{args, config};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    if let Ok(values) = config::file::parse("a.json", text) {
+        let _ = config::resolve(&args::Given::default(), Some(&values), "date");
+    }
+});
