@@ -9,15 +9,21 @@
 //! Data that stays on its tile is not exchanged. A tile that receives from several
 //! others does so one word a cycle; both tiles of a pair that receive the same stream
 //! get it at twice the rate (IPU exchange in paired mode). One word that several tiles
-//! want is sent once.
+//! want is sent once. A receiver turns to each of its senders with a few control
+//! instructions that run beside the words, so that it can't listen to more senders than
+//! that. How long words travel depends on where the tiles lie ([`route`]).
+
+pub mod route;
 
 use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+use self::route::Routes;
+
 use crate::ids::TileId;
 use crate::layout::{AxisSplit, Layout};
-use crate::spec::TileSpec;
+use crate::spec::MachineSpec;
 use crate::units::{Bytes, BytesPerCycle, Cycles};
 use crate::view::ViewShape;
 
@@ -43,8 +49,14 @@ pub struct TileTraffic {
     pub received_paired: u32,
     /// Bytes that leave for other tiles, each counted once.
     pub sent: u32,
+    /// Of these, bytes that go to pairs of tiles only, over the lanes of this tile and its partner.
+    pub sent_paired: u32,
     /// Messages that arrive.
     pub messages: u32,
+    /// Tiles that it listens to, one after the other.
+    pub senders: u32,
+    /// Cycles to or from the most distant tile that it exchanges with.
+    pub route: u32,
 }
 
 impl TileTraffic {
@@ -52,19 +64,50 @@ impl TileTraffic {
         self.received += other.received;
         self.received_paired += other.received_paired;
         self.sent += other.sent;
+        self.sent_paired += other.sent_paired;
         self.messages += other.messages;
+        self.senders += other.senders;
+        self.route = self.route.max(other.route);
     }
 
-    /// Cycles that the tile is busy receiving or sending.
+    /// Cycles that the tile is busy receiving or sending, from its first word to its last, with
+    /// `partner` on its other lane.
     #[must_use]
-    pub fn cycles(&self, spec: &TileSpec) -> Cycles {
+    pub fn busy(&self, partner: &Self, machine: &MachineSpec) -> Cycles {
+        let tile = &machine.tile;
         let pair_rate =
-            BytesPerCycle(spec.exchange_rate.0 * u64::from(spec.tiles_per_exchange_bus));
+            BytesPerCycle(tile.exchange_rate.0 * u64::from(tile.tiles_per_exchange_bus));
         let single = u64::from(self.received - self.received_paired);
-        let receive = Bytes(single).div_ceil(spec.exchange_rate)
+        let words = Bytes(single).div_ceil(tile.exchange_rate)
             + Bytes(u64::from(self.received_paired)).div_ceil(pair_rate);
-        receive.max(Bytes(u64::from(self.sent)).div_ceil(spec.exchange_rate))
+        let per_sender = u64::from(machine.exchange.control_words_per_fragment);
+        let control = Cycles(per_sender) * u64::from(self.senders);
+        // What goes to pairs takes half of each lane of the sending pair.
+        let alone = u64::from(self.sent - self.sent_paired);
+        let shared = u64::from(self.sent_paired + partner.sent_paired);
+        let sends = Bytes(alone).div_ceil(tile.exchange_rate) + Bytes(shared).div_ceil(pair_rate);
+        words.max(control).max(sends)
     }
+}
+
+/// Of a tile that has no partner.
+const NO_TRAFFIC: TileTraffic = TileTraffic {
+    received: 0,
+    received_paired: 0,
+    sent: 0,
+    sent_paired: 0,
+    messages: 0,
+    senders: 0,
+    route: 0,
+};
+
+/// What decides how long an exchange phase takes, once all tiles are released.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PhaseTime {
+    /// Way of the first word of the tile that is done last.
+    pub route: Cycles,
+    /// Words of that tile.
+    pub busy: Cycles,
 }
 
 /// Traffic of every tile of an IPU in one copy or exchange phase.
@@ -96,11 +139,21 @@ impl Traffic {
         self.tiles.iter().all(|tile| tile.received == 0)
     }
 
-    /// Cycles of the busiest tile, launch not included.
+    /// The tile that is done last: the way to its farthest partner, then its words.
+    ///
+    /// Nothing where nothing moves.
     #[must_use]
-    pub fn cycles(&self, spec: &TileSpec) -> Cycles {
-        let busiest = self.tiles.iter().map(|tile| tile.cycles(spec)).max();
-        busiest.unwrap_or(Cycles::ZERO)
+    pub fn phase(&self, machine: &MachineSpec) -> PhaseTime {
+        let tiles = self
+            .tiles
+            .iter()
+            .enumerate()
+            .map(|(number, tile)| PhaseTime {
+                route: Cycles(u64::from(tile.route)),
+                busy: tile.busy(self.tiles.get(number ^ 1).unwrap_or(&NO_TRAFFIC), machine),
+            });
+        let last = tiles.max_by_key(|phase| (phase.route + phase.busy, phase.busy));
+        last.unwrap_or_default()
     }
 
     /// Bytes received by all tiles.
@@ -122,33 +175,49 @@ pub struct Side<'a> {
     pub view: &'a ViewShape,
 }
 
-/// Traffic of copying `src` to every copy of `dst`, with `element` bytes each, on `n_tiles` tiles.
+/// Traffic of copying `src` to every copy of `dst`, with `element` bytes each, on `n_tiles` tiles
+/// with these `routes` between them.
 ///
 /// # Panics
 ///
 /// If the views have different extents: they are made by the compiler, not by users.
 #[must_use]
-pub fn traffic(src: Side<'_>, dst: Side<'_>, element: Bytes, n_tiles: u32) -> Traffic {
+pub fn traffic(
+    src: Side<'_>,
+    dst: Side<'_>,
+    element: Bytes,
+    n_tiles: u32,
+    routes: &Routes,
+) -> Traffic {
     let groups = pieces(src, dst);
     let mut out = Traffic::none(n_tiles);
     let mut sent = BTreeMap::new();
     let mut walk = |src_tile: u32, dst_tile: u32, elements: u64, runs: u32| {
         let bytes = (elements * element.0) as u32;
-        let mut leaves = false;
+        let mut leaves = None;
+        let mut to_pairs = true;
         for copy in dst.layout.copies_of(TileId(dst_tile)) {
             if src.layout.has_copy(TileId(src_tile), copy) {
                 continue;
             }
-            leaves = true;
+            let route = routes.between(src_tile, copy.0);
+            leaves = leaves.max(Some(route));
             let tile = &mut out.tiles[copy.0 as usize];
             tile.received += bytes;
             tile.messages += runs;
+            tile.senders += 1;
+            tile.route = tile.route.max(route);
             if paired(dst.layout, dst_tile, copy.0) {
                 tile.received_paired += bytes;
+            } else {
+                to_pairs = false;
             }
         }
-        if leaves {
-            *sent.entry(src_tile).or_insert(0) += bytes;
+        if let Some(route) = leaves {
+            let sender: &mut Sender = sent.entry(src_tile).or_default();
+            sender.bytes += bytes;
+            sender.paired += if to_pairs { bytes } else { 0 };
+            sender.route = sender.route.max(route);
         }
     };
     product(
@@ -157,10 +226,21 @@ pub fn traffic(src: Side<'_>, dst: Side<'_>, element: Bytes, n_tiles: u32) -> Tr
         dst.layout.first_tile,
         &mut walk,
     );
-    for (tile, bytes) in sent {
-        out.tiles[tile as usize].sent += bytes;
+    for (tile, sender) in sent {
+        let tile = &mut out.tiles[tile as usize];
+        tile.sent += sender.bytes;
+        tile.sent_paired += sender.paired;
+        tile.route = tile.route.max(sender.route);
     }
     out
+}
+
+/// What a tile sends in one copy.
+#[derive(Default)]
+struct Sender {
+    bytes: u32,
+    paired: u32,
+    route: u32,
 }
 
 /// Whether the pair partner of `tile` receives the same copy.
@@ -405,9 +485,11 @@ fn steps_inside(axes: &[AxisSplit], at: &[(usize, u32)], axis: usize, stride: u3
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::layout::Cut;
-    use crate::spec::fixtures::gc200;
+    use crate::spec::fixtures::machine;
 
     fn cut(extent: u32, parts: u32, tile_stride: u32) -> AxisSplit {
         AxisSplit::cut(
@@ -429,14 +511,24 @@ mod tests {
             layout: dst,
             view: dst_view,
         };
-        let counted = traffic(src, dst, Bytes(2), 64);
+        let counted = traffic(src, dst, Bytes(2), 64, &routes());
         assert_eq!(counted.tiles, walked(src, dst).tiles);
+        let sent = counted.tiles.iter().map(|tile| tile.sent);
+        assert!(
+            sent.sum::<u32>() <= counted.bytes_received().0 as u32,
+            "words are sent once"
+        );
         counted
+    }
+
+    fn routes() -> Routes {
+        Routes::new(&machine("mk2-pod16").exchange, 64)
     }
 
     /// The same traffic, element by element.
     fn walked(src: Side<'_>, dst: Side<'_>) -> Traffic {
         let mut out = Traffic::none(64);
+        let mut pairs = BTreeSet::new();
         let tile = |side: Side<'_>, index: &[u32]| {
             let at: Vec<(usize, u32)> = side
                 .view
@@ -456,24 +548,36 @@ mod tests {
             }
             let from = tile(src, &index);
             let to = tile(dst, &index);
-            let mut leaves = false;
+            let (mut leaves, mut to_pairs) = (false, true);
             for copy in dst.layout.copies_of(TileId(to)) {
                 if !src.layout.has_copy(TileId(from), copy) {
                     leaves = true;
+                    pairs.insert((from, copy.0));
                     out.tiles[copy.0 as usize].received += 2;
                     if paired(dst.layout, to, copy.0) {
                         out.tiles[copy.0 as usize].received_paired += 2;
+                    } else {
+                        to_pairs = false;
                     }
                 }
             }
             if leaves {
                 out.tiles[from as usize].sent += 2;
+                out.tiles[from as usize].sent_paired += 2 * u32::from(to_pairs);
             }
         }
         // Messages are runs, which a walk over elements doesn't see.
-        let counted = traffic(src, dst, Bytes(2), 64);
+        let counted = traffic(src, dst, Bytes(2), 64, &routes());
         for (tile, counted) in out.tiles.iter_mut().zip(&counted.tiles) {
             tile.messages = counted.messages;
+        }
+        for (from, to) in pairs {
+            let route = routes().between(from, to);
+            out.tiles[to as usize].senders += 1;
+            for end in [from, to] {
+                let tile = &mut out.tiles[end as usize];
+                tile.route = tile.route.max(route);
+            }
         }
         out
     }
@@ -514,7 +618,37 @@ mod tests {
         assert_eq!(moved.tiles[0].received, 4);
         assert_eq!(moved.tiles[5].received_paired, 8);
         assert_eq!(moved.tiles[0].sent, 4);
-        assert_eq!(moved.cycles(&gc200()), Cycles(1));
+        // 8 bytes over the lanes of the pair are one cycle, but each tile turns to two senders.
+        let busy = moved.tiles[5].busy(&moved.tiles[4], &machine("mk2-pod16"));
+        assert_eq!(busy, Cycles(6));
+    }
+
+    /// Words of 4 bytes from one tile to each of `receivers`: (route, cycles of its words).
+    #[track_caller]
+    fn phase(sent: u32, receivers: &[u32], expected: (u64, u64)) {
+        let src = Layout::row_major(vec![cut(sent * 2, 1, 1)]);
+        let mut dst = src
+            .clone()
+            .with_copies(receivers.iter().map(|r| r - receivers[0]).collect());
+        dst.first_tile = receivers[0];
+        let view = ViewShape::identity(&[sent * 2]);
+        let phase = check(&src, &view, &dst, &view).phase(&machine("mk2-pod16"));
+        assert_eq!((phase.route.0, phase.busy.0), expected, "{receivers:?}");
+    }
+
+    #[test]
+    fn phases_by_hand() {
+        // A word a cycle, after the way from tile 0 to tile 1 or to tile 2.
+        phase(1000, &[1], (25, 1000));
+        phase(1000, &[2], (24, 1000));
+        // To both tiles of a pair at twice the rate, over both lanes of the sending pair.
+        phase(1000, &[2, 3], (25, 500));
+        phase(1000, &[2, 3, 8, 9], (25, 500));
+        // However many listen, a word is sent once; one without its partner holds up the others.
+        phase(1000, &[1, 2, 5, 6, 9, 40], (25, 1000));
+        phase(1000, &[2, 3, 8], (25, 1000));
+        // A single word takes as long as turning to its sender.
+        phase(1, &[1], (25, 3));
     }
 
     #[test]

@@ -112,11 +112,13 @@ pub struct ExchangeSpec {
     pub sync_max: Cycles,
     /// What one exchange phase costs beyond sync, route and data.
     pub phase_extra: Cycles,
-    /// Median cycles from a send to the first word stored, over all pairs of tiles.
-    pub route_latency_typical: Cycles,
-    /// The same for the most distant pair.
-    pub route_latency_max: Cycles,
-    /// Control instructions of a receiver for each fragment that isn't adjacent to the last.
+    /// Cycles from a send to the first word stored, less what distance adds.
+    pub route_base: Cycles,
+    /// What each row of the sender adds.
+    pub route_per_row: Cycles,
+    /// What each column on the way to the spine adds.
+    pub route_per_column: Cycles,
+    /// Control instructions of a receiver for each tile that it turns to.
     pub control_words_per_fragment: u32,
     /// Longest transfer of one description, in 32-bit words.
     pub words_per_transfer_max: u32,

@@ -13,6 +13,7 @@ use crate::cost::links::rings::{self, Ring};
 use crate::cost::links::{Flow, SharedTransfer, host_stream, inter_ipu_copy, remote_transfer};
 use crate::cost::memory;
 use crate::error::Result;
+use crate::exchange::PhaseTime;
 use crate::ids::{IpuId, ReplicaId};
 use crate::program::{
     Collective, CollectiveKind, IpuCopy, Program, SourceId, Step, StreamId, Transfer,
@@ -43,7 +44,7 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec) -> Result<Sched
 
     let n_tiles = machine.tile.tiles_per_ipu;
     let tiles = AllTiles::new(program, n_tiles);
-    let traffic = distinct.exchanges.traffic(program, n_tiles);
+    let traffic = distinct.exchanges.traffic(program, machine);
     let compute = distinct.compute.cycles(program, &tiles, &machine.tile);
     let mut costs = Costs {
         program,
@@ -55,7 +56,7 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec) -> Result<Sched
         compute,
         exchange: traffic
             .iter()
-            .map(|phase| (!phase.is_empty()).then(|| phase.cycles(&machine.tile)))
+            .map(|phase| (!phase.is_empty()).then(|| phase.phase(machine)))
             .collect(),
         distinct,
         copies: BTreeMap::new(),
@@ -116,7 +117,7 @@ struct Costs<'a> {
     /// By number of the compute set.
     compute: Vec<Cycles>,
     /// By number of the phase; `None` where nothing moves between tiles.
-    exchange: Vec<Option<Cycles>>,
+    exchange: Vec<Option<PhaseTime>>,
     /// Inter-IPU copies by the bytes between pairs of IPUs of a replica.
     copies: BTreeMap<Vec<(IpuId, IpuId, Bytes)>, Cycles>,
 }
@@ -144,10 +145,10 @@ impl Costs<'_> {
                 }
                 Step::Exchange(exchange) => {
                     let number = self.distinct.exchanges.add(self.program, exchange);
-                    if let Some(cycles) = self.exchange[number] {
+                    if let Some(phase) = self.exchange[number] {
                         let spends = smallvec![
-                            (Activity::Sync, self.launch()),
-                            (Activity::Exchange, cycles)
+                            (Activity::Sync, self.launch() + phase.route),
+                            (Activity::Exchange, phase.busy)
                         ];
                         out.push(Timed::Leaf(local(exchange.source, exchange.ipu, spends)));
                     }
@@ -169,10 +170,10 @@ impl Costs<'_> {
         out
     }
 
-    /// From the last tile's readiness to the first word stored.
+    /// From the last tile's readiness to the first word sent.
     fn launch(&self) -> Cycles {
         let exchange = &self.machine.exchange;
-        exchange.sync_max + exchange.route_latency_typical + exchange.phase_extra
+        exchange.sync_max + exchange.phase_extra
     }
 
     fn ipu_copies(&mut self, source: SourceId, copies: &[IpuCopy]) -> Option<Timed> {

@@ -6,8 +6,10 @@
 use indexmap::IndexSet;
 use rayon::prelude::*;
 
+use crate::exchange::route::Routes;
 use crate::exchange::{self, Side, Traffic};
 use crate::program::{Exchange, LayoutId, Program, TileCopy};
+use crate::spec::MachineSpec;
 use crate::units::Bytes;
 use crate::view::ViewShape;
 
@@ -29,12 +31,12 @@ impl CopyKey {
         }
     }
 
-    fn traffic(&self, program: &Program, n_tiles: u32) -> Traffic {
+    fn traffic(&self, program: &Program, n_tiles: u32, routes: &Routes) -> Traffic {
         let [src, dst] = [&self.src, &self.dst].map(|(layout, view)| Side {
             layout: program.layout(*layout),
             view,
         });
-        exchange::traffic(src, dst, self.element, n_tiles)
+        exchange::traffic(src, dst, self.element, n_tiles, routes)
     }
 }
 
@@ -57,12 +59,14 @@ impl Exchanges {
         self.phases.insert_full(copies).0
     }
 
-    /// The traffic of every phase on IPUs of `n_tiles` tiles, by its number.
-    pub(crate) fn traffic(&self, program: &Program, n_tiles: u32) -> Vec<Traffic> {
+    /// The traffic of every phase on the IPUs of `machine`, by its number.
+    pub(crate) fn traffic(&self, program: &Program, machine: &MachineSpec) -> Vec<Traffic> {
+        let n_tiles = machine.tile.tiles_per_ipu;
+        let routes = Routes::new(&machine.exchange, n_tiles);
         let copies: Vec<&CopyKey> = self.copies.iter().collect();
         let copies: Vec<Traffic> = copies
             .par_iter()
-            .map(|copy| copy.traffic(program, n_tiles))
+            .map(|copy| copy.traffic(program, n_tiles, &routes))
             .collect();
         let phases: Vec<&Vec<u32>> = self.phases.iter().collect();
         phases

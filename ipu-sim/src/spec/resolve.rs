@@ -131,8 +131,9 @@ fn exchange(reader: &mut Reader) -> Result<ExchangeSpec> {
         tiles_per_block: reader.count("exchange.tiles_per_block")?,
         sync_max: reader.cycles("exchange.sync_max")?,
         phase_extra: reader.cycles("exchange.phase_extra")?,
-        route_latency_typical: reader.cycles("exchange.route_latency_typical")?,
-        route_latency_max: reader.cycles("exchange.route_latency_max")?,
+        route_base: reader.cycles("exchange.route_base")?,
+        route_per_row: reader.cycles("exchange.route_per_row")?,
+        route_per_column: reader.cycles("exchange.route_per_column")?,
         control_words_per_fragment: reader.count("exchange.control_words_per_fragment")?,
         words_per_transfer_max: reader.count("exchange.words_per_transfer_max")?,
     })

@@ -42,7 +42,7 @@ pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, table
     for steps in bodies(program) {
         number_exchanges(program, steps, &mut exchanges);
     }
-    let traffic = exchanges.traffic(program, machine.tile.tiles_per_ipu);
+    let traffic = exchanges.traffic(program, machine);
     let mut count = Count {
         program,
         machine,
