@@ -46,6 +46,7 @@
 //! let mut stream = |name: &str| program.streams.push(Stream {
 //!     name: name.to_owned(),
 //!     prefetch: false,
+//!     buffering_depth: 1,
 //! });
 //! let (input, output) = (stream("input"), stream("output"));
 //! let source = program.add_source("x", "square");

@@ -1,25 +1,26 @@
 //! How long a program takes on a machine, and where the time goes.
 //!
 //! Every IPU has a clock. A compute set takes its slowest tile's vertices and a
-//! dispatch; an exchange takes a sync, a route latency and its busiest tile's words;
+//! dispatch; an exchange takes a sync, the way to the farthest tile and its words;
 //! both move one clock. Copies between IPUs and collectives let the IPUs they name wait
-//! for each other. Transfers take turns on the lines of an IPU-Machine.
+//! for each other. What moves beyond an IPU shares links with all else that moves at
+//! that time, and events resolve who is through when.
 //!
 //! ```text
-//! Program ──costs──▶ Schedule ──walk──▶ Timeline
-//!          each distinct step     clocks; repeats
-//!          costed once            folded, exactly
+//! Program ──costs──▶ Schedule ──link──▶ lists of the IPUs ──walk──▶ Timeline
+//!          each distinct step                            clocks and events;
+//!          costed once                                   folded, exactly
 //! ```
 //!
-//! Costs come from [`crate::cost`] and [`crate::exchange`]. One replica is timed and
-//! stands for all: they run the same steps at the same time.
+//! Costs come from [`crate::cost`], [`crate::exchange`] and [`crate::collective`]. Replicas that
+//! can't be told apart are timed once, and their traffic is counted on the links they share.
 //!
-//! Left out: calls and loops (tens of cycles), additions inside collectives, and
-//! transfers of one step to the host and from it at the same time, which are taken one
-//! after the other.
+//! Left out: calls and loops (tens of cycles).
 
 mod compute;
 mod costs;
+mod couple;
+mod events;
 mod schedule;
 pub(crate) mod tiles;
 mod timeline;
@@ -35,22 +36,23 @@ pub use timeline::{
 };
 
 use crate::error::Result;
+use crate::network::Fold;
 use crate::program::Program;
 use crate::spec::MachineSpec;
 
-/// How repeats are walked; the result is the same.
+/// How repeats and replicas are walked; the result is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Mode {
-    /// Until the clocks recur; the rest is multiplied.
+    /// Repeats until the state recurs, and one of the replicas that are alike.
     Folded,
-    /// Pass by pass.
+    /// Pass by pass, replica by replica.
     Unfolded,
 }
 
 /// How a program is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Options {
-    /// How repeats are walked.
+    /// How repeats and replicas are walked.
     pub mode: Mode,
     /// Levels of steps that the trace shows: 1 for the program's own, 2 with the first
     /// pass through its repeats, and so on; 0 for no trace.
@@ -69,6 +71,14 @@ pub struct Options {
 /// If the program is not well formed: a function that calls itself, a vertex without
 /// its inputs, a layout beyond the tiles of the IPU. Programs are made by the compiler.
 pub fn time(program: &Program, machine: &MachineSpec, options: Options) -> Result<Timeline> {
-    let schedule = costs::schedule(program, machine)?;
-    Ok(walk::walk(&schedule, options.mode, options.trace_depth))
+    let fold = match options.mode {
+        Mode::Folded => Fold::Alike,
+        Mode::Unfolded => Fold::Nothing,
+    };
+    let schedule = costs::schedule(program, machine, fold)?;
+    Ok(walk::walk(
+        &schedule.link(),
+        options.mode,
+        options.trace_depth,
+    ))
 }

@@ -184,12 +184,17 @@ pub enum Error {
     /// An executable takes more memory than a tile has.
     #[error(transparent)]
     OutOfMemory(Box<OutOfMemory>),
-    /// An executable takes more streaming memory than the device has.
-    #[error("out of streaming memory: expected at most {available}, got {needed}")]
+    /// An executable takes more streaming memory than an IPU-Machine has.
+    #[error(
+        "out of streaming memory beside IPU-Machine {ipu_machine}: expected at most {available}, \
+         got {needed}"
+    )]
     OutOfStreamingMemory {
-        /// Streaming memory of the IPU-Machines of the device.
+        /// The first one of the device that overflows.
+        ipu_machine: u32,
+        /// Its streaming memory.
         available: Bytes,
-        /// Bytes of the buffers of all replicas.
+        /// Bytes of the buffers of all replicas that lie there.
         needed: Bytes,
     },
     /// An executable has no variable, stream, buffer or replica of this number.

@@ -34,10 +34,12 @@ pub mod text;
 pub mod vertex;
 pub mod view;
 
+pub mod collective;
 pub mod cost;
 pub mod device;
 pub mod engine;
 pub mod execute;
+pub mod network;
 pub mod trace;
 pub mod weigh;
 

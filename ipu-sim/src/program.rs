@@ -368,6 +368,9 @@ pub struct Stream {
     pub name: String,
     /// Whether the host side is made ready before the device asks.
     pub prefetch: bool,
+    /// Elements that the buffer beside the device holds, at least 1: those made ready, or those
+    /// that the host hasn't taken yet.
+    pub buffering_depth: u32,
 }
 
 /// A buffer in streaming memory.

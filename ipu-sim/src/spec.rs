@@ -177,6 +177,8 @@ pub struct HostSpec {
     pub n_hosts: u32,
     /// Rate between the host and one IPU-Machine, each direction, shared by its IPUs.
     pub machine_bandwidth: BytesPerSecond,
+    /// Rate of one host server, each direction, shared by its IPU-Machines.
+    pub server_bandwidth: BytesPerSecond,
     /// Time of a transfer of no bytes.
     pub latency: SimSeconds,
 }
@@ -293,6 +295,12 @@ impl MachineSpec {
     #[must_use]
     pub fn n_racks(&self) -> u32 {
         self.n_ipus.div_ceil(self.ipus_per_rack)
+    }
+
+    /// IPU-Machines, or cards.
+    #[must_use]
+    pub fn n_machines(&self) -> u32 {
+        self.n_ipus.div_ceil(self.ipus_per_machine)
     }
 
     /// All tiles.

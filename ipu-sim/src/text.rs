@@ -41,7 +41,11 @@ fn write_program(out: &mut String, program: &Program) -> fmt::Result {
     }
     for (id, stream) in program.streams.iter() {
         let prefetch = if stream.prefetch { ", prefetched" } else { "" };
-        writeln!(out, "{id}: `{}`{prefetch}", stream.name)?;
+        let depth = match stream.buffering_depth {
+            1 => String::new(),
+            depth => format!(", {depth} buffered"),
+        };
+        writeln!(out, "{id}: `{}`{prefetch}{depth}", stream.name)?;
     }
     for (id, buffer) in program.remote_buffers.iter() {
         writeln!(out, "{id}: `{}`, {}", buffer.name, buffer.bytes)?;

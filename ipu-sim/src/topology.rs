@@ -18,6 +18,17 @@
 //! an IPU-POD128 pairs IPU-Machines of equal position, and that more racks form a ring with half
 //! of the gateway ports each way, is assumed.
 //!
+//! Hosts and streaming memory hang on the gateways. A host reaches its IPU-Machines through one port;
+//! each IPU-Machine has a network adapter of its own, and each of its IPUs a PCIe way to the gateway.
+//! Cards without gateways sit in slots of their host, whose memory is then the streaming memory.
+//!
+//! ```text
+//! host ── its port ──┬── gateway ──┬── IPU
+//!                    │      │      ├── IPU        one streaming memory for each gateway,
+//!                    │   memory    └── ..         for loads and stores together
+//!                    └── gateway ── ..
+//! ```
+//!
 //! Left out: the barley-twist and sliding-window link configurations, and the diagonal use of
 //! spare links inside an IPU-Machine.
 
@@ -36,6 +47,8 @@ define_ids! {
     RackId, "rack ";
     /// Parallel links from one node to a neighbour.
     BundleId, "bundle ";
+    /// A host server.
+    HostId, "host ";
 }
 
 /// Something at the end of a link.
@@ -43,8 +56,14 @@ define_ids! {
 pub enum Node {
     /// An IPU, by its number in the whole machine.
     Ipu(IpuId),
-    /// The gateway of an IPU-Machine.
+    /// The gateway of an IPU-Machine, or the slot of a card that has none.
     Gateway(IpuMachineId),
+    /// Streaming memory of an IPU-Machine.
+    StreamingMemory(IpuMachineId),
+    /// Where a host meets the network of its IPU-Machines.
+    HostPort(HostId),
+    /// A host server.
+    Host(HostId),
 }
 
 /// Parallel links from one node to a neighbour: one direction of them.
@@ -74,6 +93,9 @@ pub struct Topology {
     ipus_per_rack: u32,
     n_racks: u32,
     wiring: Wiring,
+    /// Whether IPUs reach beyond their rack, hosts and memory through gateways.
+    has_gateways: bool,
+    machines_per_host: u32,
     bundles: IdVec<BundleId, Bundle>,
     by_ends: BTreeMap<(Node, Node), BundleId>,
 }
@@ -88,17 +110,18 @@ impl Topology {
             ipus_per_rack: machine.n_ipus.min(machine.ipus_per_rack),
             n_racks: machine.n_racks(),
             wiring: machine.wiring,
+            has_gateways: machine.gateway.is_some(),
+            machines_per_host: machine.n_machines().div_ceil(machine.host.n_hosts),
             bundles: IdVec::new(),
             by_ends: BTreeMap::new(),
         };
         for rack in (0..topology.n_racks).map(RackId) {
             topology.join_rack(rack, &machine.links);
         }
-        if topology.n_racks > 1 {
-            let gateway = machine.gateway.as_ref();
-            let gateway = gateway.expect("a description of several racks gives gateways");
+        if let Some(gateway) = &machine.gateway {
             topology.join_gateways(gateway);
         }
+        topology.join_hosts(machine);
         topology
     }
 
@@ -124,6 +147,12 @@ impl Topology {
     #[must_use]
     pub fn ipus_per_rack(&self) -> u32 {
         self.ipus_per_rack
+    }
+
+    /// Whether the rails of a whole rack are closed.
+    #[must_use]
+    pub fn is_torus(&self) -> bool {
+        self.rungs().closed
     }
 
     /// Links from an IPU to a neighbour in its rack; 0 if they aren't neighbours.
@@ -155,8 +184,87 @@ impl Topology {
             at = self.cross_racks(from, to, &mut nodes);
         }
         self.cross_rack(at, to, &mut nodes);
+        self.along(&nodes)
+    }
+
+    /// What data crosses on its way between the host and the gateway of `ipu`, where it is
+    /// buffered; nothing on machines without gateways, whose cards read their host's memory.
+    #[must_use]
+    pub fn route_buffer(&self, ipu: IpuId, way: HostWay) -> Vec<BundleId> {
+        if !self.has_gateways {
+            return Vec::new();
+        }
+        self.along(&way.ordered(self.to_host(ipu)))
+    }
+
+    /// What data crosses between its buffer and `ipu`.
+    #[must_use]
+    pub fn route_host(&self, ipu: IpuId, way: HostWay) -> Vec<BundleId> {
+        if !self.has_gateways {
+            return self.along(&way.ordered(self.to_host(ipu)));
+        }
+        let gateway = Node::Gateway(self.ipu_machine(ipu));
+        self.along(&way.ordered(vec![Node::Ipu(ipu), gateway]))
+    }
+
+    /// What data crosses between the streaming memory of its IPU-Machine and `ipu`.
+    #[must_use]
+    pub fn route_memory(&self, ipu: IpuId, way: HostWay) -> Vec<BundleId> {
+        let machine = self.ipu_machine(ipu);
+        let memory = Node::StreamingMemory(machine);
+        let mut nodes = vec![Node::Gateway(machine), memory];
+        if self.has_gateways {
+            nodes.insert(0, Node::Ipu(ipu));
+            return self.along(&way.ordered(nodes));
+        }
+        // The host's memory is reached over the slot.
+        let mut route = self.along(&way.ordered(nodes));
+        route.extend(self.route_host(ipu, way));
+        route
+    }
+
+    /// From the gateway or slot of `ipu` to its host.
+    fn to_host(&self, ipu: IpuId) -> Vec<Node> {
+        let machine = self.ipu_machine(ipu);
+        let host = HostId(machine.0 / self.machines_per_host);
+        vec![
+            Node::Gateway(machine),
+            Node::HostPort(host),
+            Node::Host(host),
+        ]
+    }
+
+    fn along(&self, nodes: &[Node]) -> Vec<BundleId> {
         let hops = nodes.windows(2);
         hops.map(|ends| self.by_ends[&(ends[0], ends[1])]).collect()
+    }
+
+    /// Hops that a sync of `ipus` has to go beyond neighbours, each way: half the rungs between the
+    /// most distant two of a rack, rounded up.
+    ///
+    /// PopLibs counts `IPUs / 4` for its IPUModel, which is the same for a whole ladder.
+    #[must_use]
+    pub fn sync_hops(&self, ipus: impl IntoIterator<Item = IpuId>) -> u32 {
+        let mut by_rack: BTreeMap<RackId, Vec<u32>> = BTreeMap::new();
+        for ipu in ipus {
+            let rung = ipu.0 % self.ipus_per_rack / 2;
+            by_rack.entry(self.rack(ipu)).or_default().push(rung);
+        }
+        let spans = by_rack.values_mut().map(|rungs| {
+            rungs.sort_unstable();
+            rungs.dedup();
+            self.rungs().span(rungs)
+        });
+        spans.max().unwrap_or(0).div_ceil(2)
+    }
+
+    /// Gateway links that a sync of `ipus` has to cross, each way.
+    #[must_use]
+    pub fn sync_racks(&self, ipus: impl IntoIterator<Item = IpuId>) -> u32 {
+        let mut racks: Vec<u32> = ipus.into_iter().map(|ipu| self.rack(ipu).0).collect();
+        racks.sort_unstable();
+        racks.dedup();
+        self.racks().span(&racks)
     }
 
     /// Time for the first byte to go along `route`.
@@ -169,10 +277,7 @@ impl Topology {
     /// Adds gateways from the IPU-Machine of `from` to that of equal position in the rack of `to`,
     /// and the IPU of arrival, which is returned: `to` itself where that gateway serves it.
     fn cross_racks(&self, from: IpuId, to: IpuId, nodes: &mut Vec<Node>) -> IpuId {
-        let row = Row {
-            len: self.n_racks,
-            closed: self.n_racks > 2,
-        };
+        let row = self.racks();
         let position = from.0 % self.ipus_per_rack;
         for rack in row.path(self.rack(from).0, self.rack(to).0) {
             let peer = IpuId(rack * self.ipus_per_rack + position);
@@ -201,6 +306,13 @@ impl Topology {
         );
     }
 
+    fn racks(&self) -> Row {
+        Row {
+            len: self.n_racks,
+            closed: self.n_racks > 2,
+        }
+    }
+
     fn rungs(&self) -> Row {
         let len = self.ipus_per_rack.div_ceil(2);
         Row {
@@ -227,11 +339,44 @@ impl Topology {
         }
     }
 
+    fn join_hosts(&mut self, machine: &MachineSpec) {
+        let (host, memory) = (&machine.host, &machine.streaming_memory);
+        for number in 0..machine.n_machines() {
+            let gateway = Node::Gateway(IpuMachineId(number));
+            let ends = (gateway, Node::StreamingMemory(IpuMachineId(number)));
+            // One port for both directions.
+            let port = self.bundles.push(Bundle {
+                from: ends.0,
+                to: ends.1,
+                links: 1,
+                capacity: memory.bandwidth,
+                capacity_per_flow: memory.bandwidth,
+                latency: SimSeconds::ZERO,
+            });
+            self.by_ends.insert(ends, port);
+            self.by_ends.insert((ends.1, ends.0), port);
+            let adapter = (
+                gateway,
+                Node::HostPort(HostId(number / self.machines_per_host)),
+            );
+            let rate = host.machine_bandwidth;
+            self.join_both_ways(adapter, 1, rate, rate, SimSeconds::ZERO);
+        }
+        let n_used = machine.n_machines().div_ceil(self.machines_per_host);
+        for id in (0..n_used).map(HostId) {
+            let rate = host.server_bandwidth;
+            self.join_both_ways(
+                (Node::HostPort(id), Node::Host(id)),
+                1,
+                rate,
+                rate,
+                SimSeconds::ZERO,
+            );
+        }
+    }
+
     fn join_gateways(&mut self, gateway: &GatewaySpec) {
-        let racks = Row {
-            len: self.n_racks,
-            closed: self.n_racks > 2,
-        };
+        let racks = self.racks();
         let ports = if racks.closed {
             (gateway.ports_per_machine / 2).max(1)
         } else {
@@ -281,6 +426,25 @@ impl Topology {
     }
 }
 
+/// Which way data goes between an IPU and what lies behind its gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostWay {
+    /// To the IPU.
+    In,
+    /// From the IPU.
+    Out,
+}
+
+impl HostWay {
+    /// Nodes from the IPU outwards, in the order in which data passes them.
+    fn ordered(self, mut outwards: Vec<Node>) -> Vec<Node> {
+        if self == Self::In {
+            outwards.reverse();
+        }
+        outwards
+    }
+}
+
 /// Positions in a row, the last of which may lead back to the first.
 #[derive(Clone, Copy)]
 struct Row {
@@ -296,6 +460,22 @@ impl Row {
         } else {
             self.closed.then_some(0)
         }
+    }
+
+    /// Steps between the two most distant of some positions.
+    fn span(self, positions: &[u32]) -> u32 {
+        let pairs = positions
+            .iter()
+            .flat_map(|&a| positions.iter().map(move |&b| (a, b)));
+        let steps = pairs.map(|(a, b)| {
+            let apart = a.abs_diff(b);
+            if self.closed {
+                apart.min(self.len - apart)
+            } else {
+                apart
+            }
+        });
+        steps.max().unwrap_or(0)
     }
 
     /// All positions from `from` to `to`, both included, on the shorter way, and up in a tie.
@@ -356,6 +536,12 @@ impl ReplicaPlacement {
             "{replica} has no {ipu}"
         );
         IpuId(replica.0 * self.ipus_per_replica + ipu.0)
+    }
+
+    /// All IPUs of a replica, by their numbers in the machine.
+    pub fn ipus(&self, replica: ReplicaId) -> impl Iterator<Item = IpuId> + use<> {
+        let (placement, n) = (*self, self.ipus_per_replica);
+        (0..n).map(move |ipu| placement.ipu(replica, IpuId(ipu)))
     }
 
     /// The replica that runs on an IPU of the machine, if one does.

@@ -15,6 +15,7 @@ mod code;
 mod curve;
 mod liveness;
 mod peak;
+pub(crate) mod remote;
 mod sizes;
 
 #[cfg(test)]

@@ -257,6 +257,7 @@ impl Outputs {
         let stream = ctx.builder.program.streams.push(Stream {
             name: name.clone(),
             prefetch: false,
+            buffering_depth: 1,
         });
         self.streams.push((tensor, stream));
         let layout = ctx.builder.spread(&value.shape(), value.dtype);

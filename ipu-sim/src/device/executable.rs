@@ -9,7 +9,7 @@ use crate::engine;
 use crate::error::{Error, Result};
 use crate::program::{Program, Step, StreamId, Transfer};
 use crate::spec::MachineSpec;
-use crate::units::Bytes;
+use crate::weigh::remote::check_streaming_memory;
 use crate::weigh::{Weight, weigh};
 
 /// A compiled program, ready to be loaded. Clones share the program.
@@ -103,20 +103,8 @@ pub(super) fn fit(
             needed: tiles,
         });
     }
-    check_streaming_memory(program, device, machine)?;
+    check_streaming_memory(program, machine)?;
     let weight = weigh(program, machine)?;
     weight.verdict()?;
     Ok(weight)
-}
-
-/// Compares the buffers of all replicas with the memory of all IPU-Machines of the device.
-fn check_streaming_memory(program: &Program, device: Device, machine: &MachineSpec) -> Result<()> {
-    let buffers = program.remote_buffers.values().map(|buffer| buffer.bytes);
-    let needed = buffers.sum::<Bytes>() * u64::from(program.n_replicas);
-    let n_machines = device.n_ipus.div_ceil(machine.ipus_per_machine);
-    let available = machine.streaming_memory.capacity * u64::from(n_machines);
-    if needed > available {
-        return Err(Error::OutOfStreamingMemory { available, needed });
-    }
-    Ok(())
 }

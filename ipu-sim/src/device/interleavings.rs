@@ -106,6 +106,7 @@ fn squares(count: u32) -> (Executable, VarId, StreamId) {
     let stream = program.streams.push(Stream {
         name: "out".to_owned(),
         prefetch: false,
+        buffering_depth: 1,
     });
     let source = program.add_source("x", "square");
     let square = Step::Compute(ComputeSet {

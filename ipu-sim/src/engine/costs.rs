@@ -2,38 +2,65 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexSet;
 use smallvec::{SmallVec, smallvec};
 
 use super::compute::{ComputeSets, flops};
-use super::schedule::{Leaf, Line, Occupied, Schedule, Timed};
+use super::schedule::{Buffer, EndsId, Leaf, Moving, Schedule, Scope, Stream, Timed};
 use super::tiles::AllTiles;
 use super::timeline::{Activity, Channel};
 use super::traffic::Exchanges;
-use crate::cost::links::rings::{self, Ring};
-use crate::cost::links::{Flow, SharedTransfer, host_stream, inter_ipu_copy, remote_transfer};
+use crate::collective::Collectives;
+use crate::cost::elementwise::Destination;
+use crate::cost::elementwise::binary::{BinaryOp, binary_1d};
+use crate::cost::links::sync_global;
 use crate::cost::memory;
 use crate::error::Result;
 use crate::exchange::PhaseTime;
-use crate::ids::{IpuId, ReplicaId};
+use crate::ids::{IdVec, IpuId, ReplicaId};
+use crate::network::partition::Way;
+use crate::network::{Fold, Network};
+use crate::numerics::DType;
 use crate::program::{
-    Collective, CollectiveKind, IpuCopy, Program, SourceId, Step, StreamId, Transfer,
+    self, Collective, CollectiveKind, IpuCopy, LayoutId, Program, SourceId, Step, StreamId,
+    Transfer,
 };
 use crate::spec::MachineSpec;
-use crate::topology::{ReplicaPlacement, Topology};
+use crate::topology::{BundleId, HostWay, ReplicaPlacement, Topology};
 use crate::units::{Bytes, Cycles, Flops};
 
-/// Shared lines of one IPU-Machine.
-#[derive(Clone, Copy, Debug)]
-enum LineKind {
-    FromHost,
-    ToHost,
-    StreamingMemory,
+/// The ends of a way beyond an IPU, by the IPUs of a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Ends {
+    /// From one IPU to another.
+    Copy(IpuId, IpuId),
+    /// Between a host and the buffer beside an IPU.
+    Buffer(IpuId, HostWay),
+    /// Between that buffer and the IPU.
+    Host(IpuId, HostWay),
+    /// Between streaming memory and the IPU.
+    Memory(IpuId, HostWay),
 }
 
-const LINES_PER_MACHINE: u32 = 3;
+impl Ends {
+    fn route(
+        self,
+        placement: &ReplicaPlacement,
+        topology: &Topology,
+        replica: ReplicaId,
+    ) -> Vec<BundleId> {
+        let place = |ipu| placement.ipu(replica, ipu);
+        match self {
+            Self::Copy(from, to) => topology.route(place(from), place(to)),
+            Self::Buffer(ipu, way) => topology.route_buffer(place(ipu), way),
+            Self::Host(ipu, way) => topology.route_host(place(ipu), way),
+            Self::Memory(ipu, way) => topology.route_memory(place(ipu), way),
+        }
+    }
+}
 
 /// The schedule of `program` on `machine`.
-pub(super) fn schedule(program: &Program, machine: &MachineSpec) -> Result<Schedule> {
+pub(super) fn schedule(program: &Program, machine: &MachineSpec, fold: Fold) -> Result<Schedule> {
     let topology = Topology::new(machine);
     let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
     let mut distinct = Distinct::default();
@@ -46,35 +73,91 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec) -> Result<Sched
     let tiles = AllTiles::new(program, n_tiles);
     let traffic = distinct.exchanges.traffic(program, machine);
     let compute = distinct.compute.cycles(program, &tiles, &machine.tile);
+    let phases = traffic
+        .iter()
+        .map(|phase| (!phase.is_empty()).then(|| phase.phase(machine)));
     let mut costs = Costs {
         program,
         machine,
         tiles,
-        rings: rings::rings(&placement, &topology, machine),
+        collectives: Collectives::new(placement, &topology, machine, fold),
         placement,
-        topology,
+        topology: &topology,
         compute,
-        exchange: traffic
-            .iter()
-            .map(|phase| (!phase.is_empty()).then(|| phase.phase(machine)))
-            .collect(),
+        exchange: phases.collect(),
         distinct,
-        copies: BTreeMap::new(),
+        ends: IndexSet::new(),
+        streams: program
+            .streams
+            .values()
+            .map(|stream| costs_of_stream(stream, machine))
+            .collect(),
+        additions: BTreeMap::new(),
     };
     let functions = program.functions.values();
     let functions = functions
         .map(|function| costs.steps(&function.steps))
         .collect();
-    let schedule = Schedule {
+    let steps = costs.steps(&program.steps);
+    let ways = ways(&costs.ends, &placement, &topology);
+    let (network, partition) = Network::new(&ways, &topology, machine.tile.clock, fold);
+    let classes = classes(&partition.owners, program.n_replicas, fold);
+    let n_ends = costs.ends.len();
+    let lanes = classes.iter().map(|&replica| {
+        let lane = |ends| {
+            let way: usize = replica * n_ends + ends;
+            (!ways[way].route.is_empty()).then(|| partition.lanes[way])
+        };
+        (0..n_ends).map(lane).collect()
+    });
+    Ok(Schedule {
         n_ipus: program.n_ipus,
-        n_lines: costs.n_lines(),
         n_sources: program.sources.len(),
-        n_streams: program.streams.len(),
         n_sections: program.sections.len(),
+        n_classes: u32::try_from(classes.len()).expect("no more than replicas"),
+        lanes: lanes.collect(),
+        network,
+        streams: costs.streams,
         functions,
-        steps: costs.steps(&program.steps),
-    };
-    Ok(schedule.link())
+        steps,
+    })
+}
+
+/// The ways of all replicas, replica after replica.
+fn ways(ends: &IndexSet<Ends>, placement: &ReplicaPlacement, topology: &Topology) -> Vec<Way> {
+    let mut ways = Vec::with_capacity(ends.len() * placement.n_replicas as usize);
+    for replica in placement.replicas() {
+        ways.extend((0..).zip(ends).map(|(label, ends)| Way {
+            label,
+            owner: replica.0,
+            route: ends.route(placement, topology, replica),
+        }));
+    }
+    ways
+}
+
+/// The first replica of every class; of all if nothing reaches beyond an IPU.
+fn classes(owners: &[u32], n_replicas: u32, fold: Fold) -> Vec<usize> {
+    let n_replicas = n_replicas as usize;
+    match (owners.is_empty(), fold) {
+        (true, Fold::Alike) => vec![0],
+        (true, Fold::Nothing) => (0..n_replicas).collect(),
+        (false, _) => (0..n_replicas)
+            .filter(|&replica| !owners[..replica].contains(&owners[replica]))
+            .collect(),
+    }
+}
+
+fn costs_of_stream(stream: &program::Stream, machine: &MachineSpec) -> Stream {
+    Stream {
+        depth: if stream.prefetch {
+            stream.buffering_depth
+        } else {
+            0
+        },
+        latency: machine.tile.clock.cycles(machine.host.latency),
+        buffer: None,
+    }
 }
 
 /// What has to be costed, each once.
@@ -109,17 +192,20 @@ struct Costs<'a> {
     program: &'a Program,
     machine: &'a MachineSpec,
     tiles: AllTiles,
-    topology: Topology,
+    topology: &'a Topology,
     placement: ReplicaPlacement,
-    rings: Vec<Ring>,
+    collectives: Collectives<'a>,
     /// Numbers the steps.
     distinct: Distinct,
     /// By number of the compute set.
     compute: Vec<Cycles>,
     /// By number of the phase; `None` where nothing moves between tiles.
     exchange: Vec<Option<PhaseTime>>,
-    /// Inter-IPU copies by the bytes between pairs of IPUs of a replica.
-    copies: BTreeMap<Vec<(IpuId, IpuId, Bytes)>, Cycles>,
+    /// Ways beyond the IPUs, each once.
+    ends: IndexSet<Ends>,
+    streams: IdVec<StreamId, Stream>,
+    /// Additions inside collectives by what an IPU holds and in how many parts it is added.
+    additions: BTreeMap<(Vec<(LayoutId, DType)>, u64), Cycles>,
 }
 
 impl Costs<'_> {
@@ -134,12 +220,9 @@ impl Costs<'_> {
                         (Activity::Sync, dispatch),
                         (Activity::Compute, self.compute[number])
                     ];
+                    let vertices = set.vertices.iter();
                     out.push(Timed::Leaf(Leaf {
-                        flops: set
-                            .vertices
-                            .iter()
-                            .map(|group| flops(self.program, group))
-                            .sum(),
+                        flops: vertices.map(|group| flops(self.program, group)).sum(),
                         ..local(set.source, set.ipu, spends)
                     }));
                 }
@@ -161,7 +244,6 @@ impl Costs<'_> {
                 Step::Repeat { count, body } => out.push(Timed::Repeat {
                     count: *count,
                     body: self.steps(body),
-                    groups: Vec::new(),
                 }),
                 Step::Call(function) => out.push(Timed::Call(*function)),
                 Step::Section(section) => out.push(Timed::Section(*section)),
@@ -176,6 +258,11 @@ impl Costs<'_> {
         exchange.sync_max + exchange.phase_extra
     }
 
+    fn ends(&mut self, ends: Ends) -> EndsId {
+        EndsId(u32::try_from(self.ends.insert_full(ends).0).expect("few ways"))
+    }
+
+    /// A sync of the IPUs that take part, then all copies at once.
     fn ipu_copies(&mut self, source: SourceId, copies: &[IpuCopy]) -> Option<Timed> {
         let mut pairs: BTreeMap<(IpuId, IpuId), Bytes> = BTreeMap::new();
         for copy in copies {
@@ -188,129 +275,130 @@ impl Costs<'_> {
         if ipus.is_empty() {
             return None;
         }
-        let key: Vec<_> = pairs
-            .iter()
-            .map(|(&(a, b), &bytes)| (a, b, bytes))
-            .collect();
-        let (placement, topology, machine) = (&self.placement, &self.topology, self.machine);
-        let cycles = *self.copies.entry(key).or_insert_with_key(|key| {
-            // All replicas copy at the same time.
-            let flows: Vec<Flow> = placement
-                .replicas()
-                .flat_map(|replica| {
-                    key.iter().map(move |&(from, to, bytes)| Flow {
-                        from: placement.ipu(replica, from),
-                        to: placement.ipu(replica, to),
-                        bytes,
-                    })
-                })
-                .collect();
-            let n_synced = u32::try_from(ipus.len()).expect("IPUs have 32-bit numbers");
-            inter_ipu_copy(&flows, n_synced, topology, machine)
+        let sync = self.sync(&ipus);
+        let moving = pairs.iter().map(|(&(from, to), &bytes)| Moving {
+            ends: self.ends(Ends::Copy(from, to)),
+            bytes,
+            stream: None,
         });
         Some(Timed::Leaf(Leaf {
             source,
-            ipus,
-            occupies: None,
-            asks: Cycles::ZERO,
-            spends: smallvec![(Activity::IpuCopy, cycles)],
+            moving: moving.collect(),
+            scope: Scope::Replica,
+            spends: smallvec![(Activity::IpuCopy, sync)],
             flops: Flops::ZERO,
+            waiting: Activity::IpuCopy,
             moves: smallvec![(Channel::IpuLink, pairs.values().copied().sum())],
-            streams: SmallVec::new(),
+            ipus,
         }))
     }
 
-    /// One step for what comes from the host, one for what goes there, one for streaming memory.
-    fn transfers(&self, source: SourceId, transfers: &[Transfer]) -> Vec<Timed> {
-        let mut phases: BTreeMap<u32, Phase> = BTreeMap::new();
-        for transfer in transfers {
-            let bytes = self.program.bytes_of(transfer.var());
-            let (line, channel, stream) = match *transfer {
-                Transfer::HostRead { stream, .. } => {
-                    (LineKind::FromHost, Channel::HostRead, Some(stream))
-                }
-                Transfer::HostWrite { stream, .. } => {
-                    (LineKind::ToHost, Channel::HostWrite, Some(stream))
-                }
-                Transfer::RemoteLoad { .. } => {
-                    (LineKind::StreamingMemory, Channel::RemoteLoad, None)
-                }
-                Transfer::RemoteStore { .. } => {
-                    (LineKind::StreamingMemory, Channel::RemoteStore, None)
-                }
-            };
-            let phase = phases.entry(line as u32).or_insert_with(|| Phase {
-                kind: line,
-                ipu: self.program.vars[transfer.var()].ipu,
-                bytes: Bytes::ZERO,
-                moves: SmallVec::new(),
-                streams: SmallVec::new(),
-            });
-            phase.bytes += bytes;
-            phase.moves.push((channel, bytes));
-            phase.streams.extend(stream);
-        }
-        phases
-            .into_values()
-            .map(|phase| self.transfer_phase(source, phase))
+    /// A sync of some IPUs of a replica: as long as that of the replica where it takes longest.
+    fn sync(&self, ipus: &[IpuId]) -> Cycles {
+        let syncs = self.placement.replicas().map(|replica| {
+            let places: Vec<IpuId> = ipus
+                .iter()
+                .map(|&ipu| self.placement.ipu(replica, ipu))
+                .collect();
+            sync_global(&places, self.topology, self.machine)
+        });
+        syncs.max().unwrap_or(Cycles::ZERO)
+    }
+
+    /// One step for what the host sends and gets, one for streaming memory.
+    fn transfers(&mut self, source: SourceId, transfers: &[Transfer]) -> Vec<Timed> {
+        let of_host = |transfer: &&Transfer| {
+            matches!(
+                transfer,
+                Transfer::HostRead { .. } | Transfer::HostWrite { .. }
+            )
+        };
+        let (host, memory): (Vec<&Transfer>, Vec<&Transfer>) = transfers.iter().partition(of_host);
+        let host = self.host_transfers(source, &host);
+        host.into_iter()
+            .chain(self.remote_transfers(source, &memory))
             .collect()
     }
 
-    fn transfer_phase(&self, source: SourceId, phase: Phase) -> Timed {
-        let place = self.placement.ipu(ReplicaId(0), phase.ipu);
-        let ipu_machine = self.topology.ipu_machine(place).0;
-        let cost = |bytes| {
-            let transfer = SharedTransfer {
-                bytes_per_ipu: bytes,
-                n_ipus: self.sharers(),
+    /// Elements of streams: the host answers, then all move at once.
+    fn host_transfers(&mut self, source: SourceId, transfers: &[&Transfer]) -> Option<Timed> {
+        let ipu = self.program.vars[transfers.first()?.var()].ipu;
+        let mut moving: SmallVec<[Moving; 1]> = SmallVec::new();
+        let mut moves: SmallVec<[(Channel, Bytes); 1]> = SmallVec::new();
+        for transfer in transfers {
+            let (stream, way, channel) = match **transfer {
+                Transfer::HostRead { stream, .. } => (stream, HostWay::In, Channel::HostRead),
+                Transfer::HostWrite { stream, .. } => (stream, HostWay::Out, Channel::HostWrite),
+                Transfer::RemoteLoad { .. } | Transfer::RemoteStore { .. } => continue,
             };
-            match phase.kind {
-                LineKind::FromHost | LineKind::ToHost => host_stream(transfer, self.machine),
-                LineKind::StreamingMemory => remote_transfer(transfer, self.machine),
+            let bytes = self.program.bytes_of(transfer.var());
+            let buffer = Buffer {
+                ends: self.ends(Ends::Buffer(ipu, way)),
+                bytes,
+                way,
+                ipu,
+            };
+            self.streams[stream].buffer.get_or_insert(buffer);
+            if way == HostWay::Out {
+                // What the device sends is buffered in any case.
+                self.streams[stream].depth = self.program.streams[stream].buffering_depth;
             }
-        };
-        let latency = cost(Bytes::ZERO);
-        let whole = cost(phase.bytes);
-        // Without prefetch the host is asked first, and only then makes its data ready.
-        let mut streams = phase.streams.iter();
-        let late = streams.any(|&stream| !self.program.streams[stream].prefetch);
-        let ask = match phase.kind {
-            LineKind::FromHost if late => latency,
-            LineKind::FromHost | LineKind::ToHost | LineKind::StreamingMemory => Cycles::ZERO,
-        };
-        // Requests travel before data comes; what leaves needs no request.
-        let comes = |(channel, _): &(Channel, Bytes)| {
-            matches!(channel, Channel::HostRead | Channel::RemoteLoad)
-        };
-        let lead = if phase.moves.iter().any(comes) {
-            ask + latency
-        } else {
-            Cycles::ZERO
-        };
-        let (activity, start, ipus) = match phase.kind {
-            LineKind::FromHost | LineKind::ToHost => {
-                (Activity::Host, Cycles::ZERO, smallvec![phase.ipu])
-            }
-            LineKind::StreamingMemory => (
-                Activity::StreamingMemory,
-                self.machine.sync.global + self.start_external(),
-                self.replica_from(phase.ipu),
-            ),
-        };
-        Timed::Leaf(Leaf {
+            moving.push(Moving {
+                ends: self.ends(Ends::Host(ipu, way)),
+                bytes,
+                stream: Some((stream, way)),
+            });
+            moves.push((channel, bytes));
+        }
+        let latency = self.machine.tile.clock.cycles(self.machine.host.latency);
+        Some(Timed::Leaf(Leaf {
             source,
-            ipus,
-            occupies: Some(Occupied {
-                line: Line(ipu_machine * LINES_PER_MACHINE + phase.kind as u32),
-                lead: start + lead,
-                cycles: whole - latency,
-            }),
-            asks: ask,
-            spends: smallvec![(activity, start + whole)],
+            ipus: smallvec![ipu],
+            scope: Scope::Replica,
+            spends: smallvec![(Activity::Host, latency)],
             flops: Flops::ZERO,
-            moves: phase.moves,
-            streams: phase.streams,
-        })
+            moving,
+            waiting: Activity::Host,
+            moves,
+        }))
+    }
+
+    /// Loads and stores of streaming memory, which all IPUs of a replica meet for.
+    fn remote_transfers(&mut self, source: SourceId, transfers: &[&Transfer]) -> Option<Timed> {
+        let ipu = self.program.vars[transfers.first()?.var()].ipu;
+        let mut by_way: BTreeMap<HostWay, Bytes> = BTreeMap::new();
+        let mut moves: SmallVec<[(Channel, Bytes); 1]> = SmallVec::new();
+        for transfer in transfers {
+            let (way, channel) = match transfer {
+                Transfer::RemoteStore { .. } => (HostWay::Out, Channel::RemoteStore),
+                _ => (HostWay::In, Channel::RemoteLoad),
+            };
+            let bytes = self.program.bytes_of(transfer.var());
+            *by_way.entry(way).or_default() += bytes;
+            moves.push((channel, bytes));
+        }
+        let moving = by_way.into_iter().map(|(way, bytes)| Moving {
+            ends: self.ends(Ends::Memory(ipu, way)),
+            bytes,
+            stream: None,
+        });
+        let moving = moving.collect();
+        let latency = self
+            .machine
+            .tile
+            .clock
+            .cycles(self.machine.streaming_memory.latency);
+        let start = self.machine.sync.global + self.start_external() + latency;
+        Some(Timed::Leaf(Leaf {
+            source,
+            ipus: self.replica_from(ipu),
+            scope: Scope::Replica,
+            spends: smallvec![(Activity::StreamingMemory, start)],
+            flops: Flops::ZERO,
+            moving,
+            waiting: Activity::StreamingMemory,
+            moves,
+        }))
     }
 
     /// All IPUs of a replica, `first` in front: what reaches beyond them concerns them all.
@@ -326,21 +414,9 @@ impl Costs<'_> {
         self.machine.tile.clock.cycles(self.machine.sync.external)
     }
 
-    /// IPUs of different replicas, but of one IPU-Machine, that transfer at the same time.
-    fn sharers(&self) -> u32 {
-        let per_machine = self.machine.ipus_per_machine / self.program.n_ipus;
-        per_machine.clamp(1, self.program.n_replicas)
-    }
-
-    /// Lines of the IPU-Machines that the first replica lies on.
-    fn n_lines(&self) -> u32 {
-        let last = IpuId(self.program.n_ipus - 1);
-        (self.topology.ipu_machine(last).0 + 1) * LINES_PER_MACHINE
-    }
-
     /// The IPUs that hold something work side by side, each with the same IPU of the other
     /// replicas; the other IPUs of the replica take part in the sync.
-    fn collective(&self, collective: &Collective) -> Vec<Timed> {
+    fn collective(&mut self, collective: &Collective) -> Vec<Timed> {
         let mut ipus: BTreeMap<IpuId, Bytes> = BTreeMap::new();
         for tensor in &collective.tensors {
             let whole = match collective.kind {
@@ -352,31 +428,40 @@ impl Costs<'_> {
             let ipu = self.program.vars[tensor.src].ipu;
             *ipus.entry(ipu).or_default() += self.program.bytes_of(whole);
         }
-        let (Some(&first), Some(&largest)) = (ipus.keys().next(), ipus.values().max()) else {
+        let Some(&first) = ipus.keys().next() else {
             return Vec::new();
         };
-        let clock = self.machine.tile.clock;
-        let (cycles, ways) = match collective.kind {
-            CollectiveKind::AllReduce => (rings::all_reduce(largest, &self.rings, clock), 2),
-            CollectiveKind::ReduceScatter => {
-                (rings::reduce_scatter(largest, &self.rings, clock), 1)
-            }
-            CollectiveKind::AllGather => (rings::all_gather(largest, &self.rings, clock), 1),
-            CollectiveKind::TakeShard => {
-                let shards = ipus.keys().map(|&ipu| self.take_shard(collective, ipu));
-                return shards.collect();
-            }
+        if collective.kind == CollectiveKind::TakeShard {
+            let shards = ipus.keys().map(|&ipu| self.take_shard(collective, ipu));
+            return shards.collect();
+        }
+        let (program, machine, tiles) = (self.program, self.machine, &self.tiles);
+        let additions = &mut self.additions;
+        let mut add = |ipu: IpuId, parts: u64| {
+            let tensors = collective
+                .tensors
+                .iter()
+                .map(|tensor| &program.vars[tensor.src]);
+            let held = tensors.filter(|var| var.ipu == ipu);
+            let key = (held.map(|var| (var.layout, var.dtype)).collect(), parts);
+            let cycles = additions.entry(key);
+            *cycles
+                .or_insert_with_key(|(held, parts)| adding(program, machine, tiles, held, *parts))
         };
-        let moved = self.sent(ipus.values().copied().sum());
+        let taken = self.collectives.take(collective.kind, &ipus, &mut add);
+        let start = self.start_external();
         vec![Timed::Leaf(Leaf {
             source: collective.source,
             ipus: self.replica_from(first),
-            occupies: None,
-            asks: Cycles::ZERO,
-            spends: smallvec![(Activity::Collective, self.start_external() + cycles)],
+            scope: Scope::AllReplicas,
+            spends: smallvec![
+                (Activity::Collective, start + taken.links),
+                (Activity::Compute, taken.adds)
+            ],
             flops: Flops::ZERO,
-            moves: smallvec![(Channel::Collective, moved * ways)],
-            streams: SmallVec::new(),
+            moving: SmallVec::new(),
+            waiting: Activity::Collective,
+            moves: smallvec![(Channel::Collective, taken.sent)],
         })]
     }
 
@@ -399,32 +484,40 @@ impl Costs<'_> {
         ];
         Timed::Leaf(local(collective.source, ipu, spends))
     }
-
-    /// What a replica sends of `bytes` when every other one gets its share.
-    fn sent(&self, bytes: Bytes) -> Bytes {
-        let n = u64::from(self.program.n_replicas);
-        bytes.share(n) * (n - 1)
-    }
 }
 
-/// Transfers of one step over one line.
-struct Phase {
-    kind: LineKind,
-    ipu: IpuId,
-    bytes: Bytes,
-    moves: SmallVec<[(Channel, Bytes); 1]>,
-    streams: SmallVec<[StreamId; 1]>,
+/// Adding up one of `parts` parts of tensors of one IPU.
+fn adding(
+    program: &Program,
+    machine: &MachineSpec,
+    tiles: &AllTiles,
+    tensors: &[(LayoutId, DType)],
+    parts: u64,
+) -> Cycles {
+    let mut sums = vec![Cycles::ZERO; machine.tile.tiles_per_ipu as usize];
+    for &(layout, dtype) in tensors {
+        let stored = tiles.of(layout).stored_elements(program.layout(layout));
+        let mut known = BTreeMap::from([(0, Cycles::ZERO)]);
+        for (sum, stored) in sums.iter_mut().zip(stored) {
+            *sum += *known.entry(stored).or_insert_with(|| {
+                let elements = stored.div_ceil(parts);
+                let (op, destination) = (BinaryOp::Add, Destination::InPlace);
+                binary_1d(op, dtype, destination, elements, &machine.tile)
+            });
+        }
+    }
+    machine.compute.dispatch + sums.into_iter().max().unwrap_or(Cycles::ZERO)
 }
 
 fn local(source: SourceId, ipu: IpuId, spends: SmallVec<[(Activity, Cycles); 2]>) -> Leaf {
     Leaf {
         source,
         ipus: smallvec![ipu],
-        occupies: None,
-        asks: Cycles::ZERO,
+        scope: Scope::Replica,
         spends,
         flops: Flops::ZERO,
+        moving: SmallVec::new(),
+        waiting: Activity::Idle,
         moves: SmallVec::new(),
-        streams: SmallVec::new(),
     }
 }

@@ -1,51 +1,64 @@
 //! A program reduced to what its time depends on.
 //!
-//! Every step becomes a [`Leaf`]: the IPUs it joins, the cycles it then takes and the
-//! shared line it occupies. Repeats and calls stay as they are, so a schedule is as
-//! short as its program. Which IPUs can make each other wait inside a repeat is worked
-//! out here once ([`Timed::Repeat::groups`]).
+//! Every step becomes a [`Leaf`]: the IPUs it joins, the cycles it then takes, and what it moves
+//! beyond them. Repeats and calls stay as they are, so a schedule is as short as its program.
+//!
+//! [`Schedule::link`] turns the steps around: every IPU gets its own list of what concerns it, and
+//! every repeat the groups of actors (IPUs of replicas) that can make each other wait inside it.
 
 use smallvec::SmallVec;
 
+use super::couple::Coupler;
 use super::timeline::{Activity, Channel};
 use crate::ids::{IdVec, IpuId};
+use crate::network::{LaneId, Network};
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
+use crate::topology::HostWay;
 use crate::units::{Bytes, Cycles, Flops};
 
-/// A line that only one transfer occupies at a time.
+/// The ends of a way beyond an IPU, the same for all replicas: an index of [`Schedule::lanes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Line(pub(super) u32);
+pub(super) struct EndsId(pub(super) u32);
 
-/// Occupation of a line by one step.
+/// Who meets at a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Occupied {
-    /// Which line.
-    pub(super) line: Line,
-    /// From when on, after the step's begin.
-    pub(super) lead: Cycles,
-    /// For how long.
-    pub(super) cycles: Cycles,
+pub(super) enum Scope {
+    /// IPUs of a replica.
+    Replica,
+    /// The same IPUs of all replicas.
+    AllReplicas,
 }
 
-/// One step: all its IPUs wait for the last one, then spend the same cycles.
+/// What moves in one step over one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Moving {
+    /// The way.
+    pub(super) ends: EndsId,
+    /// How much.
+    pub(super) bytes: Bytes,
+    /// The stream whose buffer it empties (in) or fills (out).
+    pub(super) stream: Option<(StreamId, HostWay)>,
+}
+
+/// One step: all its IPUs wait for the last one, spend the same cycles, and wait for what moves.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Leaf {
     /// Where it comes from.
     pub(super) source: SourceId,
     /// Who takes part, in order.
     pub(super) ipus: SmallVec<[IpuId; 2]>,
-    /// What line it needs.
-    pub(super) occupies: Option<Occupied>,
-    /// How long its IPU waits for the host before anything else.
-    pub(super) asks: Cycles,
-    /// What it takes then.
+    /// In which replicas.
+    pub(super) scope: Scope,
+    /// What it takes before anything moves.
     pub(super) spends: SmallVec<[(Activity, Cycles); 2]>,
     /// What it computes in matrix products.
     pub(super) flops: Flops,
-    /// What it moves.
+    /// What then moves, all at once.
+    pub(super) moving: SmallVec<[Moving; 1]>,
+    /// What waiting for it counts as.
+    pub(super) waiting: Activity,
+    /// What it moves, for the tally.
     pub(super) moves: SmallVec<[(Channel, Bytes); 1]>,
-    /// Streams with one element each in this step.
-    pub(super) streams: SmallVec<[StreamId; 1]>,
 }
 
 /// One step of a schedule.
@@ -59,8 +72,6 @@ pub(super) enum Timed {
         count: u32,
         /// What.
         body: Vec<Timed>,
-        /// IPUs and lines of the body that can make each other wait, group by group.
-        groups: Vec<Group>,
     },
     /// The steps of a function.
     Call(FunctionId),
@@ -68,189 +79,222 @@ pub(super) enum Timed {
     Section(SectionId),
 }
 
-/// IPUs that can make each other wait, and the lines that they share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Group {
-    /// By IPU: whether it belongs here.
-    pub(super) ipus: Vec<bool>,
-    /// The lines.
-    pub(super) lines: Vec<Line>,
-    /// Whether no IPU outside uses these lines anywhere in the program.
-    pub(super) exclusive: bool,
+/// A stream between host and device, with the buffer beside the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// Elements that the buffer holds; without any, each is fetched when it is asked for.
+    pub(super) depth: u32,
+    /// Time for the host to answer.
+    pub(super) latency: Cycles,
+    /// Between host and buffer; none if the stream is unused.
+    pub(super) buffer: Option<Buffer>,
 }
 
-/// What the time of a program depends on.
+/// What passes between a host and a buffer beside the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Buffer {
+    pub(super) ends: EndsId,
+    /// One element.
+    pub(super) bytes: Bytes,
+    pub(super) way: HostWay,
+    /// Whose gateway holds it.
+    pub(super) ipu: IpuId,
+}
+
+/// What the time of a program depends on, before it is linked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schedule {
     pub(super) n_ipus: u32,
-    pub(super) n_lines: u32,
     pub(super) n_sources: usize,
-    pub(super) n_streams: usize,
     pub(super) n_sections: usize,
+    /// Classes of replicas that may run at different times.
+    pub(super) n_classes: u32,
+    pub(super) network: Network,
+    /// By class of replicas and [`EndsId`]; none where a way has no links.
+    pub(super) lanes: Vec<Vec<Option<LaneId>>>,
+    pub(super) streams: IdVec<StreamId, Stream>,
     pub(super) functions: IdVec<FunctionId, Vec<Timed>>,
     pub(super) steps: Vec<Timed>,
 }
 
+/// Index of a list of items for each IPU.
+pub(super) type BlockId = u32;
+
+/// What an IPU does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Item {
+    /// A step: index of [`Linked::leaves`].
+    Leaf(u32),
+    /// A repeat: index of [`Linked::repeats`].
+    Repeat(u32),
+    /// A function.
+    Call(FunctionId, BlockId),
+    /// What follows belongs to a section; every IPU comes to know.
+    Section(SectionId),
+}
+
+/// A repeat.
+#[derive(Clone, Debug)]
+pub(super) struct Repeat {
+    pub(super) count: u32,
+    pub(super) block: BlockId,
+    /// The group of each actor that takes part.
+    pub(super) group_of: Vec<Option<u32>>,
+    pub(super) groups: Vec<Group>,
+}
+
+/// Actors that can make each other wait inside a repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Group {
+    /// In order; the first one leads.
+    pub(super) actors: Vec<usize>,
+    /// Whether no actor outside uses any of its links or streams anywhere in the program.
+    pub(super) exclusive: bool,
+}
+
+/// A schedule as the actors walk it. An actor is an IPU of a class of replicas, numbered
+/// `class * n_ipus + ipu`.
+#[derive(Clone, Debug)]
+pub(super) struct Linked {
+    pub(super) schedule: Schedule,
+    pub(super) leaves: Vec<Leaf>,
+    pub(super) repeats: Vec<Repeat>,
+    /// By block and IPU: items with their position in the program.
+    pub(super) blocks: Vec<Vec<Vec<(u32, Item)>>>,
+    pub(super) main: BlockId,
+    pub(super) n_functions: usize,
+}
+
+impl Linked {
+    pub(super) fn n_actors(&self) -> usize {
+        (self.schedule.n_classes * self.schedule.n_ipus) as usize
+    }
+
+    /// Class and IPU of an actor.
+    pub(super) fn place(&self, actor: usize) -> (usize, IpuId) {
+        let n = self.schedule.n_ipus as usize;
+        (actor / n, IpuId((actor % n) as u32))
+    }
+
+    pub(super) fn actor(&self, class: usize, ipu: IpuId) -> usize {
+        class * self.schedule.n_ipus as usize + ipu.0 as usize
+    }
+
+    /// Everyone who meets at a leaf, if `class` comes to it.
+    pub(super) fn meet(&self, leaf: &Leaf, class: usize) -> SmallVec<[usize; 4]> {
+        let classes = match leaf.scope {
+            Scope::Replica => class..class + 1,
+            Scope::AllReplicas => 0..self.schedule.n_classes as usize,
+        };
+        classes
+            .flat_map(|class| leaf.ipus.iter().map(move |&ipu| (class, ipu)))
+            .map(|(class, ipu)| self.actor(class, ipu))
+            .collect()
+    }
+
+    /// The lane of a way; none if it has no links.
+    pub(super) fn lane(&self, class: usize, ends: EndsId) -> Option<LaneId> {
+        self.schedule.lanes[class][ends.0 as usize]
+    }
+}
+
 impl Schedule {
-    /// Fills in the groups of every repeat.
+    /// Turns the steps around.
     ///
     /// # Panics
     ///
     /// If a function calls itself: programs are made by the compiler, not by users.
-    pub(super) fn link(mut self) -> Self {
-        let mut users = vec![vec![false; self.n_ipus as usize]; self.n_lines as usize];
-        for steps in self.functions.values().chain([&self.steps]) {
-            mark_users(steps, &mut users);
-        }
+    pub(super) fn link(mut self) -> Linked {
+        let functions = std::mem::take(&mut self.functions);
+        let steps = std::mem::take(&mut self.steps);
         let mut linker = Linker {
-            n_ipus: self.n_ipus as usize,
-            users,
-            couplings: self.functions.ids().map(|_| None).collect(),
+            linked: Linked {
+                schedule: self,
+                leaves: Vec::new(),
+                repeats: Vec::new(),
+                blocks: Vec::new(),
+                main: 0,
+                n_functions: functions.len(),
+            },
+            of_function: functions.ids().map(|_| None).collect(),
+            functions,
+            depth: 0,
         };
-        for id in self.functions.ids() {
-            linker.function(id, &mut self.functions, 0);
-        }
-        linker.steps(&mut self.steps);
-        self
-    }
-}
-
-/// Marks which IPUs use which lines.
-fn mark_users(steps: &[Timed], users: &mut [Vec<bool>]) {
-    for step in steps {
-        match step {
-            Timed::Leaf(leaf) => {
-                for (occupied, ipu) in leaf.occupies.iter().zip(&leaf.ipus) {
-                    users[occupied.line.0 as usize][ipu.0 as usize] = true;
-                }
-            }
-            Timed::Repeat { body, .. } => mark_users(body, users),
-            Timed::Call(_) | Timed::Section(_) => {}
-        }
-    }
-}
-
-fn calls(steps: &[Timed], out: &mut Vec<FunctionId>) {
-    for step in steps {
-        match step {
-            Timed::Leaf(_) | Timed::Section(_) => {}
-            Timed::Repeat { body, .. } => calls(body, out),
-            Timed::Call(function) => out.push(*function),
-        }
+        linker.linked.main = linker.block(steps);
+        let mut linked = linker.linked;
+        Coupler::new(&linked).groups(&mut linked.repeats);
+        linked
     }
 }
 
 struct Linker {
-    n_ipus: usize,
-    /// By line: who uses it.
-    users: Vec<Vec<bool>>,
-    /// What functions join, as far as known.
-    couplings: IdVec<FunctionId, Option<Coupling>>,
+    linked: Linked,
+    functions: IdVec<FunctionId, Vec<Timed>>,
+    of_function: IdVec<FunctionId, Option<BlockId>>,
+    depth: usize,
 }
 
 impl Linker {
-    /// Links a function after those that it calls.
-    fn function(
-        &mut self,
-        id: FunctionId,
-        functions: &mut IdVec<FunctionId, Vec<Timed>>,
-        depth: usize,
-    ) {
-        assert!(depth < functions.len(), "{id} calls itself");
-        if self.couplings[id].is_some() {
-            return;
-        }
-        let mut called = Vec::new();
-        calls(&functions[id], &mut called);
-        for callee in called {
-            self.function(callee, functions, depth + 1);
-        }
-        self.couplings[id] = Some(self.steps(&mut functions[id]));
-    }
-
-    /// Links steps whose callees are linked; what they join.
-    fn steps(&self, steps: &mut [Timed]) -> Coupling {
-        let mut coupling = Coupling::new(self.n_ipus + self.users.len());
-        for step in steps {
-            match step {
+    fn block(&mut self, steps: Vec<Timed>) -> BlockId {
+        let n_ipus = self.linked.schedule.n_ipus as usize;
+        let mut lists = vec![Vec::new(); n_ipus];
+        for (number, step) in (0..).zip(steps) {
+            let (item, inner) = match step {
                 Timed::Leaf(leaf) => {
-                    let line = leaf.occupies.map(|occupied| occupied.line.0 as usize);
-                    let nodes = leaf.ipus.iter().map(|ipu| ipu.0 as usize);
-                    coupling.join(nodes.chain(line.map(|line| self.n_ipus + line)));
+                    let item = Item::Leaf(self.linked.leaves.len() as u32);
+                    for &ipu in &leaf.ipus {
+                        lists[ipu.0 as usize].push((number, item));
+                    }
+                    self.linked.leaves.push(leaf);
+                    continue;
                 }
-                Timed::Repeat { body, groups, .. } => {
-                    let inner = self.steps(body);
-                    coupling.join_all(&inner);
-                    *groups = self.groups(&inner);
+                Timed::Repeat { count, body } => {
+                    if count == 0 {
+                        continue;
+                    }
+                    let block = self.block(body);
+                    self.linked.repeats.push(Repeat {
+                        count,
+                        block,
+                        group_of: Vec::new(),
+                        groups: Vec::new(),
+                    });
+                    (Item::Repeat(self.linked.repeats.len() as u32 - 1), block)
                 }
                 Timed::Call(function) => {
-                    let callee = self.couplings[*function].as_ref();
-                    coupling.join_all(callee.expect("callees are linked before their callers"));
+                    let block = self.function(function);
+                    (Item::Call(function, block), block)
                 }
-                Timed::Section(_) => {}
+                Timed::Section(section) => {
+                    for list in &mut lists {
+                        list.push((number, Item::Section(section)));
+                    }
+                    continue;
+                }
+            };
+            let inside = &self.linked.blocks[inner as usize];
+            for (list, _) in lists
+                .iter_mut()
+                .zip(inside)
+                .filter(|(_, inside)| !inside.is_empty())
+            {
+                list.push((number, item));
             }
         }
-        coupling
+        self.linked.blocks.push(lists);
+        self.linked.blocks.len() as BlockId - 1
     }
 
-    fn groups(&self, coupling: &Coupling) -> Vec<Group> {
-        let is_root = |&node: &usize| coupling.used[node] && coupling.root(node) == node;
-        let roots = (0..self.n_ipus).filter(is_root);
-        roots
-            .map(|root| {
-                let belongs = |node: usize| coupling.used[node] && coupling.root(node) == root;
-                let ipus: Vec<bool> = (0..self.n_ipus).map(belongs).collect();
-                let lines = (0..self.users.len()).filter(|line| belongs(self.n_ipus + line));
-                let lines: Vec<usize> = lines.collect();
-                let outside = |line: &usize| {
-                    let mut users = self.users[*line].iter().zip(&ipus);
-                    users.any(|(&uses, &inside)| uses && !inside)
-                };
-                Group {
-                    exclusive: !lines.iter().any(outside),
-                    lines: lines.iter().map(|&line| Line(line as u32)).collect(),
-                    ipus,
-                }
-            })
-            .collect()
-    }
-}
-
-/// Which IPUs and lines hang together: a union-find forest, lines after IPUs.
-#[derive(Clone, Debug)]
-struct Coupling {
-    parent: Vec<usize>,
-    used: Vec<bool>,
-}
-
-impl Coupling {
-    fn new(n_nodes: usize) -> Self {
-        Self {
-            parent: (0..n_nodes).collect(),
-            used: vec![false; n_nodes],
+    fn function(&mut self, id: FunctionId) -> BlockId {
+        if let Some(block) = self.of_function[id] {
+            return block;
         }
-    }
-
-    fn root(&self, mut node: usize) -> usize {
-        while self.parent[node] != node {
-            node = self.parent[node];
-        }
-        node
-    }
-
-    fn join(&mut self, nodes: impl IntoIterator<Item = usize>) {
-        let mut first = None;
-        for node in nodes {
-            self.used[node] = true;
-            let (a, b) = (self.root(*first.get_or_insert(node)), self.root(node));
-            // The smaller number is the root, so that every group has an IPU as its root.
-            self.parent[a.max(b)] = a.min(b);
-        }
-    }
-
-    fn join_all(&mut self, other: &Self) {
-        for node in (0..other.used.len()).filter(|&node| other.used[node]) {
-            self.join([other.root(node), node]);
-        }
+        self.depth += 1;
+        assert!(self.depth <= self.functions.len(), "{id} calls itself");
+        let steps = self.functions[id].clone();
+        let block = self.block(steps);
+        self.of_function[id] = Some(block);
+        self.depth -= 1;
+        block
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use expect_test::{Expect, expect};
-use proptest::prelude::*;
 use smallvec::SmallVec;
+
+mod random;
 
 use super::*;
 use crate::cost::memory;
@@ -21,9 +22,12 @@ use crate::units::{Bytes, BytesPerSecond, Cycles, Hertz, SimSeconds};
 use crate::vertex::Vertex;
 
 /// Four IPUs of 32 tiles with a clock of 1 GHz, on which hosts and streaming memory move a
-/// byte a cycle after 128 cycles, and links cost nothing but their 26.5 bytes a cycle.
+/// byte a cycle after 128 cycles, gateways 32, and links cost nothing but their 26.5 bytes a cycle.
 fn machine() -> MachineSpec {
-    let mut machine = small();
+    simplified(small())
+}
+
+fn simplified(mut machine: MachineSpec) -> MachineSpec {
     machine.tile.clock = Hertz(1e9);
     machine.host.latency = SimSeconds(128e-9);
     machine.host.machine_bandwidth = BytesPerSecond(1e9);
@@ -116,6 +120,7 @@ impl Fixture {
         let stream = self.program.streams.push(Stream {
             name: "in".into(),
             prefetch,
+            buffering_depth: 1,
         });
         self.transfers(vec![Transfer::HostRead {
             stream,
@@ -131,9 +136,9 @@ impl Fixture {
     }
 }
 
-/// Clocks and activities in one line for each IPU.
+/// The time of some steps, folded, after comparing it with a walk of all passes and replicas.
 #[track_caller]
-fn check(fixture: &Fixture, steps: Vec<Step>, expected: Expect) -> Timeline {
+fn timed(fixture: &Fixture, steps: Vec<Step>) -> Timeline {
     let program = Program {
         steps,
         ..fixture.program.clone()
@@ -147,6 +152,13 @@ fn check(fixture: &Fixture, steps: Vec<Step>, expected: Expect) -> Timeline {
     };
     let folded = timed(Mode::Folded);
     assert_eq!(folded, timed(Mode::Unfolded));
+    folded
+}
+
+/// Clocks and activities in one line for each IPU.
+#[track_caller]
+fn check(fixture: &Fixture, steps: Vec<Step>, expected: Expect) -> Timeline {
+    let folded = timed(fixture, steps);
     let mut text = String::new();
     for (ipu, time) in folded.ipus.iter() {
         text += &format!("{ipu}: {}", time.finish.0);
@@ -219,39 +231,209 @@ fn copies_between_ipus_join_them() {
 }
 
 #[test]
-fn transfers_wait_for_their_line_and_late_hosts() {
+fn prefetched_elements_wait_beside_the_device() {
     let mut fixture = Fixture::new(2, 1);
-    let buffer = fixture.program.remote_buffers.push(RemoteBuffer {
-        name: "moments".into(),
-        bytes: Bytes(128),
-    });
     let ready = fixture.read(0, true);
     let late = fixture.read(1, false);
-    let load = |ipu| {
-        fixture.transfers(vec![Transfer::RemoteLoad {
-            buffer,
-            var: fixture.even[ipu],
-        }])
-    };
-    // IPU 0 reads over the line of the IPU-Machine's host from 128 to 256. The host of IPU 1
-    // is asked first, so that the line is free when its data comes, from 256 to 384. Loads
-    // are one after the other, since both IPUs take part: a sync (600), a start (1000), a
-    // request (128) and 128 cycles of streaming memory.
-    let steps = vec![ready, late, load(0), load(1)];
+    // 128 B wait in the gateway: an answer (128) and 4 cycles of PCIe. Otherwise the host is asked
+    // (128), answers (128) and sends first: 4 B, until it also sends the next element to the other
+    // gateway buffer, and then 124 B at half the rate.
     let timeline = check(
         &fixture,
-        steps,
+        vec![ready, late],
         expect![[r#"
-            IPU 0: 4096, Host 256, StreamingMemory 3712, Idle 128
-            IPU 1: 4096, Host 256, StreamingMemory 3712, Idle 128
+            IPU 0: 132, Host 132, Idle 380
+            IPU 1: 512, Host 132, Idle 380
         "#]],
     );
     let first = timeline.streams[StreamId(0)].unwrap();
     assert_eq!(
         (first.first_begin, first.last_end),
-        (Cycles(0), Cycles(256))
+        (Cycles(0), Cycles(132))
     );
-    assert_eq!(timeline.moved.on(Channel::RemoteLoad), Bytes(256));
+    assert_eq!(timeline.total, Cycles(128 + 128 + 4 + 2 * 124 + 4));
+}
+
+#[test]
+fn a_device_that_reads_faster_than_its_host_sends_waits_for_it() {
+    let mut fixture = Fixture::new(1, 1);
+    let read = fixture.read(0, true);
+    let steps = |count| {
+        vec![Step::Repeat {
+            count,
+            body: vec![read.clone()],
+        }]
+    };
+    // The place of an element is free when it has left (132); the next one is there 256 cycles
+    // later and takes 4 more.
+    let timeline = check(
+        &fixture,
+        steps(1000),
+        expect![[r#"
+            IPU 0: 259872, Host 132000, Idle 127872
+        "#]],
+    );
+    assert_eq!(timeline.total, Cycles(132 + 999 * (128 + 128 + 4)));
+    // With places for three, the host sends on while an element leaves: 256 cycles each.
+    fixture.program.streams[StreamId(0)].buffering_depth = 3;
+    let deeper = check(
+        &fixture,
+        steps(1000),
+        expect![[r#"
+            IPU 0: 255368, Host 132000, Idle 123368
+        "#]],
+    );
+    assert!(deeper.total < timeline.total);
+    // A device that computes in between finds its element ready.
+    let mut body = vec![read.clone()];
+    body.extend(vec![fixture.fill(0); 2]);
+    let hidden = check(
+        &fixture,
+        vec![Step::Repeat { count: 1000, body }],
+        expect![[r#"
+            IPU 0: 542000, Compute 336000, Sync 74000, Host 132000
+        "#]],
+    );
+    assert_eq!(hidden.total, Cycles(1000 * (132 + 2 * (DISPATCH + 168))));
+}
+
+#[test]
+fn results_leave_the_device_before_they_reach_the_host() {
+    let mut fixture = Fixture::new(1, 1);
+    let stream = fixture.program.streams.push(Stream {
+        name: "out".into(),
+        prefetch: false,
+        buffering_depth: 1,
+    });
+    let write = fixture.transfers(vec![Transfer::HostWrite {
+        stream,
+        var: fixture.even[0],
+    }]);
+    // An answer (128) and 4 cycles of PCIe; the host has it 128 cycles later.
+    let timeline = check(
+        &fixture,
+        vec![write],
+        expect![[r#"
+        IPU 0: 132, Host 132, Idle 128
+    "#]],
+    );
+    assert_eq!(timeline.ipus[IpuId(0)].finish, Cycles(132));
+    assert_eq!(timeline.streams[stream].unwrap().last_end, Cycles(260));
+    assert_eq!(timeline.total, Cycles(260));
+}
+
+#[test]
+fn replicas_share_the_network_of_their_machine() {
+    let total = |n_replicas| {
+        let mut fixture = Fixture::new(1, n_replicas);
+        let late = fixture.read(0, false);
+        timed(&fixture, vec![late]).total
+    };
+    assert_eq!(total(1), Cycles(128 + 128 + 128 + 4));
+    // Four times 128 B over one network adapter, and each over its own PCIe.
+    assert_eq!(total(4), Cycles(128 + 128 + 4 * 128 + 4));
+}
+
+#[test]
+fn replicas_share_streaming_memory() {
+    for (n_replicas, expected) in [(1, 128), (4, 512)] {
+        let mut fixture = Fixture::new(1, n_replicas);
+        let buffer = fixture.program.remote_buffers.push(RemoteBuffer {
+            name: "moments".into(),
+            bytes: Bytes(128),
+        });
+        let var = fixture.even[0];
+        let steps = vec![fixture.transfers(vec![Transfer::RemoteLoad { buffer, var }])];
+        // A sync (600), a start (1000), an answer (128), and a byte a cycle for all.
+        let total = timed(&fixture, steps).total;
+        assert_eq!(total, Cycles(600 + 1000 + 128 + expected));
+    }
+}
+
+#[test]
+fn copies_of_different_steps_meet_on_a_link() {
+    // IPUs 1 to 3 of a ladder: 1 and 3 lie on one rail. The copy 1 to 2 crosses the rung and then
+    // the rail 0 to 2, over which 0 copies as well.
+    let mut fixture = Fixture::new(4, 1);
+    let layout = fixture
+        .program
+        .add_layout(Layout::row_major(vec![AxisSplit::cut(
+            1_325_000,
+            &[Cut {
+                parts: 32,
+                grain: 1,
+                tile_stride: 1,
+            }],
+        )]));
+    for var in &fixture.even {
+        fixture.program.vars[*var].layout = layout;
+    }
+    // 2,650,000 B alone: 100,000 cycles at 26.5 B a cycle, after a sync of 600.
+    let alone = timed(&fixture, vec![fixture.copies(&[(0, 2)])]);
+    assert_eq!(alone.total, Cycles(600 + 100_000));
+    // The other pair shares no link.
+    let apart = timed(
+        &fixture,
+        vec![fixture.copies(&[(0, 2)]), fixture.copies(&[(1, 3)])],
+    );
+    assert_eq!(apart.total, alone.total);
+    // One step: both cross from 0 to 2 and get half of the rail.
+    let together = timed(&fixture, vec![fixture.copies(&[(0, 2), (1, 2)])]);
+    assert_eq!(together.total, Cycles(600 + 200_000));
+}
+
+#[test]
+fn a_later_copy_slows_an_earlier_one_down() {
+    let mut fixture = Fixture::new(7, 1);
+    let cut = Cut {
+        parts: 32,
+        grain: 1,
+        tile_stride: 1,
+    };
+    let layout = Layout::row_major(vec![AxisSplit::cut(1_325_000, &[cut])]);
+    let layout = fixture.program.add_layout(layout);
+    for number in 0..7 {
+        let [large, small] = [fixture.even[number], fixture.wide[number]];
+        fixture.program.vars[large].layout = layout;
+        fixture.even[number] = small;
+        fixture.wide[number] = large;
+    }
+    let copy = |from: usize, to: usize| Step::IpuCopies {
+        source: SourceId(0),
+        copies: vec![IpuCopy {
+            src: fixture.wide[from],
+            dst: fixture.wide[to],
+        }],
+    };
+    // 0 to 4 has the rail for itself for 100,000 cycles at 26.5 B each, but for 2 to 6, which comes
+    // `late` cycles later. Both then have half of the way from 2 to 4, so that the first takes
+    // 100,000 + (100,000 - late), and the second, alone again, another `late`.
+    let steps = vec![copy(0, 4), fixture.fill(2), copy(2, 6)];
+    let program = Program {
+        steps,
+        ..fixture.program.clone()
+    };
+    let machine = simplified(
+        crate::spec::fixtures::machine("mk2-pod16")
+            .scaled_down(8, 32)
+            .unwrap(),
+    );
+    for mode in [Mode::Folded, Mode::Unfolded] {
+        let timeline = time(
+            &program,
+            &machine,
+            Options {
+                mode,
+                trace_depth: 0,
+            },
+        )
+        .unwrap();
+        let late = timeline.ipus[IpuId(2)].tally.spent.on(Activity::Compute) + Cycles(DISPATCH);
+        assert!(late > Cycles(100));
+        let both = Cycles(600 + 200_000);
+        assert_eq!(timeline.ipus[IpuId(0)].finish, both - late);
+        assert_eq!(timeline.ipus[IpuId(2)].finish, both);
+    }
 }
 
 #[test]
@@ -268,8 +450,9 @@ fn collectives_go_around_the_replicas() {
             tensors: vec![tensor],
         })
     };
-    // A start (1000), three steps of a sync (600) and 16 of the 128 bytes each way, 26.5 a cycle; a shard is
-    // a copy on each tile: 288 and 16 bytes.
+    // Four replicas meet in the middle: a start (1000) and two rounds, each a sync (600) and 32
+    // bytes at 26.5 a cycle (2), to both sides and then to one. Three additions of two elements
+    // on each tile. A shard is a copy on each tile: 288 and 16 bytes.
     let steps = vec![
         collective(CollectiveKind::ReduceScatter),
         collective(CollectiveKind::TakeShard),
@@ -278,7 +461,7 @@ fn collectives_go_around_the_replicas() {
         &fixture,
         steps,
         expect![[r#"
-        IPU 0: 3130, Compute 290, Sync 37, Collective 2803
+        IPU 0: 3773, Compute 1532, Sync 37, Collective 2204
     "#]],
     );
     assert_eq!(timeline.moved.on(Channel::Collective), Bytes(3 * 32));
@@ -388,6 +571,81 @@ fn sections_sort_cycles_and_products_are_counted() {
 }
 
 #[test]
+fn ipus_that_never_meet_fold_apart() {
+    let fixture = Fixture::new(2, 1);
+    let body = vec![fixture.fill(0), fixture.fill(1), fixture.fill(1)];
+    let steps = vec![Step::Repeat {
+        count: 1_000_000,
+        body,
+    }];
+    let options = Options {
+        mode: Mode::Folded,
+        trace_depth: 0,
+    };
+    let program = Program {
+        steps,
+        ..fixture.program.clone()
+    };
+    // A million passes would take a second to walk.
+    let timeline = time(&program, &machine(), options).unwrap();
+    let finish = |ipu| timeline.ipus[IpuId(ipu)].finish;
+    assert_eq!(finish(0), Cycles(1_000_000 * (DISPATCH + 168)));
+    assert_eq!(finish(1), finish(0) * 2);
+}
+
+#[test]
+fn the_trace_shows_the_first_pass_and_all_of_a_repeat() {
+    let mut fixture = Fixture::new(2, 1);
+    let function = fixture.program.functions.push(Function {
+        name: "work".into(),
+        steps: vec![fixture.fill(0), fixture.fill(0)],
+    });
+    let body = vec![fixture.fill(0), Step::Call(function), fixture.fill(1)];
+    fixture.program.steps = vec![fixture.fill(0), Step::Repeat { count: 4, body }];
+    let options = Options {
+        mode: Mode::Folded,
+        trace_depth: 2,
+    };
+    let timeline = time(&fixture.program, &machine(), options).unwrap();
+    let spans: Vec<String> = timeline
+        .trace
+        .spans
+        .iter()
+        .map(|span| {
+            format!(
+                "{:?} {} {:?} {}-{}",
+                &span.path[..],
+                span.ipu,
+                span.kind,
+                span.begin.0,
+                span.end.0
+            )
+        })
+        .collect();
+    expect![[r#"
+        [0] IPU 0 Step(SourceId(0)) 0-205
+        [1] IPU 0 Repeat { count: 4 } 205-2665
+        [1] IPU 1 Repeat { count: 4 } 0-820
+        [1, 0] IPU 0 Step(SourceId(0)) 205-410
+        [1, 1] IPU 0 Call(FunctionId(0)) 410-820
+        [1, 2] IPU 1 Step(SourceId(0)) 0-205"#]]
+    .assert_eq(&spans.join("\n"));
+}
+
+#[test]
+#[should_panic(expected = "calls itself")]
+fn a_function_that_calls_itself_is_refused() {
+    let mut fixture = Fixture::new(1, 1);
+    for callee in [1, 0] {
+        fixture.program.functions.push(Function {
+            name: "loop".into(),
+            steps: vec![Step::Call(FunctionId(callee))],
+        });
+    }
+    let _ = timed(&fixture, vec![Step::Call(FunctionId(0))]);
+}
+
+#[test]
 fn replicas_that_do_not_fit_are_refused() {
     let fixture = Fixture::new(2, 3);
     let options = Options {
@@ -397,66 +655,4 @@ fn replicas_that_do_not_fit_are_refused() {
     let error = time(&fixture.program, &machine(), options).unwrap_err();
     let message = "3 replicas of 2 IPUs don't fit, expected at most 4 IPUs, got 6";
     assert_eq!(error.to_string(), message);
-}
-
-/// What a random step does, and on which IPUs.
-#[derive(Clone, Debug)]
-enum Random {
-    Fill(usize),
-    Spread(usize),
-    Copy(usize, usize),
-    Read(usize),
-    Repeat(u32, Vec<Random>),
-}
-
-fn random_steps(depth: u32) -> BoxedStrategy<Vec<Random>> {
-    let ipu = 0usize..3;
-    let leaf = prop_oneof![
-        3 => ipu.clone().prop_map(Random::Fill),
-        2 => ipu.clone().prop_map(Random::Spread),
-        2 => (ipu.clone(), 1usize..3).prop_map(|(a, d)| Random::Copy(a, (a + d) % 3)),
-        1 => ipu.prop_map(Random::Read),
-    ];
-    let mut one = leaf.boxed();
-    if depth > 0 {
-        let body = (0u32..60, random_steps(depth - 1));
-        let repeat = body.prop_map(|(count, body)| Random::Repeat(count, body));
-        one = prop_oneof![3 => one, 1 => repeat].boxed();
-    }
-    prop::collection::vec(one, 0..5).boxed()
-}
-
-fn made(fixture: &Fixture, reads: &[Step], steps: &[Random]) -> Vec<Step> {
-    steps
-        .iter()
-        .map(|step| match step {
-            Random::Fill(ipu) => fixture.fill(*ipu),
-            Random::Spread(ipu) => fixture.spread(*ipu),
-            Random::Copy(a, b) => fixture.copies(&[(*a, *b)]),
-            Random::Read(ipu) => reads[*ipu].clone(),
-            Random::Repeat(count, body) => Step::Repeat {
-                count: *count,
-                body: made(fixture, reads, body),
-            },
-        })
-        .collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
-    #[test]
-    fn folding_random_programs_changes_nothing(steps in random_steps(2)) {
-        let mut fixture = Fixture::new(3, 1);
-        let reads: Vec<Step> = (0..3).map(|ipu| fixture.read(ipu, ipu != 1)).collect();
-        let program = Program {
-            steps: made(&fixture, &reads, &steps),
-            ..fixture.program.clone()
-        };
-        let timed = |mode| time(&program, &machine(), Options { mode, trace_depth: 0 }).unwrap();
-        let folded = timed(Mode::Folded);
-        for ipu in folded.ipus.values() {
-            prop_assert_eq!(ipu.tally.spent.total(), folded.total);
-        }
-        prop_assert_eq!(folded, timed(Mode::Unfolded));
-    }
 }

@@ -1,680 +1,680 @@
-//! The clocks of the IPUs, walked through a schedule.
+//! The clocks of the IPUs, walked through a schedule by events.
 //!
-//! A step of one IPU moves that IPU's clock; a step of several first moves them all to
-//! the latest. Steps are walked in program order, which gives the same clocks as the
-//! order of time because an IPU's clock depends on its own past and on those it waits
-//! for. Lines that IPUs share are given to steps in program order, but a step that is
-//! ready early takes a gap that is free.
+//! An actor is an IPU of a class of replicas. Inside the IPU it needs no events: it runs its steps
+//! one after the other until it has to meet others or something moves beyond it. Those who come to
+//! a common step wait for the last one. What moves shares links with all else that moves at that
+//! time ([`crate::network::flows`]), so that a transfer that begins can put off the end of another.
 //!
-//! Repeats are folded: once the clocks of a group, relative to its earliest, and what
-//! is still reserved on its lines are what they were some passes ago, every further
-//! such period takes the same time. One period is then walked with its weight
-//! multiplied and the clocks are moved on. Nothing is approximated: the unfolded walk
-//! gives the same cycles. (Where IPUs outside a group use one of its lines, the group's
-//! repeat is not folded, since their steps may fill gaps between its transfers.)
+//! A class stands for replicas that can't be told apart ([`crate::network::partition`]), and a
+//! repeat is folded once the state of those who take part recurs ([`fold`]). Neither approximates:
+//! a walk of every replica and every pass gives the same cycles.
+
+mod buffer;
+mod fold;
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use smallvec::SmallVec;
 
 use super::Mode;
-use super::schedule::{Group, Leaf, Occupied, Schedule, Timed};
+use super::events::{Event, Key, Queue};
+use super::schedule::{BlockId, Item, Linked, Moving, Scope};
 use super::timeline::{
-    Activity, Awaited, Called, IpuTime, Join, Moved, SourceTime, Spent, StreamTime, Tally,
-    Timeline, Wait,
+    Activity, Awaited, Called, IpuTime, Join, Moved, SourceTime, Spent, Tally, Timeline, Wait,
 };
-use crate::ids::{IdVec, IpuId};
+use crate::ids::{Id, IdVec, IpuId};
+use crate::network::LaneId;
+use crate::network::flows::Flows;
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
 use crate::trace::{Span, SpanKind, Trace};
-use crate::units::Cycles;
+use crate::units::{Bytes, Cycles};
+use buffer::{BufferState, StreamTally};
+use fold::Folding;
 
-/// Walks `schedule` once and adds everything up.
-pub(super) fn walk(schedule: &Schedule, mode: Mode, trace_depth: u32) -> Timeline {
-    let n_ipus = schedule.n_ipus as usize;
-    let mut walker = Walker {
-        schedule,
-        mode,
-        trace_depth,
-        path: SmallVec::new(),
-        clocks: vec![Cycles::ZERO; n_ipus].into(),
-        lines: vec![Reserved::default(); schedule.n_lines as usize],
-        weight: 1,
-        section: None,
-        tallies: vec![Tally::default(); n_ipus].into(),
-        sections: vec![vec![Spent::default(); n_ipus].into(); schedule.n_sections].into(),
-        functions: vec![vec![Called::default(); n_ipus].into(); schedule.functions.len()].into(),
-        waits: BTreeMap::new(),
-        joins: BTreeMap::new(),
-        sources: vec![vec![SourceTime::default(); n_ipus].into(); schedule.n_sources].into(),
-        streams: vec![None; schedule.n_streams].into(),
-        moved: Moved::default(),
-        trace: Trace::default(),
-    };
-    let everyone = vec![true; n_ipus];
-    walker.steps(&schedule.steps, &everyone);
+/// Walks a schedule once and adds everything up.
+pub(super) fn walk(linked: &Linked, mode: Mode, trace_depth: u32) -> Timeline {
+    let mut walker = Walker::new(linked, mode, trace_depth);
+    walker.ready = (0..linked.n_actors()).collect();
+    while walker.turn() {}
     walker.finish()
 }
 
-/// What is reserved on a line: spans that don't overlap, in order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Reserved(Vec<(Cycles, Cycles)>);
-
-impl Reserved {
-    /// Reserves the first gap of `cycles` that begins at or after `ready`; its begin.
-    fn reserve(&mut self, ready: Cycles, cycles: Cycles) -> Cycles {
-        let mut begin = ready;
-        let mut position = self.0.partition_point(|&(_, end)| end <= ready);
-        while let Some(&(taken, end)) = self.0.get(position) {
-            if begin + cycles <= taken {
-                break;
-            }
-            begin = begin.max(end);
-            position += 1;
-        }
-        if cycles > Cycles::ZERO {
-            self.0.insert(position, (begin, begin + cycles));
-        }
-        begin
-    }
-
-    /// Forgets what is over by `now`, when nobody can be ready earlier.
-    fn forget(&mut self, now: Cycles) {
-        self.0.retain(|&(_, end)| end > now);
-    }
-
-    /// What is reserved from `now` on, relative to it.
-    fn after(&self, now: Cycles) -> Vec<(Cycles, Cycles)> {
-        self.0
-            .iter()
-            .filter(|&&(_, end)| end > now)
-            .map(|&(begin, end)| (begin.saturating_sub(now), end - now))
-            .collect()
-    }
-
-    fn shift(&mut self, by: Cycles) {
-        for (begin, end) in &mut self.0 {
-            *begin += by;
-            *end += by;
-        }
-    }
+/// Where an actor is in a list of items.
+#[derive(Clone, Debug)]
+struct Frame {
+    block: BlockId,
+    /// Position of the next item.
+    next: usize,
+    /// The repeat, and passes that are over.
+    repeat: Option<u32>,
+    pass: u32,
+    /// What a span of it shows.
+    begin: Cycles,
+    number: u32,
+    call: Option<FunctionId>,
+    /// What its actor had spent when it came here.
+    before: Tally,
+    /// Whether spans of its items are recorded.
+    records: bool,
 }
 
-/// What a further pass through a repeat depends on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct State {
-    clocks: Vec<Cycles>,
-    lines: Vec<Vec<(Cycles, Cycles)>>,
+/// What an actor waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Status {
+    /// Nothing.
+    Ready,
+    /// Others at a step.
+    Meeting,
+    /// What a step moves.
+    Moving,
+    /// It is through.
+    Done,
+}
+
+#[derive(Clone, Debug)]
+struct Actor {
+    frames: Vec<Frame>,
+    clock: Cycles,
+    /// How often what it does now happens.
+    weight: u64,
+    status: Status,
     section: Option<SectionId>,
+    tally: Tally,
+    /// When it came to its step, and the step's position in the program.
+    arrived: Cycles,
+    number: u32,
+}
+
+/// A step that waits for what it moves.
+#[derive(Clone, Debug)]
+struct Task {
+    leaf: u32,
+    class: usize,
+    actors: SmallVec<[usize; 4]>,
+    /// Transfers that aren't through.
+    open: usize,
+    /// When the last of them began to move.
+    moves_from: Cycles,
+    /// When the last byte has arrived, as far as known.
+    end: Cycles,
 }
 
 struct Walker<'a> {
-    schedule: &'a Schedule,
+    linked: &'a Linked,
     mode: Mode,
     trace_depth: u32,
-    /// Where we are, while spans are recorded.
-    path: SmallVec<[u32; 4]>,
-    clocks: IdVec<IpuId, Cycles>,
-    lines: Vec<Reserved>,
-    /// How often what is walked now happens.
-    weight: u64,
-    /// What is walked now belongs to it.
-    section: Option<SectionId>,
-    tallies: IdVec<IpuId, Tally>,
-    sections: IdVec<SectionId, IdVec<IpuId, Spent>>,
-    functions: IdVec<FunctionId, IdVec<IpuId, Called>>,
-    waits: BTreeMap<Wait, Cycles>,
-    joins: BTreeMap<Join, u64>,
-    sources: IdVec<SourceId, IdVec<IpuId, SourceTime>>,
-    streams: IdVec<StreamId, Option<StreamTime>>,
-    moved: Moved,
-    trace: Trace,
+    actors: Vec<Actor>,
+    ready: BTreeSet<usize>,
+    /// Leaders that have begun another pass, by their clocks.
+    boundaries: BTreeSet<(Cycles, usize)>,
+    /// By leaf and class: how many have come.
+    met: Vec<u32>,
+    /// By first actor.
+    tasks: Vec<Option<Task>>,
+    queue: Queue,
+    flows: Flows<'a, Key>,
+    /// By class of replicas.
+    buffers: Vec<IdVec<StreamId, BufferState>>,
+    streams: Vec<IdVec<StreamId, StreamTally>>,
+    sources: Vec<IdVec<SourceId, IdVec<IpuId, SourceTime>>>,
+    sections: Vec<IdVec<SectionId, IdVec<IpuId, Spent>>>,
+    functions: Vec<BTreeMap<FunctionId, IdVec<IpuId, Called>>>,
+    waits: Vec<BTreeMap<Wait, Cycles>>,
+    joins: Vec<BTreeMap<Join, u64>>,
+    moved: Vec<Moved>,
+    /// By repeat and group.
+    folds: BTreeMap<(u32, u32), Folding>,
+    spans: Vec<(usize, Span)>,
 }
 
-impl Walker<'_> {
-    fn steps(&mut self, steps: &[Timed], among: &[bool]) {
-        for (number, step) in steps.iter().enumerate() {
-            if self.trace_depth > self.path.len() as u32 {
-                self.traced_step(number as u32, step, among);
-            } else {
-                self.step(step, among);
+impl<'a> Walker<'a> {
+    fn new(linked: &'a Linked, mode: Mode, trace_depth: u32) -> Self {
+        let schedule = &linked.schedule;
+        let (n_classes, n_ipus) = (schedule.n_classes as usize, schedule.n_ipus as usize);
+        let n_actors = linked.n_actors();
+        let start = Actor {
+            frames: vec![Frame {
+                block: linked.main,
+                next: 0,
+                repeat: None,
+                pass: 0,
+                begin: Cycles::ZERO,
+                number: 0,
+                call: None,
+                before: Tally::default(),
+                records: trace_depth > 0,
+            }],
+            clock: Cycles::ZERO,
+            weight: 1,
+            status: Status::Ready,
+            section: None,
+            tally: Tally::default(),
+            arrived: Cycles::ZERO,
+            number: 0,
+        };
+        let sources = vec![vec![SourceTime::default(); n_ipus].into(); schedule.n_sources];
+        Self {
+            linked,
+            mode,
+            trace_depth,
+            actors: vec![start; n_actors],
+            ready: BTreeSet::new(),
+            boundaries: BTreeSet::new(),
+            met: vec![0; linked.leaves.len() * n_classes],
+            tasks: vec![None; n_actors],
+            queue: Queue::default(),
+            flows: Flows::new(&schedule.network),
+            buffers: vec![schedule.streams.values().map(BufferState::new).collect(); n_classes],
+            streams: vec![
+                schedule
+                    .streams
+                    .ids()
+                    .map(|_| StreamTally::default())
+                    .collect();
+                n_classes
+            ],
+            sources: vec![sources.into(); n_classes],
+            sections: vec![
+                vec![vec![Spent::default(); n_ipus].into(); schedule.n_sections].into();
+                n_classes
+            ],
+            functions: vec![BTreeMap::new(); n_classes],
+            waits: vec![BTreeMap::new(); n_classes],
+            joins: vec![BTreeMap::new(); n_classes],
+            moved: vec![Moved::default(); n_classes],
+            folds: BTreeMap::new(),
+            spans: Vec::new(),
+        }
+    }
+
+    /// Whoever can go on does; then the next event. Whether there was anything.
+    fn turn(&mut self) -> bool {
+        if let Some(actor) = self.ready.pop_first() {
+            self.go_on(actor);
+            return true;
+        }
+        // Nobody can go on and nothing is left to happen before: the state is the same whatever
+        // the order was.
+        if let Some(&(clock, actor)) = self.boundaries.first()
+            && self.queue.next().is_none_or(|next| next > clock)
+        {
+            self.boundaries.pop_first();
+            self.boundary(actor);
+            self.ready.insert(actor);
+            return true;
+        }
+        match self.queue.pop() {
+            Some((now, Event::Move(actor))) => self.begin_moving(actor, now),
+            Some((now, Event::Fill(class, stream))) => self.begin_fill(class, stream, now),
+            Some((now, Event::End { key, stamp })) => {
+                if self.flows.get(key).is_some_and(|flow| flow.stamp == stamp) {
+                    self.end_flow(key, now);
+                }
+            }
+            None => return false,
+        }
+        true
+    }
+
+    /// Runs an actor until it has to wait.
+    fn go_on(&mut self, actor: usize) {
+        let (_, ipu) = self.linked.place(actor);
+        loop {
+            let here = &mut self.actors[actor];
+            let Some(frame) = here.frames.last_mut() else {
+                here.status = Status::Done;
+                return;
+            };
+            let items = &self.linked.blocks[frame.block as usize][ipu.0 as usize];
+            if let Some(&(number, item)) = items.get(frame.next) {
+                frame.next += 1;
+                let goes_on = match item {
+                    Item::Leaf(leaf) => self.leaf(actor, leaf, number),
+                    Item::Repeat(repeat) => {
+                        self.enter(
+                            actor,
+                            number,
+                            self.linked.repeats[repeat as usize].block,
+                            Some(repeat),
+                            None,
+                        );
+                        true
+                    }
+                    Item::Call(function, block) => {
+                        self.enter(actor, number, block, None, Some(function));
+                        true
+                    }
+                    Item::Section(section) => {
+                        here.section = Some(section);
+                        true
+                    }
+                };
+                if !goes_on {
+                    return;
+                }
+            } else if !self.next_pass(actor) {
+                return;
             }
         }
     }
 
-    fn traced_step(&mut self, number: u32, step: &Timed, among: &[bool]) {
-        let kind = match step {
-            Timed::Leaf(leaf) => SpanKind::Step(leaf.source),
-            Timed::Repeat { count, .. } => SpanKind::Repeat { count: *count },
-            Timed::Call(function) => SpanKind::Call(*function),
-            Timed::Section(_) => return self.step(step, among),
+    fn enter(
+        &mut self,
+        actor: usize,
+        number: u32,
+        block: BlockId,
+        repeat: Option<u32>,
+        call: Option<FunctionId>,
+    ) {
+        let here = &mut self.actors[actor];
+        let depth = here.frames.len() as u32;
+        let outer = here.frames.last().is_some_and(|frame| frame.records);
+        here.frames.push(Frame {
+            block,
+            next: 0,
+            repeat,
+            pass: 0,
+            begin: here.clock,
+            number,
+            call,
+            before: here.tally,
+            // Spans of a function's steps would be the same at every call.
+            records: outer && call.is_none() && depth < self.trace_depth,
+        });
+        if let Some(repeat) = repeat {
+            self.enter_repeat(actor, repeat);
+        }
+    }
+
+    /// At the end of a list: the next pass, or back to where it came from. Whether to go on.
+    fn next_pass(&mut self, actor: usize) -> bool {
+        let here = &mut self.actors[actor];
+        let frame = here.frames.last_mut().expect("it is in a list");
+        if let Some(repeat) = frame.repeat {
+            let repeat = &self.linked.repeats[repeat as usize];
+            if frame.pass + 1 < repeat.count {
+                frame.pass += 1;
+                frame.next = 0;
+                frame.records = false;
+                let group = repeat.group_of[actor].expect("it takes part") as usize;
+                let leads = repeat.groups[group].actors[0] == actor;
+                if leads && self.mode == Mode::Folded {
+                    self.boundaries.insert((here.clock, actor));
+                    return false;
+                }
+                return true;
+            }
+        }
+        let frame = here.frames.pop().expect("it is in a list");
+        let kind = match (frame.repeat, frame.call) {
+            (Some(repeat), _) => SpanKind::Repeat {
+                count: self.linked.repeats[repeat as usize].count,
+            },
+            (None, Some(function)) => {
+                self.called(actor, function, &frame.before);
+                SpanKind::Call(function)
+            }
+            (None, None) => return true,
         };
-        let before: Vec<Cycles> = self.clocks.values().copied().collect();
-        let position = self.trace.spans.len();
-        self.path.push(number);
-        self.step(step, among);
-        let moved = self.clocks.iter().zip(before);
-        let spans = moved
-            .filter(|((_, end), begin)| *end > begin)
-            .map(|((ipu, &end), begin)| Span {
-                path: self.path.clone(),
+        self.record(actor, frame.number, kind, frame.begin);
+        true
+    }
+
+    /// Comes to a step. Whether it is through already.
+    fn leaf(&mut self, actor: usize, number: u32, position: u32) -> bool {
+        let leaf = &self.linked.leaves[number as usize];
+        let (class, _) = self.linked.place(actor);
+        let here = &mut self.actors[actor];
+        here.arrived = here.clock;
+        here.number = position;
+        if leaf.ipus.len() == 1 && leaf.scope == Scope::Replica {
+            self.begin(number, class, &[actor]);
+            return leaf.moving.is_empty();
+        }
+        here.status = Status::Meeting;
+        let meeting = match leaf.scope {
+            Scope::Replica => class,
+            Scope::AllReplicas => 0,
+        };
+        let come =
+            &mut self.met[number as usize * self.linked.schedule.n_classes as usize + meeting];
+        *come += 1;
+        let all = self.linked.meet(leaf, class);
+        if *come as usize == all.len() {
+            *come = 0;
+            self.begin(number, class, &all);
+            if leaf.moving.is_empty() {
+                self.ready.extend(all);
+            }
+        }
+        false
+    }
+
+    /// Adds what a call took.
+    fn called(&mut self, actor: usize, function: FunctionId, before: &Tally) {
+        let (class, ipu) = self.linked.place(actor);
+        let n_ipus = self.linked.schedule.n_ipus as usize;
+        let here = &self.actors[actor];
+        let called = self.functions[class].entry(function);
+        let called = &mut called.or_insert_with(|| vec![Called::default(); n_ipus].into())[ipu];
+        called.calls += here.weight;
+        called
+            .tally
+            .spent
+            .add_all(&here.tally.spent.since(&before.spent));
+        called.tally.matmul_flops += here.tally.matmul_flops - before.matmul_flops;
+    }
+
+    /// All have come: what the step takes before anything moves.
+    fn begin(&mut self, number: u32, class: usize, actors: &[usize]) {
+        let leaf = &self.linked.leaves[number as usize];
+        let clocks = actors.iter().map(|&actor| {
+            let (_, ipu) = self.linked.place(actor);
+            (self.actors[actor].clock, Reverse(ipu))
+        });
+        let (begin, Reverse(last)) = clocks.max().expect("a step has an IPU");
+        if leaf.ipus.len() > 1 {
+            self.join(leaf.source, last, class, leaf.scope, actors[0]);
+        }
+        let mut end = begin;
+        for &actor in actors {
+            let waited = begin - self.actors[actor].clock;
+            self.wait(actor, leaf.source, Awaited::Ipu(last), waited);
+            for &(activity, cycles) in &leaf.spends {
+                self.spend(actor, leaf.source, activity, cycles);
+            }
+            let (class, ipu) = self.linked.place(actor);
+            let here = &mut self.actors[actor];
+            here.tally.matmul_flops += u128::from(leaf.flops.0) * u128::from(here.weight);
+            self.sources[class][leaf.source][ipu].steps += here.weight;
+            here.status = if leaf.moving.is_empty() {
+                Status::Ready
+            } else {
+                Status::Moving
+            };
+            end = here.clock;
+        }
+        self.tally(number, class, begin, actors[0]);
+        if leaf.moving.is_empty() {
+            for &actor in actors {
+                self.record_step(actor, leaf.source);
+            }
+            return;
+        }
+        self.tasks[actors[0]] = Some(Task {
+            leaf: number,
+            class,
+            actors: actors.iter().copied().collect(),
+            open: leaf.moving.len(),
+            moves_from: end,
+            end,
+        });
+        self.queue.push(end, Event::Move(actors[0]));
+    }
+
+    /// Counts what a step moves.
+    fn tally(&mut self, number: u32, class: usize, begin: Cycles, actor: usize) {
+        let leaf = &self.linked.leaves[number as usize];
+        let weight = self.actors[actor].weight;
+        let classes = match leaf.scope {
+            Scope::Replica => class..class + 1,
+            Scope::AllReplicas => 0..self.moved.len(),
+        };
+        for moved in &mut self.moved[classes] {
+            for &(channel, bytes) in &leaf.moves {
+                moved.add(channel, bytes * weight);
+            }
+        }
+        for (stream, _) in leaf.moving.iter().filter_map(|moving| moving.stream) {
+            self.streams[class][stream].begin(begin, weight);
+        }
+    }
+
+    fn join(&mut self, source: SourceId, last: IpuId, class: usize, scope: Scope, actor: usize) {
+        let (section, weight) = (self.actors[actor].section, self.actors[actor].weight);
+        let classes = match scope {
+            Scope::Replica => class..class + 1,
+            Scope::AllReplicas => 0..self.joins.len(),
+        };
+        let join = Join {
+            section,
+            source,
+            last,
+        };
+        for joins in &mut self.joins[classes] {
+            *joins.entry(join).or_default() += weight;
+        }
+    }
+
+    /// Idle cycles, with their reason.
+    fn wait(&mut self, actor: usize, source: SourceId, on: Awaited, cycles: Cycles) {
+        if cycles == Cycles::ZERO {
+            return;
+        }
+        self.spend(actor, source, Activity::Idle, cycles);
+        let (class, ipu) = self.linked.place(actor);
+        let here = &self.actors[actor];
+        let section = here.section;
+        let wait = Wait { ipu, section, on };
+        *self.waits[class].entry(wait).or_default() += cycles * here.weight;
+    }
+
+    fn spend(&mut self, actor: usize, source: SourceId, activity: Activity, cycles: Cycles) {
+        let (class, ipu) = self.linked.place(actor);
+        let here = &mut self.actors[actor];
+        here.clock += cycles;
+        let weighted = cycles * here.weight;
+        here.tally.spent.add(activity, weighted);
+        self.sources[class][source][ipu]
+            .spent
+            .add(activity, weighted);
+        if let Some(section) = here.section {
+            self.sections[class][section][ipu].add(activity, weighted);
+        }
+    }
+
+    /// What a step moves begins to move, as far as buffers allow.
+    fn begin_moving(&mut self, actor: usize, now: Cycles) {
+        let task = self.tasks[actor].as_ref().expect("it has begun");
+        let (class, leaf) = (task.class, &self.linked.leaves[task.leaf as usize]);
+        for (position, moving) in leaf.moving.iter().enumerate() {
+            match moving.stream {
+                None => self.begin_part(actor, position, now),
+                Some((stream, way)) => self.ask_buffer(class, stream, way, (actor, position), now),
+            }
+        }
+    }
+
+    /// One of the things that a step moves begins to move.
+    fn begin_part(&mut self, actor: usize, position: usize, now: Cycles) {
+        let (moving, lane) = self.part(actor, position);
+        self.tasks[actor].as_mut().expect("it moves").moves_from = now;
+        match lane {
+            Some(lane) => self.begin_flow(Key::Step(actor, position), lane, moving.bytes, now),
+            None => self.end_part(actor, position, now),
+        }
+    }
+
+    fn part(&self, actor: usize, position: usize) -> (Moving, Option<LaneId>) {
+        let task = self.tasks[actor].as_ref().expect("it moves");
+        let moving = self.linked.leaves[task.leaf as usize].moving[position];
+        (moving, self.linked.lane(task.class, moving.ends))
+    }
+
+    fn begin_flow(&mut self, key: Key, lane: LaneId, bytes: Bytes, now: Cycles) {
+        let changed = self.flows.begin(key, lane, bytes, now);
+        self.expect_ends(&changed);
+    }
+
+    fn end_flow(&mut self, key: Key, now: Cycles) {
+        let changed = self.flows.end(key, now);
+        self.expect_ends(&changed);
+        match key {
+            Key::Step(actor, position) => self.end_part(actor, position, now),
+            Key::Buffer(class, stream) => self.end_buffering(class, stream, now),
+        }
+    }
+
+    fn expect_ends(&mut self, changed: &[Key]) {
+        for &key in changed {
+            let flow = self.flows.get(key).expect("it moves");
+            let event = Event::End {
+                key,
+                stamp: flow.stamp,
+            };
+            self.queue.push(flow.end(), event);
+        }
+    }
+
+    /// One of the things that a step moves is through.
+    fn end_part(&mut self, actor: usize, position: usize, now: Cycles) {
+        let (moving, lane) = self.part(actor, position);
+        let latency = lane.map_or(Cycles::ZERO, |lane| {
+            self.linked.schedule.network.lanes[lane].latency
+        });
+        let task = self.tasks[actor].as_mut().expect("it moves");
+        task.end = task.end.max(now + latency);
+        task.open -= 1;
+        let (class, is_last) = (task.class, task.open == 0);
+        if let Some((stream, way)) = moving.stream {
+            self.leave_buffer(class, stream, way, now);
+        }
+        if is_last {
+            let task = self.tasks[actor].take().expect("it moves");
+            self.end_task(&task);
+        }
+    }
+
+    fn end_task(&mut self, task: &Task) {
+        let leaf = &self.linked.leaves[task.leaf as usize];
+        for (stream, way) in leaf.moving.iter().filter_map(|moving| moving.stream) {
+            self.delivered(task.class, stream, way, task.end);
+        }
+        let alone = self.alone(task);
+        for &actor in &task.actors {
+            // What isn't there yet, or what others use.
+            let late = task.moves_from - self.actors[actor].clock;
+            self.wait(actor, leaf.source, Awaited::Host, late);
+            let rest = task.end - self.actors[actor].clock;
+            self.spend(actor, leaf.source, leaf.waiting, alone.min(rest));
+            let shared = rest.saturating_sub(alone);
+            self.wait(actor, leaf.source, Awaited::StreamingMemory, shared);
+            self.actors[actor].status = Status::Ready;
+            self.record_step(actor, leaf.source);
+            self.ready.insert(actor);
+        }
+    }
+
+    /// What loads and stores take with streaming memory to themselves. Other transfers have no such
+    /// time: that theirs takes longer when links are shared is their own.
+    fn alone(&self, task: &Task) -> Cycles {
+        let leaf = &self.linked.leaves[task.leaf as usize];
+        if leaf.waiting != Activity::StreamingMemory {
+            return Cycles(u64::MAX);
+        }
+        let lanes = leaf
+            .moving
+            .iter()
+            .filter_map(|moving| self.linked.lane(task.class, moving.ends));
+        let limits = lanes.map(|lane| self.linked.schedule.network.lanes[lane].limit);
+        let bytes = leaf.moving.iter().map(|moving| moving.bytes).sum();
+        limits
+            .min()
+            .map_or(Cycles::ZERO, |limit| limit.cycles(bytes))
+    }
+
+    fn record_step(&mut self, actor: usize, source: SourceId) {
+        let here = &self.actors[actor];
+        self.record(actor, here.number, SpanKind::Step(source), here.arrived);
+    }
+
+    fn record(&mut self, actor: usize, number: u32, kind: SpanKind, begin: Cycles) {
+        let here = &self.actors[actor];
+        let records = here.frames.last().is_some_and(|frame| frame.records);
+        if records && here.clock > begin {
+            let (_, ipu) = self.linked.place(actor);
+            let outer = here.frames.iter().skip(1).map(|frame| frame.number);
+            let span = Span {
+                path: outer.chain([number]).collect(),
                 kind,
                 ipu,
                 begin,
-                end,
-            });
-        let spans: Vec<Span> = spans.collect();
-        // A repeat stands in front of the steps of its body.
-        self.trace.spans.splice(position..position, spans);
-        self.path.pop();
-    }
-
-    fn step(&mut self, step: &Timed, among: &[bool]) {
-        match step {
-            Timed::Leaf(leaf) => {
-                if among[leaf.ipus[0].0 as usize] {
-                    self.leaf(leaf);
-                }
-            }
-            Timed::Repeat {
-                count,
-                body,
-                groups,
-            } => {
-                for group in groups {
-                    let inside = group.ipus.iter().zip(among).any(|(&a, &b)| a && b);
-                    if inside {
-                        self.repeat(*count, body, group);
-                    }
-                }
-            }
-            Timed::Call(function) => self.call(*function, among),
-            Timed::Section(section) => self.section = Some(*section),
-        }
-    }
-
-    fn call(&mut self, function: FunctionId, among: &[bool]) {
-        // Spans of a function's steps would be the same at every call.
-        let depth = std::mem::take(&mut self.trace_depth);
-        let before = self.tallies.clone();
-        self.steps(&self.schedule.functions[function], among);
-        self.trace_depth = depth;
-        for (ipu, before) in before.iter().filter(|(ipu, _)| among[ipu.0 as usize]) {
-            let now = &self.tallies[ipu];
-            let called = &mut self.functions[function][ipu];
-            called.calls += self.weight;
-            called.tally.spent.add_all(&now.spent.since(&before.spent));
-            called.tally.matmul_flops += now.matmul_flops - before.matmul_flops;
-        }
-    }
-
-    fn leaf(&mut self, leaf: &Leaf) {
-        let clocks = leaf.ipus.iter().map(|&ipu| (self.clocks[ipu], ipu));
-        let last = clocks.max_by_key(|&(clock, ipu)| (clock, Reverse(ipu)));
-        let (ready, last) = last.expect("a step has an IPU");
-        let begin = match leaf.occupies {
-            None => ready,
-            Some(Occupied { line, lead, cycles }) => {
-                self.lines[line.0 as usize].reserve(ready + lead, cycles) - lead
-            }
-        };
-        let takes: Cycles = leaf.spends.iter().map(|&(_, cycles)| cycles).sum();
-        let end = begin + leaf.asks + takes;
-        let elsewhere = match leaf.spends.first() {
-            Some((Activity::StreamingMemory, _)) => Awaited::StreamingMemory,
-            _ => Awaited::Host,
-        };
-        if leaf.ipus.len() > 1 {
-            let join = Join {
-                section: self.section,
-                source: leaf.source,
-                last,
+                end: here.clock,
             };
-            *self.joins.entry(join).or_default() += self.weight;
-        }
-        for &ipu in &leaf.ipus {
-            let others = ready - self.clocks[ipu];
-            let line = begin - ready + leaf.asks;
-            self.wait(ipu, Awaited::Ipu(last), others);
-            self.wait(ipu, elsewhere, line);
-            let mut spent = Spent::default();
-            spent.add(Activity::Idle, (others + line) * self.weight);
-            for &(activity, cycles) in &leaf.spends {
-                spent.add(activity, cycles * self.weight);
-            }
-            let sum = &mut self.sources[leaf.source][ipu];
-            sum.spent.add_all(&spent);
-            sum.steps += self.weight;
-            if let Some(section) = self.section {
-                self.sections[section][ipu].add_all(&spent);
-            }
-            let tally = &mut self.tallies[ipu];
-            tally.spent.add_all(&spent);
-            tally.matmul_flops += u128::from(leaf.flops.0) * u128::from(self.weight);
-            self.clocks[ipu] = end;
-        }
-        for &(channel, bytes) in &leaf.moves {
-            self.moved.add(channel, bytes * self.weight);
-        }
-        for &stream in &leaf.streams {
-            self.transfer(stream, begin, end);
+            self.spans.push((actor, span));
         }
     }
 
-    fn wait(&mut self, ipu: IpuId, on: Awaited, cycles: Cycles) {
-        if cycles > Cycles::ZERO {
-            let section = self.section;
-            let wait = Wait { ipu, section, on };
-            *self.waits.entry(wait).or_default() += cycles * self.weight;
-        }
-    }
-
-    fn transfer(&mut self, stream: StreamId, begin: Cycles, end: Cycles) {
-        let time = self.streams[stream].get_or_insert(StreamTime {
-            first_begin: begin,
-            first_end: end,
-            last_begin: begin,
-            last_end: end,
-            transfers: 0,
-        });
-        time.last_begin = begin;
-        time.last_end = end;
-        time.transfers += self.weight;
-    }
-
-    /// All passes of one group through a repeat.
-    fn repeat(&mut self, count: u32, body: &[Timed], group: &Group) {
-        let folds = self.mode == Mode::Folded && group.exclusive;
-        let mut seen = BTreeMap::new();
-        let mut pass = 0;
-        while pass < count {
-            let earlier = folds.then(|| seen.insert(self.state(group), pass));
-            if let Some(first) = earlier.flatten() {
-                let period: u32 = pass - first;
-                let times = (count - pass) / period;
-                if times > 1 {
-                    self.fold(period, times, body, group);
-                    seen.clear();
-                    pass += period * times;
-                    continue;
-                }
-            }
-            self.pass(body, group, pass > 0);
-            pass += 1;
-        }
-    }
-
-    /// Walks one period that stands for `times`.
-    fn fold(&mut self, period: u32, times: u32, body: &[Timed], group: &Group) {
-        let before = self.earliest(group);
-        let transfers: Vec<u64> = self
-            .streams
-            .values()
-            .map(|time| time.map_or(0, |time| time.transfers))
-            .collect();
-        self.weight *= u64::from(times);
-        for _ in 0..period {
-            self.pass(body, group, true);
-        }
-        self.weight /= u64::from(times);
-        let rest = (self.earliest(group) - before) * u64::from(times - 1);
-        for (clock, _) in self
-            .clocks
-            .values_mut()
-            .zip(&group.ipus)
-            .filter(|(_, inside)| **inside)
-        {
-            *clock += rest;
-        }
-        for &line in &group.lines {
-            self.lines[line.0 as usize].shift(rest);
-        }
-        for (time, before) in self.streams.values_mut().zip(transfers) {
-            if let Some(time) = time.as_mut().filter(|time| time.transfers > before) {
-                time.last_begin += rest;
-                time.last_end += rest;
-            }
-        }
-    }
-
-    /// One pass; only a first one is recorded.
-    fn pass(&mut self, body: &[Timed], group: &Group, quiet: bool) {
-        let depth = self.trace_depth;
-        if quiet {
-            self.trace_depth = 0;
-        }
-        self.steps(body, &group.ipus);
-        self.trace_depth = depth;
-        if group.exclusive {
-            let now = self.earliest(group);
-            for line in &group.lines {
-                self.lines[line.0 as usize].forget(now);
-            }
-        }
-    }
-
-    fn members<'a>(&'a self, group: &'a Group) -> impl Iterator<Item = Cycles> + 'a {
-        let clocks = self.clocks.values().zip(&group.ipus);
-        clocks
-            .filter(|(_, inside)| **inside)
-            .map(|(&clock, _)| clock)
-    }
-
-    fn earliest(&self, group: &Group) -> Cycles {
-        self.members(group).min().expect("a group has an IPU")
-    }
-
-    fn state(&self, group: &Group) -> State {
-        let earliest = self.earliest(group);
-        State {
-            clocks: self.members(group).map(|clock| clock - earliest).collect(),
-            lines: group
-                .lines
-                .iter()
-                .map(|&line| self.lines[line.0 as usize].after(earliest))
-                .collect(),
-            section: self.section,
-        }
-    }
-
+    /// The replicas that are through last stand for the program.
     fn finish(mut self) -> Timeline {
-        let total = self.clocks.values().copied().max().unwrap_or(Cycles::ZERO);
-        self.section = None;
+        assert!(
+            self.actors.iter().all(|actor| actor.status == Status::Done),
+            "every step has all that it waits for"
+        );
+        self.flows.check_conserved();
+        let n_ipus = self.linked.schedule.n_ipus as usize;
+        let ends = self
+            .actors
+            .chunks(n_ipus.max(1))
+            .zip(&self.streams)
+            .map(|(actors, streams)| {
+                let clocks = actors.iter().map(|actor| actor.clock);
+                let streams = streams.values().filter_map(StreamTally::end);
+                clocks.chain(streams).max().unwrap_or(Cycles::ZERO)
+            });
+        let ends: Vec<Cycles> = ends.collect();
+        let total = ends.iter().copied().max().unwrap_or(Cycles::ZERO);
+        let class = ends.iter().position(|&end| end == total).unwrap_or(0);
+        let mine = (0..n_ipus).map(|ipu| self.linked.actor(class, IpuId::from_index(ipu)));
+        let mine: Vec<usize> = mine.collect();
+        let mut waits = self.waits.swap_remove(class);
         let mut ipus = IdVec::new();
-        for ipu in self.clocks.ids() {
-            let finish = self.clocks[ipu];
-            self.wait(ipu, Awaited::End, total - finish);
-            let mut tally = self.tallies[ipu];
+        for (&actor, ipu) in mine.iter().zip((0..).map(IpuId)) {
+            let (finish, mut tally) = (self.actors[actor].clock, self.actors[actor].tally);
             assert_eq!(
                 tally.spent.total(),
                 finish,
                 "{ipu}: activities don't sum to its clock"
             );
+            if total > finish {
+                let wait = Wait {
+                    ipu,
+                    section: None,
+                    on: Awaited::End,
+                };
+                waits.insert(wait, total - finish);
+            }
             tally.spent.add(Activity::Idle, total - finish);
             ipus.push(IpuTime { finish, tally });
         }
+        let functions = (0..self.linked.n_functions).map(|function| {
+            let called = self.functions[class].remove(&FunctionId::from_index(function));
+            called.unwrap_or_else(|| vec![Called::default(); n_ipus].into())
+        });
+        let functions = functions.collect();
+        let mut spans: Vec<Span> = self
+            .spans
+            .into_iter()
+            .filter(|(actor, _)| mine.contains(actor))
+            .map(|(_, span)| span)
+            .collect();
+        // A repeat stands in front of the steps of its body.
+        spans.sort_by(|a, b| (&a.path, a.ipu).cmp(&(&b.path, b.ipu)));
         Timeline {
             total,
             ipus,
-            sources: self.sources,
-            sections: self.sections,
-            functions: self.functions,
-            waits: self.waits,
-            joins: self.joins,
-            streams: self.streams,
-            moved: self.moved,
-            trace: self.trace,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-    use proptest::prelude::*;
-    use smallvec::smallvec;
-
-    use super::super::schedule::Line;
-    use super::super::timeline::Channel;
-    use super::*;
-    use crate::program::FunctionId;
-    use crate::units::{Bytes, Flops};
-
-    fn leaf(ipus: &[u32], activity: Activity, cycles: u64) -> Timed {
-        Timed::Leaf(Leaf {
-            source: SourceId(0),
-            ipus: ipus.iter().copied().map(IpuId).collect(),
-            occupies: None,
-            asks: Cycles(0),
-            spends: smallvec![(activity, Cycles(cycles))],
-            flops: Flops(cycles),
-            moves: smallvec![(Channel::IpuLink, Bytes(ipus.len() as u64))],
-            streams: SmallVec::new(),
-        })
-    }
-
-    fn compute(ipu: u32, cycles: u64) -> Timed {
-        leaf(&[ipu], Activity::Compute, cycles)
-    }
-
-    /// A transfer that occupies `line` for all but 3 cycles before and 2 after; over line 1 the
-    /// host is asked first, for 1 of them.
-    fn transfer(ipu: u32, line: u32, cycles: u64, stream: u32) -> Timed {
-        let Timed::Leaf(mut step) = leaf(&[ipu], Activity::Host, cycles + 5) else {
-            unreachable!("made above")
-        };
-        step.occupies = Some(Occupied {
-            line: Line(line),
-            lead: Cycles(3),
-            cycles: Cycles(cycles),
-        });
-        if line == 1 {
-            step.asks = Cycles(1);
-            step.spends[0].1 -= Cycles(1);
-        }
-        step.streams = smallvec![StreamId(stream)];
-        Timed::Leaf(step)
-    }
-
-    fn repeat(count: u32, body: Vec<Timed>) -> Timed {
-        Timed::Repeat {
-            count,
-            body,
-            groups: Vec::new(),
-        }
-    }
-
-    fn schedule(n_ipus: u32, steps: Vec<Timed>, functions: Vec<Vec<Timed>>) -> Schedule {
-        Schedule {
-            n_ipus,
-            n_lines: 2,
-            n_sources: 1,
-            n_streams: 2,
-            n_sections: 2,
-            functions: functions.into(),
-            steps,
-        }
-        .link()
-    }
-
-    /// Clocks and activities in one line for each IPU, after folding, which must not matter.
-    #[track_caller]
-    fn check(schedule: &Schedule, expected: Expect) -> Timeline {
-        let folded = walk(schedule, Mode::Folded, 0);
-        assert_eq!(folded, walk(schedule, Mode::Unfolded, 0));
-        let mut text = String::new();
-        for (ipu, time) in folded.ipus.iter() {
-            text += &format!("{ipu}: {}", time.finish);
-            for activity in Activity::ALL {
-                let cycles = time.tally.spent.on(activity);
-                if cycles > Cycles::ZERO {
-                    text += &format!(", {activity:?} {}", cycles.0);
-                }
-            }
-            text += "\n";
-            assert_eq!(time.tally.spent.total(), folded.total);
-        }
-        expected.assert_eq(&text);
-        folded
-    }
-
-    #[test]
-    fn ipus_run_side_by_side_until_a_copy_joins_them() {
-        let steps = vec![
-            compute(0, 100),
-            compute(1, 30),
-            leaf(&[0, 1], Activity::IpuCopy, 7),
-            compute(1, 50),
-            compute(2, 20),
-        ];
-        check(
-            &schedule(3, steps, vec![]),
-            expect![[r#"
-                IPU 0: 107 cycles, Compute 100, IpuCopy 7, Idle 50
-                IPU 1: 157 cycles, Compute 80, IpuCopy 7, Idle 70
-                IPU 2: 20 cycles, Compute 20, Idle 137
-            "#]],
-        );
-    }
-
-    #[test]
-    fn a_pipeline_settles_to_its_slowest_stage() {
-        // Copies 0-1 and 1-2 are separate, so IPU 0 runs ahead until IPU 1 holds it back.
-        let body = vec![
-            compute(0, 10),
-            compute(1, 25),
-            compute(2, 5),
-            leaf(&[0, 1], Activity::IpuCopy, 1),
-            leaf(&[1, 2], Activity::IpuCopy, 1),
-        ];
-        let timeline = check(
-            &schedule(3, vec![repeat(1000, body)], vec![]),
-            expect![[r#"
-                IPU 0: 26999 cycles, Compute 10000, IpuCopy 1000, Idle 16000
-                IPU 1: 27000 cycles, Compute 25000, IpuCopy 2000
-                IPU 2: 27000 cycles, Compute 5000, IpuCopy 1000, Idle 21000
-            "#]],
-        );
-        assert_eq!(timeline.sources[SourceId(0)][IpuId(1)].steps, 3000);
-        assert_eq!(timeline.moved.on(Channel::IpuLink), Bytes(7000));
-    }
-
-    #[test]
-    fn ipus_that_never_meet_fold_apart() {
-        let body = vec![compute(0, 10), compute(1, 25), Timed::Call(FunctionId(0))];
-        let inner = vec![repeat(3, vec![compute(1, 2)]), compute(0, 1)];
-        check(
-            &schedule(2, vec![repeat(1000, body)], vec![inner]),
-            expect![[r#"
-                IPU 0: 11000 cycles, Compute 11000, Idle 20000
-                IPU 1: 31000 cycles, Compute 31000
-            "#]],
-        );
-    }
-
-    #[test]
-    fn transfers_take_turns_and_fill_gaps() {
-        // IPU 0 takes 3..43, IPU 1 waits for it, IPU 2 comes to a line that is free at 103.
-        let steps = vec![
-            transfer(0, 0, 40, 0),
-            compute(0, 200),
-            transfer(0, 0, 10, 0),
-            transfer(1, 0, 30, 1),
-            compute(2, 100),
-            transfer(2, 0, 20, 1),
-            transfer(2, 1, 20, 1),
-        ];
-        let timeline = check(
-            &schedule(3, steps, vec![]),
-            expect![[r#"
-                IPU 0: 260 cycles, Compute 200, Host 60
-                IPU 1: 75 cycles, Host 35, Idle 225
-                IPU 2: 150 cycles, Compute 100, Host 49, Idle 111
-            "#]],
-        );
-        let stream = timeline.streams[StreamId(0)].unwrap();
-        assert_eq!(
-            (stream.first_begin, stream.first_end),
-            (Cycles(0), Cycles(45))
-        );
-        assert_eq!(
-            (stream.last_begin, stream.last_end),
-            (Cycles(245), Cycles(260))
-        );
-        assert_eq!(
-            timeline.latency_first(StreamId(0), StreamId(1)),
-            Some(Cycles(75))
-        );
-    }
-
-    #[test]
-    fn the_trace_shows_the_first_pass_and_all_of_a_repeat() {
-        let steps = vec![
-            compute(0, 5),
-            repeat(4, vec![compute(0, 10), Timed::Call(FunctionId(0))]),
-        ];
-        let schedule = schedule(1, steps, vec![vec![compute(0, 3), compute(0, 4)]]);
-        let timeline = walk(&schedule, Mode::Folded, 2);
-        let spans: Vec<String> = timeline
-            .trace
-            .of(IpuId(0))
-            .map(|span| {
-                format!(
-                    "{:?} {:?} {}-{}",
-                    &span.path[..],
-                    span.kind,
-                    span.begin.0,
-                    span.end.0
-                )
-            })
-            .collect();
-        expect![[r#"
-            [0] Step(SourceId(0)) 0-5
-            [1] Repeat { count: 4 } 5-73
-            [1, 0] Step(SourceId(0)) 5-15
-            [1, 1] Call(FunctionId(0)) 15-22"#]]
-        .assert_eq(&spans.join("\n"));
-    }
-
-    #[test]
-    #[should_panic(expected = "calls itself")]
-    fn a_function_that_calls_itself_is_refused() {
-        let calls = |id| vec![Timed::Call(FunctionId(id))];
-        let _ = schedule(1, calls(0), vec![calls(1), calls(0)]);
-    }
-
-    /// Steps of four IPUs, two lines and two functions that call no function themselves.
-    fn steps(depth: u32, callees: bool) -> BoxedStrategy<Vec<Timed>> {
-        let one = prop_oneof![
-            4 => (0u32..4, 0u64..40).prop_map(|(ipu, cycles)| compute(ipu, cycles)),
-            2 => (0u32..4, 0u32..4, 0u64..9).prop_map(|(a, b, cycles)| {
-                let ipus: Vec<u32> = if a == b { vec![a] } else { vec![a, b] };
-                leaf(&ipus, Activity::IpuCopy, cycles)
-            }),
-            1 => (0u32..4, 0u32..2, 0u64..30).prop_map(|(ipu, line, cycles)| {
-                transfer(ipu, line, cycles, line)
-            }),
-            1 => (0u32..2).prop_map(|id| Timed::Section(SectionId(id))),
-        ];
-        let mut one = one.boxed();
-        if callees {
-            one = prop_oneof![4 => one, 1 => (0u32..2).prop_map(|id| Timed::Call(FunctionId(id)))]
-                .boxed();
-        }
-        if depth > 0 {
-            let body = steps(depth - 1, callees);
-            one = prop_oneof![
-                3 => one,
-                1 => (0u32..40, body).prop_map(|(count, body)| repeat(count, body)),
-            ]
-            .boxed();
-        }
-        prop::collection::vec(one, 0..6).boxed()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
-        #[test]
-        fn folding_changes_nothing(
-            main in steps(2, true),
-            a in steps(1, false),
-            b in steps(1, false),
-        ) {
-            let schedule = schedule(4, main, vec![a, b]);
-            let folded = walk(&schedule, Mode::Folded, 1);
-            let unfolded = walk(&schedule, Mode::Unfolded, 1);
-            for (ipu, time) in folded.ipus.iter() {
-                prop_assert_eq!(time.tally.spent.total(), folded.total);
-                let waits = folded.waits.iter().filter(|(wait, _)| wait.ipu == ipu);
-                let waited: Cycles = waits.map(|(_, &cycles)| cycles).sum();
-                prop_assert_eq!(waited, time.tally.spent.on(Activity::Idle));
-                let lines: Cycles = folded.sources.values().map(|line| line[ipu].spent.total()).sum();
-                prop_assert_eq!(lines, time.finish);
-                // What comes before the first section is in none.
-                let sections = folded.sections.values().map(|section| section[ipu].total());
-                prop_assert!(sections.sum::<Cycles>() <= time.finish);
-            }
-            prop_assert_eq!(folded, unfolded);
+            sources: self.sources.swap_remove(class),
+            sections: self.sections.swap_remove(class),
+            functions,
+            waits,
+            joins: self.joins.swap_remove(class),
+            streams: self.streams[class]
+                .values()
+                .map(StreamTally::time)
+                .collect(),
+            moved: self.moved[class],
+            trace: Trace { spans },
         }
     }
 }

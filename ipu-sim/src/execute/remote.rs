@@ -120,6 +120,7 @@ mod tests {
         let stream = program.streams.push(Stream {
             name: "stream".to_owned(),
             prefetch: false,
+            buffering_depth: 1,
         });
         let buffer = program.remote_buffers.push(RemoteBuffer {
             name: "buffer".to_owned(),

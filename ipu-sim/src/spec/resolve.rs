@@ -65,6 +65,7 @@ fn read(description: Description) -> Result<MachineSpec> {
         host: HostSpec {
             n_hosts: reader.count("host.hosts")?,
             machine_bandwidth: reader.rate("host.machine_bandwidth")?,
+            server_bandwidth: reader.rate("host.server_bandwidth")?,
             latency: reader.seconds("host.latency")?,
         },
         streaming_memory: StreamingMemorySpec {

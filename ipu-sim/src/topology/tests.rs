@@ -17,6 +17,7 @@ fn check(topology: &Topology, from: u32, to: u32, expected: &str) {
         nodes.push(match topology.bundles()[bundle].to {
             Node::Ipu(ipu) => ipu.0.to_string(),
             Node::Gateway(machine) => format!("g{}", machine.0),
+            other => panic!("{other:?} lies on no way between IPUs"),
         });
     }
     assert_eq!(nodes.join(" "), expected);
@@ -143,7 +144,11 @@ fn routes_inside_a_rack_are_shortest() {
             let mut hops = BTreeMap::from([(Node::Ipu(from), 0)]);
             let mut queue = std::collections::VecDeque::from([Node::Ipu(from)]);
             while let Some(at) = queue.pop_front() {
-                for bundle in topology.bundles().values().filter(|b| b.from == at) {
+                let links = topology
+                    .bundles()
+                    .values()
+                    .filter(|bundle| bundle.from == at);
+                for bundle in links.filter(|bundle| matches!(bundle.to, Node::Ipu(_))) {
                     let next = hops[&at] + 1;
                     hops.entry(bundle.to).or_insert_with(|| {
                         queue.push_back(bundle.to);
@@ -157,6 +162,80 @@ fn routes_inside_a_rack_are_shortest() {
             }
         }
     }
+}
+
+#[test]
+fn hosts_and_memory_are_reached_through_the_gateway() {
+    let check =
+        |name: &str, ipu: u32, route: fn(&Topology, IpuId) -> Vec<BundleId>, expected: &[Node]| {
+            let topology = topology(name);
+            let mut nodes = vec![];
+            for bundle in route(&topology, IpuId(ipu)) {
+                nodes.push(topology.bundles()[bundle].from);
+            }
+            assert_eq!(nodes, expected, "{name} {ipu}");
+        };
+    let (gateway, port) = (Node::Gateway(IpuMachineId(1)), Node::HostPort(HostId(0)));
+    check(
+        "mk2-pod16",
+        6,
+        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        &[Node::Host(HostId(0)), port],
+    );
+    check(
+        "mk2-pod16",
+        6,
+        |t, ipu| t.route_host(ipu, HostWay::In),
+        &[gateway],
+    );
+    check(
+        "mk2-pod16",
+        6,
+        |t, ipu| t.route_host(ipu, HostWay::Out),
+        &[Node::Ipu(IpuId(6))],
+    );
+    check(
+        "mk2-pod16",
+        6,
+        |t, ipu| t.route_memory(ipu, HostWay::In),
+        &[gateway, gateway],
+    );
+    // A card reads the memory of its host itself.
+    check(
+        "mk1-server16",
+        2,
+        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        &[],
+    );
+    check(
+        "mk1-server16",
+        2,
+        |t, ipu| t.route_host(ipu, HostWay::In),
+        &[Node::Host(HostId(0)), port],
+    );
+    // The second host of an IPU-POD128 serves the second rack.
+    let second = Node::Host(HostId(1));
+    let port = Node::HostPort(HostId(1));
+    check(
+        "mk2-pod128",
+        64,
+        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        &[second, port],
+    );
+}
+
+#[test]
+fn syncs_go_as_far_as_their_ipus_lie_apart() {
+    let hops =
+        |name: &str, first: u32, n: u32| topology(name).sync_hops((first..first + n).map(IpuId));
+    // A quarter of the IPUs of a ladder, as PopLibs counts; a torus is half as far.
+    for (n, expected) in [(1, 0), (2, 0), (4, 1), (8, 2), (16, 4)] {
+        assert_eq!(hops("mk2-pod16", 0, n), expected, "{n}");
+    }
+    assert_eq!(hops("mk2-pod64", 0, 64), 8);
+    assert_eq!(hops("mk2-pod64", 62, 2), 0);
+    assert_eq!(topology("mk2-pod256").sync_racks((0..256).map(IpuId)), 2);
+    assert_eq!(topology("mk2-pod256").sync_racks((0..64).map(IpuId)), 0);
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn out_of_streaming_memory() {
         2,
         buffered(1, 2, more),
         &format!(
-            "out of streaming memory: expected at most {capacity}, got {}",
+            "out of streaming memory beside IPU-Machine 0: expected at most {capacity}, got {}",
             more * 2
         ),
     );

@@ -116,6 +116,7 @@ pub(crate) fn squares(n_replicas: u32) -> Squares {
         program.streams.push(Stream {
             name: name.to_owned(),
             prefetch: true,
+            buffering_depth: 1,
         })
     });
     let source = program.add_source("squares", "test");

@@ -154,6 +154,7 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
             let stream = ctx.builder.program.streams.push(Stream {
                 name,
                 prefetch: ctx.prefetch,
+                buffering_depth: 1,
             });
             ctx.variables.streams.push((id, stream));
             let var = value.parts[0].var;

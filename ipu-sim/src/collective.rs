@@ -1,0 +1,348 @@
+//! How do replicas sum and gather tensors, and what goes over which link?
+//!
+//! Each IPU of a replica holds its part of a tensor and meets the IPUs with the same part in all
+//! other replicas. A collective is a list of [`Round`]s: a sync, copies between neighbours on a ring
+//! of replicas, and, where sums are made, additions on the tiles. The copies are transfers on the
+//! real links, all at once, and meet there as any others do.
+//!
+//! ```text
+//! reduce-scatter   R replicas, fragments of bytes / R; every replica sends R - 1 of them
+//!   clockwise          R - 1 rounds:      one fragment to the next
+//!   both ways          R - 1 rounds:      half a fragment to either side
+//!   meet in the middle R / 2 rounds:      a fragment to either side, in the last to one if R is even
+//! all-gather       the same backwards, without additions
+//! all-reduce       one after the other
+//! ```
+//!
+//! Across racks the replicas of a rack first reduce and scatter among themselves, then each shard
+//! meets its like in the other racks through all gateways at once, and the rack gathers again.
+//!
+//! Sources: step structure, ring orders and the choice of [`Method`] are those of the collectives
+//! that PopLibs held until they moved to GCL (`CollectivesProgram.hpp`, and its thresholds, which
+//! were found by experiment on Mk1). That racks are a level of their own is assumed.
+//!
+//! Left out: quad-directional rings, which need a barley-twist torus; splitting a step on a torus
+//! into exchanges of even and odd replicas, which keeps the links as busy and adds a sync; the
+//! switch that picks a fragment, some tens of cycles.
+
+mod level;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+use crate::cost::links::sync_global;
+use crate::ids::{IpuId, ReplicaId};
+use crate::network::Fold;
+use crate::network::flows::ends_together;
+use crate::program::CollectiveKind;
+use crate::spec::MachineSpec;
+use crate::topology::{ReplicaPlacement, Topology};
+use crate::units::{Bytes, Cycles};
+use level::{Level, levels};
+
+/// How replicas on a ring pass fragments on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// Whole fragments in one direction.
+    Clockwise,
+    /// Two rings of half fragments, one in each direction.
+    BidirectionalPair,
+    /// Whole fragments in both directions until they meet.
+    MeetInTheMiddle,
+}
+
+/// One direction of a collective: sums going together, or shards going apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Every replica ends with its shard of the sum.
+    ReduceScatter,
+    /// Every replica ends with all shards.
+    AllGather,
+}
+
+impl Phase {
+    /// What a collective consists of; nothing where no replica needs another.
+    #[must_use]
+    pub fn of(kind: CollectiveKind) -> &'static [Self] {
+        match kind {
+            CollectiveKind::AllReduce => &[Self::ReduceScatter, Self::AllGather],
+            CollectiveKind::ReduceScatter => &[Self::ReduceScatter],
+            CollectiveKind::AllGather => &[Self::AllGather],
+            CollectiveKind::TakeShard => &[],
+        }
+    }
+}
+
+/// What each replica sends to its two neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sends {
+    /// Bytes to the next.
+    pub next: Bytes,
+    /// Bytes to the one before.
+    pub previous: Bytes,
+}
+
+/// Equal rounds of a collective, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// How many there are.
+    pub times: u32,
+    /// What each replica sends of every byte-for-byte equal tensor.
+    pub sends: Sends,
+    /// Whether what arrives is added.
+    pub adds: bool,
+}
+
+/// The method for `bytes` on each IPU.
+///
+/// `closed` says that the last replica is a neighbour of the first, as on a torus.
+#[must_use]
+pub fn method(
+    phase: Phase,
+    bytes: Bytes,
+    n_replicas: u32,
+    ipus_per_replica: u32,
+    closed: bool,
+) -> Method {
+    if ipus_per_replica > 1 {
+        return if closed && n_replicas > 2 {
+            Method::MeetInTheMiddle
+        } else {
+            Method::Clockwise
+        };
+    }
+    let threshold = match n_replicas {
+        0..=2 => return Method::Clockwise,
+        3..=4 => 622_592,
+        5..=8 => 2_490_368,
+        9..=16 => 19_922_944,
+        _ => return Method::MeetInTheMiddle,
+    };
+    // A reduce-scatter of twice the bytes has fragments that are worth halving.
+    let threshold = match phase {
+        Phase::AllGather => threshold,
+        Phase::ReduceScatter => 2 * threshold,
+    };
+    if bytes.0 >= threshold {
+        Method::BidirectionalPair
+    } else {
+        Method::MeetInTheMiddle
+    }
+}
+
+/// The rounds in which `bytes` on each IPU go around a ring of `n_replicas`.
+#[must_use]
+pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> SmallVec<[Round; 2]> {
+    let fragment = bytes.share(u64::from(n_replicas));
+    let steps = n_replicas - 1;
+    let round = |times, next, previous| Round {
+        times,
+        sends: Sends { next, previous },
+        adds: phase == Phase::ReduceScatter,
+    };
+    let mut rounds: SmallVec<[Round; 2]> = match method {
+        Method::Clockwise => [round(steps, fragment, Bytes::ZERO)].into_iter().collect(),
+        Method::BidirectionalPair => {
+            let half = fragment.share(2);
+            [round(steps, half, fragment - half)].into_iter().collect()
+        }
+        Method::MeetInTheMiddle => {
+            let both = round(steps / 2, fragment, fragment);
+            let one = round(steps % 2, fragment, Bytes::ZERO);
+            [both, one].into_iter().collect()
+        }
+    };
+    if phase == Phase::AllGather {
+        rounds.reverse();
+    }
+    rounds.retain(|round| round.times > 0);
+    rounds
+}
+
+/// What a collective takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Syncs and copies.
+    pub links: Cycles,
+    /// Additions.
+    pub adds: Cycles,
+    /// Bytes that one replica sends.
+    pub sent: Bytes,
+}
+
+/// Collectives of the replicas of one program.
+pub struct Collectives<'a> {
+    placement: ReplicaPlacement,
+    topology: &'a Topology,
+    machine: &'a MachineSpec,
+    fold: Fold,
+    levels: Vec<Level>,
+    /// Rounds that are known: level, what the IPUs send.
+    known: BTreeMap<(usize, Vec<(IpuId, Sends)>), Cycles>,
+}
+
+impl<'a> Collectives<'a> {
+    /// Replicas as they lie on a machine.
+    #[must_use]
+    pub fn new(
+        placement: ReplicaPlacement,
+        topology: &'a Topology,
+        machine: &'a MachineSpec,
+        fold: Fold,
+    ) -> Self {
+        Self {
+            placement,
+            topology,
+            machine,
+            fold,
+            levels: levels(&placement, topology),
+            known: BTreeMap::new(),
+        }
+    }
+
+    /// Time and traffic of a collective of so many bytes on some IPUs of every replica.
+    ///
+    /// `add` gives the cycles in which an IPU adds up one of so many parts of what it holds. The
+    /// IPUs work side by side; each round takes as long as the slowest.
+    pub fn take(
+        &mut self,
+        kind: CollectiveKind,
+        bytes: &BTreeMap<IpuId, Bytes>,
+        add: &mut dyn FnMut(IpuId, u64) -> Cycles,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        for &phase in Phase::of(kind) {
+            let mut left = bytes.clone();
+            let mut parts = 1;
+            for level in 0..self.levels.len() {
+                parts *= u64::from(self.levels[level].n_replicas());
+                self.take_level(phase, level, &left, parts, add, &mut taken);
+                let n = u64::from(self.levels[level].n_replicas());
+                left.values_mut().for_each(|bytes| *bytes = bytes.share(n));
+            }
+        }
+        taken
+    }
+
+    fn take_level(
+        &mut self,
+        phase: Phase,
+        level: usize,
+        bytes: &BTreeMap<IpuId, Bytes>,
+        parts: u64,
+        add: &mut dyn FnMut(IpuId, u64) -> Cycles,
+        taken: &mut Taken,
+    ) {
+        let (n, closed) = (self.levels[level].n_replicas(), self.levels[level].closed);
+        let most = bytes.values().copied().max().unwrap_or(Bytes::ZERO);
+        let method = method(phase, most, n, self.placement.ipus_per_replica, closed);
+        let by_ipu: Vec<(IpuId, SmallVec<[Round; 2]>)> = bytes
+            .iter()
+            .map(|(&ipu, &bytes)| (ipu, rounds(phase, method, bytes, n)))
+            .collect();
+        let Some((_, shape)) = by_ipu.first() else {
+            return;
+        };
+        for (number, round) in shape.iter().enumerate() {
+            let sends: Vec<(IpuId, Sends)> = by_ipu
+                .iter()
+                .map(|(ipu, rounds)| (*ipu, rounds[number].sends))
+                .collect();
+            for (_, sends) in &sends {
+                taken.sent += (sends.next + sends.previous) * u64::from(round.times);
+            }
+            if round.adds {
+                // Fragments that arrive from either side are added one after the other.
+                let arrivals = 1 + u64::from(
+                    method == Method::MeetInTheMiddle && sends[0].1.previous > Bytes::ZERO,
+                );
+                let slowest = sends.iter().map(|&(ipu, _)| add(ipu, parts)).max();
+                taken.adds += slowest.unwrap_or(Cycles::ZERO) * (arrivals * u64::from(round.times));
+            }
+            taken.links += self.repeated(level, sends, round.times);
+        }
+    }
+
+    /// So many equal rounds.
+    fn repeated(&mut self, level: usize, sends: Vec<(IpuId, Sends)>, times: u32) -> Cycles {
+        match self.fold {
+            Fold::Nothing => (0..times).map(|_| self.round(level, &sends)).sum(),
+            Fold::Alike => {
+                let key = (level, sends);
+                let known = self.known.get(&key).copied();
+                let cycles = known.unwrap_or_else(|| self.round(level, &key.1));
+                self.known.insert(key, cycles);
+                cycles * u64::from(times)
+            }
+        }
+    }
+
+    /// Sync and copies of one round.
+    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> Cycles {
+        let sides = Sides::of(sends);
+        let (placement, topology, machine) = (self.placement, self.topology, self.machine);
+        let ring = &self.levels[level].rings[0];
+        let ipus: Vec<IpuId> = ring
+            .iter()
+            .flat_map(|&replica| placement.ipus(replica))
+            .collect();
+        let sync = sync_global(&ipus, topology, machine);
+        let fold = self.fold;
+        let traffic = self.levels[level].traffic(&sides, |rings| {
+            level::Traffic::new(
+                rings,
+                &sides,
+                &placement,
+                topology,
+                machine.tile.clock,
+                fold,
+            )
+        });
+        let transfers: Vec<_> = traffic
+            .lanes
+            .iter()
+            .map(|lane| {
+                let (_, sends) = sends
+                    .iter()
+                    .find(|(ipu, _)| *ipu == lane.ipu)
+                    .expect("it sends");
+                (
+                    lane.lane,
+                    if lane.to_next {
+                        sends.next
+                    } else {
+                        sends.previous
+                    },
+                )
+            })
+            .collect();
+        let ends = ends_together(&traffic.network, &transfers);
+        let arrivals = ends.iter().zip(&transfers);
+        let last = arrivals
+            .map(|(&end, (lane, _))| end + traffic.network.lanes[*lane].latency)
+            .max();
+        sync + last.unwrap_or(Cycles::ZERO)
+    }
+}
+
+/// Which IPUs send, and to which sides.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Sides(Vec<(IpuId, bool, bool)>);
+
+impl Sides {
+    fn of(sends: &[(IpuId, Sends)]) -> Self {
+        // A tensor of no bytes still meets its neighbour.
+        let sides = sends.iter().map(|&(ipu, sends)| {
+            let both = sends.previous > Bytes::ZERO;
+            (ipu, true, both)
+        });
+        Self(sides.collect())
+    }
+}
+
+/// Replicas of a ring, in its order.
+type RingOrder = Vec<ReplicaId>;

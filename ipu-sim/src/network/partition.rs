@@ -1,0 +1,163 @@
+//! Which replicas, lanes and links can't be told apart?
+//!
+//! The classes are those of colour refinement: things of one class have equally many neighbours of
+//! every other class. A link of one class thus carries as many transfers of each class as any other
+//! link of that class, so that whatever shares links fairly gives equal rates to a class; and a
+//! replica meets, on each of its ways, what any replica of its class meets. That makes one stand
+//! for all, to the cycle, and no replica that lies differently is taken for another.
+
+use std::collections::BTreeMap;
+
+use super::{LaneId, LinkId};
+use crate::ids::Id;
+use crate::topology::{BundleId, Topology};
+
+/// A way that a transfer of one owner takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Ways with different labels are never alike.
+    pub label: u32,
+    /// Whose transfer it is; owners are numbered from 0.
+    pub owner: u32,
+    /// The links it crosses, in order.
+    pub route: Vec<BundleId>,
+}
+
+/// Classes of ways, links and owners, each numbered in the order of their first members.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Partition {
+    /// By way.
+    pub lanes: Vec<LaneId>,
+    /// By link that any way crosses.
+    pub links: BTreeMap<BundleId, LinkId>,
+    /// By owner.
+    pub owners: Vec<u32>,
+}
+
+impl Partition {
+    /// Everything in a class of its own.
+    #[must_use]
+    pub fn discrete(ways: &[Way]) -> Self {
+        let used = used_bundles(ways);
+        Self {
+            lanes: (0..ways.len()).map(LaneId::from_index).collect(),
+            links: used
+                .into_iter()
+                .enumerate()
+                .map(|(n, bundle)| (bundle, LinkId::from_index(n)))
+                .collect(),
+            owners: (0..n_owners(ways)).collect(),
+        }
+    }
+
+    /// The fewest classes whose members can't be told apart.
+    #[must_use]
+    pub fn coarsest(ways: &[Way], topology: &Topology) -> Self {
+        let used = used_bundles(ways);
+        let bundles = topology.bundles();
+        let position: BTreeMap<BundleId, usize> = used
+            .iter()
+            .enumerate()
+            .map(|(n, &bundle)| (bundle, n))
+            .collect();
+        let routes: Vec<Vec<usize>> = ways
+            .iter()
+            .map(|way| way.route.iter().map(|bundle| position[bundle]).collect())
+            .collect();
+        let mut colours = Colours {
+            ways: numbered(ways.iter().map(|way| way.label)),
+            links: numbered(used.iter().map(|&bundle| {
+                let bundle = &bundles[bundle];
+                let rates = [
+                    bundle.capacity.0,
+                    bundle.capacity_per_flow.0,
+                    bundle.latency.0,
+                ];
+                rates.map(f64::to_bits)
+            })),
+            owners: vec![0; n_owners(ways) as usize],
+        };
+        loop {
+            let finer = colours.refined(ways, &routes);
+            if finer.count() == colours.count() {
+                break;
+            }
+            colours = finer;
+        }
+        Self {
+            lanes: colours.ways.into_iter().map(LaneId).collect(),
+            links: used
+                .into_iter()
+                .zip(colours.links.into_iter().map(LinkId))
+                .collect(),
+            owners: colours.owners,
+        }
+    }
+}
+
+fn used_bundles(ways: &[Way]) -> Vec<BundleId> {
+    let mut used: Vec<BundleId> = ways
+        .iter()
+        .flat_map(|way| way.route.iter().copied())
+        .collect();
+    used.sort_unstable();
+    used.dedup();
+    used
+}
+
+fn n_owners(ways: &[Way]) -> u32 {
+    ways.iter().map(|way| way.owner + 1).max().unwrap_or(0)
+}
+
+/// A class for each way, link and owner.
+struct Colours {
+    ways: Vec<u32>,
+    links: Vec<u32>,
+    owners: Vec<u32>,
+}
+
+impl Colours {
+    /// How many classes there are; refining never merges any.
+    fn count(&self) -> usize {
+        let distinct = |colours: &[u32]| colours.iter().max().map_or(0, |&most| most as usize + 1);
+        distinct(&self.ways) + distinct(&self.links) + distinct(&self.owners)
+    }
+
+    /// Tells apart what has different neighbours.
+    fn refined(&self, ways: &[Way], routes: &[Vec<usize>]) -> Self {
+        let mut at_link: Vec<Vec<u32>> = vec![Vec::new(); self.links.len()];
+        let mut of_owner: Vec<Vec<u32>> = vec![Vec::new(); self.owners.len()];
+        for ((way, route), &colour) in ways.iter().zip(routes).zip(&self.ways) {
+            of_owner[way.owner as usize].push(colour);
+            for &link in route {
+                at_link[link].push(colour);
+            }
+        }
+        for neighbours in at_link.iter_mut().chain(&mut of_owner) {
+            neighbours.sort_unstable();
+        }
+        let of_way = ways
+            .iter()
+            .zip(routes)
+            .zip(&self.ways)
+            .map(|((way, route), &colour)| {
+                let links: Vec<u32> = route.iter().map(|&link| self.links[link]).collect();
+                (colour, self.owners[way.owner as usize], links)
+            });
+        Self {
+            ways: numbered(of_way),
+            links: numbered(self.links.iter().zip(at_link)),
+            owners: numbered(self.owners.iter().zip(of_owner)),
+        }
+    }
+}
+
+/// Numbers for keys, equal ones for equal keys, in the order of their first appearance.
+fn numbered<K: Ord>(keys: impl Iterator<Item = K>) -> Vec<u32> {
+    let mut known = BTreeMap::new();
+    keys.map(|key| {
+        let next = u32::try_from(known.len()).expect("fewer than 2^32 classes");
+        *known.entry(key).or_insert(next)
+    })
+    .collect()
+}

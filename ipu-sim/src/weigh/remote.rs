@@ -1,0 +1,108 @@
+//! Do the remote buffers of all replicas fit into streaming memory?
+
+use crate::error::{Error, Result};
+use crate::ids::{IdVec, IpuId};
+use crate::program::{Program, RemoteBufferId, Step, Transfer};
+use crate::spec::MachineSpec;
+use crate::topology::{ReplicaPlacement, Topology};
+use crate::units::Bytes;
+
+/// Checks every IPU-Machine: a buffer lies in the streaming memory beside the IPU that uses it, or,
+/// if none does, beside the first of its replica.
+///
+/// # Errors
+///
+/// [`Error::OutOfStreamingMemory`] for the first IPU-Machine that overflows.
+pub(crate) fn check_streaming_memory(program: &Program, machine: &MachineSpec) -> Result<()> {
+    let topology = Topology::new(machine);
+    let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
+    let mut users: IdVec<RemoteBufferId, Option<IpuId>> =
+        program.remote_buffers.ids().map(|_| None).collect();
+    for steps in program
+        .functions
+        .values()
+        .map(|function| &function.steps)
+        .chain([&program.steps])
+    {
+        mark(program, steps, &mut users);
+    }
+    let mut needed = vec![Bytes::ZERO; machine.n_machines() as usize];
+    for (buffer, user) in users.iter() {
+        let ipu = user.unwrap_or(IpuId(0));
+        for replica in placement.replicas() {
+            let place = topology.ipu_machine(placement.ipu(replica, ipu));
+            needed[place.0 as usize] += program.remote_buffers[buffer].bytes;
+        }
+    }
+    let capacity = machine.streaming_memory.capacity;
+    let over = needed.iter().position(|&needed| needed > capacity);
+    over.map_or(Ok(()), |ipu_machine| {
+        Err(Error::OutOfStreamingMemory {
+            ipu_machine: ipu_machine as u32,
+            available: capacity,
+            needed: needed[ipu_machine],
+        })
+    })
+}
+
+fn mark(program: &Program, steps: &[Step], users: &mut IdVec<RemoteBufferId, Option<IpuId>>) {
+    for step in steps {
+        match step {
+            Step::Transfers { transfers, .. } => {
+                for transfer in transfers {
+                    let (Transfer::RemoteLoad { buffer, var }
+                    | Transfer::RemoteStore { buffer, var }) = *transfer
+                    else {
+                        continue;
+                    };
+                    users[buffer].get_or_insert(program.vars[var].ipu);
+                }
+            }
+            Step::Repeat { body, .. } => mark(program, body, users),
+            Step::Compute(_)
+            | Step::Exchange(_)
+            | Step::IpuCopies { .. }
+            | Step::Collective(_)
+            | Step::Call(_)
+            | Step::Section(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::RemoteBuffer;
+    use crate::spec::fixtures::machine;
+
+    #[test]
+    fn buffers_fill_the_memory_of_their_ipu_machine() {
+        let mut spec = machine("mk2-pod16");
+        spec.streaming_memory.capacity = Bytes(1000);
+        // (IPUs of a replica, replicas, bytes of a buffer, the first IPU-Machine that overflows)
+        for (n_ipus, n_replicas, bytes, expected) in [
+            (1, 4, 250, None),
+            (1, 4, 251, Some((0, 1004))),
+            // The fifth replica lies on the second IPU-Machine.
+            (1, 5, 250, None),
+            (2, 8, 500, None),
+            (4, 4, 1000, None),
+            (4, 4, 1001, Some((0, 1001))),
+        ] {
+            let mut program = Program::new(n_ipus, n_replicas);
+            program.remote_buffers.push(RemoteBuffer {
+                name: "moments".into(),
+                bytes: Bytes(bytes),
+            });
+            let expected = expected.map_or(Ok(()), |(ipu_machine, needed)| {
+                Err(Error::OutOfStreamingMemory {
+                    ipu_machine,
+                    available: Bytes(1000),
+                    needed: Bytes(needed),
+                })
+            });
+            let found = check_streaming_memory(&program, &spec);
+            assert_eq!(found, expected, "{n_replicas} x {n_ipus}");
+        }
+    }
+}
