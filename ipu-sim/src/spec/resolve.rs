@@ -266,17 +266,6 @@ fn check_chip(machine: &MachineSpec, reader: &Reader) -> Result<()> {
         places,
         "columns times rows times tiles of a block",
     )?;
-    let key = reader.own_first([
-        "exchange.route_latency_typical",
-        "exchange.route_latency_max",
-    ]);
-    let typical = exchange.route_latency_typical.0;
-    reader.at_most(
-        key,
-        typical,
-        exchange.route_latency_max.0,
-        "the longest route, in cycles",
-    )?;
     reader.multiple("chip.data_path", tile.data_path.0, 4, "bytes of an f32")
 }
 

@@ -359,12 +359,6 @@ fn impossible_values_are_refused() {
              loader and stacks), got 1000003584",
         ),
         (
-            "exchange",
-            "route_latency_typical = { value = \"200 cycles\"",
-            "line 5, column 35: `exchange.route_latency_typical`: expected at most 165 (the \
-             longest route, in cycles), got 200",
-        ),
-        (
             "links",
             "latency = { value = \"61 s\"",
             "line 5, column 21: `links.latency`: expected at most 60 s, got `61 s`",
