@@ -363,10 +363,10 @@ impl Costs<'_> {
         }))
     }
 
-    /// Loads and stores of streaming memory, which all IPUs of a replica meet for.
+    /// Loads and stores of streaming memory, on one or more IPUs; all of a replica meet for them.
     fn remote_transfers(&mut self, source: SourceId, transfers: &[&Transfer]) -> Option<Timed> {
         let ipu = self.program.vars[transfers.first()?.var()].ipu;
-        let mut by_way: BTreeMap<HostWay, Bytes> = BTreeMap::new();
+        let mut by_end: BTreeMap<(IpuId, HostWay), Bytes> = BTreeMap::new();
         let mut moves: SmallVec<[(Channel, Bytes); 1]> = SmallVec::new();
         for transfer in transfers {
             let (way, channel) = match transfer {
@@ -374,10 +374,11 @@ impl Costs<'_> {
                 _ => (HostWay::In, Channel::RemoteLoad),
             };
             let bytes = self.program.bytes_of(transfer.var());
-            *by_way.entry(way).or_default() += bytes;
+            let ipu = self.program.vars[transfer.var()].ipu;
+            *by_end.entry((ipu, way)).or_default() += bytes;
             moves.push((channel, bytes));
         }
-        let moving = by_way.into_iter().map(|(way, bytes)| Moving {
+        let moving = by_end.into_iter().map(|((ipu, way), bytes)| Moving {
             ends: self.ends(Ends::Memory(ipu, way)),
             bytes,
             stream: None,
