@@ -248,9 +248,7 @@ mod tests {
     fn what_is_shipped_is_near_the_best_fit() {
         let found = calibrate().unwrap();
         for (shipped, best) in found.shipped.iter().zip(found.best) {
-            // A start of 50 us was fitted before collectives and gateways had contention; the best
-            // is 70 us since. What is shipped is fitted anew with the next change of measurements.
-            assert!((shipped / best).ln().abs() < 0.4, "{}", found.text());
+            assert!((shipped / best).ln().abs() < 0.25, "{}", found.text());
         }
         assert!(found.condition < 10.0, "{}", found.text());
         assert!(
