@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::{Error, Result, report};
 
 /// Version of the memory report's form; it rises with every change that breaks a reader.
-const MEMORY_SCHEMA: u32 = 1;
+const MEMORY_SCHEMA: u32 = 2;
 
 /// Where to leave what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,6 +158,10 @@ struct IpuReport {
     ipu: u32,
     /// Bytes of every tile at its fullest moment.
     tiles: Vec<u64>,
+    /// Of these, what is there during the whole run: lasting variables, code, stacks.
+    always_live: Vec<u64>,
+    /// The rest: variables that live at the fullest moment.
+    not_always_live: Vec<u64>,
     /// Bytes by category, then by tile.
     categories: Vec<CategoryReport>,
     max_tile: u32,
@@ -188,9 +192,12 @@ impl MemoryReport {
             let curve = weigh::live_curve(program, machine, (ipu, found.max_tile));
             let bytes = |tiles: &[ipu_sim::units::Bytes]| tiles.iter().map(|b| b.0).collect();
             let categories = found.categories.iter();
+            let (always_live, not_always_live) = split(found);
             IpuReport {
                 ipu: ipu.0,
                 tiles: bytes(&found.tiles),
+                always_live,
+                not_always_live,
                 categories: categories
                     .map(|(category, tiles)| CategoryReport {
                         category: category.name(),
@@ -211,6 +218,20 @@ impl MemoryReport {
     }
 }
 
+/// Bytes of every tile that are there always, and those of its fullest moment.
+fn split(found: &weigh::IpuWeight) -> (Vec<u64>, Vec<u64>) {
+    let passing = |tile: usize| {
+        let tile = ipu_sim::ids::TileId(tile as u32);
+        found.on(weigh::Category::NotAlwaysLive, tile).0
+    };
+    let passing: Vec<u64> = (0..found.tiles.len()).map(passing).collect();
+    let lasting = found.tiles.iter().zip(&passing);
+    (
+        lasting.map(|(all, passing)| all.0 - passing).collect(),
+        passing,
+    )
+}
+
 fn point(point: &LivePoint) -> PointReport {
     PointReport {
         step: point.step.to_string(),
@@ -222,12 +243,18 @@ fn point(point: &LivePoint) -> PointReport {
 /// One row a tile: IPU, tile, bytes at its fullest moment, bytes by category.
 fn tiles_csv(weight: &Weight) -> String {
     let names: Vec<String> = weigh::Category::all().map(weigh::Category::name).collect();
-    let mut out = format!("ipu,tile,bytes,{}\n", names.join(","));
+    let mut out = format!("ipu,tile,bytes,always_live,{}\n", names.join(","));
     for (IpuId(ipu), found) in weight.ipus.iter() {
+        let (always_live, _) = split(found);
         for (tile, bytes) in found.tiles.iter().enumerate() {
             let of = |(_, tiles): &(_, Vec<ipu_sim::units::Bytes>)| tiles[tile].0.to_string();
             let categories: Vec<String> = found.categories.iter().map(of).collect();
-            out += &format!("{ipu},{tile},{},{}\n", bytes.0, categories.join(","));
+            let lasting = always_live[tile];
+            out += &format!(
+                "{ipu},{tile},{},{lasting},{}\n",
+                bytes.0,
+                categories.join(",")
+            );
         }
     }
     out

@@ -85,6 +85,9 @@ fn the_memory_report_adds_up() {
                 .iter()
                 .map(|category| bytes(&category["tiles"][tile]));
             assert_eq!(parts.sum::<u64>(), bytes(total), "tile {tile}");
+            let [lasting, passing] =
+                ["always_live", "not_always_live"].map(|of| bytes(&ipu[of][tile]));
+            assert_eq!(lasting + passing, bytes(total), "tile {tile}");
         }
         // The curve's highest point is what the fullest tile has of passing variables.
         let tile = bytes(&ipu["max_tile"]) as usize;
@@ -99,7 +102,7 @@ fn the_memory_report_adds_up() {
     }
     let table = fs::read_to_string(folder.path().join("memory.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + 2 * 1472);
-    assert!(table.starts_with("ipu,tile,bytes,always_live.weight,"));
+    assert!(table.starts_with("ipu,tile,bytes,always_live,always_live.weight,"));
 }
 
 #[test]

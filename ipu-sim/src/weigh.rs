@@ -53,8 +53,12 @@ pub enum Category {
     VertexCode,
     /// Fields and edges of vertices.
     VertexState,
-    /// Code of exchanges, host and inter-IPU ones included.
-    ExchangeCode,
+    /// Code of exchanges between the tiles of an IPU.
+    InternalExchangeCode,
+    /// Code of copies between IPUs and of collectives.
+    GlobalExchangeCode,
+    /// Code of transfers with the host and with streaming memory.
+    HostExchangeCode,
     /// The program's steps.
     ControlCode,
     /// Stacks of workers and supervisor.
@@ -72,7 +76,9 @@ impl Category {
             Self::NotAlwaysLive => "not_always_live".into(),
             Self::VertexCode => "vertex_code".into(),
             Self::VertexState => "vertex_state".into(),
-            Self::ExchangeCode => "exchange_code".into(),
+            Self::InternalExchangeCode => "internal_exchange_code".into(),
+            Self::GlobalExchangeCode => "global_exchange_code".into(),
+            Self::HostExchangeCode => "host_exchange_code".into(),
             Self::ControlCode => "control_code".into(),
             Self::Stack => "stack".into(),
             Self::Loader => "loader".into(),
@@ -85,7 +91,9 @@ impl Category {
             Self::NotAlwaysLive,
             Self::VertexCode,
             Self::VertexState,
-            Self::ExchangeCode,
+            Self::InternalExchangeCode,
+            Self::GlobalExchangeCode,
+            Self::HostExchangeCode,
             Self::ControlCode,
             Self::Stack,
             Self::Loader,

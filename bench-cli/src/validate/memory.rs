@@ -68,7 +68,14 @@ pub(super) fn rows(profile: &Profile) -> Result<Vec<Row>> {
             "exchange code",
             "B",
             profile.exchange_code,
-            of(Category::ExchangeCode),
+            [
+                Category::InternalExchangeCode,
+                Category::GlobalExchangeCode,
+                Category::HostExchangeCode,
+            ]
+            .into_iter()
+            .map(of)
+            .sum(),
             CATEGORY,
             fitted,
         ),

@@ -149,6 +149,15 @@ enum Port {
     Collective(CollectiveKind),
 }
 
+impl Port {
+    fn category(self) -> Category {
+        match self {
+            Self::IpuCopies | Self::Collective(_) => Category::GlobalExchangeCode,
+            Self::Transfer(_) => Category::HostExchangeCode,
+        }
+    }
+}
+
 struct Count<'a> {
     program: &'a Program,
     machine: &'a MachineSpec,
@@ -266,7 +275,7 @@ impl Count<'_> {
             true => memory.exchange_code_per_fragment.0,
             false => 0,
         };
-        let table = self.table(exchange.ipu, Category::ExchangeCode);
+        let table = self.table(exchange.ipu, Category::InternalExchangeCode);
         for (sum, tile) in table.iter_mut().zip(&traffic.tiles) {
             if tile.received > 0 || tile.sent > 0 {
                 *sum += phase + message * u64::from(tile.messages);
@@ -289,7 +298,7 @@ impl Count<'_> {
                 continue;
             }
             let (program, sizes) = (self.program, self.sizes);
-            let table = self.table(ipu, Category::ExchangeCode);
+            let table = self.table(ipu, port.category());
             for (tile, sum) in table.iter_mut().enumerate() {
                 if sizes.on_tile(program, var, tile) > 0 {
                     *sum += code;

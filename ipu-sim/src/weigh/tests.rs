@@ -326,8 +326,12 @@ fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     assert_eq!(on(Category::VertexState, 3), 110 + 2 * 130);
     // Tile 0 keeps 4 elements and gets 4 in a message, whose code both exchanges use; tile 2
     // only sends. All four copy.
-    assert_eq!(on(Category::ExchangeCode, 0), (40 + 4) + 40 + (40 + 4));
-    assert_eq!(on(Category::ExchangeCode, 2), 2 * 40 + (40 + 4));
+    let exchanged = |tile| on(Category::InternalExchangeCode, tile);
+    assert_eq!([exchanged(0), exchanged(2)], [(40 + 4) + 40, 2 * 40]);
+    for tile in [0, 2] {
+        assert_eq!(on(Category::GlobalExchangeCode, tile), 40 + 4);
+        assert_eq!(on(Category::HostExchangeCode, tile), 0);
+    }
     // Three steps in the function, two calls, a repeat, its two steps, a copy; on every tile.
     assert_eq!(on(Category::ControlCode, 31), 9 * 2);
 
@@ -336,8 +340,9 @@ fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     let on = |category, tile| ipu.on(category, TileId(tile)).0;
     // One add and one exchange are enough.
     assert_eq!(on(Category::VertexState, 3), 110 + 130);
-    assert_eq!(on(Category::ExchangeCode, 0), (40 + 4) + (40 + 4));
-    assert_eq!(on(Category::ExchangeCode, 2), 40 + (40 + 4));
+    let exchanged = |tile| on(Category::InternalExchangeCode, tile);
+    assert_eq!([exchanged(0), exchanged(2)], [40 + 4, 40]);
+    assert_eq!(on(Category::GlobalExchangeCode, 2), 40 + 4);
     assert_eq!(on(Category::ControlCode, 31), 9 * 2);
     let weight = weigh(&fixture.program, &machine()).unwrap();
     let other = &weight.ipus[IpuId(1)];
@@ -438,6 +443,90 @@ fn true_peak(program: &Program) -> u64 {
         }
     }
     peak
+}
+
+/// What lives at every step of a program without repeats and calls: of every variable the
+/// elements that a tile holds, counted one by one.
+fn live_by_hand(program: &Program) -> Vec<[u64; 32]> {
+    let accesses: Vec<_> = program
+        .steps
+        .iter()
+        .map(|step| access::accesses(program, step))
+        .collect();
+    let mut out = vec![[0; 32]; accesses.len()];
+    for (id, var) in program.vars.iter() {
+        let layout = program.layout_of(id);
+        let touched = |at: usize| accesses[at].get(&id).copied();
+        let lasts = (0..accesses.len())
+            .find_map(touched)
+            .is_some_and(|first| first.reads);
+        for at in 0..accesses.len() {
+            // It lives if this step touches it, or a later one needs what an earlier one left.
+            let before = (0..at).rev().any(|at| touched(at).is_some());
+            let after = (at + 1..accesses.len()).find_map(touched);
+            let needed = before && after.is_some_and(|next| !next.replaces);
+            if !lasts && (touched(at).is_some() || needed) {
+                let axis = &layout.axes[0];
+                for index in 0..axis.extent() {
+                    let place = axis.part_of(index).place;
+                    let tile = axis.places[place as usize].tile;
+                    out[at][tile as usize] += var.dtype.size().0;
+                }
+            }
+        }
+    }
+    out
+}
+
+/// A read or a write of one of five variables, by number.
+fn straight_line() -> impl Strategy<Value = Vec<Random>> {
+    let var = 0usize..5;
+    let one = prop_oneof![
+        var.clone().prop_map(Random::Write),
+        (var.clone(), var).prop_map(|(from, to)| Random::Read(from, to)),
+    ];
+    prop::collection::vec(one, 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    /// Every tile, every step: what is weighed is what a walk over all elements finds.
+    #[test]
+    fn programs_without_repeats_weigh_what_they_hold(
+        steps in straight_line(),
+        cuts in prop::array::uniform5(1u32..8),
+    ) {
+        let mut fixture = Fixture::new(1);
+        let vars: Vec<VarId> = cuts
+            .iter()
+            .zip([3, 17, 64, 100, 31])
+            .map(|(&parts, extent)| {
+                let cut = Cut { parts, grain: 2, tile_stride: 4 };
+                let axis = AxisSplit::cut(extent, &[cut]);
+                fixture.var_on("x", IpuId(0), axis, VarKind::Activation)
+            })
+            .collect();
+        fixture.program.steps = made(&vars, &steps);
+        let live = live_by_hand(&fixture.program);
+        let weight = weigh(&fixture.program, &machine()).unwrap();
+        let weight = &weight.ipus[IpuId(0)];
+        for tile in 0..32 {
+            let expect = live.iter().map(|tiles| tiles[tile]).max();
+            let got = weight.on(Category::NotAlwaysLive, TileId(tile as u32));
+            prop_assert_eq!(Some(got.0), expect, "tile {}", tile);
+            let on_tile = (IpuId(0), TileId(tile as u32));
+            let curve = live_curve(&fixture.program, &machine(), on_tile);
+            let curve: Vec<(u64, u64)> = curve
+                .iter()
+                .map(|point| (point.on_ipu.0, point.on_tile.0))
+                .collect();
+            let expect: Vec<(u64, u64)> = live
+                .iter()
+                .map(|tiles| (tiles.iter().sum(), tiles[tile]))
+                .collect();
+            prop_assert_eq!(curve, expect, "tile {}", tile);
+        }
+    }
 }
 
 proptest! {
