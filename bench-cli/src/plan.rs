@@ -69,6 +69,9 @@ struct Row {
     broadcast_input_once: bool,
     in_channels_per_group: u64,
     out_channels_per_group: u64,
+    /// The codelet.
+    vertex: &'static str,
+    /// The codelet's cycles, whichever it is.
     amp: u64,
     exchange: u64,
     reduce: u64,
@@ -171,7 +174,7 @@ fn row(plan: &Plan, program: Lowered, ideal: u64) -> Row {
     let cycles = cost.total().0;
     let (amp, exchange) = (all(cost.amp), all(cost.exchange()));
     let reduce = all(cost.reduce);
-    let transform = all(cost.transform_copy + cost.transform_exchange);
+    let transform = all(cost.transform_copy + cost.transform_exchange + cost.tile_transform);
     Row {
         cycles,
         utilisation: ideal as f64 / cycles as f64,
@@ -187,7 +190,8 @@ fn row(plan: &Plan, program: Lowered, ideal: u64) -> Row {
         out_channels_serial: splits.out_channels.serial,
         broadcast_input_once: splits.broadcast_input_before_loop,
         in_channels_per_group: plan.vertex.in_channels_per_group,
-        out_channels_per_group: plan.vertex.amp.out_channels_per_group,
+        out_channels_per_group: plan.vertex.out_channels_per_group,
+        vertex: plan.vertex.method.name(),
         amp,
         exchange,
         reduce,
@@ -217,17 +221,19 @@ impl Plans {
             None => "without a bound on memory".into(),
         };
         format!(
-            "{shape}, ideal {} cycles; chosen {bound}: {}, {}\n\
+            "{shape}, ideal {} cycles; chosen {bound}: {}, {}, {}\n\
              {}\n\
              The program's operands lie where the plan wants them, so that nothing is rearranged.\n\n\
              The chosen plan and its runners-up:\n\
              {}\n\
              splits: parts of groups, field (x), channels in (i) and out (o) on different tiles; \
              serial: parts one after the other, `once` where the input is broadcast before them; \
+             vertex in/out: the codelet with its channels in and out; amp: its cycles; \
              program: cycles of the program that the plan is lowered to\n",
             self.ideal_cycles,
             chosen.splits(),
             chosen.order(),
+            chosen.vertex(),
             chosen.costs(),
             self.table(),
         )
@@ -251,6 +257,7 @@ impl Plans {
                 "splits",
                 "serial",
                 "order",
+                "vertex in/out",
                 "program",
             ]);
         for plan in &self.plans {
@@ -267,6 +274,7 @@ impl Plans {
                 plan.splits(),
                 plan.serial(),
                 plan.order().into(),
+                plan.vertex(),
                 plan.program.cycles.to_string(),
             ]);
         }
@@ -295,6 +303,12 @@ impl Row {
         }
     }
 
+    /// The codelet with the channels that it takes in and out at once.
+    fn vertex(&self) -> String {
+        let (channels_in, channels_out) = (self.in_channels_per_group, self.out_channels_per_group);
+        format!("{} {channels_in}/{channels_out}", self.vertex)
+    }
+
     fn order(&self) -> &'static str {
         if self.swapped { "swapped" } else { "as given" }
     }
@@ -312,7 +326,7 @@ impl Row {
         let rearranging = self.transform + self.rearrange_before_loop;
         let rows = [
             ("vertices", Some(vertices), Some(program.compute)),
-            ("  AMP", Some(self.amp), None),
+            ("  multiplying", Some(self.amp), None),
             ("  reduction", Some(self.reduce), None),
             ("  slices", Some(self.slices), None),
             ("  updates and sums", Some(self.updates + self.sums), None),

@@ -8,9 +8,12 @@
 pub mod amp;
 pub mod elementwise;
 pub mod links;
+pub mod mac;
+pub mod matmul;
 pub mod memory;
 pub mod partials;
 pub mod random;
 pub mod reduce;
+pub mod slic;
 pub mod slice;
 pub mod vertex;

@@ -7,7 +7,7 @@
 //! ```text
 //! layout 3: 1024 in 16 x 4096 in 92, order 1/16 0 1, from tile 0
 //! v7: f16 weight on IPU 1, layout 3, `Layer3/FF/1/W`
-//! compute IPU 1 matmul Layer3/FF/1: v9[3 0 2] = Amp { .. }(v7[0 1], v8[1 2])
+//! compute IPU 1 matmul Layer3/FF/1: v9[3 0 2] = MatMul { .. }(v7[0 1], v8[1 2])
 //! ```
 
 use std::fmt::{self, Display, Formatter, Write};

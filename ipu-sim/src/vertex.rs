@@ -203,11 +203,71 @@ pub enum ReduceOp {
     Max,
 }
 
+/// Which codelet computes a matrix product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MatMulMethod {
+    /// The matrix unit, blocks of channels in filling its chains.
+    Amp {
+        /// Units in use.
+        units: u32,
+    },
+    /// The matrix unit, with rows of a kernel where channels in don't fill its chains.
+    AmpNx1 {
+        /// Units in use.
+        units: u32,
+        /// Rows of the kernel that a chain holds; those of a product but the first are zeros.
+        rows: u32,
+    },
+    /// Dot products along channels in.
+    HorizontalMac,
+    /// Groups side by side, each of one channel in and out.
+    VerticalMac {
+        /// Groups at once.
+        groups: u32,
+    },
+    /// One channel in.
+    OuterProduct,
+    /// The matrix unit, a window of which one element of four is the product's.
+    Slic {
+        /// Groups at once.
+        groups: u32,
+        /// Chains in use.
+        chains: u32,
+    },
+}
+
+impl MatMulMethod {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amp { .. } => "AMP",
+            Self::AmpNx1 { .. } => "AMP nx1",
+            Self::HorizontalMac => "horizontal MAC",
+            Self::VerticalMac { .. } => "vertical MAC",
+            Self::OuterProduct => "outer product",
+            Self::Slic { .. } => "SLIC",
+        }
+    }
+
+    /// Groups that it works on at once.
+    #[must_use]
+    pub fn groups_at_once(self) -> u32 {
+        match self {
+            Self::VerticalMac { groups } | Self::Slic { groups, .. } => groups,
+            Self::Amp { .. } | Self::AmpNx1 { .. } | Self::HorizontalMac | Self::OuterProduct => 1,
+        }
+    }
+}
+
 /// A vertex: what it computes on one tile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Vertex {
-    /// Matrix product on the AMP unit: out[g.., x, o] = sum over k of in0[g.., x, k] * in1[g.., k, o].
-    Amp {
+    /// Matrix product: out[g.., x, o] = sum over k of in0[g.., x, k] * in1[g.., k, o].
+    MatMul {
+        /// The instructions that do it.
+        method: MatMulMethod,
         /// Group labels.
         groups: Labels,
         /// x: the field.
@@ -220,8 +280,6 @@ pub enum Vertex {
         input_group: u32,
         /// Output channels of one block.
         output_group: u32,
-        /// AMP units in use.
-        units: u32,
     },
     /// Sum of partial results over `over`, the outermost label of in0.
     ReducePartials {

@@ -32,8 +32,6 @@
 //! `ExchangeEstimator.hpp`.
 //!
 //! Left out:
-//! - vertices other than AMP 1x1 with full input-channel groups (nx1, SLIC, horizontal and
-//!   vertical MAC, outer product); they can win only for products far smaller than BERT's;
 //! - the joint plan of a layer's three passes, which separate plans beat at BERT's sizes;
 //! - splits over several IPUs, reference plans and hand-pinned plan constraints.
 
@@ -53,10 +51,10 @@ mod tests;
 
 pub use cache::{PlanCache, PlanRequest};
 pub use estimate::PlanCost;
-pub use problem::VertexForm;
 
 use std::fmt;
 
+use ipu_sim::cost::matmul::MatMulVertex;
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::TileSpec;
 use ipu_sim::units::Bytes;
@@ -177,11 +175,11 @@ impl Splits {
 /// What the busiest tile does in one iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileWork {
-    /// Groups of the product.
+    /// Groups of the product, several counting as one if the vertex takes them at once.
     pub groups: u64,
     /// Field positions.
     pub field: u64,
-    /// Groups of channels in, each [`VertexForm::in_channels_per_group`] wide.
+    /// Groups of channels in, each [`MatMulVertex::in_channels_per_group`] wide.
     pub in_groups: u64,
     /// Groups of channels out, each as wide as the vertex writes at once.
     pub out_groups: u64,
@@ -193,7 +191,7 @@ pub struct Plan {
     /// Whether the right operand is the input and the left one the AMP coefficients.
     pub swap_operands: bool,
     /// The vertex that computes partials.
-    pub vertex: VertexForm,
+    pub vertex: MatMulVertex,
     /// How the work is cut.
     pub splits: Splits,
     /// What the busiest tile does in one iteration.

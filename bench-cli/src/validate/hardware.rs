@@ -9,7 +9,7 @@ use ipu_sim::program::{
 };
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::BytesPerCycle;
-use ipu_sim::vertex::Vertex;
+use ipu_sim::vertex::{MatMulMethod, Vertex};
 
 use crate::run::TIMING;
 
@@ -91,14 +91,14 @@ fn product_cycles(machine: &MachineSpec, dtype: DType, n: u32) -> anyhow::Result
         source,
         ipu,
         vertices: vec![VertexGroup {
-            vertex: Vertex::Amp {
+            vertex: Vertex::MatMul {
+                method: MatMulMethod::Amp { units },
                 groups: [Label(0)].into_iter().collect(),
                 field: Label(1),
                 input: Label(2),
                 output: Label(3),
                 input_group: BLOCK,
                 output_group: BLOCK,
-                units,
             },
             output: Operand::new(output, &[0, 1, 3]),
             inputs: [

@@ -12,7 +12,7 @@ use ipu_sim::program::{
     ComputeSet, Label, Operand, Program, Step, VarId, VarKind, Variable, VertexGroup,
 };
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::vertex::{BinaryFn, MapOp, UnaryFn, Vertex, labels};
+use ipu_sim::vertex::{BinaryFn, MapOp, MatMulMethod, UnaryFn, Vertex, labels};
 
 use super::{Role, Row};
 use crate::run::TIMING;
@@ -82,14 +82,14 @@ fn products() -> impl Iterator<Item = Case> {
         };
         Case {
             name: format!("AMP vertex, {g} of [{x},{k}] x [{k},{o}]"),
-            vertex: Vertex::Amp {
+            vertex: Vertex::MatMul {
+                method: MatMulMethod::Amp { units: 16 },
                 groups: labels(&[0]),
                 field: Label(1),
                 input: Label(2),
                 output: Label(3),
                 input_group: 16,
                 output_group: 16,
-                units: 16,
             },
             output: tensor(&[0, 1, 3], [g, x, o]),
             inputs: vec![tensor(&[0, 1, 2], [g, x, k]), tensor(&[0, 2, 3], [g, k, o])],

@@ -8,8 +8,7 @@
 //! Source: PopLibs, `lib/poplin/PerformanceEstimation.hpp`, the estimators of
 //! `ConvPartial1x1Out` and `ConvPartialnx1`. What surrounds a call (dispatch of the compute
 //! set, sync, exchange) is no part of a vertex.
-//! Left out: fp8 operands and the SLIC, horizontal and vertical MAC vertices, which no
-//! matmul of the sizes in question is planned with.
+//! Left out: fp8 operands.
 
 use crate::numerics::DType;
 use crate::spec::TileSpec;
@@ -272,6 +271,19 @@ impl AmpVertex {
         work: AmpWork,
         spec: &TileSpec,
     ) -> Cycles {
+        let inner = self.inner_nx1(positions, kernel, spec);
+        self.outer_nx1(positions, work, inner, spec)
+    }
+
+    /// Tile cycles of a whole nx1 vertex, given those of one block of channels.
+    #[must_use]
+    pub fn outer_nx1(
+        self,
+        positions: u64,
+        work: AmpWork,
+        inner: Cycles,
+        spec: &TileSpec,
+    ) -> Cycles {
         let zero_set_up = match self.types.partials() {
             DType::F16 => 10,
             DType::F32 | DType::U32 => 9,
@@ -282,9 +294,8 @@ impl AmpVertex {
             out_groups,
         } = work;
         let workers = u64::from(spec.workers);
-        let inner = self.inner_nx1(positions, kernel, spec);
         let zero_loop = groups * (17 * out_groups + 6 * (out_groups - 1) + 1) + 6 * (groups - 1);
-        let main_loop = groups * (16 + in_groups * (14 + out_groups * (14 + inner)));
+        let main_loop = groups * (16 + in_groups * (14 + out_groups * (14 + inner.0)));
         let vertex = 109 + workers * (9 + zero_set_up) + zero_loop + 1 + main_loop;
         let zeroed = Zeroed {
             elements: positions * self.out_channels_per_group,
@@ -294,7 +305,8 @@ impl AmpVertex {
     }
 
     /// Tile cycles of the nx1 vertex for one block of channels.
-    fn inner_nx1(self, positions: u64, kernel: Nx1Kernel, spec: &TileSpec) -> u64 {
+    #[must_use]
+    pub fn inner_nx1(self, positions: u64, kernel: Nx1Kernel, spec: &TileSpec) -> Cycles {
         let workers = u64::from(spec.workers);
         let worker = |n: u64| if n == 0 { 0 } else { self.worker_nx1(&[n]) };
         let fewest = worker(positions / workers);
@@ -317,8 +329,9 @@ impl AmpVertex {
             4 => self.unit_weights(spec).0.div_ceil(8),
             _ => self.weight_load(spec).0,
         };
-        outer_positions * (14 + inner_elements * (12 + passes * (load + address_set_up + 3)))
-            + run * passes * outer_positions * inner_elements
+        let set_up =
+            outer_positions * (14 + inner_elements * (12 + passes * (load + address_set_up + 3)));
+        Cycles(set_up + run * passes * outer_positions * inner_elements)
     }
 }
 

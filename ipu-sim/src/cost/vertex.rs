@@ -6,7 +6,7 @@
 //!
 //! | vertex | law |
 //! | --- | --- |
-//! | `Amp` | 1x1 convolution partial, [`super::amp`] |
+//! | `MatMul` | convolution partial of one kernel element, [`super::matmul`] |
 //! | `ReducePartials` | `poplin::ReduceAdd`, contiguous if whole loops fit, [`super::partials`] |
 //! | `Map` | see `vertex/map.rs` |
 //! | `Reduce` | strided, continuous or single-output, by storage, see `vertex/storage.rs` |
@@ -23,7 +23,8 @@ mod storage;
 
 use smallvec::SmallVec;
 
-use super::amp::{AmpTypes, AmpVertex, AmpWork};
+use super::amp::{AmpTypes, AmpWork};
+use super::matmul::MatMulVertex;
 use super::partials::{ReduceForm, ReduceTypes, reduce_add};
 use super::slice::{
     DynamicSlice, IndexOrder, Indices, MultiSliceKind, UpdateScale, dynamic_slice_1d, multi_slice,
@@ -115,26 +116,28 @@ pub fn cycles(vertex: &Vertex, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycl
     }
     let dtype = sizes.output.dtype;
     match vertex {
-        Vertex::Amp {
+        Vertex::MatMul {
+            method,
             groups,
             field,
             input,
             output,
             input_group,
             output_group,
-            units,
         } => {
-            let form = AmpVertex {
+            let form = MatMulVertex {
+                method: *method,
                 types: amp_types(sizes),
-                units: u64::from(*units),
+                in_channels_per_group: u64::from(*input_group),
                 out_channels_per_group: u64::from(*output_group),
             };
+            let all_groups: u64 = groups.iter().map(|&group| sizes.extent(group)).product();
             let work = AmpWork {
-                groups: groups.iter().map(|&group| sizes.extent(group)).product(),
+                groups: all_groups.div_ceil(u64::from(method.groups_at_once())),
                 in_groups: sizes.extent(*input).div_ceil(u64::from(*input_group)),
                 out_groups: sizes.extent(*output).div_ceil(u64::from(*output_group)),
             };
-            form.cycles_1x1(sizes.extent(*field), work, spec)
+            form.cycles(sizes.extent(*field), work, spec)
         }
         Vertex::ReducePartials { over } => reduce_partials(*over, sizes, spec),
         Vertex::Map(op) => map::cycles(op, sizes, spec),

@@ -140,10 +140,10 @@ impl GroupKey {
     }
 }
 
-/// Floating-point operations of a group of AMP vertices, a multiply-add as two; padding and
+/// Floating-point operations of a group of vertices that multiply matrices, a multiply-add as two; padding and
 /// copies of operands not counted.
 pub(super) fn flops(program: &Program, group: &VertexGroup) -> Flops {
-    if !matches!(group.vertex, Vertex::Amp { .. }) {
+    if !matches!(group.vertex, Vertex::MatMul { .. }) {
         return Flops::ZERO;
     }
     // Every label that an input has is one loop of the product.

@@ -19,7 +19,7 @@ use crate::program::{
 };
 use crate::spec::fixtures::small;
 use crate::units::{Bytes, BytesPerSecond, Cycles, Hertz, SimSeconds};
-use crate::vertex::Vertex;
+use crate::vertex::{MatMulMethod, Vertex};
 
 /// Four IPUs of 32 tiles with a clock of 1 GHz, on which hosts and streaming memory move a
 /// byte a cycle after 128 cycles, gateways 32, and links cost nothing but their 26.5 bytes a cycle.
@@ -536,14 +536,14 @@ fn sections_sort_cycles_and_products_are_counted() {
         source: SourceId(0),
         ipu: IpuId(0),
         vertices: vec![VertexGroup {
-            vertex: Vertex::Amp {
+            vertex: Vertex::MatMul {
+                method: MatMulMethod::Amp { units: 16 },
                 groups: SmallVec::new(),
                 field: Label(0),
                 input: Label(1),
                 output: Label(2),
                 input_group: 16,
                 output_group: 16,
-                units: 16,
             },
             output: Operand::new(output, &[0, 2]),
             inputs: SmallVec::from_iter([

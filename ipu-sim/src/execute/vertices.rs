@@ -44,9 +44,9 @@ impl Lane<'_> {
     /// Runs the vertex.
     pub(super) fn run(&mut self) -> Result<(), ExecuteError> {
         match self.group.vertex {
-            Vertex::Amp {
+            Vertex::MatMul {
                 input, input_group, ..
-            } => self.amp(input, input_group as usize),
+            } => self.matmul(input, input_group as usize),
             Vertex::ReducePartials { .. } => self.reduce(ReduceOp::Sum, 1.0),
             Vertex::Map(op) => self.map(op),
             Vertex::Reduce { op, scale } => self.reduce(op, scale),
@@ -63,7 +63,7 @@ impl Lane<'_> {
         }
     }
 
-    fn amp(&mut self, input: Label, input_group: usize) -> Result<(), ExecuteError> {
+    fn matmul(&mut self, input: Label, input_group: usize) -> Result<(), ExecuteError> {
         let nest = self.nest;
         let partial = self.accumulator();
         let stored = self.dtype();

@@ -31,7 +31,7 @@ use crate::program::{
     VertexGroup,
 };
 use crate::spec::MachineSpec;
-use crate::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn, Vertex};
+use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex};
 
 /// Bytes by category, IPU and tile.
 pub(super) type Tables = IdVec<IpuId, Vec<(Category, Vec<u64>)>>;
@@ -100,6 +100,7 @@ enum Function {
     Unary(UnaryFn),
     Binary(BinaryFn),
     Reduce(ReduceOp),
+    MatMul(Discriminant<MatMulMethod>),
 }
 
 impl Codelet {
@@ -114,6 +115,7 @@ impl Codelet {
                 (Some(discriminant(op)), function)
             }
             Vertex::Reduce { op, .. } => (None, Some(Function::Reduce(*op))),
+            Vertex::MatMul { method, .. } => (None, Some(Function::MatMul(discriminant(method)))),
             _ => (None, None),
         };
         let operands = [&group.output].into_iter().chain(&group.inputs);

@@ -14,7 +14,7 @@
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Label, Labels, Operand, Step, VarId, VarKind, VertexGroup};
-use ipu_sim::vertex::{MapOp, Vertex};
+use ipu_sim::vertex::{MapOp, MatMulMethod, Vertex};
 use smallvec::SmallVec;
 
 use super::builder::Builder;
@@ -56,7 +56,7 @@ pub(crate) struct Frame {
     broadcast_input_once: bool,
     group_k: u32,
     group_o: u32,
-    units: u32,
+    method: MatMulMethod,
     partials: DType,
 }
 
@@ -104,9 +104,9 @@ impl Frame {
             serial,
             broadcast_input_once: splits.broadcast_input_before_loop,
             group_k: plan.vertex.in_channels_per_group as u32,
-            group_o: plan.vertex.amp.out_channels_per_group as u32,
-            units: plan.vertex.amp.units as u32,
-            partials: plan.vertex.amp.types.partials(),
+            group_o: plan.vertex.out_channels_per_group as u32,
+            method: plan.vertex.method,
+            partials: plan.vertex.types.partials(),
         }
     }
 
@@ -426,7 +426,8 @@ fn product(
     let amp_name = if amp_writes_result { name } else { "partials" };
     let partials = builder.add_var(amp_name, frame.partials, layout, kind);
     builder.emit_compute(vec![VertexGroup {
-        vertex: Vertex::Amp {
+        vertex: Vertex::MatMul {
+            method: frame.method,
             groups: labels
                 .batch
                 .iter()
@@ -437,7 +438,6 @@ fn product(
             output: Label(labels.o),
             input_group: frame.group_k,
             output_group: frame.group_o,
-            units: frame.units,
         },
         output: Operand::new(partials, &labels.with(front, [labels.x, labels.o])),
         inputs: SmallVec::from_iter([

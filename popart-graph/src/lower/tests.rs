@@ -288,6 +288,9 @@ fn products_of_all_kinds_compute_their_values() {
                 check_product([&[2, 3, 16, 8], &[2, 3, 8, 16]], dtype, proportion, tiles);
                 check_product([&[5, 2], &[2, 64]], dtype, proportion, tiles);
                 check_product([&[1, 64], &[64, 2]], dtype, proportion, tiles);
+                check_product([&[24, 1], &[1, 20]], dtype, proportion, tiles);
+                check_product([&[9, 3], &[3, 7]], dtype, proportion, tiles);
+                check_product([&[16, 8, 4], &[16, 4, 1]], dtype, proportion, tiles);
             }
         }
     }

@@ -12,8 +12,10 @@ use ipu_sim::cost::partials::{
     ReduceStage, ReduceStages, ReduceTypes, conv_reduce_stages, planner_add_in_place, planner_cast,
     planner_slice, reduce_stages,
 };
+use ipu_sim::cost::slic::WINDOW;
 use ipu_sim::numerics::DType;
 use ipu_sim::units::{Bytes, BytesPerCycle, Cycles};
+use ipu_sim::vertex::MatMulMethod;
 
 use super::problem::{Problem, Reading};
 use super::transform::Transform;
@@ -39,7 +41,9 @@ pub struct PlanCost {
     pub partials_exchange: Cycles,
     /// Exchange of partials before later stages.
     pub later_partials_exchange: Cycles,
-    /// The AMP vertex.
+    /// Exchange of zeros that fill the kernel of vertices which want more than one element.
+    pub tile_transform: Cycles,
+    /// The vertex that multiplies, AMP or another.
     pub amp: Cycles,
     /// Reduction of partials, or the cast that stands in for it.
     pub reduce: Cycles,
@@ -75,6 +79,7 @@ impl PlanCost {
             + self.transform_copy
             + self.transform_exchange
             + self.exchange()
+            + self.tile_transform
             + self.amp
             + self.reduce
             + self.dynamic_update
@@ -105,6 +110,13 @@ pub(super) struct Limits {
     pub(super) temporary: Bytes,
 }
 
+/// Elements that are filled with zeros on the busiest tile.
+#[derive(Clone, Copy, Debug, Default)]
+struct Padding {
+    input: u64,
+    weights: u64,
+}
+
 /// Elements on the busiest tile in one iteration.
 #[derive(Clone, Copy, Debug)]
 struct Elements {
@@ -121,21 +133,21 @@ impl Problem<'_> {
     /// What the busiest tile does in one iteration.
     pub(super) fn tile_work(&self, splits: &Splits) -> TileWork {
         TileWork {
-            groups: self.groups.div_ceil(splits.groups),
+            groups: self.group_grains.div_ceil(splits.groups),
             field: self.field.div_ceil(splits.field),
             in_groups: self.in_grains.div_ceil(splits.in_channels.total()),
             out_groups: self.out_grains.div_ceil(splits.out_channels.total()),
         }
     }
 
-    /// Cycles of the AMP vertex, given those of its passes over the tile's field.
-    pub(super) fn amp_cycles(&self, work: &TileWork, inner: InnerCycles) -> Cycles {
+    /// Cycles of the vertex, given those of its passes over the tile's field.
+    pub(super) fn vertex_cycles(&self, work: &TileWork, inner: InnerCycles) -> Cycles {
         let amp_work = AmpWork {
             groups: work.groups,
             in_groups: work.in_groups,
             out_groups: work.out_groups,
         };
-        self.vertex.amp.outer_1x1(amp_work, inner, self.spec)
+        self.vertex.outer(work.field, amp_work, inner, self.spec)
     }
 
     /// Estimates a plan, or gives up as soon as it surely exceeds `limits`.
@@ -150,10 +162,15 @@ impl Problem<'_> {
         let iterations = splits.iterations();
         let mut cost = PlanCost {
             iterations,
-            amp: self.amp_cycles(&work, inner),
+            amp: self.vertex_cycles(&work, inner),
             ..PlanCost::default()
         };
-        if cost.amp * iterations > limits.cycles {
+        if cost.amp * iterations > limits.cycles || !self.vertex_suits(&work) {
+            return None;
+        }
+        // PopLibs states this bound for a faster search; it also excludes what beats it.
+        let all_tiles = cost.amp.0 * iterations * splits.tiles();
+        if all_tiles < self.fewest_tile_cycles() {
             return None;
         }
         let elements = self.elements(&work, splits.in_channels.parallel);
@@ -172,6 +189,8 @@ impl Problem<'_> {
         if cost.total() > limits.cycles {
             return None;
         }
+        let padding = self.kernel_padding(&work);
+        cost.tile_transform = self.padding_exchange(splits, &padding);
         let stages = self.stages(splits.in_channels.parallel);
         self.add_reduction(&mut cost, splits, &elements, &stages);
         self.add_serial_loop(&mut cost, splits, &elements);
@@ -179,17 +198,21 @@ impl Problem<'_> {
             return None;
         }
         let transforms = self.add_transforms(&mut cost, splits);
+        let elements = Elements {
+            bytes: elements.bytes + self.operand().size() * (padding.input + padding.weights),
+            ..elements
+        };
         let temporary = self.temporary(splits, &elements, &transforms, &stages);
         let fits = cost.total() <= limits.cycles && temporary <= limits.temporary;
         fits.then_some(Estimate { cost, temporary })
     }
 
     pub(super) fn operand(&self) -> DType {
-        self.vertex.amp.types.operand()
+        self.vertex.types.operand()
     }
 
     fn partials(&self) -> DType {
-        self.vertex.amp.types.partials()
+        self.vertex.types.partials()
     }
 
     /// Bytes of operands and partials on a tile that does `work`.
@@ -199,17 +222,82 @@ impl Problem<'_> {
 
     fn elements(&self, work: &TileWork, reduce_depth: u64) -> Elements {
         let channels_in = work.in_groups * self.vertex.in_channels_per_group;
-        let channels_out = work.out_groups * self.vertex.amp.out_channels_per_group;
-        let input = work.groups * work.field * channels_in;
-        let weights = work.groups * channels_in * channels_out;
-        let partials = work.groups * work.field * channels_out;
+        let channels_out = work.out_groups * self.vertex.out_channels_per_group;
+        let groups = work.groups * u64::from(self.vertex.method.groups_at_once());
+        let input = groups * work.field * channels_in;
+        let weights = groups * channels_in * channels_out;
+        let partials = groups * work.field * channels_out;
         Elements {
             input,
             weights,
             partials,
             reduced: partials.div_ceil(reduce_depth),
-            bytes: self.operand().size() * (input + weights) + self.partials().size() * partials,
+            bytes: self.operand().size() * (input + weights)
+                + self.partials().size() * partials
+                + self.buffer(work, partials),
         }
+    }
+
+    /// What the SLIC vertex needs beside its operands: partials of one block of groups.
+    fn buffer(&self, work: &TileWork, partials: u64) -> Bytes {
+        match self.vertex.method {
+            MatMulMethod::Slic { .. } => {
+                let partials = self.partials().size() * partials;
+                Bytes(partials.0.div_ceil(work.groups) + 200)
+            }
+            MatMulMethod::Amp { .. }
+            | MatMulMethod::AmpNx1 { .. }
+            | MatMulMethod::HorizontalMac
+            | MatMulMethod::VerticalMac { .. }
+            | MatMulMethod::OuterProduct => Bytes::ZERO,
+        }
+    }
+
+    /// Whether the vertex can do that work on one tile.
+    fn vertex_suits(&self, work: &TileWork) -> bool {
+        match self.vertex.method {
+            MatMulMethod::Slic { .. } => work.in_groups == 1 && work.out_groups == 1,
+            MatMulMethod::VerticalMac { .. } => work.out_groups == 1,
+            MatMulMethod::Amp { .. }
+            | MatMulMethod::AmpNx1 { .. }
+            | MatMulMethod::HorizontalMac
+            | MatMulMethod::OuterProduct => true,
+        }
+    }
+
+    /// Zeros that fill the kernel of vertices which want more than one element.
+    fn kernel_padding(&self, work: &TileWork) -> Padding {
+        let channels_in = work.in_groups * self.vertex.in_channels_per_group;
+        let channels_out = work.out_groups * self.vertex.out_channels_per_group;
+        let groups = work.groups * u64::from(self.vertex.method.groups_at_once());
+        match self.vertex.method {
+            // Rows of kernel and field; the field has one.
+            MatMulMethod::AmpNx1 { rows, .. } => {
+                let more = u64::from(rows) - 1;
+                Padding {
+                    input: groups * more * work.field * channels_in,
+                    weights: groups * more * channels_in * channels_out,
+                }
+            }
+            // Along the row.
+            MatMulMethod::Slic { .. } => {
+                let more = WINDOW - 1;
+                Padding {
+                    input: groups * more * channels_in,
+                    weights: groups * more * channels_in * channels_out,
+                }
+            }
+            MatMulMethod::Amp { .. }
+            | MatMulMethod::HorizontalMac
+            | MatMulMethod::VerticalMac { .. }
+            | MatMulMethod::OuterProduct => Padding::default(),
+        }
+    }
+
+    /// Cycles to receive zeros, as if they came from other tiles.
+    fn padding_exchange(&self, splits: &Splits, padding: &Padding) -> Cycles {
+        self.exchange(padding.weights, self.operand())
+            + (self.operand().size() * padding.input).div_ceil(self.input_rate(splits))
     }
 
     /// Cycles to receive `elements`.
@@ -223,9 +311,13 @@ impl Problem<'_> {
     fn input_exchange(&self, splits: &Splits, elements: &Elements) -> Cycles {
         let over = splits.out_channels.parallel;
         let missing = elements.input - elements.input / over;
+        (self.operand().size() * missing).div_ceil(self.input_rate(splits))
+    }
+
+    fn input_rate(&self, splits: &Splits) -> BytesPerCycle {
+        let over = splits.out_channels.parallel;
         let shared = over.is_multiple_of(u64::from(self.spec.tiles_per_exchange_bus));
-        let rate = BytesPerCycle(self.spec.exchange_rate.0 * if shared { 2 } else { 1 });
-        (self.operand().size() * missing).div_ceil(rate)
+        BytesPerCycle(self.spec.exchange_rate.0 * if shared { 2 } else { 1 })
     }
 
     /// The share of the coefficients that isn't on the tile yet.
@@ -273,7 +365,7 @@ impl Problem<'_> {
 
     /// Coefficients of one tile before they are spread, over all iterations.
     fn stored_weights(&self, splits: &Splits) -> u64 {
-        (self.groups * self.padded_in() * self.padded_out()).div_ceil(splits.tiles())
+        (self.padded_groups() * self.padded_in() * self.padded_out()).div_ceil(splits.tiles())
     }
 
     fn add_serial_loop(&self, cost: &mut PlanCost, splits: &Splits, elements: &Elements) {
@@ -289,7 +381,7 @@ impl Problem<'_> {
         let (over_in, over_out) = (splits.in_channels.serial, splits.out_channels.serial);
         if over_in > 1 {
             let stored_input =
-                (self.groups * self.field * self.padded_in()).div_ceil(splits.tiles());
+                (self.padded_groups() * self.field * self.padded_in()).div_ceil(splits.tiles());
             cost.dynamic_slice += slice(stored_input, over_in, self.operand());
             cost.add_in_place = planner_add_in_place(elements.reduced, self.partials(), self.spec);
             cost.output_cast = planner_cast(elements.reduced, self.reduce_types(), self.spec);
@@ -366,9 +458,10 @@ impl Problem<'_> {
 
 #[cfg(test)]
 mod tests {
-    use ipu_sim::cost::amp::{AmpTypes, AmpVertex};
+    use ipu_sim::cost::amp::AmpTypes;
+    use ipu_sim::cost::matmul::MatMulVertex;
 
-    use super::super::problem::{VertexForm, problems};
+    use super::super::problem::problems;
     use super::super::tests::{gc200, options, shape};
     use super::super::{Pass, Split};
     use super::*;
@@ -387,13 +480,11 @@ mod tests {
         let options = options(Pass::TrainingFwd, DType::F16, 0.6);
         let problems = problems(&shape([1, 16, 64, 12]), &options, &spec).unwrap();
         let problem = &problems[0];
-        let widest = VertexForm {
-            amp: AmpVertex {
-                types: AmpTypes::F16F16,
-                units: 16,
-                out_channels_per_group: 16,
-            },
+        let widest = MatMulVertex {
+            method: MatMulMethod::Amp { units: 16 },
+            types: AmpTypes::F16F16,
             in_channels_per_group: 16,
+            out_channels_per_group: 16,
         };
         assert_eq!((problem.swap_operands, problem.vertex), (true, widest));
         let splits = Splits {
@@ -406,7 +497,7 @@ mod tests {
             },
             broadcast_input_before_loop: false,
         };
-        let inner = widest.amp.inner_1x1(6, &spec);
+        let inner = widest.inner(6, &spec);
         problem.estimate(&splits, inner, &UNLIMITED).unwrap()
     }
 
@@ -455,7 +546,7 @@ mod tests {
             out_channels: one,
             broadcast_input_before_loop: false,
         };
-        let inner = problems[0].vertex.amp.inner_1x1(12, &spec);
+        let inner = problems[0].vertex.inner(12, &spec);
         let try_within = |cycles, temporary| {
             let limits = Limits {
                 cycles: Cycles(cycles),

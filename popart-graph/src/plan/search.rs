@@ -49,7 +49,9 @@ pub(super) fn walk(
         found: Vec::new(),
     };
     for (problem_idx, problem) in problems.iter().enumerate() {
-        Walk::new(problem).run(problem_idx, &mut best);
+        if best.may_beat(problem) {
+            Walk::new(problem).run(problem_idx, &mut best);
+        }
     }
     let plan = |found: Found| {
         let problem = &problems[found.problem_idx];
@@ -106,6 +108,13 @@ impl Best {
         limits
     }
 
+    /// Whether a problem can have a plan within the limits: a bound on the vertex cycles of
+    /// all tiles together leaves out most codelets that do little a cycle.
+    fn may_beat(&self, problem: &Problem) -> bool {
+        let n_tiles = u64::from(problem.spec.tiles_per_ipu);
+        problem.fewest_tile_cycles().div_ceil(n_tiles) <= self.limits().cycles.0
+    }
+
     fn offer(&mut self, offered: Found) {
         let rank = |found: &Found| {
             let (cycles, bytes) = (found.estimate.cost.total().0, found.estimate.temporary.0);
@@ -150,17 +159,16 @@ impl<'a> Walk<'a> {
         let field: Vec<_> = cuts(problem.field)
             .take_while(|cut| cut.parts <= n_tiles)
             .collect();
-        let amp = problem.vertex.amp;
         let inner = field
             .iter()
-            .map(|cut| amp.inner_1x1(cut.size, problem.spec))
+            .map(|cut| problem.vertex.inner(cut.size, problem.spec))
             .collect();
         // Iterations over channels in must be equal, so they divide the unpadded channels.
         let divides = |serial: u64| problem.in_channels.is_multiple_of(serial);
         Walk {
             problem,
             n_tiles,
-            groups: cuts(problem.groups)
+            groups: cuts(problem.group_grains)
                 .take_while(|cut| cut.parts <= n_tiles)
                 .collect(),
             field,
@@ -263,10 +271,8 @@ impl<'a> Walk<'a> {
 
     /// Fewest cycles that one block of channels in and out takes on the tile.
     fn block_cycles(&self, branch: &Branch) -> Cycles {
-        let amp = self.problem.vertex.amp;
-        let pass = branch.inner.zeroing.min(branch.inner.adding);
-        let passes = amp.out_channels_per_group / amp.units;
-        (pass + amp.weight_load(self.problem.spec)) * (passes * branch.groups.size)
+        let vertex = &self.problem.vertex;
+        vertex.block_min(branch.inner, self.problem.spec) * branch.groups.size
     }
 }
 

@@ -28,12 +28,12 @@ impl Problem<'_> {
     }
 
     fn input_transform(&self, splits: &Splits) -> Transform {
-        let elements = self.groups * self.field * self.padded_in();
+        let elements = self.padded_groups() * self.field * self.padded_in();
         self.operand_transform(self.rearrange.input, elements, splits)
     }
 
     fn weight_transform(&self, splits: &Splits) -> Transform {
-        let elements = self.groups * self.padded_in() * self.padded_out();
+        let elements = self.padded_groups() * self.padded_in() * self.padded_out();
         self.operand_transform(self.rearrange.weights, elements, splits)
     }
 
@@ -55,7 +55,7 @@ impl Problem<'_> {
 
     fn output_transform(&self, splits: &Splits) -> Transform {
         let size = self.output.size();
-        let elements = self.groups * self.field * self.padded_out();
+        let elements = self.padded_groups() * self.field * self.padded_out();
         let bytes = size * elements.div_ceil(splits.tiles());
         let vector = self.spec.vector_width(size);
         let regular = self.out_channels.is_multiple_of(vector);
@@ -66,7 +66,7 @@ impl Problem<'_> {
                 temporary: bytes,
             }
         } else if self.rearrange.regroup_output {
-            let block = size * self.vertex.amp.out_channels_per_group;
+            let block = size * self.vertex.out_channels_per_group;
             Transform {
                 copy: self.copy(bytes, block, regular),
                 exchange: Cycles::ZERO,

@@ -7,7 +7,7 @@ use crate::layout::Extents;
 use crate::program::Labels;
 use crate::spec::fixtures::gc200;
 use crate::units::Bytes;
-use crate::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn, labels};
+use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, labels};
 use DType::{F16, F32, U32};
 
 /// Labels with extents, outermost first, and the element type.
@@ -78,14 +78,14 @@ fn flat(n: u32) -> [(u8, u32); 1] {
 fn amp_counts_groups_of_channels() {
     // 20 input channels are two groups of 16, 16 output channels one: PopLibs
     // ConvPartial1x1 of 24 positions, 4 for each worker, 16 units, f16 partials.
-    let vertex = Vertex::Amp {
+    let vertex = Vertex::MatMul {
+        method: MatMulMethod::Amp { units: 16 },
         groups: Labels::new(),
         field: Label(0),
         input: Label(1),
         output: Label(2),
         input_group: 16,
         output_group: 16,
-        units: 16,
     };
     // Inner passes: 6 (37 + 4 - 7) + 14 = 218 and 6 (38 + 4 - 7) + 14 = 224 cycles;
     // 50 + 6 (7 + 3) + 13 + (15 + 19 + 6 + 64 + 224) + (11 + 18 + 7 + 64 + 218).
