@@ -11,6 +11,8 @@ use ipu_sim::program::{Program, Step};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::weigh;
 use popart_graph::passes::Pipelining;
+use popart_graph::text;
+use rayon::prelude::*;
 use tests::plan::lamb;
 use tests::{Case, Plan, small_machine};
 
@@ -94,4 +96,32 @@ fn folding_keeps_the_time_of_a_pipeline() {
     let (folded, unfolded) = (time(engine::Mode::Folded), time(engine::Mode::Unfolded));
     assert!(folded.total.0 > 0);
     assert_eq!(folded, unfolded);
+}
+
+/// Every graph of every published run, after every pass, is text that reads back as itself.
+#[test]
+fn graphs_of_the_published_runs_parse_back() {
+    let runs: Vec<_> = bench_cli::suite::runs();
+    let graphs: usize = runs
+        .par_iter()
+        .map(|run| {
+            let given = args::parse(run.arguments.iter().cloned()).unwrap();
+            let options = prepare(&given, Date::now()).unwrap().request.options;
+            let machine = MachineSpec::shipped(run.system).unwrap();
+            let mut seen = 0;
+            compile::compile_watched(&options, &machine, &mut |pass, graph| {
+                let parsed = text::parse(&text::print(graph));
+                let parsed = parsed.unwrap_or_else(|error| panic!("{}, {pass}: {error}", run.name));
+                assert!(parsed == *graph, "{}, after {pass}", run.name);
+                seen += 1;
+            })
+            .unwrap();
+            seen
+        })
+        .sum();
+    assert!(
+        graphs > 2 * runs.len(),
+        "{graphs} graphs of {} runs",
+        runs.len()
+    );
 }
