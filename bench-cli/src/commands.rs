@@ -10,6 +10,7 @@ mod data;
 mod devices;
 mod plan;
 mod schema;
+mod sensitivity;
 mod suite;
 mod systems;
 mod validate;
@@ -61,6 +62,11 @@ pub(crate) const ALL: &[Subcommand] = &[
         name: "calibrate",
         command: calibrate::command,
         run: calibrate::run,
+    },
+    Subcommand {
+        name: "sensitivity",
+        command: sensitivity::command,
+        run: sensitivity::run,
     },
     Subcommand {
         name: "systems",

@@ -24,6 +24,7 @@
 //! ```
 
 pub mod advise;
+pub mod accuracy;
 pub mod args;
 pub mod clock;
 pub mod compare;
@@ -47,6 +48,7 @@ pub mod report;
 pub mod request;
 pub mod run;
 pub mod schema;
+pub mod sensitivity;
 pub mod suite;
 pub mod system;
 pub mod utilisation;

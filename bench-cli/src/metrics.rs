@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::accuracy::Accuracy;
 use crate::explain::Explanation;
 use crate::measure::{Latency, Samples};
 use crate::request::RunRequest;
@@ -21,6 +22,9 @@ pub const SCHEMA_VERSION: u32 = 2;
 pub struct Metrics {
     /// Sequences per simulated second: see [`crate::measure::sequences_per_second`].
     pub throughput_sequences_per_second: f64,
+    /// How far that is to be trusted.
+    #[serde(flatten)]
+    pub accuracy: Accuracy,
     /// Simulated time of one step of the host.
     pub step_seconds: SimSeconds,
     /// The same in cycles of the tile clock.
@@ -125,10 +129,19 @@ pub(crate) mod fixtures {
     //! Metrics of an imagined run.
 
     use super::*;
+    use crate::accuracy::Interval;
 
     pub(crate) fn metrics() -> Metrics {
         Metrics {
             throughput_sequences_per_second: 4096.0,
+            accuracy: Accuracy {
+                interval: Interval {
+                    low: 4000.0,
+                    high: 4194.304,
+                },
+                in_domain: true,
+                reasons: Vec::new(),
+            },
             step_seconds: SimSeconds(16.0),
             step_cycles: Cycles(21_200_000_000),
             latency_seconds: None,

@@ -17,6 +17,8 @@ use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
 use ipu_sim::weigh::{self, Weight};
 
+use crate::accuracy::Record;
+use crate::accuracy::domain::Features;
 use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
 use crate::explain::Explanation;
@@ -149,11 +151,11 @@ pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow:
     let seconds = |cycles: Cycles| machine.tile.clock.seconds(cycles);
     let step_seconds = seconds(timeline.total);
     let latencies = ends.map_or_else(Vec::new, |ends| latencies(ends, &timeline, seconds));
+    let throughput = measure::sequences_per_second(&request.options.batching, step_seconds);
+    let features = Features::new(&request.options, &machine);
     Ok(Metrics {
-        throughput_sequences_per_second: measure::sequences_per_second(
-            &request.options.batching,
-            step_seconds,
-        ),
+        throughput_sequences_per_second: throughput,
+        accuracy: Record::shipped().accuracy(throughput, &features),
         step_seconds,
         step_cycles: timeline.total,
         latency_seconds: latency(&latencies),

@@ -10,6 +10,7 @@
 pub mod calibrate;
 mod hardware;
 mod laws;
+mod left_out;
 mod measurements;
 mod memory;
 mod scaling;

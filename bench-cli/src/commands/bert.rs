@@ -150,6 +150,7 @@ fn summarise(request: &RunRequest, metrics: &Metrics, console: &Console) -> anyh
         metrics.host_seconds.compile.0,
         metrics.host_seconds.simulate.0,
     ))?;
+    console.note(&metrics.accuracy.text())?;
     if let Some(bytes) = metrics.fullest_tile() {
         let fits = if metrics.fits { "fits" } else { "does not fit" };
         console.note(&format!("fullest tile {bytes}: {fits}"))?;

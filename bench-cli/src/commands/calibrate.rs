@@ -3,14 +3,27 @@
 use std::process::ExitCode;
 
 use bench_cli::console::Console;
-use bench_cli::validate;
+use bench_cli::{report, validate};
 use clap::{ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
-    command.about("Fit the fitted constants of time again, and say how well they are known")
+    command
+        .about("Fit the fitted constants of time again, and say how well they are known")
+        .arg(super::path_option(
+            "accuracy",
+            "Write the errors of prediction, from which intervals are made, to this file",
+        ))
 }
 
-pub(super) fn run(_: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
-    super::print(&validate::calibrate::calibrate()?.text())?;
+pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+    let accuracy = super::path(matches, "accuracy");
+    if let Some(path) = accuracy {
+        report::check_writable(path)?;
+    }
+    let found = validate::calibrate::calibrate()?;
+    super::print(&found.text())?;
+    if let Some(path) = accuracy {
+        report::write(path, &found.record.to_toml())?;
+    }
     Ok(ExitCode::SUCCESS)
 }

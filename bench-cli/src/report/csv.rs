@@ -3,10 +3,13 @@
 use crate::suite::{Entry, Outcome};
 
 /// Names of the columns; units are in the names.
-const HEADER: [&str; 12] = [
+const HEADER: [&str; 15] = [
     "run",
     "system",
     "throughput_sequences_per_second",
+    "throughput_low",
+    "throughput_high",
+    "in_domain",
     "latency_mean_seconds",
     "latency_p99_seconds",
     "step_seconds",
@@ -45,22 +48,25 @@ fn row(entry: &Entry) -> [String; HEADER.len()] {
     let metrics = match &entry.outcome {
         Outcome::Report { report } => &report.metrics,
         Outcome::Failed { error } => {
-            row[11].clone_from(error);
+            row[14].clone_from(error);
             return row;
         }
     };
     row[2] = metrics.throughput_sequences_per_second.to_string();
+    row[3] = metrics.accuracy.interval.low.to_string();
+    row[4] = metrics.accuracy.interval.high.to_string();
+    row[5] = metrics.accuracy.in_domain.to_string();
     if let Some(latency) = metrics.latency_seconds {
-        row[3] = latency.mean.0.to_string();
-        row[4] = latency.p99.0.to_string();
+        row[6] = latency.mean.0.to_string();
+        row[7] = latency.p99.0.to_string();
     }
-    row[5] = metrics.step_seconds.0.to_string();
-    row[6] = metrics.step_cycles.0.to_string();
+    row[8] = metrics.step_seconds.0.to_string();
+    row[9] = metrics.step_cycles.0.to_string();
     if let Some(bytes) = metrics.fullest_tile() {
-        row[7] = bytes.0.to_string();
+        row[10] = bytes.0.to_string();
     }
-    row[8] = metrics.fits.to_string();
-    row[9] = metrics.host_seconds.compile.0.to_string();
-    row[10] = metrics.host_seconds.simulate.0.to_string();
+    row[11] = metrics.fits.to_string();
+    row[12] = metrics.host_seconds.compile.0.to_string();
+    row[13] = metrics.host_seconds.simulate.0.to_string();
     row
 }

@@ -12,6 +12,8 @@ pub fn text(entries: &[Entry]) -> String {
         "run",
         "system",
         "sequences/s",
+        "90 % interval",
+        "domain",
         "latency ms",
         "step s",
         "fullest tile B",
@@ -26,17 +28,27 @@ pub fn text(entries: &[Entry]) -> String {
     table.to_string()
 }
 
-fn row(entry: &Entry) -> [String; 7] {
+fn row(entry: &Entry) -> [String; 9] {
     let (run, system) = (entry.run.clone(), entry.system.clone());
     let none = || String::from("-");
     let Outcome::Report { report } = &entry.outcome else {
-        return [run, system, "failed".into(), none(), none(), none(), none()];
+        let mut row = std::array::from_fn(|_| none());
+        [row[0], row[1], row[2]] = [run, system, "failed".into()];
+        return row;
     };
     let metrics = &report.metrics;
+    let interval = metrics.accuracy.interval;
     [
         run,
         system,
         format!("{:.1}", metrics.throughput_sequences_per_second),
+        format!("{:.0} - {:.0}", interval.low, interval.high),
+        if metrics.accuracy.in_domain {
+            "in"
+        } else {
+            "out"
+        }
+        .into(),
         metrics
             .latency_seconds
             .map_or_else(none, |latency| format!("{:.4}", latency.mean.0 * 1e3)),

@@ -14,7 +14,9 @@ use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Cycles, SimSeconds};
 
 use super::measurements::{Role, Throughput, measurements};
-use super::request;
+use super::{left_out, request};
+use crate::accuracy::Record;
+use crate::accuracy::domain::Features;
 use crate::compile;
 use crate::config::options::Batching;
 use crate::measure::sequences_per_second;
@@ -56,9 +58,13 @@ const CONSTANTS: [Constant; 2] = [
     },
 ];
 
-/// A calibration row, compiled.
-struct Fitted {
-    name: String,
+/// A value of every constant.
+pub(super) type Values = [f64; 2];
+
+/// A row of the measurements, compiled.
+pub(super) struct Fitted {
+    pub(super) name: String,
+    pub(super) features: Features,
     expected: f64,
     program: Program,
     machine: MachineSpec,
@@ -66,8 +72,22 @@ struct Fitted {
 }
 
 impl Fitted {
+    fn new(row: Throughput) -> anyhow::Result<Self> {
+        let request = request(&row.system, &row.arguments)?;
+        let machine = request.machine.spec;
+        let compiled = compile::compile(&request.options, &machine)?;
+        Ok(Self {
+            name: row.name,
+            features: Features::new(&request.options, &machine),
+            expected: row.sequences_per_second,
+            program: compiled.lowered.program,
+            machine,
+            batching: request.options.batching,
+        })
+    }
+
     /// Logarithm of simulated over measured throughput.
-    fn residual(&self, values: [f64; 2]) -> anyhow::Result<f64> {
+    pub(super) fn residual(&self, values: Values) -> anyhow::Result<f64> {
         let mut machine = self.machine.clone();
         for (constant, value) in CONSTANTS.iter().zip(values) {
             (constant.set)(&mut machine, value);
@@ -80,10 +100,12 @@ impl Fitted {
 
 /// What the fit found.
 pub struct Calibration {
-    rows: Vec<(String, f64, [f64; 2])>,
-    shipped: [f64; 2],
-    best: [f64; 2],
-    objective: [f64; 2],
+    /// Errors of prediction, for [`crate::accuracy`].
+    pub record: Record,
+    rows: Vec<(String, f64, Values)>,
+    shipped: Values,
+    best: Values,
+    objective: Values,
     condition: f64,
 }
 
@@ -94,25 +116,14 @@ pub struct Calibration {
 /// Rows that don't compile, which would be a mistake of this program.
 pub fn calibrate() -> anyhow::Result<Calibration> {
     let measured = measurements()?;
-    let wanted = |row: &Throughput| row.role == Role::Calibration;
-    let rows: Vec<Fitted> = measured
+    let compiled = |rows: Vec<Throughput>| -> anyhow::Result<Vec<Fitted>> {
+        rows.into_iter().map(Fitted::new).collect()
+    };
+    let (rows, others): (Vec<Throughput>, Vec<Throughput>) = measured
         .throughput
         .into_iter()
-        .filter(wanted)
-        .map(|row| {
-            let request = request(&row.system, &row.arguments)?;
-            let machine = request.machine.spec;
-            Ok(Fitted {
-                name: row.name,
-                expected: row.sequences_per_second,
-                program: compile::compile(&request.options, &machine)?
-                    .lowered
-                    .program,
-                machine,
-                batching: request.options.batching,
-            })
-        })
-        .collect::<anyhow::Result<_>>()?;
+        .partition(|row| row.role == Role::Calibration);
+    let (rows, others) = (compiled(rows)?, compiled(others)?);
     let first = rows.first().context("there are calibration rows")?;
     let shipped = CONSTANTS
         .each_ref()
@@ -122,11 +133,7 @@ pub fn calibrate() -> anyhow::Result<Calibration> {
     let at_shipped = least;
     for _ in 0..STEPS {
         let slopes = slopes(&rows, best)?;
-        let step = gauss_newton(&slopes, &residuals(&rows, best)?);
-        let mut next = best;
-        for ((value, step), constant) in next.iter_mut().zip(step).zip(&CONSTANTS) {
-            *value = (*value * step.exp()).clamp(constant.least, constant.most);
-        }
+        let next = stepped(best, &slopes, &residuals(&rows, best)?);
         let found = objective(&rows, next)?;
         if found >= least {
             break;
@@ -137,6 +144,7 @@ pub fn calibrate() -> anyhow::Result<Calibration> {
     let residuals = residuals(&rows, best)?;
     let named = rows.iter().zip(&residuals).zip(&slopes);
     Ok(Calibration {
+        record: left_out::record(&rows, (best, &slopes), &others, shipped)?,
         rows: named
             .map(|((row, residual), slope)| (row.name.clone(), *residual, *slope))
             .collect(),
@@ -147,17 +155,27 @@ pub fn calibrate() -> anyhow::Result<Calibration> {
     })
 }
 
-fn residuals(rows: &[Fitted], values: [f64; 2]) -> anyhow::Result<Vec<f64>> {
+/// The constants after one step from `values`, within their bounds.
+pub(super) fn stepped(values: Values, slopes: &[Values], residuals: &[f64]) -> Values {
+    let step = gauss_newton(slopes, residuals);
+    let mut next = values;
+    for ((value, step), constant) in next.iter_mut().zip(step).zip(&CONSTANTS) {
+        *value = (*value * step.exp()).clamp(constant.least, constant.most);
+    }
+    next
+}
+
+fn residuals(rows: &[Fitted], values: Values) -> anyhow::Result<Vec<f64>> {
     rows.iter().map(|row| row.residual(values)).collect()
 }
 
 /// Sum of squares of the residuals.
-fn objective(rows: &[Fitted], values: [f64; 2]) -> anyhow::Result<f64> {
+fn objective(rows: &[Fitted], values: Values) -> anyhow::Result<f64> {
     Ok(residuals(rows, values)?.iter().map(|r| r * r).sum())
 }
 
 /// Change of each row's logarithm with the logarithm of each constant.
-fn slopes(rows: &[Fitted], values: [f64; 2]) -> anyhow::Result<Vec<[f64; 2]>> {
+fn slopes(rows: &[Fitted], values: Values) -> anyhow::Result<Vec<Values>> {
     let slope = |row: &Fitted| {
         let mut out = [0.0; 2];
         for (index, out) in out.iter_mut().enumerate() {
@@ -173,14 +191,14 @@ fn slopes(rows: &[Fitted], values: [f64; 2]) -> anyhow::Result<Vec<[f64; 2]>> {
 }
 
 /// The normal matrix of the slopes: `[[a, b], [b, c]]` as `(a, b, c)`.
-fn normal(slopes: &[[f64; 2]]) -> (f64, f64, f64) {
+fn normal(slopes: &[Values]) -> (f64, f64, f64) {
     slopes.iter().fold((0.0, 0.0, 0.0), |(a, b, c), [x, y]| {
         (a + x * x, b + x * y, c + y * y)
     })
 }
 
 /// The step of the logarithms that would bring linear residuals to their least squares.
-fn gauss_newton(slopes: &[[f64; 2]], residuals: &[f64]) -> [f64; 2] {
+fn gauss_newton(slopes: &[Values], residuals: &[f64]) -> Values {
     let (a, b, c) = normal(slopes);
     let (mut p, mut q) = (0.0, 0.0);
     for ([x, y], residual) in slopes.iter().zip(residuals) {
@@ -193,7 +211,7 @@ fn gauss_newton(slopes: &[[f64; 2]], residuals: &[f64]) -> [f64; 2] {
 
 /// Condition number of the sensitivities, each constant's scaled to one: 1 if the rows tell the
 /// constants apart as well as can be, without bound if they can't at all.
-fn condition(slopes: &[[f64; 2]]) -> f64 {
+fn condition(slopes: &[Values]) -> f64 {
     let (a, b, c) = normal(slopes);
     let cosine = (b / (a * c).sqrt()).abs();
     ((1.0 + cosine) / (1.0 - cosine)).sqrt()
@@ -220,14 +238,18 @@ impl Calibration {
         let sensitivity = CONSTANTS
             .each_ref()
             .map(|constant| format!("per % of {}", constant.key));
-        let header = ["row".to_string(), "error at best".into()];
+        let header = ["row", "error at best", "error if left out"].map(String::from);
         rows.load_style(presets::ASCII_MARKDOWN)
             .set_header(header.into_iter().chain(sensitivity));
         for (name, residual, slopes) in &self.rows {
             let slopes = slopes.map(|slope| format!("{slope:+.3} %"));
+            let percent = |log: f64| format!("{:+.1} %", 100.0 * (log.exp() - 1.0));
+            let mut runs = self.record.runs.iter();
+            let left_out = runs.find(|run| run.name == *name);
             let row = [
                 name.clone(),
-                format!("{:+.1} %", 100.0 * (residual.exp() - 1.0)),
+                percent(*residual),
+                left_out.map_or_else(String::new, |run| percent(run.log_error)),
             ];
             rows.add_row(row.into_iter().chain(slopes));
         }

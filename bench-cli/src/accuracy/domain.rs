@@ -1,0 +1,203 @@
+//! What kind of run it is, and how far that is from the runs that were measured.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipu_sim::numerics::DType;
+use ipu_sim::spec::{MachineSpec, Wiring};
+use serde::{Deserialize, Serialize};
+
+use crate::config::BertOptions;
+use crate::config::options::{ExecutionMode, InferenceIo, OptimizerKind, Task};
+
+/// The features of a run by name. What a run doesn't have (an optimiser in inference) is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Features(BTreeMap<String, Feature>);
+
+/// One feature.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Feature {
+    /// A size: what matters is how many times as large.
+    Size(f64),
+    /// A choice.
+    Choice(String),
+}
+
+impl Features {
+    /// The features of a run on a machine.
+    #[must_use]
+    pub fn new(options: &BertOptions, machine: &MachineSpec) -> Self {
+        let mut out = Self::default();
+        out.add_machine(machine);
+        out.add_model(options);
+        out.add_session(options);
+        if !options.session.inference {
+            out.add_update(options);
+        }
+        out
+    }
+
+    fn add_machine(&mut self, machine: &MachineSpec) {
+        self.size("clock", machine.tile.clock.0 / 1e9);
+        self.size("tiles of an IPU", machine.tile.tiles_per_ipu.into());
+        self.size("matrix units", machine.tile.amp.units_f16_f16.into());
+        self.size("racks", machine.n_racks().into());
+        let wiring = match machine.wiring {
+            Wiring::Ladder => "ladder",
+            Wiring::Torus => "torus",
+        };
+        self.choice("wiring", wiring);
+    }
+
+    fn add_model(&mut self, options: &BertOptions) {
+        let model = &options.model;
+        let task = match model.task {
+            Task::Pretraining => "pre-training",
+            Task::Squad => "SQuAD",
+        };
+        self.choice("task", task);
+        let dtype = match model.dtype {
+            DType::F16 => "f16",
+            DType::F32 => "f32",
+            DType::U32 => "u32",
+        };
+        self.choice("type of weights", dtype);
+        self.size("sequence length", model.sequence_length.into());
+        self.size("hidden size", model.hidden_size.into());
+        self.size("feed-forward size", model.ff_size.into());
+        self.size("layers", model.num_layers.into());
+        self.size("vocabulary", model.vocab_length.into());
+        self.size("micro-batch", options.batching.micro_batch_size.into());
+    }
+
+    fn add_session(&mut self, options: &BertOptions) {
+        let (placement, session) = (&options.placement, &options.session);
+        self.size("replicas", options.batching.replication_factor.into());
+        self.size("IPUs of a replica", placement.ipus_per_replica.into());
+        let mode = if session.inference {
+            "inference"
+        } else {
+            "training"
+        };
+        self.choice("mode", mode);
+        let execution = match placement.execution_mode {
+            ExecutionMode::Default => "one micro-batch at a time",
+            ExecutionMode::Pipeline => "pipeline",
+        };
+        self.choice("execution", execution);
+        let partials = if session.half_partials { "f16" } else { "f32" };
+        self.choice("partial sums", partials);
+        self.choice("outlining", on(!session.no_outlining));
+        if session.inference {
+            let io = match session.inference_io {
+                InferenceIo::Ordinary => "whole steps",
+                InferenceIo::LowLatency => "low latency",
+                InferenceIo::MinimumLatency => "minimum latency",
+            };
+            self.choice("input and output", io);
+        }
+    }
+
+    fn add_update(&mut self, options: &BertOptions) {
+        let (model, optimizer) = (&options.model, &options.optimizer);
+        let family = match optimizer.kind {
+            OptimizerKind::Sgd => "SGD",
+            OptimizerKind::Adam { .. } => "Adam",
+            OptimizerKind::Lamb { .. } => "LAMB",
+        };
+        self.choice("optimiser", family);
+        self.choice("optimiser state off chip", on(optimizer.state_offchip));
+        self.choice(
+            "sharded optimiser state",
+            on(optimizer.replicated_tensor_sharding),
+        );
+        self.choice("dropout", on(model.dropout));
+        self.choice("attention dropout", on(model.attention_dropout));
+        self.choice(
+            "checkpoint in every layer",
+            on(options.placement.recompute_checkpoint_every_layer),
+        );
+        let accumulation = options.batching.gradient_accumulation_factor;
+        self.size("accumulation factor", accumulation.into());
+    }
+
+    fn size(&mut self, name: &str, size: f64) {
+        self.0.insert(name.into(), Feature::Size(size));
+    }
+
+    fn choice(&mut self, name: &str, choice: &str) {
+        self.0.insert(name.into(), Feature::Choice(choice.into()));
+    }
+}
+
+fn on(switch: bool) -> &'static str {
+    if switch { "on" } else { "off" }
+}
+
+/// What the measured runs cover: of every size a range, of every choice a few.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Domain {
+    sizes: BTreeMap<String, (f64, f64)>,
+    choices: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Domain {
+    pub(super) fn of<'a>(runs: impl Iterator<Item = &'a Features>) -> Self {
+        let mut out = Self::default();
+        for (name, feature) in runs.flat_map(|features| &features.0) {
+            match feature {
+                Feature::Size(size) => {
+                    let range = out.sizes.entry(name.clone()).or_insert((*size, *size));
+                    *range = (range.0.min(*size), range.1.max(*size));
+                }
+                Feature::Choice(choice) => {
+                    let known = out.choices.entry(name.clone()).or_default();
+                    known.insert(choice.clone());
+                }
+            }
+        }
+        out
+    }
+
+    /// How far a run is outside: octaves beyond the range of each size, and one for every choice
+    /// that wasn't measured; with what it is that sets it apart.
+    pub(super) fn distance(&self, features: &Features) -> (f64, Vec<String>) {
+        let mut distance = 0.0;
+        let mut reasons = Vec::new();
+        for (name, feature) in &features.0 {
+            match feature {
+                Feature::Size(size) => match self.sizes.get(name) {
+                    None => {
+                        distance += 1.0;
+                        reasons.push(format!("{name}: never measured"));
+                    }
+                    Some(&(least, most)) => {
+                        let nearest = size.clamp(least, most);
+                        if nearest != *size {
+                            distance += libm::log2(size / nearest).abs();
+                            reasons
+                                .push(format!("{name}: {size}, measured {}", range(least, most)));
+                        }
+                    }
+                },
+                Feature::Choice(choice) => {
+                    let known = self.choices.get(name);
+                    if !known.is_some_and(|known| known.contains(choice)) {
+                        distance += 1.0;
+                        reasons.push(format!("{name}: {choice} was never measured"));
+                    }
+                }
+            }
+        }
+        (distance, reasons)
+    }
+}
+
+fn range(least: f64, most: f64) -> String {
+    if least == most {
+        least.to_string()
+    } else {
+        format!("{least} to {most}")
+    }
+}

@@ -1,0 +1,28 @@
+//! `ipu-bench sensitivity`: what every constant of a machine does.
+
+use std::process::ExitCode;
+
+use bench_cli::console::Console;
+use bench_cli::sensitivity;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+pub(super) fn command(command: Command) -> Command {
+    command
+        .about("Change every constant of a machine and see whether a run changes as it should")
+        .arg(
+            Arg::new("suite")
+                .long("suite")
+                .action(ArgAction::SetTrue)
+                .help("Say whether it changes a run of the published benchmark, which takes a minute or two"),
+        )
+}
+
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
+    let bar = console.spinner();
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    let found = sensitivity::sensitivity(matches.get_flag("suite"))?;
+    bar.finish_and_clear();
+    super::print(&sensitivity::text(&found))?;
+    let holds = found.iter().all(sensitivity::Found::holds);
+    Ok(ExitCode::from(u8::from(!holds)))
+}

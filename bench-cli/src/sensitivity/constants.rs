@@ -1,0 +1,409 @@
+//! The table: every constant of a machine, what changing it must do, and where that shows.
+
+use std::fmt;
+
+/// A new value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Change {
+    /// So many times the old one, in its unit.
+    Times(f64),
+    /// This one.
+    To(&'static str),
+}
+
+impl Change {
+    /// The new value in the place of `old`, a number with a unit or without.
+    pub(super) fn of(self, old: &str) -> String {
+        match self {
+            Self::To(value) => value.into(),
+            Self::Times(factor) => {
+                let (number, unit) = old.split_once(' ').unwrap_or((old, ""));
+                let number: f64 = number.parse().unwrap_or_default();
+                format!("{} {unit}", number * factor).trim_end().into()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Times(factor) => write!(f, "x {factor}"),
+            Self::To(value) => f.write_str(value),
+        }
+    }
+}
+
+/// What must come of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A step takes less time.
+    Faster,
+    /// A step takes more time.
+    Slower,
+    /// The fullest tile is fuller.
+    MoreMemory,
+    /// The machine no longer runs it.
+    Refused,
+    /// Nothing, for this reason.
+    Nothing(&'static str),
+}
+
+impl Effect {
+    /// Its word in tables.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Faster => "faster",
+            Self::Slower => "slower",
+            Self::MoreMemory => "more memory",
+            Self::Refused => "refused",
+            Self::Nothing(_) => "nothing",
+        }
+    }
+}
+
+/// Which program runs on the changed machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// The one that was compiled for the unchanged machine.
+    Fixed,
+    /// One compiled for it.
+    Again,
+}
+
+/// A small run that shows something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Pre-training in a pipeline, eight replicas of two IPUs, state sharded and off the chip.
+    Training,
+    /// The same on 64 replicas over two racks.
+    Racks,
+    /// SQuAD inference on one IPU, inputs not fetched ahead.
+    Inference,
+    /// A layer of BERT-Base with f16 partial sums.
+    Base,
+    /// A layer with f32 partial sums.
+    Partials,
+    /// A layer in f32.
+    Float,
+}
+
+impl Run {
+    /// Every run.
+    pub const ALL: [Self; 6] = [
+        Self::Training,
+        Self::Racks,
+        Self::Inference,
+        Self::Base,
+        Self::Partials,
+        Self::Float,
+    ];
+
+    /// Its name in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training",
+            Self::Racks => "two racks",
+            Self::Inference => "inference",
+            Self::Base => "base",
+            Self::Partials => "f32 partials",
+            Self::Float => "f32",
+        }
+    }
+
+    /// The words after `ipu-bench bert`.
+    pub(super) fn words(self) -> String {
+        let small = "--generated-data true --hidden-size 64 --attention-heads 1 \
+                     --sequence-length 32 --vocab-length 512 --encoder-start-ipu 0";
+        let training = |system: &str, replicas: u32| {
+            format!(
+                "{small} --system {system} --epochs 1 --mask-tokens 4 --optimizer LAMB \
+                 --num-layers 2 --layers-per-ipu 1 1 --execution-mode PIPELINE \
+                 --batches-per-step 1 --gradient-accumulation-factor 8 \
+                 --replication-factor {replicas} --replicated-tensor-sharding true \
+                 --optimizer-state-offchip true"
+            )
+        };
+        let layer = |model: &str| {
+            format!(
+                "--generated-data true --system mk2-m2000 --task SQUAD --inference \
+                 --encoder-start-ipu 0 --num-layers 1 --layers-per-ipu 1 --batches-per-step 8 \
+                 --minimum-latency-inference true {model}"
+            )
+        };
+        let narrow = "--hidden-size 256 --attention-heads 4 --sequence-length 64 \
+                      --vocab-length 512 --micro-batch-size 2";
+        match self {
+            Self::Training => training("mk2-pod16", 8),
+            Self::Racks => training("mk2-pod128", 64),
+            Self::Inference => layer(
+                "--hidden-size 64 --attention-heads 1 --sequence-length 32 --vocab-length 512",
+            ),
+            Self::Base => layer(
+                "--hidden-size 768 --attention-heads 12 --sequence-length 128 \
+                 --vocab-length 1024 --micro-batch-size 8 --enable-half-partials",
+            ),
+            Self::Partials => layer(narrow),
+            Self::Float => layer(&format!("{narrow} --dtype FLOAT")),
+        }
+    }
+}
+
+/// One constant, changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Knob {
+    /// The constant, then others that must follow for the machine to make sense.
+    pub changes: &'static [(&'static str, Change)],
+    /// What must come of it.
+    pub effect: Effect,
+    /// Where.
+    pub run: Run,
+    /// With which program.
+    pub plan: Plan,
+}
+
+impl Knob {
+    const fn new(changes: &'static [(&'static str, Change)], effect: Effect, run: Run) -> Self {
+        Self {
+            changes,
+            effect,
+            run,
+            plan: Plan::Fixed,
+        }
+    }
+
+    /// The same, compiled for the changed machine.
+    const fn planned_again(mut self) -> Self {
+        self.plan = Plan::Again;
+        self
+    }
+}
+
+const CHECKED: &str = "only checked: the other numbers of a description must agree with it";
+const NO_PLACES: &str = "tiles have no places: every route takes the typical latency";
+const NO_REGIONS: &str = "variables are not placed in the regions of a tile's memory";
+const ONE_HOST: &str = "hosts are not told apart: an IPU-Machine has its line to one";
+
+use Change::{Times, To};
+use Effect::{Faster, MoreMemory, Nothing, Refused, Slower};
+
+/// Every constant, in the order of a description.
+pub const KNOBS: &[Knob] = &[
+    Knob::new(&[("system.ipus", To("8"))], Refused, Run::Training),
+    Knob::new(
+        &[("system.ipus_per_machine", To("2"))],
+        Faster,
+        Run::Training,
+    ),
+    Knob::new(&[("system.ipus_per_rack", To("128"))], Faster, Run::Racks),
+    Knob::new(&[("system.wiring", To("ladder"))], Slower, Run::Racks),
+    Knob::new(&[("chip.clock", Times(2.0))], Faster, Run::Training),
+    Knob::new(&[("chip.tiles", To("736"))], Slower, Run::Base).planned_again(),
+    Knob::new(
+        &[
+            ("chip.memory", To("256 KiB")),
+            ("memory.interleaved", To("48 KiB")),
+        ],
+        Slower,
+        Run::Base,
+    )
+    .planned_again(),
+    Knob::new(&[("chip.memory_element", To("208 KiB"))], Slower, Run::Base).planned_again(),
+    Knob::new(&[("chip.workers", Times(2.0))], MoreMemory, Run::Inference),
+    Knob::new(&[("chip.data_path", Times(2.0))], Faster, Run::Base),
+    Knob::new(&[("chip.amp_units_f16_f16", To("8"))], Slower, Run::Base).planned_again(),
+    Knob::new(
+        &[("chip.amp_units_f16_f32", To("4"))],
+        Slower,
+        Run::Partials,
+    )
+    .planned_again(),
+    Knob::new(&[("chip.amp_units_f32_f32", To("8"))], Slower, Run::Float).planned_again(),
+    Knob::new(&[("chip.amp_chain_depth", To("2"))], Slower, Run::Base).planned_again(),
+    Knob::new(
+        &[("chip.amp_coefficient_rate", Times(2.0))],
+        Faster,
+        Run::Base,
+    ),
+    Knob::new(&[("chip.exchange_rate", Times(2.0))], Faster, Run::Base),
+    Knob::new(
+        &[("chip.tiles_per_exchange_bus", To("1"))],
+        Slower,
+        Run::Base,
+    ),
+    Knob::new(&[("chip.assemble_64_bytes", Times(2.0))], Slower, Run::Base),
+    Knob::new(&[("compute.dispatch", Times(2.0))], Slower, Run::Training),
+    Knob::new(
+        &[("exchange.columns", Times(2.0))],
+        Nothing(NO_PLACES),
+        Run::Training,
+    ),
+    Knob::new(
+        &[("exchange.rows", Times(2.0))],
+        Nothing(NO_PLACES),
+        Run::Training,
+    ),
+    Knob::new(
+        &[("exchange.tiles_per_block", Times(2.0))],
+        Nothing(NO_PLACES),
+        Run::Training,
+    ),
+    Knob::new(&[("exchange.sync_max", Times(2.0))], Slower, Run::Training),
+    Knob::new(
+        &[("exchange.phase_extra", To("100 cycles"))],
+        Slower,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("exchange.route_latency_typical", Times(2.0))],
+        Slower,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("exchange.route_latency_max", Times(2.0))],
+        Nothing(NO_PLACES),
+        Run::Training,
+    ),
+    Knob::new(
+        &[("exchange.control_words_per_fragment", Times(2.0))],
+        Nothing("code of exchanges is estimated from memory.exchange_code_per_fragment"),
+        Run::Training,
+    ),
+    Knob::new(
+        &[("exchange.words_per_transfer_max", Times(0.5))],
+        Nothing("messages of BERT are shorter than the longest transfer"),
+        Run::Training,
+    ),
+    Knob::new(&[("sync.global", Times(2.0))], Slower, Run::Training),
+    Knob::new(&[("sync.hop", Times(10.0))], Slower, Run::Training),
+    Knob::new(&[("sync.external", Times(2.0))], Slower, Run::Training),
+    Knob::new(
+        &[("links.links_per_ipu", To("12"))],
+        Nothing(CHECKED),
+        Run::Training,
+    ),
+    Knob::new(
+        &[("links.lanes_per_link", Times(2.0))],
+        Nothing("the rate of a link is given, not made of its lanes"),
+        Run::Training,
+    ),
+    Knob::new(
+        &[("links.links_per_rung", To("2"))],
+        Nothing("flows of BERT don't share a rung, and one takes links_per_flow of its links"),
+        Run::Training,
+    ),
+    Knob::new(&[("links.links_per_rail", To("1"))], Slower, Run::Training),
+    Knob::new(&[("links.links_per_flow", To("1"))], Slower, Run::Training),
+    Knob::new(
+        &[("links.raw", Times(2.0))],
+        Nothing(CHECKED),
+        Run::Training,
+    ),
+    Knob::new(&[("links.usable", Times(0.5))], Slower, Run::Training),
+    Knob::new(&[("links.latency", Times(10.0))], Slower, Run::Training),
+    Knob::new(
+        &[("gateway.ports_per_machine", To("1"))],
+        Slower,
+        Run::Racks,
+    ),
+    Knob::new(&[("gateway.port", Times(0.1))], Slower, Run::Racks),
+    Knob::new(&[("gateway.ipu", Times(0.01))], Slower, Run::Racks),
+    Knob::new(&[("gateway.latency", Times(10.0))], Slower, Run::Racks),
+    Knob::new(
+        &[("host.hosts", Times(2.0))],
+        Nothing(ONE_HOST),
+        Run::Training,
+    ),
+    Knob::new(
+        &[("host.machine_bandwidth", Times(0.5))],
+        Slower,
+        Run::Training,
+    ),
+    Knob::new(&[("host.latency", Times(2.0))], Slower, Run::Inference),
+    Knob::new(
+        &[("streaming_memory.capacity", To("1 kB"))],
+        Refused,
+        Run::Training,
+    )
+    .planned_again(),
+    Knob::new(
+        &[("streaming_memory.bandwidth", Times(0.5))],
+        Slower,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("streaming_memory.latency", Times(2.0))],
+        Slower,
+        Run::Training,
+    ),
+    Knob::new(
+        &[
+            ("memory.executable", To("416 KiB")),
+            ("memory.interleaved", To("208 KiB")),
+        ],
+        Nothing(NO_REGIONS),
+        Run::Training,
+    ),
+    Knob::new(
+        &[
+            ("memory.interleaved", To("208 KiB")),
+            ("memory.executable", To("416 KiB")),
+        ],
+        Nothing(NO_REGIONS),
+        Run::Training,
+    ),
+    Knob::new(&[("memory.loader", Times(2.0))], MoreMemory, Run::Training),
+    Knob::new(
+        &[("memory.stack_worker", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("memory.stack_supervisor", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("memory.vertex_state_base", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("memory.vertex_state_per_edge", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("memory.vertex_code_per_type", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("memory.exchange_code_per_phase", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("memory.exchange_code_per_fragment", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+    Knob::new(
+        &[("memory.control_code_per_step", Times(2.0))],
+        MoreMemory,
+        Run::Training,
+    ),
+];
+
+/// Constants that matter somewhere, but in none of the eighteen runs of the published benchmark.
+pub const SILENT_IN_SUITE: &[&str] = &[
+    "system.ipus_per_rack",
+    "chip.amp_units_f16_f32",
+    "chip.amp_units_f32_f32",
+    "gateway.ports_per_machine",
+    "gateway.port",
+    "gateway.ipu",
+    "gateway.latency",
+];
