@@ -17,6 +17,7 @@ pub mod domain;
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use domain::{Domain, Features};
@@ -33,7 +34,7 @@ const T_95: [f64; 12] = [
 const SHIPPED: &str = include_str!("../../configs/accuracy.toml");
 
 /// How far a throughput is to be trusted.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Accuracy {
     /// Where the throughput of a real machine is expected, with a probability of [`LEVEL`].
     pub interval: Interval,
@@ -44,7 +45,7 @@ pub struct Accuracy {
 }
 
 /// Sequences a second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Interval {
     /// Least.
     pub low: f64,

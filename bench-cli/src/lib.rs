@@ -23,8 +23,8 @@
 //! # Ok::<(), bench_cli::Error>(())
 //! ```
 
-pub mod advise;
 pub mod accuracy;
+pub mod advise;
 pub mod args;
 pub mod clock;
 pub mod compare;
