@@ -10,7 +10,6 @@
 pub mod calibrate;
 mod hardware;
 mod laws;
-mod left_out;
 mod measurements;
 mod memory;
 mod scaling;

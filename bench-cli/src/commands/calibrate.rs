@@ -1,4 +1,4 @@
-//! `ipu-bench calibrate`: the fitted constants of time, fitted again.
+//! `ipu-bench calibrate`: the fitted constants, fitted again.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
     command
-        .about("Fit the fitted constants of time again, and say how well they are known")
+        .about("Fit the fitted constants again, and say how well they are known")
         .arg(super::path_option(
             "accuracy",
             "Write the errors of prediction, from which intervals are made, to this file",

@@ -54,12 +54,16 @@ pub(super) struct Profile {
     pub(super) arguments: String,
     /// Whether sizes of code were fitted to it.
     pub(super) role: Role,
+    /// Encoder layers on the IPU.
+    pub(super) layers: u32,
     /// Which IPU of the replica.
     pub(super) ipu: u32,
     pub(super) variables: f64,
     pub(super) vertex_state: f64,
     pub(super) vertex_code: Option<f64>,
     pub(super) exchange_code: Option<f64>,
+    /// What another layer adds to it, where an equal one is there already.
+    pub(super) exchange_code_of_a_layer: Option<f64>,
     pub(super) control_code: f64,
     /// Of the fullest tile, stacks and loader left out.
     pub(super) fullest_tile: Option<f64>,

@@ -4,40 +4,38 @@
 //! Gauss-Newton step from the fit to all, within their bounds, with the slopes found there), and
 //! the row is simulated with what they come to. Rows of validation are simulated as shipped.
 
-use super::calibrate::{Fitted, Values, stepped};
+use super::constant::Constant;
+use super::fit::FittedRow;
+use super::time::{Row, residual, stepped};
 use crate::accuracy::{MeasuredRun, Record};
 
-/// The record of all rows: those of calibration, fitted at `best` with `slopes`, and the others.
+/// The record of all rows: those of calibration with what the fit to all of them found, and the
+/// others.
 ///
 /// # Errors
 ///
 /// As [`ipu_sim::engine::time`].
 pub(super) fn record(
-    calibration: &[Fitted],
-    (best, slopes): (Values, &[Values]),
-    validation: &[Fitted],
-    shipped: Values,
+    calibration: &[Row],
+    fitted: &[FittedRow],
+    constants: &[Constant],
+    validation: &[Row],
 ) -> anyhow::Result<Record> {
-    let residuals: Vec<f64> = calibration
-        .iter()
-        .map(|row| row.residual(best))
-        .collect::<anyhow::Result<_>>()?;
     let mut runs = Vec::new();
     for (out, row) in calibration.iter().enumerate() {
-        let kept = |at: &usize| *at != out;
-        let kept: Vec<usize> = (0..calibration.len()).filter(kept).collect();
-        let slopes: Vec<Values> = kept.iter().map(|&at| slopes[at]).collect();
-        let residuals: Vec<f64> = kept.iter().map(|&at| residuals[at]).collect();
-        let values = stepped(best, &slopes, &residuals);
-        runs.push(measured(row, row.residual(values)?));
+        let kept = fitted.iter().enumerate().filter(|(at, _)| *at != out);
+        let kept: Vec<FittedRow> = kept.map(|(_, row)| row.clone()).collect();
+        let values = stepped(constants, &kept);
+        runs.push(measured(row, residual(row, constants, &values)?));
     }
+    let shipped: Vec<f64> = constants.iter().map(|constant| constant.shipped).collect();
     for row in validation {
-        runs.push(measured(row, row.residual(shipped)?));
+        runs.push(measured(row, residual(row, constants, &shipped)?));
     }
     Ok(Record { runs })
 }
 
-fn measured(row: &Fitted, log_error: f64) -> MeasuredRun {
+fn measured(row: &Row, log_error: f64) -> MeasuredRun {
     MeasuredRun {
         name: row.name.clone(),
         // More digits would be noise of the simulator's version.
@@ -48,7 +46,7 @@ fn measured(row: &Fitted, log_error: f64) -> MeasuredRun {
 
 #[cfg(test)]
 mod tests {
-    use super::super::calibrate::calibrate;
+    use super::super::calibrate;
     use super::*;
 
     #[test]
