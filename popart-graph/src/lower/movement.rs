@@ -114,6 +114,28 @@ pub(super) fn to_shard(
     ctx.builder.value_of(dst)
 }
 
+/// A replica's shard of a tensor, cut where that of the weight it is used with is cut.
+///
+/// Sums of gradients lie like their weight from the start; a gradient that was never summed
+/// lies as the backward pass made it.
+pub(super) fn local_slice(ctx: &mut Ctx<'_>, op: &Op, value: &Value, dtype: DType) -> Value {
+    let kind = CollectiveKind::TakeShard;
+    let weight = state::weight_of(ctx, op.outputs[0]).filter(|&weight| weight != op.inputs[0]);
+    let Some(weight) = weight else {
+        return to_shard(ctx, kind, value, dtype, &op.name);
+    };
+    let home = ctx.value(weight);
+    let home = home.single().expect("a variable is one view").clone();
+    let layout = ctx.builder.program.layout_of(home.var).clone();
+    let var = ctx
+        .builder
+        .add_var(&op.name, value.dtype, layout, VarKind::Activation);
+    let shape = home.shape;
+    let view = View { var, shape };
+    ctx.builder.copy_to_view(value, &view);
+    to_shard(ctx, kind, &Value::of(view, value.dtype), dtype, &op.name)
+}
+
 fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {
     let source = ctx.builder.source;
     let ipu = ctx.builder.ipu;

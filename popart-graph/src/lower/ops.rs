@@ -424,13 +424,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             dtype,
             name,
         )),
-        OpKind::LocalSlice { .. } => one(movement::to_shard(
-            ctx,
-            CollectiveKind::TakeShard,
-            &inputs[0],
-            dtype,
-            name,
-        )),
+        OpKind::LocalSlice { .. } => one(movement::local_slice(ctx, op, &inputs[0], dtype)),
         OpKind::AllGather { .. } => one(movement::all_gather(ctx, op, &inputs[0])),
         OpKind::RemoteLoad => one(movement::remote_load(ctx, op)),
         OpKind::RemoteStore => {

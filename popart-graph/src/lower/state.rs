@@ -439,7 +439,7 @@ fn is_table(ctx: &Ctx<'_>, id: TensorId) -> bool {
 
 /// The weight that a variable of the optimiser or an accumulator belongs to; a scalar, as the
 /// count of steps, to none, for it doesn't lie like one.
-fn weight_of(ctx: &Ctx<'_>, id: TensorId) -> Option<TensorId> {
+pub(crate) fn weight_of(ctx: &Ctx<'_>, id: TensorId) -> Option<TensorId> {
     let graph = ctx.graph;
     if graph.tensors[id].shape.rank() == 0 {
         return None;
