@@ -49,7 +49,7 @@ const ROWS: &[Row] = &[
     ("--no-dropout", "true", &[TRAIN], Faster),
     ("--no-attn-dropout", "true", &[TRAIN], Faster),
     ("--task", "SQUAD", &[TRAIN], Faster),
-    ("--dtype", "FLOAT", &[TRAIN], MoreMemory),
+    ("--dtype", "FLOAT", &[INFER], MoreMemory),
     (
         "--use-default-available-memory-proportion",
         "true",
@@ -91,7 +91,7 @@ const ROWS: &[Row] = &[
     (
         "--replicated-tensor-sharding",
         "true",
-        &[TRAIN, LAMB],
+        &[TRAIN, LAMB, "--hidden-size 512 --attention-heads 8"],
         LessMemory,
     ),
     ("--enable-half-partials", "true", &[INFER], Faster),

@@ -132,15 +132,15 @@ fn results_of_good_and_failed_runs() {
             .skip(1)
             .collect::<Vec<_>>(),
         [
-            "1-large-128-pod16,mk2-pod16,4096,,,16,21200000000,600000,true,1.5,0.25,",
-            "9-squad-low-latency-128-b1,mk2-m2000,,,,,,,,,,outer: inner",
+            "1-large-128-pod16,mk2-pod16,4096,4000,4194.304,true,,,16,21200000000,600000,true,1.5,0.25,",
+            "9-squad-low-latency-128-b1,mk2-m2000,,,,,,,,,,,,,outer: inner",
         ]
     );
     expect_test::expect![[r#"
-        | run                        | system    | sequences/s | latency ms |  step s | fullest tile B | fits |
-        |----------------------------|-----------|-------------|------------|---------|----------------|------|
-        | 1-large-128-pod16          | mk2-pod16 |      4096.0 |          - | 16.0000 |         600000 |  yes |
-        | 9-squad-low-latency-128-b1 | mk2-m2000 |      failed |          - |       - |              - |    - |"#]].assert_eq(&report::table::text(&entries));
+        | run                        | system    | sequences/s | 90 % interval | domain | latency ms |  step s | fullest tile B | fits |
+        |----------------------------|-----------|-------------|---------------|--------|------------|---------|----------------|------|
+        | 1-large-128-pod16          | mk2-pod16 |      4096.0 |   4000 - 4194 |     in |          - | 16.0000 |         600000 |  yes |
+        | 9-squad-low-latency-128-b1 | mk2-m2000 |      failed |             - |      - |          - |       - |              - |    - |"#]].assert_eq(&report::table::text(&entries));
     let json: Value = serde_json::from_str(&report::json::text(&entries)).unwrap();
     assert_eq!(json[0]["report"]["throughput_sequences_per_second"], 4096.0);
     assert_eq!(json[0]["report"]["options"]["micro_batch_size"], 8);
