@@ -460,7 +460,7 @@ fn live_by_hand(program: &Program) -> Vec<[u64; 32]> {
         let lasts = (0..accesses.len())
             .find_map(touched)
             .is_some_and(|first| first.reads);
-        for at in 0..accesses.len() {
+        for (at, tiles) in out.iter_mut().enumerate() {
             // It lives if this step touches it, or a later one needs what an earlier one left.
             let before = (0..at).rev().any(|at| touched(at).is_some());
             let after = (at + 1..accesses.len()).find_map(touched);
@@ -470,7 +470,7 @@ fn live_by_hand(program: &Program) -> Vec<[u64; 32]> {
                 for index in 0..axis.extent() {
                     let place = axis.part_of(index).place;
                     let tile = axis.places[place as usize].tile;
-                    out[at][tile as usize] += var.dtype.size().0;
+                    tiles[tile as usize] += var.dtype.size().0;
                 }
             }
         }
