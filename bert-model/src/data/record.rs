@@ -30,7 +30,7 @@ impl Records {
     ///
     /// # Errors
     ///
-    /// [`Error::RecordLength`] if the bytes end within a record.
+    /// [`Error::RecordLength`](crate::error::Error::RecordLength) if the bytes end within a record.
     pub fn from_bytes(bytes: &[u8], config: &BertConfig) -> Result<Self> {
         let layout = RecordLayout {
             sequence_length: config.sequence_length,
