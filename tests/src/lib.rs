@@ -98,7 +98,7 @@ impl Case {
             compiled,
             variables,
             batches,
-            machine: small_machine(plan.n_tiles)?,
+            machine: small_machine(plan.n_ipus, plan.n_tiles)?,
         })
     }
 

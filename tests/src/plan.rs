@@ -55,6 +55,10 @@ pub struct Plan {
     pub reduction: Reduction,
     /// Which dropouts there are.
     pub dropout: Dropout,
+    /// Width of the model.
+    pub hidden_size: u32,
+    /// IPUs of the machine.
+    pub n_ipus: u32,
     /// Tiles of an IPU.
     pub n_tiles: u32,
     /// Whether layers that are alike share code.
@@ -92,6 +96,8 @@ impl Plan {
             },
             reduction: Reduction::Sum,
             dropout: Dropout::HiddenAndAttention,
+            hidden_size: 32,
+            n_ipus: 8,
             n_tiles: 32,
             outline: true,
             merge_collectives: false,
@@ -106,6 +112,7 @@ impl Plan {
             vocab_steps: self.vocab_steps,
             reduction: self.reduction,
             dropout: self.dropout,
+            hidden_size: self.hidden_size,
             ..small_bert()
         }
     }
@@ -218,10 +225,10 @@ pub fn small_bert() -> BertConfig {
     }
 }
 
-/// Eight IPUs of `n_tiles` tiles.
+/// `n_ipus` IPUs of `n_tiles` tiles.
 ///
 /// # Errors
 /// The description doesn't ship.
-pub fn small_machine(n_tiles: u32) -> Result<MachineSpec> {
-    Ok(MachineSpec::shipped("mk2-pod16")?.scaled_down(8, n_tiles)?)
+pub fn small_machine(n_ipus: u32, n_tiles: u32) -> Result<MachineSpec> {
+    Ok(MachineSpec::shipped("mk2-pod16")?.scaled_down(n_ipus, n_tiles)?)
 }

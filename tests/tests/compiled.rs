@@ -85,7 +85,7 @@ fn folding_keeps_the_time_of_a_pipeline() {
     let task = Task::Pretraining(Mode::Training);
     let case = Case::new(Plan::new(task, Pipelining::On, 60, lamb()));
     let program = case.unwrap().lower().unwrap().program;
-    let machine = small_machine(32).unwrap();
+    let machine = small_machine(8, 32).unwrap();
     let time = |mode| {
         let options = Options {
             mode,
