@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::ops::{Ctx, elements};
 use super::value::Value;
 use super::{layouts, state};
-use crate::ir::{Op, OpKind, Phase};
+use crate::ir::{Op, OpKind, Phase, TensorId};
 
 /// The view of a whole variable that a value is, copied together if it is not.
 fn whole_view(ctx: &mut Ctx<'_>, value: &Value, name: &str) -> View {
@@ -96,15 +96,24 @@ pub(super) fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
     Value::of(View { var: dst, shape }, value.dtype)
 }
 
-/// Reduce-scatter or taking one's shard.
+/// A replica's shard of a tensor, summed over replicas or cut out of its own, where that of the
+/// weight it is used with is cut.
+///
+/// Accumulators lie like their weight from the start; a gradient that was never accumulated
+/// lies as the backward pass made it.
 pub(super) fn to_shard(
     ctx: &mut Ctx<'_>,
     kind: CollectiveKind,
+    op: &Op,
     value: &Value,
     dtype: DType,
-    name: &str,
 ) -> Value {
-    let view = whole_view(ctx, value, name);
+    let name = op.name.as_str();
+    let value = match state::weight_of(ctx, op.outputs[0]) {
+        Some(weight) if weight != op.inputs[0] => like_weight(ctx, value, weight, name),
+        _ => value.clone(),
+    };
+    let view = whole_view(ctx, &value, name);
     let replicas = ctx.builder.program.n_replicas;
     let layout = layouts::shard(ctx.builder.program.layout_of(view.var), replicas);
     let dst = ctx
@@ -114,26 +123,26 @@ pub(super) fn to_shard(
     ctx.builder.value_of(dst)
 }
 
-/// A replica's shard of a tensor, cut where that of the weight it is used with is cut.
-///
-/// Sums of gradients lie like their weight from the start; a gradient that was never summed
-/// lies as the backward pass made it.
-pub(super) fn local_slice(ctx: &mut Ctx<'_>, op: &Op, value: &Value, dtype: DType) -> Value {
-    let kind = CollectiveKind::TakeShard;
-    let weight = state::weight_of(ctx, op.outputs[0]).filter(|&weight| weight != op.inputs[0]);
-    let Some(weight) = weight else {
-        return to_shard(ctx, kind, value, dtype, &op.name);
-    };
+/// The value as it is if it lies like `weight`, else a copy that does.
+fn like_weight(ctx: &mut Ctx<'_>, value: &Value, weight: TensorId, name: &str) -> Value {
     let home = ctx.value(weight);
     let home = home.single().expect("a variable is one view").clone();
     let layout = ctx.builder.program.layout_of(home.var).clone();
+    if let Some(view) = value.single()
+        && view.shape == home.shape
+        && *ctx.builder.program.layout_of(view.var) == layout
+    {
+        return value.clone();
+    }
     let var = ctx
         .builder
-        .add_var(&op.name, value.dtype, layout, VarKind::Activation);
-    let shape = home.shape;
-    let view = View { var, shape };
+        .add_var(name, value.dtype, layout, VarKind::Activation);
+    let view = View {
+        var,
+        shape: home.shape,
+    };
     ctx.builder.copy_to_view(value, &view);
-    to_shard(ctx, kind, &Value::of(view, value.dtype), dtype, &op.name)
+    Value::of(view, value.dtype)
 }
 
 fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {

@@ -417,14 +417,14 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
         OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
         OpKind::AllReduce => one(movement::all_reduce(ctx, op, &inputs[0])),
-        OpKind::ReduceScatter { .. } => one(movement::to_shard(
-            ctx,
-            CollectiveKind::ReduceScatter,
-            &inputs[0],
-            dtype,
-            name,
-        )),
-        OpKind::LocalSlice { .. } => one(movement::local_slice(ctx, op, &inputs[0], dtype)),
+        OpKind::ReduceScatter { .. } => {
+            let kind = CollectiveKind::ReduceScatter;
+            one(movement::to_shard(ctx, kind, op, &inputs[0], dtype))
+        }
+        OpKind::LocalSlice { .. } => {
+            let kind = CollectiveKind::TakeShard;
+            one(movement::to_shard(ctx, kind, op, &inputs[0], dtype))
+        }
         OpKind::AllGather { .. } => one(movement::all_gather(ctx, op, &inputs[0])),
         OpKind::RemoteLoad => one(movement::remote_load(ctx, op)),
         OpKind::RemoteStore => {
