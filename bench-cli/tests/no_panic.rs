@@ -1,12 +1,19 @@
-//! No input makes a parser panic: options, configurations, machine descriptions, graphs as text.
+//! No input makes a parser panic: options, configurations, machine descriptions, graphs as text,
+//! records, questions and vocabularies.
 //!
 //! Inputs are random, and near misses: what is right, with a few characters changed, or a file cut
-//! short. `fuzz/` has the same targets for runs without end.
+//! short. `fuzz/` has the same targets for runs without end (`cargo xtask fuzz`).
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use bench_cli::clock::Date;
+use bench_cli::data::{benchmark, inspect, questions};
 use bench_cli::{args, compile, config, request};
+use bert_model::config::Mode;
+use bert_model::data::squad::{self, Example};
+use bert_model::data::{Case, Corpus, Recipe, Record, RecordLayout, RecordMaker};
+use bert_model::data::{Tokeniser, Vocabulary};
 use ipu_sim::spec::MachineSpec;
 use proptest::prelude::*;
 
@@ -120,6 +127,81 @@ fn graph() -> &'static str {
     })
 }
 
+const SMALL: RecordLayout = RecordLayout {
+    sequence_length: 16,
+    mask_tokens: 3,
+};
+
+fn vocabulary() -> &'static Vocabulary {
+    static SHIPPED: OnceLock<Vocabulary> = OnceLock::new();
+    SHIPPED.get_or_init(|| Vocabulary::parse(benchmark::VOCABULARY).expect("it ships"))
+}
+
+/// Two records of the shipped text.
+fn records() -> &'static [u8] {
+    static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    BYTES.get_or_init(|| {
+        let recipe = Recipe {
+            layout: SMALL,
+            mask_probability: 0.15,
+            short_sequence_probability: 0.1,
+            pad_position: 384,
+            seed: 1,
+        };
+        let corpus = Corpus::of_text(benchmark::TEXT, &Tokeniser::new(vocabulary(), Case::Lower));
+        let maker = RecordMaker::new(corpus, vocabulary(), recipe).expect("it is right");
+        let mut bytes = Vec::new();
+        for record in maker.copy(0).iter().take(2) {
+            record.write(&mut bytes);
+        }
+        bytes
+    })
+}
+
+/// Reads the bytes as records of that form, in memory and from a file.
+fn read_records(bytes: &[u8], layout: RecordLayout) -> Result<(), TestCaseError> {
+    for chunk in bytes.chunks(layout.bytes()) {
+        let Ok(record) = Record::from_bytes(layout, chunk) else {
+            prop_assert_ne!(chunk.len(), layout.bytes());
+            continue;
+        };
+        let mut again = Vec::new();
+        record.write(&mut again);
+        prop_assert_eq!(&again, chunk);
+        // What has no fault is a text: positions count from 0.
+        let tokens = record.in_text_order();
+        let counted = (0..)
+            .zip(&tokens)
+            .all(|(place, token)| token.position == place);
+        prop_assert!(counted || record.fault().is_some());
+    }
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("records");
+    std::fs::write(&file, bytes)?;
+    let shown = inspect::show(&inspect::Request {
+        file,
+        layout,
+        vocabulary: None,
+        first: 0,
+        count: 10,
+    });
+    prop_assert_eq!(shown.is_ok(), bytes.len().is_multiple_of(layout.bytes()));
+    Ok(())
+}
+
+/// Reads a file of questions and cuts it into features.
+fn read_questions(text: &str) {
+    let Ok(found) = questions::parse(Path::new("questions.json"), text) else {
+        return;
+    };
+    for mode in [Mode::Training, Mode::Inference] {
+        let examples = found.iter().map(|question| Example::read(question, mode));
+        let examples: Vec<Example> = examples.flatten().flatten().collect();
+        let tokeniser = Tokeniser::new(vocabulary(), Case::Lower);
+        squad::features(&examples, &tokeniser, vocabulary(), 128).expect("there is room");
+    }
+}
+
 proptest! {
     #[test]
     fn command_lines(words in prop::collection::vec(word(), 0..8)) {
@@ -156,5 +238,43 @@ proptest! {
             let _ = popart_graph::verify::verify(&graph, popart_graph::verify::Form::Logical);
         }
         let _ = popart_graph::text::parse(&text);
+    }
+
+    #[test]
+    fn record_files(
+        bytes in prop::collection::vec(any::<u8>(), 0..500),
+        sequence_length in 1..20_u32,
+        mask_tokens in 0..24_u32,
+    ) {
+        read_records(&bytes, RecordLayout { sequence_length, mask_tokens })?;
+    }
+
+    #[test]
+    fn near_records(changes in prop::collection::vec((0.0..1.0, any::<u8>()), 0..4), end in 0.0..2.0) {
+        let mut bytes = records().to_vec();
+        let length = bytes.len() as f64;
+        for (at, value) in changes {
+            bytes[(at * length) as usize] = value;
+        }
+        bytes.truncate((end * length) as usize);
+        read_records(&bytes, SMALL)?;
+    }
+
+    #[test]
+    fn question_files(edits in edits(), text in "\\PC{0,40}") {
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/sample/dev-v1.1.json");
+        let shipped = std::fs::read_to_string(shipped)?;
+        read_questions(&edited(&shipped, &edits));
+        read_questions(&text);
+    }
+
+    #[test]
+    fn vocabularies(edits in edits(), text in "\\PC{0,40}") {
+        for vocabulary in [edited(benchmark::VOCABULARY, &edits), text.clone()] {
+            if let Ok(vocabulary) = Vocabulary::parse(&vocabulary) {
+                let ids = Tokeniser::new(&vocabulary, Case::Keep).encode(&text);
+                prop_assert!(ids.iter().all(|id| *id < vocabulary.size()));
+            }
+        }
     }
 }

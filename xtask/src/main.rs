@@ -1,10 +1,12 @@
 //! Automation in Rust: what continuous integration runs, and anyone can run too.
 //!
 //! `cargo xtask ci` is every check but the tests; `cargo xtask tidy` is the part of it
-//! that the compiler and clippy can't do. The exit status is 0 if all is well, 1 if a
-//! check complains and 2 if the command line isn't understood.
+//! that the compiler and clippy can't do; `cargo xtask fuzz` gives parsers random input. The
+//! exit status is 0 if all is well, 1 if a check complains and 2 if the command line isn't
+//! understood.
 
 mod ci;
+mod fuzz;
 mod tidy;
 
 use std::io::{self, Write};
@@ -19,6 +21,8 @@ usage: cargo xtask <command>
 commands:
   ci    formatting, tidy, clippy, doc tests, documentation, benches
   tidy  what clippy can't check: dependencies, passes, configs, documents
+  fuzz TARGET|all [SECONDS]
+        random input for a parser, for so long (60 without a number)
 ";
 
 fn main() -> ExitCode {
@@ -38,6 +42,8 @@ fn dispatch(words: impl Iterator<Item = String>) -> anyhow::Result<ExitCode> {
     match words[..] {
         ["ci"] => ci::run(&root()?)?,
         ["tidy"] => tidy::run(&root()?)?,
+        ["fuzz", target] => fuzz::run(&root()?, target, "60")?,
+        ["fuzz", target, seconds] => fuzz::run(&root()?, target, seconds)?,
         ["help" | "-h" | "--help"] => write!(io::stdout(), "{USAGE}")?,
         _ => {
             write!(io::stderr(), "{USAGE}")?;

@@ -45,7 +45,16 @@ struct Answered {
 ///
 /// A file that can't be read or that is not of this form, with line and column.
 pub fn read(path: &Path) -> Result<Vec<Question>> {
-    let form: Form = serde_json::from_str(&read_text(path)?).map_err(|source| Error::Json {
+    parse(path, &read_text(path)?)
+}
+
+/// The questions in the `text` of a file at `path`, in order.
+///
+/// # Errors
+///
+/// A text that is not of this form, with line and column.
+pub fn parse(path: &Path, text: &str) -> Result<Vec<Question>> {
+    let form: Form = serde_json::from_str(text).map_err(|source| Error::Json {
         path: path.display().to_string(),
         source,
     })?;
