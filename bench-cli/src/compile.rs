@@ -324,6 +324,7 @@ fn infer(
     let inference = Inference {
         pipelining: pipelining(options, &model),
         batches_per_step: options.batching.batches_per_step,
+        outline: !options.session.no_outlining,
     };
     Ok(passes::infer_watched(model.graph, &inference, watch)?)
 }
@@ -349,6 +350,7 @@ fn train(
                 && options.batching.replication_factor > 1,
             off_chip: options.optimizer.state_offchip,
         },
+        outline: !options.session.no_outlining,
     };
     Ok(passes::train_watched(model.graph, &training, watch)?)
 }

@@ -411,7 +411,7 @@ pub(crate) mod fixtures {
             },
             exchange_rate: BytesPerCycle(4),
             tiles_per_exchange_bus: 2,
-            assemble_64_bytes: Cycles(63),
+            assemble_64_bytes: Cycles(48),
         }
     }
 }

@@ -252,6 +252,8 @@ fn local(
         | OpKind::IpuCopy { .. }
         | OpKind::Stash { .. }
         | OpKind::Restore { .. }
+        | OpKind::CallInput
+        | OpKind::CallOutput
         | OpKind::RemoteLoad
         | OpKind::RemoteStore => x.value.clone(),
 

@@ -130,6 +130,8 @@ pub fn work(kind: &OpKind, inputs: &[TensorType], outputs: &[TensorType]) -> Wor
         | OpKind::IpuCopy { .. }
         | OpKind::Stash { .. }
         | OpKind::Restore { .. }
+        | OpKind::CallInput
+        | OpKind::CallOutput
         | OpKind::AllGather { .. }
         | OpKind::LocalSlice { .. }
         | OpKind::RemoteLoad

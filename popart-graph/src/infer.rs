@@ -39,6 +39,8 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
         OpKind::Identity
         | OpKind::Detach
         | OpKind::Zero
+        | OpKind::CallInput
+        | OpKind::CallOutput
         | OpKind::RemoteLoad
         | OpKind::RemoteStore
         | OpKind::IpuCopy { .. } => op.same(),

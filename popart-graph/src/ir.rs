@@ -21,8 +21,8 @@
 //! ```
 //!
 //! The vocabulary (virtual graph, pipeline stage, checkpoint, stash) is
-//! PopART's. Left out: subgraphs and loops, which the lowering makes from
-//! repeated structure, and in-place variants, which are a question of memory.
+//! PopART's. Left out: subgraphs (a call of outlined code shows as the copies
+//! around it), loops, which the lowering makes, and in-place variants, which are a question of memory.
 
 mod attribute;
 mod graph;

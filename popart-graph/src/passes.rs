@@ -12,6 +12,7 @@ pub mod differentiate;
 pub mod inter_ipu_copies;
 pub mod offload_optimizer_state;
 pub mod optimizer;
+pub mod outline;
 pub mod pipeline_stages;
 pub mod prune_gradients;
 pub mod recompute;
@@ -25,6 +26,7 @@ use self::inter_ipu_copies::inter_ipu_copies;
 use self::offload_optimizer_state::offload_optimizer_state;
 use self::optimizer::optimizer;
 use self::optimizer::rules::{LearningRate, OptimizerOptions};
+use self::outline::outline;
 use self::pipeline_stages::{Pipeline, PipelineStages, pipeline_stages};
 use self::prune_gradients::prune_gradients;
 use self::recompute::{RecomputeOptions, recompute};
@@ -82,6 +84,8 @@ pub struct Training {
     pub optimizer: OptimizerOptions,
     /// Where moments live.
     pub state: OptimizerState,
+    /// Whether pieces that are alike share their code.
+    pub outline: bool,
 }
 
 /// How to run a model forward.
@@ -91,6 +95,8 @@ pub struct Inference {
     pub pipelining: Pipelining,
     /// Micro-batches of a run.
     pub batches_per_step: u32,
+    /// Whether pieces that are alike share their code.
+    pub outline: bool,
 }
 
 /// A graph to lower.
@@ -189,6 +195,10 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
     if pipeline.is_some() {
         graph = checked(watch, "stash", Form::Placed, stash(graph)?)?;
     }
+    // Last, for nothing may come between what is alike.
+    if options.outline {
+        graph = checked(watch, "outline", Form::Placed, outline(graph)?)?;
+    }
     let streamed = optimizer_options.learning_rate == LearningRate::Stream;
     Ok(Compiled {
         // The optimiser's only stream follows those of the model.
@@ -223,6 +233,9 @@ pub fn infer_watched(graph: Graph, options: &Inference, watch: &mut Watch<'_>) -
     // read another micro-batch's value.
     if pipeline.is_some() {
         graph = checked(watch, "stash", Form::Placed, stash(graph)?)?;
+    }
+    if options.outline {
+        graph = checked(watch, "outline", Form::Placed, outline(graph)?)?;
     }
     Ok(Compiled {
         graph,

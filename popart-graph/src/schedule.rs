@@ -11,7 +11,7 @@
 //!   loads and other operations that passes have added later stand before their first use;
 //! - an *eager* operation, one that frees memory or keeps a value safe, runs as soon as it
 //!   can: adding a gradient to its accumulator (PopART's `AccumulatePriorityPattern`), a
-//!   stash, a store, zeroing, gathering shards;
+//!   stash, a store, zeroing, gathering shards, a result that leaves an outlined call;
 //! - a variable's new value is written after every other reader of the variable, and a
 //!   tensor is zeroed after every other reader of it, so that both can happen in place;
 //! - a restore that only recomputed operations need stands before the first operation of its
@@ -88,7 +88,11 @@ fn is_eager(graph: &Graph, op: OpId) -> bool {
     op.phase == Phase::Accumulate
         || matches!(
             op.kind,
-            OpKind::Stash { .. } | OpKind::RemoteStore | OpKind::Zero | OpKind::AllGather { .. }
+            OpKind::Stash { .. }
+                | OpKind::RemoteStore
+                | OpKind::Zero
+                | OpKind::AllGather { .. }
+                | OpKind::CallOutput
         )
 }
 

@@ -191,6 +191,7 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
         let options = Inference {
             pipelining: plan.pipelining,
             batches_per_step: plan.micro_batches,
+            outline: plan.outline,
         };
         return Ok(passes::infer(graph, &options)?);
     };
@@ -206,6 +207,7 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
         batches_per_step: plan.updates,
         optimizer: optimizer(model, config, plan),
         state: plan.state,
+        outline: plan.outline,
     };
     Ok(passes::train(graph, &training)?)
 }

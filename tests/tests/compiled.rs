@@ -9,7 +9,7 @@ use bert_model::config::{Mode, Task};
 use ipu_sim::engine::{self, Options};
 use ipu_sim::program::{Program, Step};
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::weigh::weigh;
+use ipu_sim::weigh::{IpuWeight, weigh};
 use popart_graph::passes::Pipelining;
 use popart_graph::text;
 use rayon::prelude::*;
@@ -26,6 +26,18 @@ fn program(words: &str) -> (Program, MachineSpec) {
     let machine = MachineSpec::shipped(&request.machine.name).unwrap();
     let compiled = compile::compile(&request.options, &machine).unwrap();
     (compiled.lowered.program, machine)
+}
+
+/// As the published preset runs it, and as the compilation was made whose memory by category is
+/// among the measurements.
+#[test]
+fn bert_large_fits_on_one_ipu_for_inference() {
+    let (program, machine) =
+        program("--config configs/mk2/squad_large_128_inf.json --generated-data true --epochs 1");
+    let weight = weigh(&program, &machine).unwrap();
+    weight.verdict().unwrap();
+    let fullest = weight.ipus.values().map(IpuWeight::max).max().unwrap();
+    assert!(fullest.0 > machine.tile.memory.0 * 8 / 10, "{fullest:?}");
 }
 
 #[test]

@@ -160,7 +160,9 @@ impl Step<'_> {
             | OpKind::AllGather { .. }
             | OpKind::LocalSlice { .. }
             | OpKind::RemoteLoad
-            | OpKind::RemoteStore => Err(self.no_gradient()),
+            | OpKind::RemoteStore
+            | OpKind::CallInput
+            | OpKind::CallOutput => Err(self.no_gradient()),
         }
     }
 

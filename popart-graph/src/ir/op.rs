@@ -350,6 +350,10 @@ pub enum OpKind {
         /// As in the stash.
         slots: u32,
     },
+    /// A copy of what a call of outlined code takes from outside.
+    CallInput,
+    /// A copy of what a call of outlined code hands out.
+    CallOutput,
     /// Sum over all replicas, known to each.
     AllReduce,
     /// Sum over all replicas, of which each keeps its shard: `[..] -> [ceil(n / shards)]`.
@@ -420,6 +424,8 @@ impl OpKind {
             OpKind::IpuCopy { .. } => "ipu_copy",
             OpKind::Stash { .. } => "stash",
             OpKind::Restore { .. } => "restore",
+            OpKind::CallInput => "call_input",
+            OpKind::CallOutput => "call_output",
             OpKind::AllReduce => "all_reduce",
             OpKind::ReduceScatter { .. } => "reduce_scatter",
             OpKind::AllGather { .. } => "all_gather",

@@ -1,5 +1,7 @@
 //! What moves beyond an IPU: copies to others, collectives, streaming memory.
 
+use std::collections::BTreeMap;
+
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
@@ -62,18 +64,42 @@ pub(super) fn ipu_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value, to: IpuId) -> 
 
 /// A copy of a variable that is safe until the end of the pipeline cycle.
 fn snapshot(ctx: &mut Ctx<'_>, var: VarId, name: &str) -> VarId {
+    let (copy, vertices) = copied(ctx, var, name, VarKind::CopyBuffer);
+    ctx.builder.emit_compute(vec![vertices]);
+    copy
+}
+
+/// A variable beside another, and the vertices that copy the one to the other where it lies.
+fn copied(ctx: &mut Ctx<'_>, var: VarId, name: &str, kind: VarKind) -> (VarId, VertexGroup) {
     let layout = ctx.builder.program.layout_of(var).clone();
     let dtype = ctx.builder.program.vars[var].dtype;
     let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
-    let copy = ctx
-        .builder
-        .add_var(name, dtype, layout, VarKind::CopyBuffer);
-    ctx.builder.emit_compute(vec![VertexGroup {
+    let copy = ctx.builder.add_var(name, dtype, layout, kind);
+    let vertices = VertexGroup {
         vertex: Vertex::Copy,
         output: Operand::new(copy, &labels),
         inputs: SmallVec::from_iter([Operand::new(var, &labels)]),
-    }]);
-    copy
+    };
+    (copy, vertices)
+}
+
+/// What enters or leaves an outlined call, copied where it lies, all variables at once.
+pub(super) fn call_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
+    let mut copies: BTreeMap<VarId, VarId> = BTreeMap::new();
+    let mut vertices = Vec::new();
+    for part in &value.parts {
+        copies.entry(part.var).or_insert_with(|| {
+            let (copy, group) = copied(ctx, part.var, &op.name, VarKind::Activation);
+            vertices.push(group);
+            copy
+        });
+    }
+    ctx.builder.emit_compute(vertices);
+    let mut value = value.clone();
+    for part in &mut value.parts {
+        part.var = copies[&part.var];
+    }
+    value
 }
 
 /// Sums over replicas, in place where nothing else reads the operand but to clear it.

@@ -183,6 +183,8 @@ fn role(kind: &OpKind) -> Role {
     match kind {
         OpKind::Identity
         | OpKind::Detach
+        | OpKind::CallInput
+        | OpKind::CallOutput
         | OpKind::Reshape { .. }
         | OpKind::Transpose { .. }
         | OpKind::Slice { .. }
@@ -416,6 +418,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         OpKind::IpuCopy { to } => one(movement::ipu_copy(ctx, op, &inputs[0], *to)),
         OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
         OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
+        OpKind::CallInput | OpKind::CallOutput => one(movement::call_copy(ctx, op, &inputs[0])),
         OpKind::AllReduce => one(movement::all_reduce(ctx, op, &inputs[0])),
         OpKind::ReduceScatter { .. } => {
             let kind = CollectiveKind::ReduceScatter;

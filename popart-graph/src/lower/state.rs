@@ -345,7 +345,7 @@ fn operand_use(ctx: &Ctx<'_>, id: TensorId) -> Option<OperandUse> {
                         Some((axis, before, len)),
                     ));
                 }
-                OpKind::Identity | OpKind::Detach => {
+                OpKind::Identity | OpKind::Detach | OpKind::CallInput => {
                     pending.push((op.outputs[0], permutation.clone(), window));
                 }
                 _ => {}

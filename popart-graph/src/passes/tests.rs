@@ -136,6 +136,7 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
             sharded: true,
             off_chip: true,
         },
+        outline: false,
     }
 }
 
@@ -356,6 +357,7 @@ fn a_broken_graph_names_the_pass() {
     let options = Inference {
         pipelining: Pipelining::Off,
         batches_per_step: 1,
+        outline: false,
     };
     let error = infer(graph, &options).unwrap_err().to_string();
     assert!(
@@ -455,7 +457,7 @@ proptest! {
     #[test]
     fn inference_keeps_all_outputs(graph in graphs(), n_ipus in 2..4_u32) {
         let graph = placed(graph, n_ipus);
-        let options = Inference { pipelining: Pipelining::On, batches_per_step: 99 };
+        let options = Inference { pipelining: Pipelining::On, batches_per_step: 99, outline: true };
         match infer(graph.clone(), &options) {
             Err(error) => prop_assert!(is_expected(&error), "{error}"),
             Ok(compiled) => {

@@ -248,5 +248,7 @@ fn movement_kinds() -> Vec<(OpKind, &'static str)> {
         (OpKind::LocalSlice { shards: 2 }, "f16[5]"),
         (OpKind::RemoteLoad, "f32[4]"),
         (OpKind::RemoteStore, "f32[4]"),
+        (OpKind::CallInput, "f16[4]"),
+        (OpKind::CallOutput, "u32[4]"),
     ]
 }

@@ -146,6 +146,8 @@ pub(super) fn of_kind(kind: &OpKind) -> Vec<(&'static str, String)> {
         | OpKind::Zero
         | OpKind::SquareSum
         | OpKind::AdamUpdate
+        | OpKind::CallInput
+        | OpKind::CallOutput
         | OpKind::AllReduce
         | OpKind::RemoteLoad
         | OpKind::RemoteStore => Vec::new(),
@@ -299,6 +301,8 @@ fn read_training_kind(word: &str, read: &mut Reader<'_>) -> Result<Option<OpKind
         "restore" => OpKind::Restore {
             slots: read.int("slots")?,
         },
+        "call_input" => OpKind::CallInput,
+        "call_output" => OpKind::CallOutput,
         "all_reduce" => OpKind::AllReduce,
         "reduce_scatter" => OpKind::ReduceScatter {
             shards: read.int("shards")?,

@@ -178,6 +178,7 @@ fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scal
             sharded: true,
             off_chip: true,
         },
+        outline: true,
     }
 }
 
