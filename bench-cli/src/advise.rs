@@ -39,12 +39,16 @@ pub fn trials(request: &RunRequest) -> Vec<Trial> {
     let machine = &request.machine.spec;
     let smaller = smaller_micro_batches(resolved);
     let changes = other_changes(resolved, &request.options);
+    // What changes nothing on the fullest tile can't help, alone or with others.
+    let now = attempt(resolved, &Vec::new(), machine).and_then(|trial| trial.fullest);
+    let matters = |trial: &Trial| trial.fullest.is_none() || trial.fullest != now;
     let (batch, others) = rayon::join(
         || largest_that_fits(&smaller, |change| attempt(resolved, change, machine)),
         || -> Vec<Trial> {
             let tried = changes.par_iter();
             tried
                 .filter_map(|change| attempt(resolved, change, machine))
+                .filter(matters)
                 .collect()
         },
     );

@@ -1,5 +1,7 @@
 //! From resolved options to a program: the model, its passes, its lowering.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::Context;
 use bert_model::config::{BertConfig, Dropout, Mode, Task as ModelTask};
 use bert_model::model::{self, BertModel};
@@ -12,7 +14,9 @@ use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Flops};
 use popart_graph::flops;
-use popart_graph::ir::{Graph, OpId, OpKind, Phase, Reduction as LossReduction, StageId};
+use popart_graph::ir::{
+    Graph, OpId, OpKind, Phase, Reduction as LossReduction, StageId, TensorKind,
+};
 use popart_graph::lower::{self, LowerOptions, Lowered};
 use popart_graph::passes::optimizer::rules::{
     Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
@@ -94,7 +98,7 @@ pub fn compile_watched(
         batches_per_step,
         stages,
         outline: !options.session.no_outlining,
-        // Of which the application asks for none.
+        // The application asks for none (`ReplicatedCollectivesSettings`).
         merge_collectives: false,
         prefetch: options.session.inference_io != InferenceIo::MinimumLatency,
         host: match options.session.host_streams {
@@ -141,32 +145,50 @@ fn matmul_flops(graph: &Graph, n_ipus: u32) -> IdVec<IpuId, Flops> {
     out
 }
 
-/// Refuses a model of which one matrix product alone fills its IPU: both operands and the result
-/// lie there at the same time, whatever the plan. Compiling would only take longer to find out.
+/// Refuses a model that no plan can make fit: one of whose matrix products alone fills its IPU,
+/// since both operands and the result lie there at the same time, or whose weights do. Compiling
+/// would only take longer to find out.
 fn refuse_hopeless(graph: &Graph, machine: &MachineSpec) -> crate::Result<()> {
     let tile = &machine.tile;
     let available = tile.memory * u64::from(tile.tiles_per_ipu);
+    let check = |what: &dyn Fn() -> String, needed: Bytes| match needed > available {
+        true => Err(crate::Error::DoesNotFit {
+            message: format!(
+                "out of memory: {} take {needed} at once, {} more than the {available} of an IPU",
+                what(),
+                needed - available
+            ),
+        }),
+        false => Ok(()),
+    };
     for op in graph.ops.values() {
-        if !matches!(op.kind, OpKind::MatMul { .. }) {
-            continue;
-        }
-        let tensors = op.inputs.iter().chain(&op.outputs);
-        let bytes = tensors.map(|&id| {
-            let tensor = &graph.tensors[id];
-            tensor.shape.elements().0 * tensor.dtype.size().0
-        });
-        let needed = Bytes(bytes.sum());
-        if needed > available {
-            return Err(crate::Error::DoesNotFit {
-                message: format!(
-                    "out of memory: `{}` alone needs {needed} for its operands and its result at \
-                     once, and an IPU has {available}",
-                    op.name
-                ),
-            });
+        if matches!(op.kind, OpKind::MatMul { .. }) {
+            let tensors = op.inputs.iter().chain(&op.outputs);
+            let bytes = tensors.map(|&id| graph.tensors[id].bytes().0);
+            let what = || format!("the operands and the result of `{}`", op.name);
+            check(&what, Bytes(bytes.sum()))?;
         }
     }
+    for (ipu, bytes) in weights_by_ipu(graph) {
+        check(&|| format!("the weights on {ipu}"), bytes)?;
+    }
     Ok(())
+}
+
+/// Bytes of the variables that operations on each IPU read.
+fn weights_by_ipu(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
+    let mut bytes: BTreeMap<IpuId, Bytes> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for op in graph.ops.values() {
+        let ipu = op.ipu.unwrap_or(IpuId(0));
+        for &input in &op.inputs {
+            let tensor = &graph.tensors[input];
+            if matches!(tensor.kind, TensorKind::Variable { .. }) && seen.insert((ipu, input)) {
+                *bytes.entry(ipu).or_default() += tensor.bytes();
+            }
+        }
+    }
+    bytes
 }
 
 /// The order of operations, with weight updates side by side where the application asks for it

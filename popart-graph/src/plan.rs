@@ -224,8 +224,8 @@ pub enum PlanError {
         /// Type of the partials.
         partials: DType,
     },
-    /// The memory proportion is no finite number from 0 up.
-    #[error("matmul: available memory proportion must be 0 or more, got {0}")]
+    /// The memory proportion is no number from 0 to 1.
+    #[error("matmul: available memory proportion must be from 0 to 1, got {0}")]
     MemoryProportion(f64),
 }
 
@@ -233,7 +233,7 @@ pub enum PlanError {
 ///
 /// # Errors
 ///
-/// When a dimension is zero, the memory proportion negative or not finite, or the machine
+/// When a dimension is zero, the memory proportion not from 0 to 1, or the machine
 /// has no matrix unit for the types. A product that fits no memory bound still has a plan,
 /// found without one, as in PopLibs.
 pub fn plan(
@@ -270,7 +270,7 @@ pub fn plans(
     }
     let problems = problem::problems(shape, options, spec)?;
     let proportion = options.available_memory_proportion;
-    if !proportion.is_finite() || proportion < 0.0 {
+    if !(0.0..=1.0).contains(&proportion) {
         return Err(PlanError::MemoryProportion(proportion));
     }
     let found = objectives(proportion, spec)

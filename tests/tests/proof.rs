@@ -174,8 +174,10 @@ fn check_whole(rule: UpdateRule) {
     let (got, want) = (case.execute().unwrap(), case.evaluate().unwrap());
     let weights = case.model.weights.iter().map(|weight| weight.tensor);
     for id in weights {
-        assert!(want.variables.contains_key(&id), "a weight isn't compared");
+        let new = &want.variables[&id];
+        assert_ne!(*new, case.variables[&id], "a weight learns nothing");
     }
+    assert!(!want.outputs.is_empty(), "there is a loss");
     for (got, want) in [
         (&got.outputs, &want.outputs),
         (&got.variables, &want.variables),

@@ -454,7 +454,7 @@ fn what_is_refused() {
     check([1, 2, 3, 4], integers, no_unit);
     for proportion in [-0.1, f64::NAN, f64::INFINITY] {
         let expect =
-            format!("matmul: available memory proportion must be 0 or more, got {proportion}");
+            format!("matmul: available memory proportion must be from 0 to 1, got {proportion}");
         let bad = options(Pass::None, DType::F16, proportion);
         check([1, 2, 3, 4], bad, &expect);
     }
