@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ipu_sim::ids::IpuId;
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::weigh::{self, LivePoint, TileVariable, Weight};
+use ipu_sim::weigh::{self, LivePoint, Region, TileVariable, Weight};
 use popart_graph::ir::Graph;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -164,6 +164,8 @@ struct IpuReport {
     not_always_live: Vec<u64>,
     /// Bytes by category, then by tile.
     categories: Vec<CategoryReport>,
+    /// What must be in one region of a tile's memory, where most of it must.
+    regions: Vec<RegionReport>,
     max_tile: u32,
     /// The steps, outermost first, at which the fullest tile is fullest.
     fullest_at: Vec<String>,
@@ -171,6 +173,16 @@ struct IpuReport {
     largest: Vec<TileVariable>,
     /// What doesn't always live, step by step.
     live: Vec<PointReport>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct RegionReport {
+    /// `executable`: code. `interleaved`: coefficients of 128-bit loads, and the loader.
+    region: &'static str,
+    /// What a tile has of it.
+    available_bytes: u64,
+    max_tile: u32,
+    max_tile_bytes: u64,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -204,6 +216,7 @@ impl MemoryReport {
                         tiles: bytes(tiles),
                     })
                     .collect(),
+                regions: regions(weight, found),
                 max_tile: found.max_tile.0,
                 fullest_at: found.fullest_at.iter().map(ToString::to_string).collect(),
                 largest: found.largest.clone(),
@@ -216,6 +229,23 @@ impl MemoryReport {
             ipus: ipus.collect(),
         }
     }
+}
+
+fn regions(weight: &Weight, found: &weigh::IpuWeight) -> Vec<RegionReport> {
+    let regions = [
+        ("executable", Region::Executable),
+        ("interleaved", Region::Interleaved),
+    ];
+    let report = |(name, region)| {
+        let (tile, bytes) = found.fullest(region);
+        RegionReport {
+            region: name,
+            available_bytes: weight.size(region).0,
+            max_tile: tile.0,
+            max_tile_bytes: bytes.0,
+        }
+    };
+    regions.map(report).into()
 }
 
 /// Bytes of every tile that are there always, and those of its fullest moment.

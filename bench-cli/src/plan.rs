@@ -9,6 +9,7 @@ use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Cycles};
+use ipu_sim::vertex::WeightLoad;
 use ipu_sim::weigh::{self, Category};
 use popart_graph::lower::product_alone;
 use popart_graph::plan::{self, MatMulShape, Pass, Plan, PlanOptions};
@@ -33,6 +34,8 @@ pub struct Request {
     pub proportion: f64,
     /// What the product is part of.
     pub pass: Pass,
+    /// How coefficients get into the matrix unit.
+    pub weight_load: WeightLoad,
     /// Plans to show, runners-up included.
     pub count: usize,
 }
@@ -114,6 +117,7 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> 
         partials: request.partials,
         output: DType::F16,
         available_memory_proportion: request.proportion,
+        weight_load: request.weight_load,
     };
     let found = plan::plans(&request.shape, &options, spec, request.count)?;
     let MatMulShape { groups, m, k, n } = request.shape;
@@ -370,6 +374,7 @@ mod tests {
             partials: DType::F16,
             proportion: 0.6,
             pass: Pass::TrainingFwd,
+            weight_load: WeightLoad::Bits64,
             count: 5,
         };
         let machine = MachineSpec::shipped("mk2-m2000").unwrap();

@@ -197,11 +197,11 @@ pub struct StreamingMemorySpec {
 /// Layout of a tile's memory, and estimates of what a program occupies there.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemorySpec {
-    /// Region that can hold code; its elements aren't interleaved.
+    /// Region that can hold code, the only one; its elements aren't interleaved.
     pub executable: Bytes,
-    /// Region of interleaved elements, which feeds 128-bit loads.
+    /// Region of interleaved elements, the only one that feeds 128-bit loads.
     pub interleaved: Bytes,
-    /// Memory that the loader occupies.
+    /// Memory that the loader occupies, at the end of the interleaved region.
     pub loader: Bytes,
     /// Stack of one worker.
     pub stack_worker: Bytes,
@@ -354,8 +354,10 @@ pub struct AmpSpec {
     pub units_f32_f32: u32,
     /// Products chained in one unit.
     pub chain_depth: u32,
-    /// Rate at which the supervisor loads coefficients.
+    /// Rate at which the supervisor loads coefficients from anywhere.
     pub coefficient_rate: BytesPerCycle,
+    /// Rate at which it can load them from interleaved memory.
+    pub coefficient_rate_interleaved: BytesPerCycle,
 }
 
 impl TileSpec {
@@ -408,6 +410,7 @@ pub(crate) mod fixtures {
                 units_f32_f32: 16,
                 chain_depth: 4,
                 coefficient_rate: BytesPerCycle(8),
+                coefficient_rate_interleaved: BytesPerCycle(16),
             },
             exchange_rate: BytesPerCycle(4),
             tiles_per_exchange_bus: 2,

@@ -203,6 +203,21 @@ pub enum ReduceOp {
     Max,
 }
 
+/// How the supervisor loads coefficients into the matrix unit.
+///
+/// The rates are those of [`AmpSpec`](crate::spec::AmpSpec).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightLoad {
+    /// 64 bits at a time (`ld64putcs`), from anywhere.
+    #[default]
+    Bits64,
+    /// 128 bits at a time (`ld128putcs`), from interleaved memory only.
+    Bits128,
+}
+
 /// Which codelet computes a matrix product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -211,6 +226,8 @@ pub enum MatMulMethod {
     Amp {
         /// Units in use.
         units: u32,
+        /// How coefficients get into them.
+        load: WeightLoad,
     },
     /// The matrix unit, with rows of a kernel where channels in don't fill its chains.
     AmpNx1 {
@@ -218,6 +235,9 @@ pub enum MatMulMethod {
         units: u32,
         /// Rows of the kernel that a chain holds; those of a product but the first are zeros.
         rows: u32,
+        /// How coefficients get into the units. [`Self::AMP_ROWS_MAX`] rows come from as many
+        /// places, so that only loads of 64 bits take them.
+        load: WeightLoad,
     },
     /// Dot products along channels in.
     HorizontalMac,
@@ -238,6 +258,24 @@ pub enum MatMulMethod {
 }
 
 impl MatMulMethod {
+    /// Rows of a kernel that fill a chain with single vectors.
+    pub const AMP_ROWS_MAX: u32 = 4;
+
+    /// Whether its coefficients must lie in interleaved memory.
+    #[must_use]
+    pub fn needs_interleaved_coefficients(self) -> bool {
+        match self {
+            Self::Amp { load, .. } => load == WeightLoad::Bits128,
+            Self::AmpNx1 { load, rows, .. } => {
+                load == WeightLoad::Bits128 && rows != Self::AMP_ROWS_MAX
+            }
+            Self::HorizontalMac
+            | Self::VerticalMac { .. }
+            | Self::OuterProduct
+            | Self::Slic { .. } => false,
+        }
+    }
+
     /// Its name in reports.
     #[must_use]
     pub fn name(self) -> &'static str {

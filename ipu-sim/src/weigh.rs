@@ -6,15 +6,20 @@
 //! moment fits. Programs that don't fit are weighed like any other.
 //!
 //! The parts: `access` (what steps read and write), `liveness` (when values live),
-//! `peak` (the fullest moment of every tile), `curve` (memory over time), `code` (everything but variables).
+//! `peak` (the fullest moment of every tile), `fullest` (what is there then), `curve` (memory
+//! over time), `code` (everything but variables).
 //!
-//! Left out: gaps between variables, and placement in the regions of a tile's memory.
+//! A tile's memory has two regions, and not everything may live in both: `regions`.
+//!
+//! Left out: gaps between variables.
 
 mod access;
 mod code;
 mod curve;
+mod fullest;
 mod liveness;
 mod peak;
+mod regions;
 pub(crate) mod remote;
 mod sizes;
 
@@ -29,13 +34,13 @@ use serde::{Deserialize, Serialize};
 use crate::engine::tiles::AllTiles;
 use crate::error::Result;
 use crate::ids::{IdVec, IpuId, TileId};
-use crate::program::{FunctionId, Program, VarId, VarKind};
+use crate::program::{Program, VarId, VarKind};
 use crate::spec::MachineSpec;
 use crate::topology::{ReplicaPlacement, Topology};
 use crate::units::Bytes;
 pub use curve::LivePoint;
-use liveness::{FrameStep, Liveness};
-use peak::Peaks;
+use fullest::{Find, fullest};
+pub use regions::Region;
 use sizes::Sizes;
 
 /// Variables that a report of a tile names.
@@ -141,13 +146,59 @@ pub struct IpuWeight {
     pub fullest_at: Vec<StepName>,
     /// The largest variables on the fullest tile at that moment, largest first.
     pub largest: Vec<TileVariable>,
+    /// What of that must be in interleaved memory.
+    pub interleaved: Interleaved,
+}
+
+/// What of a program must be in interleaved memory on the tiles of one IPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interleaved {
+    /// Bytes of every tile when most of it is needed, the loader included.
+    pub tiles: Vec<Bytes>,
+    /// When that is on the tile that needs most, as in [`IpuWeight::fullest_at`].
+    pub fullest_at: Vec<StepName>,
+    /// The largest such variables there and then, largest first.
+    pub largest: Vec<TileVariable>,
 }
 
 impl IpuWeight {
+    /// The tile that needs most of a region, the first if there are several, and the bytes.
+    #[must_use]
+    pub fn fullest(&self, region: Region) -> (TileId, Bytes) {
+        match region {
+            Region::Tile => (self.max_tile, self.max()),
+            Region::Executable => fullest(&self.code()),
+            Region::Interleaved => fullest(&self.interleaved.tiles),
+        }
+    }
+
+    /// Bytes of code by tile.
+    fn code(&self) -> Vec<Bytes> {
+        let mut code = vec![Bytes::ZERO; self.tiles.len()];
+        let tables = self.categories.iter();
+        for (_, table) in tables.filter(|(category, _)| category.is_code()) {
+            for (sum, &bytes) in code.iter_mut().zip(table) {
+                *sum += bytes;
+            }
+        }
+        code
+    }
+
     /// Bytes of the fullest tile.
     #[must_use]
     pub fn max(&self) -> Bytes {
         self.tiles[self.max_tile.0 as usize]
+    }
+
+    /// The code of one tile by category, largest first.
+    fn code_on(&self, tile: TileId) -> Vec<(Category, Bytes)> {
+        let code = Category::all().filter(|category| category.is_code());
+        let mut code: Vec<_> = code
+            .map(|category| (category, self.on(category, tile)))
+            .collect();
+        code.retain(|&(_, bytes)| bytes > Bytes::ZERO);
+        code.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+        code
     }
 
     /// Bytes of one category on one tile.
@@ -170,6 +221,10 @@ impl IpuWeight {
 pub struct Weight {
     /// What one tile has.
     pub available: Bytes,
+    /// What of that code can run from.
+    pub executable: Bytes,
+    /// What of that is interleaved.
+    pub interleaved: Bytes,
     /// Every IPU of a replica.
     pub ipus: IdVec<IpuId, IpuWeight>,
 }
@@ -177,48 +232,85 @@ pub struct Weight {
 /// A program doesn't fit in tile memory.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "out of memory on {ipu}, {tile}: expected at most {available}, got {needed} ({} too many){}",
+    "out of {region} on {ipu}, {tile}: expected at most {available}, got {needed} \
+     ({} too many){}",
     *needed - *available,
-    details(fullest_at, largest)
+    details(fullest_at, largest, code)
 )]
 pub struct OutOfMemory {
+    /// What is too small.
+    pub region: Region,
     /// The IPU of the replica.
     pub ipu: IpuId,
     /// Its fullest tile.
     pub tile: TileId,
-    /// What the tile has.
+    /// What the tile has of it.
     pub available: Bytes,
     /// What the program takes there.
     pub needed: Bytes,
     /// When, as in [`IpuWeight::fullest_at`].
     pub fullest_at: Vec<StepName>,
-    /// The largest variables there and then.
+    /// The largest variables there and then; none if code is what doesn't fit.
     pub largest: Vec<TileVariable>,
+    /// The code there, if that is what doesn't fit, largest first.
+    pub code: Vec<(Category, Bytes)>,
 }
 
 impl Weight {
-    /// Whether the program fits.
+    /// Whether the program fits: a tile as a whole, then each region.
     ///
     /// # Errors
     ///
-    /// [`OutOfMemory`] for the fullest tile of all IPUs if it is too full.
+    /// [`OutOfMemory`] for the tile of all IPUs that is fullest where something is too full.
     pub fn verdict(&self) -> std::result::Result<(), OutOfMemory> {
-        let worst = self
-            .ipus
-            .iter()
-            .rev()
-            .max_by_key(|(_, weight)| weight.max());
-        match worst {
-            Some((ipu, weight)) if weight.max() > self.available => Err(OutOfMemory {
-                ipu,
-                tile: weight.max_tile,
-                available: self.available,
-                needed: weight.max(),
-                fullest_at: weight.fullest_at.clone(),
-                largest: weight.largest.clone(),
-            }),
-            _ => Ok(()),
+        Region::ALL
+            .into_iter()
+            .try_for_each(|region| self.fits(region))
+    }
+
+    /// What every tile has of a region.
+    #[must_use]
+    pub fn size(&self, region: Region) -> Bytes {
+        match region {
+            Region::Tile => self.available,
+            Region::Executable => self.executable,
+            Region::Interleaved => self.interleaved,
         }
+    }
+
+    fn fits(&self, region: Region) -> std::result::Result<(), OutOfMemory> {
+        let on_ipu = |weight: &IpuWeight| weight.fullest(region);
+        let all = self.ipus.iter().rev();
+        let worst = all.max_by_key(|(_, weight)| on_ipu(weight).1);
+        let Some((ipu, weight)) = worst else {
+            return Ok(());
+        };
+        let (tile, needed) = on_ipu(weight);
+        if needed <= self.size(region) {
+            return Ok(());
+        }
+        let (fullest_at, largest, code) = match region {
+            Region::Tile => (&weight.fullest_at[..], &weight.largest[..], Vec::new()),
+            Region::Executable => (&[][..], &[][..], weight.code_on(tile)),
+            Region::Interleaved => {
+                let interleaved = &weight.interleaved;
+                (
+                    &interleaved.fullest_at[..],
+                    &interleaved.largest[..],
+                    Vec::new(),
+                )
+            }
+        };
+        Err(OutOfMemory {
+            region,
+            ipu,
+            tile,
+            available: self.size(region),
+            needed,
+            fullest_at: fullest_at.to_vec(),
+            largest: largest.to_vec(),
+            code,
+        })
     }
 }
 
@@ -231,14 +323,21 @@ impl fmt::Display for StepName {
     }
 }
 
-fn details(fullest_at: &[StepName], largest: &[TileVariable]) -> String {
+fn details(
+    fullest_at: &[StepName],
+    largest: &[TileVariable],
+    code: &[(Category, Bytes)],
+) -> String {
     let at = fullest_at
         .last()
         .map_or(String::new(), |step| format!(" at {step}"));
-    let names: Vec<String> = largest
+    let variables = largest
         .iter()
-        .map(|var| format!("`{}` {}", var.name, var.bytes))
-        .collect();
+        .map(|var| format!("`{}` {}", var.name, var.bytes));
+    let code = code
+        .iter()
+        .map(|(category, bytes)| format!("{} {bytes}", category.name()));
+    let names: Vec<String> = variables.chain(code).collect();
     if names.is_empty() {
         at
     } else {
@@ -259,7 +358,9 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
     let tiles = AllTiles::new(program, n_tiles);
     let sizes = Sizes::new(program, &tiles, n_tiles);
     let liveness = liveness::analyse(program);
-    let peaks = peak::all_peaks(program, &liveness, &sizes);
+    let peaks = peak::all_peaks(program, &liveness, &sizes, &|_| true);
+    let must = regions::interleaved(program);
+    let must_peaks = peak::all_peaks(program, &liveness, &sizes, &|var| must.contains(&var));
 
     let empty = || Category::all().map(|category| (category, vec![0; sizes.n_tiles()]));
     let mut tables: code::Tables = (0..program.n_ipus).map(|_| empty().collect()).collect();
@@ -279,10 +380,20 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
     }
     let ipus = peaks.iter().map(|(ipu, peaks)| {
         let categories = std::mem::take(&mut tables[ipu]);
-        ipu_weight(program, &liveness, &sizes, (ipu, peaks), categories)
+        let find = Find {
+            program,
+            liveness: &liveness,
+            sizes: &sizes,
+            ipu,
+        };
+        let loader = machine.memory.loader.0;
+        let interleaved = find.interleaved(&must, &must_peaks[ipu], loader);
+        find.weight(peaks, categories, interleaved)
     });
     Ok(Weight {
         available: machine.tile.memory,
+        executable: Region::Executable.size(machine),
+        interleaved: Region::Interleaved.size(machine),
         ipus: ipus.collect(),
     })
 }
@@ -311,63 +422,4 @@ pub fn live_curve(
 fn table(tables: &mut [(Category, Vec<u64>)], category: Category) -> &mut Vec<u64> {
     let found = tables.iter_mut().find(|(found, _)| *found == category);
     &mut found.expect("there is a table for every category").1
-}
-
-fn ipu_weight(
-    program: &Program,
-    liveness: &Liveness,
-    sizes: &Sizes,
-    (ipu, peaks): (IpuId, &Peaks),
-    categories: Vec<(Category, Vec<u64>)>,
-) -> IpuWeight {
-    let mut tiles = vec![0; sizes.n_tiles()];
-    for (_, table) in &categories {
-        for (sum, bytes) in tiles.iter_mut().zip(table) {
-            *sum += bytes;
-        }
-    }
-    let fullest = (0..tiles.len()).rev().max_by_key(|&tile| tiles[tile]);
-    let fullest = fullest.expect("an IPU has tiles");
-    let moment = peaks.moment(liveness, fullest);
-    let on_this_ipu = |var: &VarId| program.vars[*var].ipu == ipu;
-    let lasting = liveness.always.iter().copied().filter(on_this_ipu);
-    let passing = moment.live.iter().map(|live| live.var).filter(on_this_ipu);
-    let mut largest: Vec<TileVariable> = lasting
-        .map(|var| (var, true))
-        .chain(passing.map(|var| (var, false)))
-        .map(|(var, always_live)| TileVariable {
-            var,
-            name: program.vars[var].name.clone(),
-            bytes: Bytes(sizes.on_tile(program, var, fullest)),
-            always_live,
-        })
-        .filter(|var| var.bytes > Bytes::ZERO)
-        .collect();
-    largest.sort_by_key(|var| (std::cmp::Reverse(var.bytes), var.var));
-    largest.truncate(LARGEST);
-    let typed = |table: Vec<u64>| table.into_iter().map(Bytes).collect::<Vec<_>>();
-    IpuWeight {
-        total: tiles.iter().map(|&bytes| Bytes(bytes)).sum(),
-        max_tile: TileId(fullest as u32),
-        tiles: typed(tiles),
-        categories: categories
-            .into_iter()
-            .map(|(category, table)| (category, typed(table)))
-            .collect(),
-        fullest_at: moment
-            .path
-            .iter()
-            .map(|&(function, step)| step_name(program, function, step))
-            .collect(),
-        largest,
-    }
-}
-
-fn step_name(program: &Program, function: Option<FunctionId>, step: FrameStep) -> StepName {
-    let function = function.map(|id| program.functions[id].name.clone());
-    let step = match step {
-        FrameStep::Step(source) => program.source(source).name.clone(),
-        FrameStep::Call(id) => format!("call of {}", program.functions[id].name),
-    };
-    StepName { function, step }
 }

@@ -3,6 +3,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, TileSpec};
+use ipu_sim::vertex::WeightLoad;
 use popart_graph::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest, plan};
 
 /// A GC200 tile.
@@ -20,6 +21,7 @@ fn request(pass: Pass, [groups, m, k, n]: [u64; 4], proportion: f64) -> PlanRequ
             partials: DType::F16,
             output: DType::F16,
             available_memory_proportion: proportion,
+            weight_load: WeightLoad::Bits64,
         },
     }
 }

@@ -10,6 +10,7 @@
 //! ```
 //! use ipu_sim::numerics::DType;
 //! use ipu_sim::spec::MachineSpec;
+//! use ipu_sim::vertex::WeightLoad;
 //! use popart_graph::plan::{MatMulShape, Pass, PlanOptions, plan};
 //!
 //! let gc200 = MachineSpec::shipped("mk2-m2000")?.tile;
@@ -21,6 +22,7 @@
 //!     partials: DType::F16,
 //!     output: DType::F16,
 //!     available_memory_proportion: 0.6,
+//!     weight_load: WeightLoad::Bits64,
 //! };
 //! let plan = plan(&shape, &options, &gc200)?;
 //! assert_eq!(plan.cost.total().0, 89_516);
@@ -58,6 +60,7 @@ use ipu_sim::cost::matmul::MatMulVertex;
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::TileSpec;
 use ipu_sim::units::Bytes;
+use ipu_sim::vertex::WeightLoad;
 
 use search::Objective;
 
@@ -121,6 +124,9 @@ pub struct PlanOptions {
     /// Share of a tile's memory that temporary data may take, from 0 up. The planner asks
     /// for more when nothing fits; 0 asks for the least memory instead of the least time.
     pub available_memory_proportion: f64,
+    /// How coefficients get into the matrix unit: PopLibs' `use128BitConvUnitLoad`, off by
+    /// default. Wide loads want coefficients in interleaved memory.
+    pub weight_load: WeightLoad,
 }
 
 /// A dimension's splits over tiles and over iterations of a serial loop.

@@ -6,6 +6,7 @@ use bench_cli::console::Console;
 use bench_cli::{plan, report, system};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use ipu_sim::numerics::DType;
+use ipu_sim::vertex::WeightLoad;
 use popart_graph::plan::{MatMulShape, Pass};
 
 pub(super) fn command(command: Command) -> Command {
@@ -51,6 +52,11 @@ pub(super) fn command(command: Command) -> Command {
             "pass",
             &["fwd", "bwd", "wu", "inference", "none"],
             "what the product is part of",
+        ))
+        .arg(choice(
+            "weight-load",
+            &["64", "128"],
+            "bits of a load of coefficients; 128 want them in interleaved memory",
         ))
         .arg(
             Arg::new("count")
@@ -103,6 +109,10 @@ pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode>
             "wu" => Pass::TrainingWu,
             "inference" => Pass::InferenceFwd,
             _ => Pass::None,
+        },
+        weight_load: match word("weight-load") {
+            "128" => WeightLoad::Bits128,
+            _ => WeightLoad::Bits64,
         },
         count: number("count") as usize,
     };

@@ -190,7 +190,8 @@ impl Knob {
 }
 
 const CHECKED: &str = "only checked: the other numbers of a description must agree with it";
-const NO_REGIONS: &str = "variables are not placed in the regions of a tile's memory";
+const NARROW_LOADS: &str =
+    "PopLibs loads coefficients 64 bits at a time, from anywhere, unless it is told otherwise";
 
 use Change::{Times, To};
 use Effect::{Faster, MoreMemory, Nothing, Refused, Slower};
@@ -234,6 +235,11 @@ pub const KNOBS: &[Knob] = &[
     Knob::new(
         &[("chip.amp_coefficient_rate", Times(2.0))],
         Faster,
+        Run::Base,
+    ),
+    Knob::new(
+        &[("chip.amp_coefficient_rate_interleaved", Times(2.0))],
+        Nothing(NARROW_LOADS),
         Run::Base,
     ),
     Knob::new(&[("chip.exchange_rate", Times(2.0))], Faster, Run::Base),
@@ -343,10 +349,10 @@ pub const KNOBS: &[Knob] = &[
     ),
     Knob::new(
         &[
-            ("memory.executable", To("416 KiB")),
-            ("memory.interleaved", To("208 KiB")),
+            ("memory.executable", To("16 KiB")),
+            ("memory.interleaved", To("608 KiB")),
         ],
-        Nothing(NO_REGIONS),
+        Refused,
         Run::Training,
     ),
     Knob::new(
@@ -354,7 +360,7 @@ pub const KNOBS: &[Knob] = &[
             ("memory.interleaved", To("208 KiB")),
             ("memory.executable", To("416 KiB")),
         ],
-        Nothing(NO_REGIONS),
+        Nothing(NARROW_LOADS),
         Run::Training,
     ),
     Knob::new(&[("memory.loader", Times(2.0))], MoreMemory, Run::Training),

@@ -8,8 +8,7 @@ use ipu_sim::program::{
     ComputeSet, IpuCopy, Label, Operand, Program, Step, VarId, VarKind, Variable, VertexGroup,
 };
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::units::BytesPerCycle;
-use ipu_sim::vertex::{MatMulMethod, Vertex};
+use ipu_sim::vertex::{MatMulMethod, Vertex, WeightLoad};
 
 use crate::run::TIMING;
 
@@ -57,10 +56,7 @@ const PEAK_ROWS: u32 = 8192;
 ///
 /// As [`engine::time`].
 pub(super) fn gemm_cycles(machine: &MachineSpec, n: u32) -> anyhow::Result<f64> {
-    let mut machine = machine.clone();
-    let amp = &mut machine.tile.amp;
-    amp.coefficient_rate = BytesPerCycle(2 * amp.coefficient_rate.0);
-    product_cycles(&machine, DType::F16, n)
+    product_cycles(machine, DType::F16, WeightLoad::Bits128, n)
 }
 
 /// Floating-point operations a second of an IPU whose tiles multiply a long matrix in f32.
@@ -69,14 +65,19 @@ pub(super) fn gemm_cycles(machine: &MachineSpec, n: u32) -> anyhow::Result<f64> 
 ///
 /// As [`engine::time`].
 pub(super) fn single_precision_rate(machine: &MachineSpec) -> anyhow::Result<f64> {
-    let cycles = product_cycles(machine, DType::F32, PEAK_ROWS)?;
+    let cycles = product_cycles(machine, DType::F32, WeightLoad::Bits64, PEAK_ROWS)?;
     let multiply_adds = f64::from(PEAK_ROWS * BLOCK * BLOCK);
     let flops = 2.0 * multiply_adds * f64::from(machine.tile.tiles_per_ipu);
     Ok(flops * machine.tile.clock.0 / cycles)
 }
 
 /// Cycles of `[n, 16] x [16, 16]` on every tile.
-fn product_cycles(machine: &MachineSpec, dtype: DType, n: u32) -> anyhow::Result<f64> {
+fn product_cycles(
+    machine: &MachineSpec,
+    dtype: DType,
+    load: WeightLoad,
+    n: u32,
+) -> anyhow::Result<f64> {
     let mut program = Program::new(1, 1);
     let source = program.add_source("gemm", "matmul");
     let ipu = IpuId(0);
@@ -92,7 +93,7 @@ fn product_cycles(machine: &MachineSpec, dtype: DType, n: u32) -> anyhow::Result
         ipu,
         vertices: vec![VertexGroup {
             vertex: Vertex::MatMul {
-                method: MatMulMethod::Amp { units },
+                method: MatMulMethod::Amp { units, load },
                 groups: [Label(0)].into_iter().collect(),
                 field: Label(1),
                 input: Label(2),

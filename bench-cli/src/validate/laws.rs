@@ -12,7 +12,7 @@ use ipu_sim::program::{
     ComputeSet, Label, Operand, Program, Step, VarId, VarKind, Variable, VertexGroup,
 };
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::vertex::{BinaryFn, MapOp, MatMulMethod, UnaryFn, Vertex, labels};
+use ipu_sim::vertex::{BinaryFn, MapOp, MatMulMethod, UnaryFn, Vertex, WeightLoad, labels};
 
 use super::{Role, Row};
 use crate::run::TIMING;
@@ -83,7 +83,10 @@ fn products() -> impl Iterator<Item = Case> {
         Case {
             name: format!("AMP vertex, {g} of [{x},{k}] x [{k},{o}]"),
             vertex: Vertex::MatMul {
-                method: MatMulMethod::Amp { units: 16 },
+                method: MatMulMethod::Amp {
+                    units: 16,
+                    load: WeightLoad::Bits64,
+                },
                 groups: labels(&[0]),
                 field: Label(1),
                 input: Label(2),

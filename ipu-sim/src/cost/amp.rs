@@ -12,7 +12,8 @@
 
 use crate::numerics::DType;
 use crate::spec::TileSpec;
-use crate::units::{Bytes, Cycles};
+use crate::units::{Bytes, BytesPerCycle, Cycles};
+use crate::vertex::{MatMulMethod, WeightLoad};
 
 /// Element types that the AMP unit combines: operands, then partials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +73,16 @@ impl AmpTypes {
     }
 }
 
+impl WeightLoad {
+    /// The rate of this path.
+    fn rate(self, spec: &TileSpec) -> BytesPerCycle {
+        match self {
+            Self::Bits64 => spec.amp.coefficient_rate,
+            Self::Bits128 => spec.amp.coefficient_rate_interleaved,
+        }
+    }
+}
+
 /// One form of an AMP vertex.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AmpVertex {
@@ -81,6 +92,8 @@ pub struct AmpVertex {
     pub units: u64,
     /// Channels out that one group holds, a multiple of `units` or fewer.
     pub out_channels_per_group: u64,
+    /// How coefficients get into the units.
+    pub load: WeightLoad,
 }
 
 /// How much one call of the 1x1 vertex does.
@@ -125,7 +138,7 @@ impl AmpVertex {
     /// Cycles in which the supervisor loads the weights of all units.
     #[must_use]
     pub fn weight_load(self, spec: &TileSpec) -> Cycles {
-        self.unit_weights(spec).div_ceil(spec.amp.coefficient_rate)
+        self.unit_weights(spec).div_ceil(self.load.rate(spec))
     }
 
     /// Weights that one load brings in: 32 B for each unit.
@@ -325,10 +338,13 @@ impl AmpVertex {
             height => 20 * height,
         };
         // Four rows are loaded from four places, 64 bits at a time whatever the load width.
-        let load = match filter_height {
-            4 => self.unit_weights(spec).0.div_ceil(8),
-            _ => self.weight_load(spec).0,
+        let load = match filter_height == u64::from(MatMulMethod::AMP_ROWS_MAX) {
+            true => self
+                .unit_weights(spec)
+                .div_ceil(WeightLoad::Bits64.rate(spec)),
+            false => self.weight_load(spec),
         };
+        let load = load.0;
         let set_up =
             outer_positions * (14 + inner_elements * (12 + passes * (load + address_set_up + 3)));
         Cycles(set_up + run * passes * outer_positions * inner_elements)
@@ -374,6 +390,7 @@ mod tests {
             types,
             units,
             out_channels_per_group,
+            load: WeightLoad::Bits64,
         }
     }
 
@@ -465,11 +482,49 @@ mod tests {
         check(1, 4, 286 + 126 + 4 * (375 + 18));
     }
 
+    /// 32 B for each unit, by 8 or 16 B a cycle: 64 cycles on 16 units and 32 on 8, or half of
+    /// that from interleaved memory (PopLibs, `getConvPartial1x1...WeightLoadCycleEstimate`).
     #[test]
-    fn wider_coefficient_loads_halve_the_load() {
-        let mut spec = gc200();
-        assert_eq!(FORMS[0].weight_load(&spec), Cycles(64));
-        spec.amp.coefficient_rate = crate::units::BytesPerCycle(16);
-        assert_eq!(FORMS[0].weight_load(&spec), Cycles(32));
+    fn weight_loads_by_path() {
+        let spec = gc200();
+        for (form, expect) in FORMS.into_iter().zip([64, 32, 32, 64, 32]) {
+            let by = |load| AmpVertex { load, ..form }.weight_load(&spec).0;
+            let got = [by(WeightLoad::Bits64), by(WeightLoad::Bits128)];
+            assert_eq!(got, [expect, expect / 2], "{form:?}");
+        }
+    }
+
+    /// What 128-bit loads save of whole vertices: half of a load for each pass of each block of
+    /// channels, and nothing where a kernel of four rows comes from four places.
+    #[test]
+    fn what_a_path_saves() {
+        let spec = gc200();
+        let wide = |form| AmpVertex {
+            load: WeightLoad::Bits128,
+            ..form
+        };
+        for (positions, work, _) in ONE_BY_ONE {
+            for form in FORMS {
+                let saved = form.cycles_1x1(positions, work, &spec).0
+                    - wide(form).cycles_1x1(positions, work, &spec).0;
+                let blocks = work.groups * work.in_groups * work.out_groups;
+                let loads = blocks * form.passes_per_group();
+                let half = form.units * 32 / 16;
+                assert_eq!(saved, loads * half, "{form:?}, {positions}, {work:?}");
+            }
+        }
+        for (filter_height, expect) in [(1, 4 * 32), (2, 2 * 32), (4, 0)] {
+            let kernel = Nx1Kernel {
+                filter_height,
+                outer_positions: 4 / filter_height,
+                inner_elements: 1,
+            };
+            let whole = |form: AmpVertex| form.cycles_nx1(12, kernel, work(1, 1, 1), &spec).0;
+            assert_eq!(
+                whole(FORMS[0]) - whole(wide(FORMS[0])),
+                expect,
+                "{kernel:?}"
+            );
+        }
     }
 }

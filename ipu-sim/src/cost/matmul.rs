@@ -8,7 +8,7 @@ use super::mac;
 use super::slic::SlicVertex;
 use crate::spec::TileSpec;
 use crate::units::Cycles;
-use crate::vertex::MatMulMethod;
+use crate::vertex::{MatMulMethod, WeightLoad};
 
 /// A codelet with the blocks that it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,11 +24,12 @@ pub struct MatMulVertex {
 }
 
 impl MatMulVertex {
-    fn amp(&self, units: u32) -> AmpVertex {
+    fn amp(&self, units: u32, load: WeightLoad) -> AmpVertex {
         AmpVertex {
             types: self.types,
             units: u64::from(units),
             out_channels_per_group: self.out_channels_per_group,
+            load,
         }
     }
 
@@ -44,9 +45,12 @@ impl MatMulVertex {
     #[must_use]
     pub fn inner(&self, positions: u64, spec: &TileSpec) -> InnerCycles {
         let cycles = match self.method {
-            MatMulMethod::Amp { units } => return self.amp(units).inner_1x1(positions, spec),
-            MatMulMethod::AmpNx1 { units, rows } => {
-                self.amp(units).inner_nx1(positions, kernel(rows), spec)
+            MatMulMethod::Amp { units, load } => {
+                return self.amp(units, load).inner_1x1(positions, spec);
+            }
+            MatMulMethod::AmpNx1 { units, rows, load } => {
+                self.amp(units, load)
+                    .inner_nx1(positions, kernel(rows), spec)
             }
             MatMulMethod::HorizontalMac => {
                 mac::horizontal_inner(self.types, positions, self.in_channels_per_group, spec)
@@ -81,9 +85,9 @@ impl MatMulVertex {
         spec: &TileSpec,
     ) -> Cycles {
         match self.method {
-            MatMulMethod::Amp { units } => self.amp(units).outer_1x1(work, inner, spec),
-            MatMulMethod::AmpNx1 { units, .. } => {
-                self.amp(units)
+            MatMulMethod::Amp { units, load } => self.amp(units, load).outer_1x1(work, inner, spec),
+            MatMulMethod::AmpNx1 { units, load, .. } => {
+                self.amp(units, load)
                     .outer_nx1(positions, work, inner.adding, spec)
             }
             MatMulMethod::HorizontalMac => {
@@ -113,8 +117,8 @@ impl MatMulVertex {
     #[must_use]
     pub fn block_min(&self, inner: InnerCycles, spec: &TileSpec) -> Cycles {
         match self.method {
-            MatMulMethod::Amp { units } => {
-                let amp = self.amp(units);
+            MatMulMethod::Amp { units, load } => {
+                let amp = self.amp(units, load);
                 let passes = self.out_channels_per_group / u64::from(units);
                 (inner.zeroing.min(inner.adding) + amp.weight_load(spec)) * passes
             }
@@ -169,9 +173,18 @@ mod tests {
             in_channels_per_group: channels_in,
             out_channels_per_group: channels_out,
         };
+        let load = WeightLoad::Bits64;
         let vertices = [
-            method(MatMulMethod::Amp { units: 16 }, 16, 16),
-            method(MatMulMethod::AmpNx1 { units: 16, rows: 2 }, 8, 16),
+            method(MatMulMethod::Amp { units: 16, load }, 16, 16),
+            method(
+                MatMulMethod::AmpNx1 {
+                    units: 16,
+                    rows: 2,
+                    load,
+                },
+                8,
+                16,
+            ),
             method(MatMulMethod::HorizontalMac, 32, 2),
             method(MatMulMethod::VerticalMac { groups: 4 }, 1, 1),
         ];

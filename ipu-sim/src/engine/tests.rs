@@ -19,7 +19,7 @@ use crate::program::{
 };
 use crate::spec::fixtures::small;
 use crate::units::{Bytes, BytesPerSecond, Cycles, Hertz, SimSeconds};
-use crate::vertex::{MatMulMethod, Vertex};
+use crate::vertex::{MatMulMethod, Vertex, WeightLoad};
 
 /// Four IPUs of 32 tiles with a clock of 1 GHz, on which hosts and streaming memory move a
 /// byte a cycle after 128 cycles, gateways 32, and links cost nothing but their 26.5 bytes a cycle.
@@ -537,7 +537,10 @@ fn sections_sort_cycles_and_products_are_counted() {
         ipu: IpuId(0),
         vertices: vec![VertexGroup {
             vertex: Vertex::MatMul {
-                method: MatMulMethod::Amp { units: 16 },
+                method: MatMulMethod::Amp {
+                    units: 16,
+                    load: WeightLoad::Bits64,
+                },
                 groups: SmallVec::new(),
                 field: Label(0),
                 input: Label(1),

@@ -6,12 +6,17 @@ use crate::ids::{IpuId, TileId};
 use crate::layout::{AxisSplit, Cut, Layout};
 use crate::numerics::DType;
 use crate::program::{ComputeSet, Label, Operand, Program, Step, VarId, VertexGroup};
-use crate::vertex::{BinaryFn, MAX_LABELS, MapOp, MatMulMethod, ReduceOp, Vertex, labels};
+use crate::vertex::{
+    BinaryFn, MAX_LABELS, MapOp, MatMulMethod, ReduceOp, Vertex, WeightLoad, labels,
+};
 
 fn amp(labels_xko: [u8; 3], input_group: u32) -> Vertex {
     let [field, input, output] = labels_xko.map(Label);
     Vertex::MatMul {
-        method: MatMulMethod::Amp { units: 4 },
+        method: MatMulMethod::Amp {
+            units: 4,
+            load: WeightLoad::Bits64,
+        },
         groups: labels(&[]),
         field,
         input,

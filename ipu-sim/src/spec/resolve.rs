@@ -118,6 +118,8 @@ fn tile(reader: &mut Reader) -> Result<TileSpec> {
             units_f32_f32: reader.count("chip.amp_units_f32_f32")?,
             chain_depth: reader.count("chip.amp_chain_depth")?,
             coefficient_rate: reader.cycle_rate("chip.amp_coefficient_rate")?,
+            coefficient_rate_interleaved: reader
+                .cycle_rate("chip.amp_coefficient_rate_interleaved")?,
         },
         exchange_rate: reader.cycle_rate("chip.exchange_rate")?,
         tiles_per_exchange_bus: reader.count("chip.tiles_per_exchange_bus")?,

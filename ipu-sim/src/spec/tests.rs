@@ -180,7 +180,8 @@ fn a_description_says_where_it_is_wrong() {
     refuse(
         &over_pod16("[chip]\nclok = { value = \"1 GHz\", kind = \"assumed\", source = \"\" }"),
         "line 5, column 1: unknown constant `chip.clok` (did you mean `chip.clock`?), expected one of \
-         chip.amp_chain_depth, chip.amp_coefficient_rate, chip.amp_units_f16_f16, \
+         chip.amp_chain_depth, chip.amp_coefficient_rate, \
+         chip.amp_coefficient_rate_interleaved, chip.amp_units_f16_f16, \
          chip.amp_units_f16_f32, chip.amp_units_f32_f32, chip.assemble_64_bytes, chip.clock, \
          chip.data_path, chip.exchange_rate, chip.memory, chip.memory_element, chip.tiles, \
          chip.tiles_per_exchange_bus, chip.workers",

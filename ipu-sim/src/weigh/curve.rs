@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use super::StepName;
+use super::fullest::step_name;
 use super::liveness::{Frame, FrameStep, Liveness};
 use super::sizes::Sizes;
-use super::{StepName, step_name};
 use crate::ids::{IpuId, TileId};
 use crate::program::{FunctionId, Program};
 use crate::units::Bytes;

@@ -28,27 +28,36 @@ pub(super) struct Peaks {
     pub(super) main: Option<Peak>,
 }
 
-/// The peaks of `ipu`.
-pub(super) fn peaks(program: &Program, liveness: &Liveness, sizes: &Sizes, ipu: IpuId) -> Peaks {
+/// The peaks on one IPU of the variables that `counts` picks there.
+fn peaks(
+    program: &Program,
+    liveness: &Liveness,
+    sizes: &Sizes,
+    counts: &dyn Fn(VarId) -> bool,
+) -> Peaks {
     let mut functions: IdVec<FunctionId, Option<Peak>> =
         program.functions.values().map(|_| None).collect();
     for &id in &liveness.order {
-        functions[id] = sweep(program, &liveness.functions[id], sizes, ipu, &functions);
+        functions[id] = sweep(program, &liveness.functions[id], sizes, counts, &functions);
     }
-    let main = sweep(program, &liveness.main, sizes, ipu, &functions);
+    let main = sweep(program, &liveness.main, sizes, counts, &functions);
     Peaks { functions, main }
 }
 
-/// The peaks of all IPUs.
+/// The peaks of all IPUs, of the variables that `counts` picks.
 pub(super) fn all_peaks(
     program: &Program,
     liveness: &Liveness,
     sizes: &Sizes,
+    counts: &(dyn Fn(VarId) -> bool + Sync),
 ) -> IdVec<IpuId, Peaks> {
     let ipus: Vec<IpuId> = (0..program.n_ipus).map(IpuId).collect();
     let peaks: Vec<Peaks> = ipus
         .par_iter()
-        .map(|&ipu| peaks(program, liveness, sizes, ipu))
+        .map(|&ipu| {
+            let here = |var: VarId| program.vars[var].ipu == ipu && counts(var);
+            peaks(program, liveness, sizes, &here)
+        })
         .collect();
     peaks.into()
 }
@@ -65,15 +74,11 @@ fn sweep(
     program: &Program,
     frame: &Frame,
     sizes: &Sizes,
-    ipu: IpuId,
+    counts: &dyn Fn(VarId) -> bool,
     callees: &IdVec<FunctionId, Option<Peak>>,
 ) -> Option<Peak> {
     let mut changes: BTreeMap<u32, Change<'_>> = BTreeMap::new();
-    for interval in frame
-        .live
-        .iter()
-        .filter(|live| program.vars[live.var].ipu == ipu)
-    {
+    for interval in frame.live.iter().filter(|live| counts(live.var)) {
         changes
             .entry(interval.begin)
             .or_default()

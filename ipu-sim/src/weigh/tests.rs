@@ -7,11 +7,11 @@ use super::*;
 use crate::layout::{AxisSplit, Cut, Layout};
 use crate::numerics::DType;
 use crate::program::{
-    ComputeSet, Exchange, Function, FunctionId, IpuCopy, Operand, SourceId, Step, TileCopy,
-    Variable, VertexGroup,
+    ComputeSet, Exchange, Function, FunctionId, IpuCopy, Label, Labels, Operand, SourceId, Step,
+    TileCopy, Variable, VertexGroup,
 };
 use crate::spec::fixtures::small;
-use crate::vertex::{BinaryFn, MapOp, Vertex};
+use crate::vertex::{BinaryFn, MapOp, MatMulMethod, Vertex, WeightLoad};
 
 /// Four IPUs of 32 tiles; code and state take round numbers of bytes.
 fn machine() -> MachineSpec {
@@ -370,6 +370,120 @@ fn the_verdict_names_tile_step_and_variables() {
     let mut roomy = machine();
     roomy.tile.memory = Bytes(700_000);
     assert_eq!(weigh(&fixture.program, &roomy).unwrap().verdict(), Ok(()));
+}
+
+/// A product of `[rows, 16] x [16, 16]` on tile 0; the coefficients are `weights`.
+fn product(fixture: &mut Fixture, weights: VarId, load: WeightLoad) -> Step {
+    let mut matrix = |name: &str, rows| {
+        let axes = vec![AxisSplit::whole(rows), AxisSplit::whole(16)];
+        let layout = fixture.program.add_layout(Layout::row_major(axes));
+        fixture.program.vars.push(Variable {
+            name: name.into(),
+            dtype: DType::F16,
+            ipu: IpuId(0),
+            layout,
+            kind: VarKind::Activation,
+        })
+    };
+    let (input, output) = (matrix("input", 8), matrix("output", 8));
+    Step::Compute(ComputeSet {
+        source: SourceId(0),
+        ipu: IpuId(0),
+        vertices: vec![VertexGroup {
+            vertex: Vertex::MatMul {
+                method: MatMulMethod::Amp { units: 16, load },
+                groups: Labels::new(),
+                field: Label(0),
+                input: Label(1),
+                output: Label(2),
+                input_group: 16,
+                output_group: 16,
+            },
+            output: Operand::new(output, &[0, 2]),
+            inputs: [Operand::new(input, &[0, 1]), Operand::new(weights, &[1, 2])]
+                .into_iter()
+                .collect(),
+        }],
+    })
+}
+
+/// Coefficients of 512 B in `n` variables of a kind, each multiplied by after it is written.
+fn products(n: u32, kind: VarKind, load: WeightLoad) -> Program {
+    let mut fixture = Fixture::new(1);
+    let mut steps = Vec::new();
+    for number in 0..n {
+        let axes = vec![AxisSplit::whole(16), AxisSplit::whole(16)];
+        let layout = fixture.program.add_layout(Layout::row_major(axes));
+        let weights = fixture.program.vars.push(Variable {
+            name: format!("w{number}"),
+            dtype: DType::F16,
+            ipu: IpuId(0),
+            layout,
+            kind,
+        });
+        steps.push(Step::Compute(ComputeSet {
+            source: SourceId(0),
+            ipu: IpuId(0),
+            vertices: vec![VertexGroup {
+                vertex: Vertex::Fill(0.0),
+                output: Operand::new(weights, &[0, 1]),
+                inputs: SmallVec::new(),
+            }],
+        }));
+        steps.push(product(&mut fixture, weights, load));
+    }
+    fixture.program.steps = steps;
+    fixture.program
+}
+
+/// Two of three coefficients of 512 B fit 1100 B of interleaved memory, of which the loader has 50.
+#[test]
+fn wide_loads_want_interleaved_memory() {
+    let mut machine = machine();
+    machine.memory.loader = Bytes(50);
+    machine.memory.interleaved = Bytes(1_100);
+    let verdict = |n, kind, load| {
+        let weight = weigh(&products(n, kind, load), &machine).unwrap();
+        let needed = weight.ipus[IpuId(0)].fullest(Region::Interleaved).1;
+        (
+            needed.0,
+            weight.verdict().err().map(|error| error.to_string()),
+        )
+    };
+    use WeightLoad::{Bits64, Bits128};
+    assert_eq!(verdict(3, VarKind::Weight, Bits64), (50, None));
+    assert_eq!(verdict(2, VarKind::Weight, Bits128), (50 + 1_024, None));
+    let (needed, refusal) = verdict(3, VarKind::Weight, Bits128);
+    assert_eq!(needed, 50 + 1_536);
+    assert_eq!(
+        refusal.unwrap(),
+        "out of interleaved memory on IPU 0, tile 0: expected at most 1100 B, got 1586 B (486 B \
+         too many); largest: `w0` 512 B, `w1` 512 B, `w2` 512 B"
+    );
+    // What doesn't live at the same time shares memory there as well.
+    assert_eq!(verdict(3, VarKind::Activation, Bits128), (50 + 512, None));
+}
+
+#[test]
+fn code_wants_executable_memory() {
+    let mut fixture = Fixture::new(1);
+    let [x, y] = fixture.activations([8, 8]);
+    fixture.program.steps = vec![write(x), read(x, y)];
+    let mut machine = machine();
+    // Two types of vertices and two steps.
+    machine.memory.executable = Bytes(2_004);
+    let verdict = |machine: &MachineSpec| weigh(&fixture.program, machine).unwrap().verdict();
+    assert_eq!(verdict(&machine), Ok(()));
+    machine.memory.executable = Bytes(2_003);
+    let error = verdict(&machine).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "out of executable memory on IPU 0, tile 0: expected at most 2003 B, got 2004 B (1 B too \
+         many); largest: vertex_code 2000 B, control_code 4 B"
+    );
+    // A tile that is too full as a whole says so first.
+    machine.tile.memory = Bytes(1_000);
+    assert_eq!(verdict(&machine).unwrap_err().region, Region::Tile);
 }
 
 /// What a random step does: variables by number, two functions, repeats.

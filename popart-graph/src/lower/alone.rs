@@ -55,6 +55,7 @@ mod tests {
     use ipu_sim::numerics::DType;
     use ipu_sim::spec::MachineSpec;
     use ipu_sim::units::Cycles;
+    use ipu_sim::vertex::WeightLoad;
 
     use super::*;
     use crate::plan::{Pass, PlanCost, plan};
@@ -70,6 +71,7 @@ mod tests {
             partials: DType::F16,
             output: DType::F16,
             available_memory_proportion: proportion,
+            weight_load: WeightLoad::Bits64,
         };
         let plan = plan(&shape, &options, &machine.tile).unwrap();
         let program = product_alone(&shape, &options, &plan, &machine.tile);

@@ -6,7 +6,7 @@ use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{CollectiveKind, IpuCopy, Label, Operand, Role, Source, Step, VarKind};
 use ipu_sim::spec::TileSpec;
-use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp};
+use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp, WeightLoad};
 use smallvec::SmallVec;
 
 use super::HostStreams;
@@ -520,6 +520,7 @@ pub(crate) fn plan_request(graph: &Graph, op: &Op) -> Option<(PlanRequest, Exten
             },
             output,
             available_memory_proportion: available_memory_proportion.value(),
+            weight_load: WeightLoad::Bits64,
         },
     };
     Some((request, extents))

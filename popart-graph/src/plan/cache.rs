@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::TileSpec;
+use ipu_sim::vertex::WeightLoad;
 use rayon::prelude::*;
 
 use super::{MatMulShape, Pass, Plan, PlanError, PlanOptions, plan};
@@ -22,7 +23,7 @@ pub struct PlanRequest {
 }
 
 /// [`PlanRequest`] with the proportion as bits, so that it has a total order.
-type Key = (MatMulShape, Pass, [DType; 3], u64);
+type Key = (MatMulShape, Pass, [DType; 3], u64, WeightLoad);
 
 impl PlanRequest {
     fn key(&self) -> Key {
@@ -32,6 +33,7 @@ impl PlanRequest {
             partials,
             output,
             available_memory_proportion,
+            weight_load,
         } = self.options;
         let types = [operand, partials, output];
         (
@@ -39,6 +41,7 @@ impl PlanRequest {
             pass,
             types,
             available_memory_proportion.to_bits(),
+            weight_load,
         )
     }
 }

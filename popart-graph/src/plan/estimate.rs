@@ -460,6 +460,7 @@ impl Problem<'_> {
 mod tests {
     use ipu_sim::cost::amp::AmpTypes;
     use ipu_sim::cost::matmul::MatMulVertex;
+    use ipu_sim::vertex::WeightLoad;
 
     use super::super::problem::problems;
     use super::super::tests::{gc200, options, shape};
@@ -481,7 +482,10 @@ mod tests {
         let problems = problems(&shape([1, 16, 64, 12]), &options, &spec).unwrap();
         let problem = &problems[0];
         let widest = MatMulVertex {
-            method: MatMulMethod::Amp { units: 16 },
+            method: MatMulMethod::Amp {
+                units: 16,
+                load: WeightLoad::Bits64,
+            },
             types: AmpTypes::F16F16,
             in_channels_per_group: 16,
             out_channels_per_group: 16,

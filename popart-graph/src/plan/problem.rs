@@ -104,13 +104,9 @@ fn vertex_forms(
         && let Some(narrow) = AmpTypes::of(options.operand, options.output)
     {
         let whole = |form: &MatMulVertex| k.next_multiple_of(form.in_channels_per_group) == weights;
-        forms.extend(
-            amp_forms(narrow, options.pass, spec)
-                .into_iter()
-                .filter(whole),
-        );
+        forms.extend(amp_forms(narrow, options, spec).into_iter().filter(whole));
     }
-    forms.extend(amp_forms(types, options.pass, spec));
+    forms.extend(amp_forms(types, options, spec));
     if !options.pass.is_fully_connected() {
         forms.extend(slic_forms(types, spec));
     }
@@ -133,7 +129,8 @@ fn vertex_forms(
 
 /// The matrix unit with these types: all units or, where there are more, only 8 of them;
 /// as many channels in as fill a chain, or half or a quarter of them.
-fn amp_forms(types: AmpTypes, pass: Pass, spec: &TileSpec) -> Vec<MatMulVertex> {
+fn amp_forms(types: AmpTypes, options: &PlanOptions, spec: &TileSpec) -> Vec<MatMulVertex> {
+    let load = options.weight_load;
     let all_units = types.units(spec);
     let weights = types.weights_per_unit(spec);
     let aligned = spec.vector_width(types.operand().size());
@@ -148,13 +145,14 @@ fn amp_forms(types: AmpTypes, pass: Pass, spec: &TileSpec) -> Vec<MatMulVertex> 
                 let allowed = out_channels_per_group == units
                     || out_channels_per_group == weights * units / all_units;
                 // Fully connected inference rearranges its output whatever the grouping is.
-                let pointless = pass == Pass::InferenceFwd && out_channels_per_group != units;
+                let pointless =
+                    options.pass == Pass::InferenceFwd && out_channels_per_group != units;
                 let units = units as u32;
                 let rows = (weights / in_channels_per_group) as u32;
                 let form = MatMulVertex {
                     method: match rows {
-                        1 => MatMulMethod::Amp { units },
-                        rows => MatMulMethod::AmpNx1 { units, rows },
+                        1 => MatMulMethod::Amp { units, load },
+                        rows => MatMulMethod::AmpNx1 { units, rows, load },
                     },
                     types,
                     in_channels_per_group,
@@ -350,8 +348,8 @@ mod tests {
                 DType::F32 | DType::U32 => "float",
             };
             let numbers = match form.method {
-                MatMulMethod::Amp { units } => format!("{units}"),
-                MatMulMethod::AmpNx1 { units, rows } => format!("{units} {rows} rows"),
+                MatMulMethod::Amp { units, .. } => format!("{units}"),
+                MatMulMethod::AmpNx1 { units, rows, .. } => format!("{units} {rows} rows"),
                 MatMulMethod::HorizontalMac | MatMulMethod::OuterProduct => String::new(),
                 MatMulMethod::VerticalMac { groups } => format!("{groups}"),
                 MatMulMethod::Slic { groups, chains } => format!("{groups} {chains} chains"),
@@ -423,7 +421,7 @@ mod tests {
             let got: Vec<_> = forms
                 .iter()
                 .filter_map(|form| match form.method {
-                    MatMulMethod::Amp { units } => Some((
+                    MatMulMethod::Amp { units, .. } => Some((
                         form.types,
                         units,
                         form.out_channels_per_group,

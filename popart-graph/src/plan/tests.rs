@@ -6,7 +6,6 @@ use expect_test::{expect, expect_file};
 use ipu_sim::cost::partials::{ReduceStage, ReduceStages, reduce_stages};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, TileSpec};
-use ipu_sim::units::BytesPerCycle;
 use proptest::prelude::*;
 
 use super::problem::{Reading, problems};
@@ -30,6 +29,7 @@ pub(super) fn options(pass: Pass, partials: DType, proportion: f64) -> PlanOptio
         partials,
         output: DType::F16,
         available_memory_proportion: proportion,
+        weight_load: WeightLoad::Bits64,
     }
 }
 
@@ -114,18 +114,22 @@ fn short_of_memory() {
 /// From the same evaluation: 128-bit loads of coefficients, and fully connected inference.
 #[test]
 fn other_settings() {
-    let mut wide_loads = gc200();
-    wide_loads.amp.coefficient_rate = BytesPerCycle(16);
-    let check = |spec, pass, partials, sizes, expect| {
-        let plan = plan(&shape(sizes), &options(pass, partials, 0.6), spec).unwrap();
+    let check = |weight_load, pass, partials, sizes, expect| {
+        let options = PlanOptions {
+            weight_load,
+            ..options(pass, partials, 0.6)
+        };
+        let plan = plan(&shape(sizes), &options, &gc200()).unwrap();
         assert_eq!(plan.cost.total().0, expect, "{sizes:?}, {pass:?}");
+        let interleaved = plan.vertex.method.needs_interleaved_coefficients();
+        assert_eq!(interleaved, weight_load == WeightLoad::Bits128);
     };
-    let wide = |sizes, expect| check(&wide_loads, Pass::None, DType::F16, sizes, expect);
+    let (narrow, wide) = (WeightLoad::Bits64, WeightLoad::Bits128);
+    let wide = |sizes, expect| check(wide, Pass::None, DType::F16, sizes, expect);
     wide([1, 1024, 1024, 3072], 69_614);
     wide([1, 1024, 1024, 4096], 87_468);
     wide([1, 1024, 4096, 1024], 91_550);
-    let spec = gc200();
-    let infer = |sizes, expect| check(&spec, Pass::InferenceFwd, DType::F32, sizes, expect);
+    let infer = |sizes, expect| check(narrow, Pass::InferenceFwd, DType::F32, sizes, expect);
     infer([1, 1024, 1024, 4096], 156_341);
     infer([1, 1024, 4096, 1024], 157_593);
     infer([1, 1024, 1024, 3072], 119_724);
@@ -505,6 +509,7 @@ fn any_options() -> impl Strategy<Value = PlanOptions> {
         partials,
         output,
         available_memory_proportion: 0.0,
+        weight_load: WeightLoad::Bits64,
     })
 }
 

@@ -7,7 +7,7 @@ use crate::layout::Extents;
 use crate::program::Labels;
 use crate::spec::fixtures::gc200;
 use crate::units::Bytes;
-use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, labels};
+use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, WeightLoad, labels};
 use DType::{F16, F32, U32};
 
 /// Labels with extents, outermost first, and the element type.
@@ -79,7 +79,10 @@ fn amp_counts_groups_of_channels() {
     // 20 input channels are two groups of 16, 16 output channels one: PopLibs
     // ConvPartial1x1 of 24 positions, 4 for each worker, 16 units, f16 partials.
     let vertex = Vertex::MatMul {
-        method: MatMulMethod::Amp { units: 16 },
+        method: MatMulMethod::Amp {
+            units: 16,
+            load: WeightLoad::Bits64,
+        },
         groups: Labels::new(),
         field: Label(0),
         input: Label(1),
