@@ -13,6 +13,7 @@ use ipu_sim::device::{
 };
 use ipu_sim::engine::{self, Timeline};
 use ipu_sim::error::Error as DeviceError;
+use ipu_sim::execute::FloatControl;
 use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
 use ipu_sim::weigh::{self, Weight};
@@ -126,6 +127,7 @@ pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow:
         name: "bert".into(),
         program: Arc::clone(&program),
         timing: TIMING,
+        float_control: FloatControl::default(),
         // How long a simulation takes says nothing of the machine.
         host_sync_timeout: None,
     });

@@ -16,6 +16,7 @@ use bench_cli::locks::FileLocks;
 use ipu_sim::device::{Connection, Device, DeviceId, DeviceManager, Executable, Mode, Ports};
 use ipu_sim::engine;
 use ipu_sim::error::Error;
+use ipu_sim::execute::FloatControl;
 use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::layout::{AxisSplit, Layout};
 use ipu_sim::numerics::DType;
@@ -67,6 +68,7 @@ fn square(n_replicas: u32) -> Executable {
             mode: engine::Mode::Folded,
             trace_depth: 0,
         },
+        float_control: FloatControl::default(),
         host_sync_timeout: None,
     }
 }

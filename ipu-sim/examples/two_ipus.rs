@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipu_sim::device::{Connection, DeviceManager, Executable, Mode, Ports};
 use ipu_sim::engine::{self, Activity, Channel};
+use ipu_sim::execute::FloatControl;
 use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
@@ -116,6 +117,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 mode: engine::Mode::Folded,
                 trace_depth: 0,
             },
+            float_control: FloatControl::default(),
             host_sync_timeout: None,
         })?;
     assert_eq!(device.attached().device().id.0, 6);

@@ -24,6 +24,7 @@
 //!     Connection, DeviceManager, Executable, HOST_SYNC_TIMEOUT, Mode, Ports, StreamQueue,
 //! };
 //! use ipu_sim::engine;
+//! use ipu_sim::execute::FloatControl;
 //! use ipu_sim::ids::{IpuId, ReplicaId};
 //! use ipu_sim::layout::{AxisSplit, Cut, Layout};
 //! use ipu_sim::numerics::DType;
@@ -67,6 +68,7 @@
 //!     name: "squares".to_owned(),
 //!     program: Arc::new(program),
 //!     timing: engine::Options { mode: engine::Mode::Folded, trace_depth: 0 },
+//!     float_control: FloatControl::default(),
 //!     host_sync_timeout: Some(HOST_SYNC_TIMEOUT),
 //! };
 //!

@@ -6,15 +6,15 @@
 //! wrong mapping, a forgotten exchange or a stale buffer is an [`ExecuteError`] or
 //! a wrong number, as it would be on the machine.
 //!
-//! Numerics: an element is rounded to its type on every store. Sums for floating-point
+//! Numerics: an element is rounded to its type on every store, to nearest or, if
+//! [`FloatControl`] says so, stochastically. Sums for floating-point
 //! outputs run in f32, one addition after the other in the order of the loops, and
 //! products enter them exactly, as in the AMP unit's accumulators (Tile Vertex ISA,
 //! "Accumulating Matrix Product"). Where a matrix product writes halves, its partial
 //! sums are rounded to half after each block of `input_group` channels, because that
 //! is when they return to memory.
 //!
-//! Left out: time ([`crate::engine`]), memory limits ([`crate::weigh`]), stochastic
-//! rounding and floating-point exceptions. Steps run one after the other and repeats
+//! Left out: time ([`crate::engine`]) and memory limits ([`crate::weigh`]). Steps run one after the other and repeats
 //! are not folded, so this is for small machines and models.
 //!
 //! ```
@@ -73,6 +73,7 @@ mod collective;
 mod compute;
 #[cfg(test)]
 mod fixtures;
+mod float;
 mod memory;
 mod moves;
 mod nest;
@@ -82,6 +83,7 @@ mod remote;
 mod tests;
 mod vertices;
 
+pub use float::{FloatControl, FloatException, StochasticRounding};
 pub use memory::Memory;
 pub use remote::RemoteMemory;
 
@@ -181,6 +183,18 @@ pub enum ExecuteError {
         step: String,
         /// The variable.
         variable: String,
+    },
+    /// A result is an exception, and [`FloatControl::exceptions`] stops the program there.
+    #[error("`{step}`: {exception} in `{variable}` on {tile}")]
+    Float {
+        /// What was run.
+        step: String,
+        /// The result.
+        variable: String,
+        /// Where it was computed.
+        tile: TileId,
+        /// What is wrong with it.
+        exception: FloatException,
     },
     /// A dynamic slice or update names a slot that the tile (or the variable) lacks.
     #[error("`{step}`: `{variable}` has no slot {slot} on {tile}")]

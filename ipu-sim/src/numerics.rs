@@ -44,6 +44,23 @@ impl DType {
             Self::U32 => f64::from(value as u32),
         }
     }
+
+    /// As [`Self::round`], but to the f16 above in magnitude if `chance`, a uniform number from 0
+    /// to below 1, is smaller than the share of the way there. Types other than f16 are rounded
+    /// to nearest, as on the chip.
+    #[must_use]
+    pub fn round_stochastically(self, value: f64, chance: f64) -> f64 {
+        if self != Self::F16 || !value.is_finite() {
+            return self.round(value);
+        }
+        // A power of two, so that dividing and multiplying by it is exact.
+        let exponent = ((value.to_bits() >> 52) & 0x7FF).max(1023 - 14);
+        let spacing = f64::from_bits((exponent - 10) << 52);
+        let steps = value.abs() / spacing;
+        let below = steps.floor();
+        let up = f64::from(u8::from(chance < steps - below));
+        self.round(((below + up) * spacing).copysign(value))
+    }
 }
 
 /// Whether dropout with `probability` keeps the element at row-major position
@@ -57,7 +74,6 @@ impl DType {
 /// of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014, in Stafford's variant 13).
 #[must_use]
 pub fn dropout_keep(seed: [u32; 2], id: u32, index: u64, probability: f64) -> bool {
-    const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let seed = u64::from(seed[0]) | u64::from(seed[1]) << 32;
     let stream = mix(mix(seed.wrapping_add(GOLDEN)) ^ u64::from(id)).wrapping_add(GOLDEN);
     let bits = mix(mix(index.wrapping_mul(GOLDEN)) ^ stream);
@@ -65,7 +81,11 @@ pub fn dropout_keep(seed: [u32; 2], id: u32, index: u64, probability: f64) -> bo
     uniform >= probability
 }
 
-fn mix(mut bits: u64) -> u64 {
+/// What SplitMix64 adds to its state.
+pub(crate) const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The finaliser of SplitMix64.
+pub(crate) fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     bits ^ (bits >> 31)
@@ -81,6 +101,41 @@ mod tests {
         assert!(DType::F16.round(70_000.0).is_nan());
         assert_eq!(DType::F32.round(16_777_217.0), 16_777_216.0);
         assert_eq!(DType::U32.round(4.0e9), 4.0e9);
+    }
+
+    /// Shares of the way by hand: normal numbers, the smallest ones, and past the largest.
+    #[test]
+    fn stochastic_rounding_goes_up_by_the_share_of_the_way() {
+        #[track_caller]
+        fn check(value: f64, share: f64, [down, up]: [f64; 2]) {
+            for sign in [1.0, -1.0] {
+                let round = |chance| DType::F16.round_stochastically(sign * value, chance);
+                if share > 0.0 {
+                    assert_eq!(round(share * 0.999), sign * up);
+                }
+                assert_eq!(round(share), sign * down);
+                assert_eq!(round(0.999_999), sign * down);
+            }
+        }
+        check(2049.0, 0.5, [2048.0, 2050.0]);
+        check(1.0 + 0.25 / 1024.0, 0.25, [1.0, 1.0 + 1.0 / 1024.0]);
+        check(2048.0, 0.0, [2048.0, 2048.0]);
+        check(0.0, 0.0, [0.0, 0.0]);
+        let smallest = f64::from(half::f16::MIN_POSITIVE_SUBNORMAL);
+        check(smallest * 0.125, 0.125, [0.0, smallest]);
+        check(
+            smallest * 1023.5,
+            0.5,
+            [smallest * 1023.0, smallest * 1024.0],
+        );
+        let round = |value, chance| DType::F16.round_stochastically(value, chance);
+        assert!(round(65_520.0, 0.4).is_nan());
+        assert_eq!(round(65_520.0, 0.5), 65_504.0);
+        assert!(round(70_000.0, 0.5).is_nan());
+        assert_eq!(
+            DType::F32.round_stochastically(16_777_217.0, 0.0),
+            16_777_216.0
+        );
     }
 
     fn kept(seed: [u32; 2], id: u32, probability: f64) -> Vec<bool> {

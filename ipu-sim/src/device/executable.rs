@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::inventory::Device;
 use crate::engine;
 use crate::error::{Error, Result};
+use crate::execute::FloatControl;
 use crate::program::{Program, Step, StreamId, Transfer};
 use crate::spec::MachineSpec;
 use crate::weigh::remote::check_streaming_memory;
@@ -21,6 +22,8 @@ pub struct Executable {
     pub program: Arc<Program>,
     /// How its runs are timed.
     pub timing: engine::Options,
+    /// How tiles round results, and which of them are exceptions.
+    pub float_control: FloatControl,
     /// Host time that a run may take from one sync with the host to the next before it counts as
     /// hung; none to wait for ever. Host callbacks don't count. Only execution is watched:
     /// Poplar's option is `target.hostSyncTimeout`, with [`HOST_SYNC_TIMEOUT`] as its default.

@@ -17,7 +17,7 @@ use super::sync::Mutex;
 use super::*;
 use crate::engine;
 use crate::error::Error;
-use crate::execute::StreamError;
+use crate::execute::{FloatControl, StreamError};
 use crate::ids::{IpuId, ReplicaId};
 use crate::layout::{AxisSplit, Layout};
 use crate::numerics::DType;
@@ -133,6 +133,7 @@ fn squares(count: u32) -> (Executable, VarId, StreamId) {
             mode: engine::Mode::Folded,
             trace_depth: 0,
         },
+        float_control: FloatControl::default(),
         host_sync_timeout: None,
     };
     (executable, x, stream)

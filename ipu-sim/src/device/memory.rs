@@ -4,20 +4,22 @@
 
 use super::thread::Place;
 use crate::error::Result;
-use crate::execute::{ExecuteError, Memory, RemoteMemory};
+use crate::execute::{ExecuteError, FloatControl, Memory, RemoteMemory};
 use crate::program::{Program, RemoteBufferId, VarId};
 
 /// The values of a program, if there are any yet.
 pub(super) struct DeviceMemory<'p> {
     program: &'p Program,
+    control: FloatControl,
     parts: Option<(Memory<'p>, RemoteMemory)>,
 }
 
 impl<'p> DeviceMemory<'p> {
     /// Nothing written.
-    pub(super) fn new(program: &'p Program) -> Self {
+    pub(super) fn new(program: &'p Program, control: FloatControl) -> Self {
         Self {
             program,
+            control,
             parts: None,
         }
     }
@@ -26,7 +28,10 @@ impl<'p> DeviceMemory<'p> {
     pub(super) fn parts(&mut self) -> Result<(&mut Memory<'p>, &mut RemoteMemory)> {
         let parts = match self.parts.take() {
             Some(parts) => parts,
-            None => (Memory::new(self.program)?, RemoteMemory::new(self.program)),
+            None => {
+                let tiles = Memory::new(self.program)?.with_float_control(self.control);
+                (tiles, RemoteMemory::new(self.program))
+            }
         };
         let (tiles, streaming) = self.parts.insert(parts);
         Ok((tiles, streaming))

@@ -208,7 +208,7 @@ fn serve(load: &Load) {
         timeline: None,
     };
     let program = &load.executable.program;
-    let mut memory = DeviceMemory::new(program);
+    let mut memory = DeviceMemory::new(program, load.executable.float_control);
     let mut counters = Counters::default();
     // An answer that nobody waits for any more is of no use to anybody.
     for request in &load.requests {
@@ -229,7 +229,7 @@ fn serve(load: &Load) {
             } => drop(answer.send(memory.write(place, &values))),
             Request::Counters { answer } => drop(answer.send(counters)),
             Request::Reset { answer } => {
-                memory = DeviceMemory::new(program);
+                memory = DeviceMemory::new(program, load.executable.float_control);
                 counters = Counters::default();
                 let _ = answer.send(());
             }

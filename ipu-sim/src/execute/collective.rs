@@ -5,6 +5,7 @@
 //! lies on the tile of its box. Sums run in f32, replica after replica.
 
 use super::ExecuteError;
+use super::float::{FloatUnit, Launch, raised};
 use super::memory::{Memory, get};
 use super::moves::{check_layouts, check_types};
 use super::placement::Cell;
@@ -14,16 +15,17 @@ use crate::program::{Collective, CollectiveKind, CollectiveTensor, VarId};
 
 /// Runs a collective over all replicas.
 pub(super) fn run(memory: &mut Memory<'_>, collective: &Collective) -> Result<(), ExecuteError> {
+    let number = memory.launch();
     let step = memory.atlas.step(collective.source);
     for &tensor in &collective.tensors {
         check_types(&memory.atlas, step, tensor.src, tensor.dst)?;
         match collective.kind {
             CollectiveKind::AllReduce => {
                 check_layouts(&memory.atlas, step, tensor.src, tensor.dst)?;
-                all_reduce(memory, tensor)?;
+                all_reduce(memory, step, number, tensor)?;
             }
-            CollectiveKind::ReduceScatter => scatter(memory, step, tensor, Shard::OfSum)?,
-            CollectiveKind::TakeShard => scatter(memory, step, tensor, Shard::OfOwn)?,
+            CollectiveKind::ReduceScatter => scatter(memory, step, number, tensor, Shard::OfSum)?,
+            CollectiveKind::TakeShard => scatter(memory, step, number, tensor, Shard::OfOwn)?,
             CollectiveKind::AllGather => all_gather(memory, step, tensor)?,
         }
     }
@@ -39,11 +41,22 @@ enum Shard {
     OfOwn,
 }
 
-fn all_reduce(memory: &mut Memory<'_>, tensor: CollectiveTensor) -> Result<(), ExecuteError> {
-    for offset in 0..memory.atlas.placement(tensor.src).len {
-        let sum = sum(memory, tensor.src, offset)?;
-        for stores in memory.replicas.values_mut() {
-            stores[tensor.dst].set(offset, sum);
+fn all_reduce(
+    memory: &mut Memory<'_>,
+    step: &str,
+    number: u64,
+    tensor: CollectiveTensor,
+) -> Result<(), ExecuteError> {
+    let n_cells = memory.atlas.placement(tensor.src).cells.len();
+    for cell in 0..n_cells {
+        let placement = memory.atlas.placement(tensor.src);
+        let cell = placement.cells[cell];
+        let mut summing = Summing::new(memory, step, number, tensor, &cell);
+        for offset in cell.base..cell.base + stored(memory, tensor.src, &cell) {
+            let sum = summing.sum(memory, offset)?;
+            for stores in memory.replicas.values_mut() {
+                stores[tensor.dst].put(offset, sum);
+            }
         }
     }
     Ok(())
@@ -52,6 +65,7 @@ fn all_reduce(memory: &mut Memory<'_>, tensor: CollectiveTensor) -> Result<(), E
 fn scatter(
     memory: &mut Memory<'_>,
     step: &str,
+    number: u64,
     tensor: CollectiveTensor,
     what: Shard,
 ) -> Result<(), ExecuteError> {
@@ -69,12 +83,13 @@ fn scatter(
             shard,
         )?;
         let end = whole.base + stored(memory, tensor.src, &whole);
+        let mut summing = Summing::new(memory, step, number, tensor, &whole);
         for replica in memory.replicas.ids() {
             for at in 0..share {
                 let from = whole.base + replica.index() * share + at;
                 let value = match what {
                     _ if from >= end => 0.0,
-                    Shard::OfSum => sum(memory, tensor.src, from)?,
+                    Shard::OfSum => summing.sum(memory, from)?,
                     Shard::OfOwn => {
                         get(&memory.atlas, &memory.replicas[replica], tensor.src, from)?
                     }
@@ -118,21 +133,67 @@ fn all_gather(
 
 fn store(memory: &mut Memory<'_>, var: VarId, results: Vec<(ReplicaId, usize, f64)>) {
     for (replica, offset, value) in results {
-        memory.replicas[replica][var].set(offset, value);
+        memory.replicas[replica][var].put(offset, value);
     }
 }
 
-/// The sum over all replicas of one element.
-fn sum(memory: &Memory<'_>, var: VarId, offset: usize) -> Result<f64, ExecuteError> {
-    let exact = memory.atlas.program.vars[var].dtype == DType::U32;
-    let mut sum = 0.0;
-    for stores in memory.replicas.values() {
-        sum += get(&memory.atlas, stores, var, offset)?;
-        if !exact {
-            sum = DType::F32.round(sum);
+/// Sums over all replicas of the elements of one box.
+///
+/// One replica makes a sum and the others get copies, so each is rounded once.
+struct Summing<'s> {
+    step: &'s str,
+    tensor: CollectiveTensor,
+    tile: TileId,
+    float: FloatUnit,
+}
+
+impl<'s> Summing<'s> {
+    fn new(
+        memory: &Memory<'_>,
+        step: &'s str,
+        number: u64,
+        tensor: CollectiveTensor,
+        cell: &Cell,
+    ) -> Self {
+        let placement = memory.atlas.placement(tensor.src);
+        let launch = Launch {
+            number,
+            ipu: memory.atlas.program.vars[tensor.src].ipu,
+            tile: placement.copies_of(cell.number)[0].tile,
+        };
+        let elements = placement.box_of(cell).stored;
+        Self {
+            step,
+            tensor,
+            tile: cell.tile,
+            float: FloatUnit::new(memory.control, launch, elements),
         }
     }
-    Ok(sum)
+
+    /// The sum over all replicas of one element, rounded.
+    fn sum(&mut self, memory: &Memory<'_>, offset: usize) -> Result<f64, ExecuteError> {
+        let var = self.tensor.src;
+        let dtype = memory.atlas.program.vars[var].dtype;
+        let mut sum = 0.0;
+        for stores in memory.replicas.values() {
+            let term = get(&memory.atlas, stores, var, offset)?;
+            self.float.note(term);
+            sum += term;
+            if dtype != DType::U32 {
+                sum = DType::F32.round(sum);
+            }
+        }
+        let rounded = self.float.round(dtype, sum).map_err(|exception| {
+            raised(
+                &memory.atlas,
+                self.step,
+                (self.tensor.dst, self.tile),
+                exception,
+            )
+        })?;
+        self.float.next_element();
+        Ok(rounded)
+    }
 }
 
 fn cell_on(

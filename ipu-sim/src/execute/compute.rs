@@ -1,6 +1,7 @@
 //! Compute sets: which vertices run on which tiles, and whether they may.
 
 use super::ExecuteError;
+use super::float::{FloatUnit, Launch};
 use super::memory::{Atlas, Memory};
 use super::nest::Nest;
 use super::vertices::Lane;
@@ -9,15 +10,27 @@ use crate::program::{ComputeSet, VarId};
 
 /// Runs a compute set on all its tiles, for all replicas.
 pub(super) fn run(memory: &mut Memory<'_>, set: &ComputeSet) -> Result<(), ExecuteError> {
-    let Memory { atlas, replicas } = memory;
+    let number = memory.launch();
+    let Memory {
+        atlas,
+        replicas,
+        control,
+        ..
+    } = memory;
     let step = atlas.step(set.source);
     check_races(atlas, step, set)?;
     for group in &set.vertices {
         for operand in std::iter::once(&group.output).chain(&group.inputs) {
             check_ipu(atlas, step, operand.var, set.ipu)?;
         }
-        for cell in &atlas.placement(group.output.var).cells {
+        let placement = atlas.placement(group.output.var);
+        for cell in &placement.cells {
             let nest = Nest::new(atlas, step, group, cell)?;
+            let launch = Launch {
+                number,
+                ipu: set.ipu,
+                tile: placement.copies_of(cell.number)[0].tile,
+            };
             for stores in replicas.values_mut() {
                 let tile = cell.tile;
                 Lane {
@@ -27,6 +40,7 @@ pub(super) fn run(memory: &mut Memory<'_>, set: &ComputeSet) -> Result<(), Execu
                     group,
                     tile,
                     nest: &nest,
+                    float: FloatUnit::new(*control, launch, nest.n_outputs()),
                 }
                 .run()?;
             }

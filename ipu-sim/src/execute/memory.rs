@@ -1,6 +1,7 @@
 //! The tile memory of all replicas.
 
 use super::ExecuteError;
+use super::float::FloatControl;
 use super::placement::Placement;
 use crate::ids::{Id, IdVec, ReplicaId};
 use crate::numerics::DType;
@@ -35,10 +36,16 @@ impl Store {
         self.written[offset].then(|| self.values[offset])
     }
 
-    /// Rounds `value` and stores it.
+    /// Rounds `value` to nearest and stores it.
     #[inline]
     pub(super) fn set(&mut self, offset: usize, value: f64) {
-        self.values[offset] = self.dtype.round(value);
+        self.put(offset, self.dtype.round(value));
+    }
+
+    /// Stores a value of the store's type.
+    #[inline]
+    pub(super) fn put(&mut self, offset: usize, value: f64) {
+        self.values[offset] = value;
         self.written[offset] = true;
     }
 }
@@ -117,9 +124,24 @@ pub(super) fn get(
 pub struct Memory<'p> {
     pub(super) atlas: Atlas<'p>,
     pub(super) replicas: IdVec<ReplicaId, Stores>,
+    pub(super) control: FloatControl,
+    /// Compute sets and collectives that have run.
+    pub(super) launches: u64,
 }
 
 impl<'p> Memory<'p> {
+    /// The same memory on tiles that round, and stop, in another way.
+    #[must_use]
+    pub fn with_float_control(self, control: FloatControl) -> Self {
+        Self { control, ..self }
+    }
+
+    /// Numbers a compute set or collective that is about to run.
+    pub(super) fn launch(&mut self) -> u64 {
+        self.launches += 1;
+        self.launches
+    }
+
     /// Memory for all variables of `program`, with nothing written.
     ///
     /// # Errors
@@ -135,6 +157,8 @@ impl<'p> Memory<'p> {
         Ok(Self {
             replicas: (0..program.n_replicas).map(|_| stores.clone()).collect(),
             atlas,
+            control: FloatControl::default(),
+            launches: 0,
         })
     }
 

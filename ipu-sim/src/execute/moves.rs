@@ -18,7 +18,9 @@ struct Move {
 
 /// Runs an exchange phase, for all replicas.
 pub(super) fn exchange(memory: &mut Memory<'_>, exchange: &Exchange) -> Result<(), ExecuteError> {
-    let Memory { atlas, replicas } = memory;
+    let Memory {
+        atlas, replicas, ..
+    } = memory;
     let step = atlas.step(exchange.source);
     let mut moves = Vec::with_capacity(exchange.copies.len());
     for copy in &exchange.copies {
@@ -51,7 +53,9 @@ pub(super) fn ipu_copies(
     source: SourceId,
     copies: &[IpuCopy],
 ) -> Result<(), ExecuteError> {
-    let Memory { atlas, replicas } = memory;
+    let Memory {
+        atlas, replicas, ..
+    } = memory;
     let step = atlas.step(source);
     for &IpuCopy { src, dst } in copies {
         check_layouts(atlas, step, src, dst)?;

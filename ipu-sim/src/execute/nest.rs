@@ -101,6 +101,12 @@ pub(super) struct Nest<'t> {
 }
 
 impl<'t> Nest<'t> {
+    /// Elements of the output.
+    pub(super) fn n_outputs(&self) -> usize {
+        let loops = self.loops[..self.n_output].iter();
+        loops.map(|each| each.indices.len()).product()
+    }
+
     /// The loops of `group` where `cell` of its output lies.
     pub(super) fn new(
         atlas: &'t Atlas<'_>,

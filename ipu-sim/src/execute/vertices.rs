@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::ExecuteError;
+use super::float::{FloatUnit, raised};
 use super::memory::{Atlas, Stores, get};
 use super::nest::{Nest, Numbers, walk};
 use crate::ids::TileId;
@@ -26,6 +27,8 @@ pub(super) struct Lane<'r> {
     pub tile: TileId,
     /// Its loops.
     pub nest: &'r Nest<'r>,
+    /// What rounds its results.
+    pub float: FloatUnit,
 }
 
 /// The number of the output in a nest, and of the first two inputs.
@@ -66,7 +69,6 @@ impl Lane<'_> {
     fn matmul(&mut self, input: Label, input_group: usize) -> Result<(), ExecuteError> {
         let nest = self.nest;
         let partial = self.accumulator();
-        let stored = self.dtype();
         let channels = &nest.find(input).strides;
         let is_output = |label| self.group.output.labels.contains(&label);
         let others = nest.select(|label| label != input && !is_output(label));
@@ -80,14 +82,14 @@ impl Lane<'_> {
                     sum = partial.round(sum + a * b);
                     in_block += 1;
                     if in_block == input_group {
-                        sum = stored.round(sum);
+                        sum = self.round(sum)?;
                         in_block = 0;
                     }
                 }
-                sum = stored.round(sum);
+                sum = self.round(sum)?;
                 Ok(())
             })?;
-            self.write(at[OUT], sum);
+            self.put(at[OUT], sum);
             Ok(())
         })
     }
@@ -102,8 +104,7 @@ impl Lane<'_> {
                 total = partial.round(op.join(total, self.read(0, at[IN0])?));
                 Ok(())
             })?;
-            self.write(at[OUT], total * scale);
-            Ok(())
+            self.write(at[OUT], total * scale)
         })
     }
 
@@ -132,15 +133,20 @@ impl Lane<'_> {
                 }
             }
             here.linear = at[linear];
-            self.write(at[OUT], op.apply(&values, &here));
-            Ok(())
+            let value = op.apply(&values, &here);
+            if let MapOp::MinusIndex { .. } = op {
+                // An infinity that is chosen, not computed, is no exception.
+                let chosen = self.dtype().round(value);
+                self.put(at[OUT], chosen);
+                return Ok(());
+            }
+            self.write(at[OUT], value)
         })
     }
 
     fn fill(&mut self, value: f64) -> Result<(), ExecuteError> {
         walk(&self.nest.output(), &self.nest.start, &mut |at| {
-            self.write(at[OUT], value);
-            Ok(())
+            self.write(at[OUT], value)
         })
     }
 
@@ -158,8 +164,7 @@ impl Lane<'_> {
                     Some(_) => self.read(0, at[IN0])?,
                     None => 0.0,
                 };
-                self.write(at[OUT], value);
-                Ok(())
+                self.write(at[OUT], value)
             })
         })
     }
@@ -190,8 +195,7 @@ impl Lane<'_> {
                     sum = partial.round(sum + self.read(0, at[IN0] + from)?);
                 }
                 let old = self.read_at(self.group.output.var, at[OUT])?;
-                self.write(at[OUT], old + scale * sum);
-                Ok(())
+                self.write(at[OUT], old + scale * sum)
             })?;
         }
         Ok(())
@@ -204,8 +208,7 @@ impl Lane<'_> {
         let start = nest.find(label).strides.moved(&nest.start, local);
         walk(&nest.output(), &start, &mut |at| {
             let value = self.read(0, at[IN0])?;
-            self.write(at[OUT], value);
-            Ok(())
+            self.write(at[OUT], value)
         })
     }
 
@@ -219,8 +222,7 @@ impl Lane<'_> {
         let start = nest.find(label).strides.moved(&nest.start, local);
         walk(&nest.select(|other| other != label), &start, &mut |at| {
             let value = self.read(0, at[IN0])?;
-            self.write(at[OUT], value);
-            Ok(())
+            self.write(at[OUT], value)
         })
     }
 
@@ -286,12 +288,32 @@ impl Lane<'_> {
 
     #[inline]
     fn read_at(&self, var: VarId, offset: usize) -> Result<f64, ExecuteError> {
-        get(self.atlas, self.stores, var, offset)
+        let value = get(self.atlas, self.stores, var, offset)?;
+        self.float.note(value);
+        Ok(value)
     }
 
+    /// Rounds a result and stores it.
     #[inline]
-    fn write(&mut self, offset: usize, value: f64) {
-        self.stores[self.group.output.var].set(offset, value);
+    fn write(&mut self, offset: usize, value: f64) -> Result<(), ExecuteError> {
+        let rounded = self.round(value)?;
+        self.put(offset, rounded);
+        Ok(())
+    }
+
+    /// Stores what is rounded already.
+    #[inline]
+    fn put(&mut self, offset: usize, rounded: f64) {
+        self.stores[self.group.output.var].put(offset, rounded);
+        self.float.next_element();
+    }
+
+    /// `value` as the output's type stores it.
+    #[inline]
+    fn round(&mut self, value: f64) -> Result<f64, ExecuteError> {
+        let (var, tile) = (self.group.output.var, self.tile);
+        let rounded = self.float.round(self.dtype(), value);
+        rounded.map_err(|exception| raised(self.atlas, self.step, (var, tile), exception))
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod attach;
 mod failures;
+mod float_exceptions;
 mod load;
 mod programs;
 mod run;

@@ -6,6 +6,7 @@ use ipu_sim::device::{
     AttachLocks, Attached, Clock, Connection, DeviceManager, Executable, HOST_SYNC_TIMEOUT, Ports,
 };
 use ipu_sim::engine;
+use ipu_sim::execute::FloatControl;
 use ipu_sim::ids::IpuId;
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
@@ -56,6 +57,7 @@ pub(crate) fn executable(program: Program) -> Executable {
             mode: engine::Mode::Folded,
             trace_depth: 0,
         },
+        float_control: FloatControl::default(),
         host_sync_timeout: Some(HOST_SYNC_TIMEOUT),
     }
 }
