@@ -35,12 +35,13 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use crate::cost::links::sync_global;
-use crate::ids::{IpuId, ReplicaId};
+use crate::define_ids;
+use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::Fold;
 use crate::network::flows::ends_together;
 use crate::program::CollectiveKind;
 use crate::spec::MachineSpec;
-use crate::topology::{ReplicaPlacement, Topology};
+use crate::topology::{BundleId, ReplicaPlacement, Topology};
 use crate::units::{Bytes, Cycles};
 use level::{Level, levels};
 
@@ -164,7 +165,7 @@ pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> Sm
 }
 
 /// What a collective takes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     /// Syncs and copies.
     pub links: Cycles,
@@ -172,6 +173,20 @@ pub struct Taken {
     pub adds: Cycles,
     /// Bytes that one replica sends.
     pub sent: Bytes,
+    /// Its rounds, each with the number of its traffic and how often it happens.
+    pub rounds: Vec<(RoundId, u32)>,
+}
+
+define_ids! {
+    /// Rounds with equal traffic.
+    RoundId, "round ";
+}
+
+/// One kind of round.
+#[derive(Clone, Debug)]
+struct Known {
+    cycles: Cycles,
+    id: RoundId,
 }
 
 /// Collectives of the replicas of one program.
@@ -182,7 +197,9 @@ pub struct Collectives<'a> {
     fold: Fold,
     levels: Vec<Level>,
     /// Rounds that are known: level, what the IPUs send.
-    known: BTreeMap<(usize, Vec<(IpuId, Sends)>), Cycles>,
+    known: BTreeMap<(usize, Vec<(IpuId, Sends)>), Known>,
+    /// What every link of the machine carries in one round, of all replicas together.
+    loads: IdVec<RoundId, Vec<(BundleId, Bytes)>>,
 }
 
 impl<'a> Collectives<'a> {
@@ -201,7 +218,14 @@ impl<'a> Collectives<'a> {
             fold,
             levels: levels(&placement, topology),
             known: BTreeMap::new(),
+            loads: IdVec::new(),
         }
+    }
+
+    /// What every link of the machine carries in one round of each kind, of all replicas together.
+    #[must_use]
+    pub fn into_loads(self) -> IdVec<RoundId, Vec<(BundleId, Bytes)>> {
+        self.loads
     }
 
     /// Time and traffic of a collective of so many bytes on some IPUs of every replica.
@@ -263,26 +287,39 @@ impl<'a> Collectives<'a> {
                 let slowest = sends.iter().map(|&(ipu, _)| add(ipu, parts)).max();
                 taken.adds += slowest.unwrap_or(Cycles::ZERO) * (arrivals * u64::from(round.times));
             }
-            taken.links += self.repeated(level, sends, round.times);
+            let (links, id) = self.repeated(level, sends, round.times);
+            taken.links += links;
+            taken.rounds.push((id, round.times));
         }
     }
 
-    /// So many equal rounds.
-    fn repeated(&mut self, level: usize, sends: Vec<(IpuId, Sends)>, times: u32) -> Cycles {
-        match self.fold {
-            Fold::Nothing => (0..times).map(|_| self.round(level, &sends)).sum(),
-            Fold::Alike => {
-                let key = (level, sends);
-                let known = self.known.get(&key).copied();
-                let cycles = known.unwrap_or_else(|| self.round(level, &key.1));
-                self.known.insert(key, cycles);
-                cycles * u64::from(times)
-            }
+    /// So many equal rounds, and their number.
+    fn repeated(
+        &mut self,
+        level: usize,
+        sends: Vec<(IpuId, Sends)>,
+        times: u32,
+    ) -> (Cycles, RoundId) {
+        let key = (level, sends);
+        if !self.known.contains_key(&key) {
+            let (cycles, loads) = self.round(level, &key.1);
+            let id = self.loads.push(loads);
+            self.known.insert(key.clone(), Known { cycles, id });
         }
+        let Known { cycles, id } = self.known[&key];
+        let cycles = match self.fold {
+            Fold::Alike => cycles * u64::from(times),
+            Fold::Nothing => (0..times).map(|_| self.round(level, &key.1).0).sum(),
+        };
+        (cycles, id)
     }
 
-    /// Sync and copies of one round.
-    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> Cycles {
+    /// Sync and copies of one round, and what links carry.
+    fn round(
+        &mut self,
+        level: usize,
+        sends: &[(IpuId, Sends)],
+    ) -> (Cycles, Vec<(BundleId, Bytes)>) {
         let sides = Sides::of(sends);
         let (placement, topology, machine) = (self.placement, self.topology, self.machine);
         let ring = &self.levels[level].rings[0];
@@ -325,7 +362,8 @@ impl<'a> Collectives<'a> {
         let last = arrivals
             .map(|(&end, (lane, _))| end + traffic.network.lanes[*lane].latency)
             .max();
-        sync + last.unwrap_or(Cycles::ZERO)
+        let loads = traffic.network.loads(&transfers);
+        (sync + last.unwrap_or(Cycles::ZERO), loads)
     }
 }
 

@@ -20,12 +20,14 @@ pub mod partition;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
+
 use smallvec::SmallVec;
 
 use crate::define_ids;
 use crate::ids::{Id, IdVec};
 use crate::topology::{BundleId, Topology};
-use crate::units::{Cycles, Hertz};
+use crate::units::{Bytes, Cycles, Hertz};
 use flows::Rate;
 use partition::{Partition, Way};
 
@@ -88,6 +90,23 @@ pub struct Network {
 }
 
 impl Network {
+    /// What every link of the machine carries of some transfers, by ascending link.
+    ///
+    /// Each transfer is that of one way of its lane, as all the others of the lane make it too.
+    #[must_use]
+    pub fn loads(&self, transfers: &[(LaneId, Bytes)]) -> Vec<(BundleId, Bytes)> {
+        let mut loads: BTreeMap<BundleId, Bytes> = BTreeMap::new();
+        for &(lane, bytes) in transfers {
+            for &link in &self.lanes[lane].links {
+                let link = &self.links[link];
+                for &bundle in &link.bundles {
+                    *loads.entry(bundle).or_default() += bytes * link.crossings_of(lane);
+                }
+            }
+        }
+        loads.into_iter().collect()
+    }
+
     /// The network of `ways`, and the lane of each of them.
     ///
     /// Also the class of each owner: ways of owners of one class that have the same label are on

@@ -117,6 +117,8 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec, fold: Fold) -> 
         n_classes: u32::try_from(classes.len()).expect("no more than replicas"),
         lanes: lanes.collect(),
         network,
+        n_bundles: topology.bundles().len(),
+        rounds: costs.collectives.into_loads(),
         streams: costs.streams,
         functions,
         steps,
@@ -289,6 +291,7 @@ impl Costs<'_> {
             flops: Flops::ZERO,
             waiting: Activity::IpuCopy,
             moves: smallvec![(Channel::IpuLink, pairs.values().copied().sum())],
+            rounds: Vec::new(),
             ipus,
         }))
     }
@@ -360,6 +363,7 @@ impl Costs<'_> {
             moving,
             waiting: Activity::Host,
             moves,
+            rounds: Vec::new(),
         }))
     }
 
@@ -399,6 +403,7 @@ impl Costs<'_> {
             moving,
             waiting: Activity::StreamingMemory,
             moves,
+            rounds: Vec::new(),
         }))
     }
 
@@ -463,6 +468,7 @@ impl Costs<'_> {
             moving: SmallVec::new(),
             waiting: Activity::Collective,
             moves: smallvec![(Channel::Collective, taken.sent)],
+            rounds: taken.rounds,
         })]
     }
 
@@ -520,5 +526,6 @@ fn local(source: SourceId, ipu: IpuId, spends: SmallVec<[(Activity, Cycles); 2]>
         moving: SmallVec::new(),
         waiting: Activity::Idle,
         moves: SmallVec::new(),
+        rounds: Vec::new(),
     }
 }

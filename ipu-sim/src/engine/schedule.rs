@@ -10,10 +10,11 @@ use smallvec::SmallVec;
 
 use super::couple::Coupler;
 use super::timeline::{Activity, Channel};
+use crate::collective::RoundId;
 use crate::ids::{IdVec, IpuId};
 use crate::network::{LaneId, Network};
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
-use crate::topology::HostWay;
+use crate::topology::{BundleId, HostWay};
 use crate::units::{Bytes, Cycles, Flops};
 
 /// The ends of a way beyond an IPU, the same for all replicas: an index of [`Schedule::lanes`].
@@ -59,6 +60,8 @@ pub(super) struct Leaf {
     pub(super) waiting: Activity,
     /// What it moves, for the tally.
     pub(super) moves: SmallVec<[(Channel, Bytes); 1]>,
+    /// Rounds of a collective, and how often each happens.
+    pub(super) rounds: Vec<(RoundId, u32)>,
 }
 
 /// One step of a schedule.
@@ -110,6 +113,10 @@ pub(super) struct Schedule {
     /// Classes of replicas that may run at different times.
     pub(super) n_classes: u32,
     pub(super) network: Network,
+    /// Links of the machine.
+    pub(super) n_bundles: usize,
+    /// What links carry in the rounds of collectives.
+    pub(super) rounds: IdVec<RoundId, Vec<(BundleId, Bytes)>>,
     /// By class of replicas and [`EndsId`]; none where a way has no links.
     pub(super) lanes: Vec<Vec<Option<LaneId>>>,
     pub(super) streams: IdVec<StreamId, Stream>,

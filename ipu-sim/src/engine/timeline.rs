@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdVec, IpuId};
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
+use crate::topology::BundleId;
 use crate::trace::Trace;
 use crate::units::{Bytes, Cycles};
 
@@ -258,6 +259,9 @@ pub struct Timeline {
     pub streams: IdVec<StreamId, Option<StreamTime>>,
     /// Bytes that one replica moved.
     pub moved: Moved,
+    /// Bytes that every link of the machine carried, of all replicas together. What a host sent
+    /// ahead and no step took isn't counted.
+    pub carried: IdVec<BundleId, Bytes>,
     /// The outer steps.
     pub trace: Trace,
 }

@@ -19,14 +19,16 @@ use smallvec::SmallVec;
 
 use super::Mode;
 use super::events::{Event, Key, Queue};
-use super::schedule::{BlockId, Item, Linked, Moving, Scope};
+use super::schedule::{BlockId, EndsId, Item, Linked, Moving, Scope};
 use super::timeline::{
     Activity, Awaited, Called, IpuTime, Join, Moved, SourceTime, Spent, Tally, Timeline, Wait,
 };
+use crate::collective::RoundId;
 use crate::ids::{Id, IdVec, IpuId};
 use crate::network::LaneId;
 use crate::network::flows::Flows;
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
+use crate::topology::BundleId;
 use crate::trace::{Span, SpanKind, Trace};
 use crate::units::{Bytes, Cycles};
 use buffer::{BufferState, StreamTally};
@@ -123,6 +125,9 @@ struct Walker<'a> {
     waits: Vec<BTreeMap<Wait, Cycles>>,
     joins: Vec<BTreeMap<Join, u64>>,
     moved: Vec<Moved>,
+    /// Bytes of the transfers of each lane, and rounds of collectives.
+    carried: IdVec<LaneId, Bytes>,
+    rounds: IdVec<RoundId, u64>,
     /// By repeat and group.
     folds: BTreeMap<(u32, u32), Folding>,
     spans: Vec<(usize, Span)>,
@@ -183,6 +188,8 @@ impl<'a> Walker<'a> {
             waits: vec![BTreeMap::new(); n_classes],
             joins: vec![BTreeMap::new(); n_classes],
             moved: vec![Moved::default(); n_classes],
+            carried: schedule.network.lanes.ids().map(|_| Bytes::ZERO).collect(),
+            rounds: schedule.rounds.ids().map(|_| 0).collect(),
             folds: BTreeMap::new(),
             spans: Vec::new(),
         }
@@ -426,9 +433,41 @@ impl<'a> Walker<'a> {
                 moved.add(channel, bytes * weight);
             }
         }
-        for (stream, _) in leaf.moving.iter().filter_map(|moving| moving.stream) {
-            self.streams[class][stream].begin(begin, weight);
+        for moving in &leaf.moving {
+            self.carry(class, moving.ends, moving.bytes * weight);
+            if let Some((stream, _)) = moving.stream {
+                self.streams[class][stream].begin(begin, weight);
+                if let Some(buffer) = self.linked.schedule.streams[stream].buffer {
+                    self.carry(class, buffer.ends, buffer.bytes * weight);
+                }
+            }
         }
+        for &(round, times) in &leaf.rounds {
+            self.rounds[round] += u64::from(times) * weight;
+        }
+    }
+
+    fn carry(&mut self, class: usize, ends: EndsId, bytes: Bytes) {
+        if let Some(lane) = self.linked.lane(class, ends) {
+            self.carried[lane] += bytes;
+        }
+    }
+
+    /// Bytes that each link of the machine has carried.
+    fn loads(&self) -> IdVec<BundleId, Bytes> {
+        let schedule = &self.linked.schedule;
+        let mut loads: IdVec<BundleId, Bytes> =
+            (0..schedule.n_bundles).map(|_| Bytes::ZERO).collect();
+        let carried = self.carried.iter().map(|(lane, &bytes)| (lane, bytes));
+        for (bundle, bytes) in schedule.network.loads(&carried.collect::<Vec<_>>()) {
+            loads[bundle] += bytes;
+        }
+        for (round, &times) in self.rounds.iter() {
+            for &(bundle, bytes) in &schedule.rounds[round] {
+                loads[bundle] += bytes * times;
+            }
+        }
+        loads
     }
 
     fn join(&mut self, source: SourceId, last: IpuId, class: usize, scope: Scope, actor: usize) {
@@ -613,6 +652,7 @@ impl<'a> Walker<'a> {
             "every step has all that it waits for"
         );
         self.flows.check_conserved();
+        let carried = self.loads();
         let n_ipus = self.linked.schedule.n_ipus as usize;
         let ends = self
             .actors
@@ -674,6 +714,7 @@ impl<'a> Walker<'a> {
                 .map(StreamTally::time)
                 .collect(),
             moved: self.moved[class],
+            carried,
             trace: Trace { spans },
         }
     }

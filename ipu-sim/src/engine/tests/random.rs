@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::links::check_links;
 use super::*;
 use crate::spec::fixtures::machine as shipped;
 
@@ -230,6 +231,7 @@ proptest! {
             let sections = folded.sections.values().map(|section| section[ipu].total());
             prop_assert!(sections.sum::<Cycles>() <= time.finish);
         }
+        check_links(&folded, &program, &machine);
         prop_assert_eq!(folded, timed(Mode::Unfolded));
     }
 
@@ -259,6 +261,8 @@ proptest! {
         };
         let machine = simplified(shipped("mk2-pod16").scaled_down(16, 32).unwrap());
         let timed = |mode| time(&program, &machine, Options { mode, trace_depth: 1 }).unwrap();
-        prop_assert_eq!(timed(Mode::Folded), timed(Mode::Unfolded));
+        let folded = timed(Mode::Folded);
+        check_links(&folded, &program, &machine);
+        prop_assert_eq!(folded, timed(Mode::Unfolded));
     }
 }
