@@ -73,8 +73,20 @@ fn mk1_runs_what_fits_its_tiles() {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
+/// Pre-training in a pipeline of two IPUs, in two replicas that share their optimiser's state.
+const PIPELINE: &str = "--generated-data true --no-model-save --epochs 1 --mask-tokens 4 \
+    --optimizer LAMB --hidden-size 64 --attention-heads 1 --sequence-length 32 \
+    --vocab-length 512 --encoder-start-ipu 0 --num-layers 2 --layers-per-ipu 1 1 \
+    --execution-mode PIPELINE --batches-per-step 1 --gradient-accumulation-factor 8 \
+    --replication-factor 2 --replicated-tensor-sharding true --optimizer-state-offchip true";
+
 /// Metrics of the small model on a machine that differs from `mk2-m2000` as `changes` say.
 fn on_own(changes: &str) -> Value {
+    metrics(SMALL, changes).unwrap_or_else(|error| panic!("{changes}: {error}"))
+}
+
+/// Metrics of a run on such a machine, or what the command says instead.
+fn metrics(options: &str, changes: &str) -> Result<Value, String> {
     let folder = tempfile::tempdir().unwrap();
     let mut text = "name = \"mine\"\nbase = [\"mk2-m2000\"]\n".to_owned();
     for line in changes.lines().map(str::trim) {
@@ -87,10 +99,12 @@ fn on_own(changes: &str) -> Value {
     }
     fs::write(folder.path().join("mine.toml"), text).unwrap();
     let more = ["--system", "mine.toml", "--metrics-json", "metrics.json"];
-    let output = bert(folder.path(), SMALL, &more);
-    assert!(output.status.success(), "{changes}: {}", stderr(&output));
+    let output = bert(folder.path(), options, &more);
+    if !output.status.success() {
+        return Err(stderr(&output));
+    }
     let text = fs::read_to_string(folder.path().join("metrics.json")).unwrap();
-    serde_json::from_str(&text).unwrap()
+    Ok(serde_json::from_str(&text).unwrap())
 }
 
 fn cycles(metrics: &Value) -> u64 {
@@ -139,6 +153,58 @@ fn a_chip_of_ones_own_is_used_as_it_is_described() {
     // More memory changes plans at most, never what is available.
     let roomy = on_own("[chip]\nmemory = \"1248 KiB\"\n[memory]\ninterleaved = \"1040 KiB\"");
     assert_eq!(roomy["fits"], true);
+}
+
+/// A pipeline with replicas on other links, streaming memory, clocks and tiles: the step takes
+/// less time where something is faster, and more where it is slower.
+#[test]
+fn a_pod_of_ones_own_is_as_fast_as_it_is_described() {
+    let seconds = |changes: &str| {
+        let metrics = metrics(PIPELINE, changes);
+        let metrics = metrics.unwrap_or_else(|error| panic!("{changes}: {error}"));
+        metrics["step_seconds"].as_f64().unwrap()
+    };
+    let usual = seconds("");
+    for changes in [
+        "[links]\nraw = \"32 GB/s\"\nusable = \"26.5 GB/s\"",
+        "[links]\nlatency = \"100 ns\"",
+        "[streaming_memory]\nbandwidth = \"40 GB/s\"",
+        "[chip]\nclock = \"2.65 GHz\"",
+        "[sync]\nexternal = \"10 us\"",
+    ] {
+        assert!(seconds(changes) < usual, "{changes}");
+    }
+    for changes in [
+        "[links]\nusable = \"1 GB/s\"",
+        "[links]\nlinks_per_flow = 1",
+        "[streaming_memory]\nbandwidth = \"2 GB/s\"",
+        "[chip]\nclock = \"0.5 GHz\"",
+        "[chip]\ntiles = 64",
+    ] {
+        assert!(seconds(changes) > usual, "{changes}");
+    }
+}
+
+/// What is too small is refused with region, IPU, tile and bytes.
+#[test]
+fn memory_of_ones_own_is_all_there_is() {
+    let outcome = |memory: &str, executable: &str, interleaved: &str| {
+        let changes = format!(
+            "[chip]\nmemory = \"{memory}\"\nmemory_element = \"8 KiB\"\n\
+             [memory]\nexecutable = \"{executable}\"\ninterleaved = \"{interleaved}\""
+        );
+        metrics(SMALL, &changes).map(|metrics| cycles(&metrics))
+    };
+    let small = outcome("24 KiB", "16 KiB", "8 KiB").unwrap_err();
+    assert!(small.contains("out of memory on IPU 0, tile "), "{small}");
+    assert!(small.contains("expected at most 24576 B, got "), "{small}");
+    let code = outcome("624 KiB", "8 KiB", "616 KiB").unwrap_err();
+    let region = "out of executable memory on IPU 0, tile ";
+    assert!(code.contains(region), "{code}");
+    assert!(code.contains("expected at most 8192 B, got "), "{code}");
+    assert!(code.contains("largest: vertex_code "), "{code}");
+    // Its code fits twice of that.
+    outcome("624 KiB", "16 KiB", "608 KiB").unwrap();
 }
 
 #[test]
