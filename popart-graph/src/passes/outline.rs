@@ -271,8 +271,8 @@ fn calls(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Calls {
         .into_iter()
         .filter_map(|repeat| {
             let value = value(graph, seen, &ops(&repeat, repeat.starts[0]));
-            let calls = apart(&repeat, |_| true).len();
-            (calls > 1 && value > THRESHOLD).then(|| ((calls - 1) as f64 * value, repeat))
+            let calls = repeat.starts.len();
+            (value > THRESHOLD).then(|| ((calls - 1) as f64 * value, repeat))
         })
         .collect();
     // Stable: of equals the longest, and the first, stays first.
@@ -280,9 +280,14 @@ fn calls(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Calls {
     let mut calls: Calls = IdVec::from(vec![None; graph.ops.len()]);
     let mut next = 0;
     for (_, repeat) in candidates {
-        let free = |start: usize| ops(&repeat, start).iter().all(|&op| calls[op].is_none());
-        let pieces = apart(&repeat, free);
-        let pieces = pieces.into_iter().map(|start| ops(&repeat, start));
+        let is_free = |start: &&usize| {
+            let piece = &sequence[**start..**start + repeat.len];
+            piece
+                .iter()
+                .all(|&(_, op)| op.is_none_or(|op| calls[op].is_none()))
+        };
+        let free: Vec<usize> = repeat.starts.iter().filter(is_free).copied().collect();
+        let pieces = free.into_iter().map(|start| ops(&repeat, start));
         for piece in alike(graph, seen, pieces) {
             for op in piece {
                 calls[op] = Some(next);
@@ -291,18 +296,6 @@ fn calls(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Calls {
         }
     }
     calls
-}
-
-/// The occurrences that don't overlap, of those that `may` be.
-fn apart(repeat: &Repeat, may: impl Fn(usize) -> bool) -> Vec<usize> {
-    let mut chosen: Vec<usize> = Vec::new();
-    for &start in &repeat.starts {
-        let overlaps = chosen.last().is_some_and(|last| last + repeat.len > start);
-        if !overlaps && may(start) {
-            chosen.push(start);
-        }
-    }
-    chosen
 }
 
 /// Of pieces whose operations are of the same classes, the most that are also wired alike; none

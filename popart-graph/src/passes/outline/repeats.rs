@@ -2,17 +2,33 @@
 //!
 //! A suffix array by doubling (Manber and Myers, 1990) with the lengths of common prefixes
 //! (Kasai et al., 2001): every repeated piece that can't be made longer without losing an
-//! occurrence is a stretch of neighbours in it. A sequence of `n` numbers that repeats itself
-//! `k` times takes `n log^2 n + n k`.
+//! occurrence is a stretch of neighbours in it. A piece that overlaps itself is cut to what
+//! doesn't. Pieces with so many occurrences that they overlap more than twofold repeat a shorter
+//! one, and are left out, which keeps the work at `n log^2 n` for `n` numbers that come in
+//! periods.
 
 /// A piece that occurs more than once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Repeat {
     /// How many numbers it has.
     pub(super) len: usize,
-    /// Where it begins, increasing; occurrences may overlap.
+    /// Where it begins, increasing; at least `len` apart.
     pub(super) starts: Vec<usize>,
 }
+
+impl Repeat {
+    /// A piece of `len` numbers, or as many as don't overlap, wherever it begins.
+    fn of(len: usize, suffixes: &[usize]) -> Self {
+        let mut starts = suffixes.to_vec();
+        starts.sort_unstable();
+        let gaps = starts.windows(2).map(|pair| pair[1] - pair[0]);
+        let len = gaps.min().map_or(len, |gap| gap.min(len));
+        Self { len, starts }
+    }
+}
+
+/// How often the occurrences of a piece may cover the sequence.
+const OVERLAP_MAX: usize = 2;
 
 /// All repeats of a sequence, the longest first.
 pub(super) fn repeats(sequence: &[u32]) -> Vec<Repeat> {
@@ -29,15 +45,16 @@ pub(super) fn repeats(sequence: &[u32]) -> Vec<Repeat> {
         {
             open.pop();
             first = from;
-            let mut starts = order[from..end].to_vec();
-            starts.sort_unstable();
-            found.push(Repeat { len, starts });
+            if (end - from - 1) * len <= OVERLAP_MAX * sequence.len() {
+                found.push(Repeat::of(len, &order[from..end]));
+            }
         }
         if shared > open.last().map_or(0, |&(len, _)| len) {
             open.push((shared, first));
         }
     }
     found.sort_by(|a, b| (b.len, &a.starts).cmp(&(a.len, &b.starts)));
+    found.dedup();
     found
 }
 
@@ -100,38 +117,59 @@ mod tests {
         assert_eq!(found(&[]), []);
         assert_eq!(found(&[1, 2, 3]), []);
         assert_eq!(found(&[7, 7]), [(1, vec![0, 1])]);
-        // b a n a n a
-        let banana = [(3, vec![1, 3]), (2, vec![2, 4]), (1, vec![1, 3, 5])];
+        // b a n a n a: `ana` overlaps itself.
+        let banana = [(2, vec![1, 3]), (2, vec![2, 4]), (1, vec![1, 3, 5])];
         assert_eq!(found(&[1, 0, 2, 0, 2, 0]), banana);
+    }
+
+    /// Periods are found with all their occurrences, and the work doesn't grow with their square.
+    #[test]
+    fn periods_are_found_whole() {
+        for periods in [3, 10, 1000] {
+            let sequence: Vec<u32> = (0..periods).flat_map(|_| [4, 5, 6, 7]).collect();
+            let repeats = repeats(&sequence);
+            let starts = |first: usize| (0..periods).map(move |period| 4 * period + first);
+            let whole = Repeat {
+                len: 4,
+                starts: starts(0).collect(),
+            };
+            assert!(repeats.contains(&whole), "{periods} periods");
+            let listed: usize = repeats.iter().map(|repeat| repeat.starts.len()).sum();
+            assert!(
+                listed < 5 * sequence.len(),
+                "{listed} starts of {periods} periods"
+            );
+        }
     }
 
     proptest! {
         #[test]
         fn nothing_that_repeats_is_missed(sequence in prop::collection::vec(0_u32..3, 0..24)) {
-            let mut expected = Vec::new();
-            for len in (1..sequence.len()).rev() {
-                let mut pieces: Vec<&[u32]> = sequence.windows(len).collect();
-                pieces.sort_unstable();
-                pieces.dedup();
-                for piece in pieces {
-                    let at = |starts: &[usize], piece: &[u32]| -> Vec<usize> {
-                        let all = starts.iter().copied();
-                        all.filter(|&at| sequence[at..].starts_with(piece)).collect()
-                    };
-                    let all: Vec<usize> = (0..sequence.len()).collect();
-                    let starts = at(&all, piece);
-                    // Longer without losing an occurrence.
-                    let grows = (0..3).any(|next| {
-                        let longer: Vec<u32> = piece.iter().copied().chain([next]).collect();
-                        at(&starts, &longer) == starts
-                    });
-                    if starts.len() > 1 && !grows {
-                        expected.push((len, starts));
+            let repeats = repeats(&sequence);
+            for repeat in &repeats {
+                let piece = |start: usize| &sequence[start..start + repeat.len];
+                prop_assert!(repeat.starts.len() > 1 && repeat.len > 0);
+                for pair in repeat.starts.windows(2) {
+                    prop_assert!(pair[0] + repeat.len <= pair[1], "they overlap");
+                    prop_assert_eq!(piece(pair[0]), piece(pair[1]));
+                }
+            }
+            for len in 1..=sequence.len() / 2 {
+                for (start, piece) in sequence.windows(len).enumerate() {
+                    let later = start + len..(sequence.len() + 1).saturating_sub(len);
+                    for again in later.filter(|&at| sequence[at..].starts_with(piece)) {
+                        // A piece that is as long has both occurrences, or repeats in between.
+                        let has = |repeat: &Repeat| {
+                            let covers = |at: usize| {
+                                let inside = |from: &usize| (*from..from + repeat.len).contains(&at);
+                                repeat.starts.iter().any(inside)
+                            };
+                            covers(start) && covers(again)
+                        };
+                        prop_assert!(repeats.iter().any(has), "{piece:?} at {start} and {again}");
                     }
                 }
             }
-            expected.sort_by(|a, b| (b.0, &a.1).cmp(&(a.0, &b.1)));
-            prop_assert_eq!(found(&sequence), expected);
         }
     }
 }
