@@ -5,13 +5,14 @@
 //! ([`configs/measurements.toml`](../../../configs/measurements.toml)) with their sources.
 //! Rows of *scaling* compare runs with each other and hold whatever the constants are.
 //!
-//! Rows of *law* hold vertices against totals of PopLibs' own estimators.
+//! Rows of *law* hold vertices and plans against totals of PopLibs' own estimators.
 
 pub mod calibrate;
 mod hardware;
 mod laws;
 mod measurements;
 mod memory;
+mod plans;
 mod scaling;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -54,6 +55,22 @@ pub struct Row {
 }
 
 impl Row {
+    /// A ratio of the simulator's that must lie between two values, whatever its constants.
+    fn between([low, high]: [f64; 2], name: &str, found: f64) -> Self {
+        let middle = (low + high) / 2.0;
+        Self {
+            name: name.into(),
+            unit: "ratio".into(),
+            expected: middle,
+            found,
+            // A hair more, for what rounds.
+            tolerance: (high / middle - 1.0) * (1.0 + 1e-9),
+            is_range: true,
+            role: Role::Scaling,
+            source: String::new(),
+        }
+    }
+
     /// Relative error of the simulated value.
     #[must_use]
     pub fn error(&self) -> f64 {
@@ -125,7 +142,11 @@ pub fn validate(mut done: impl FnMut(&Row)) -> anyhow::Result<Validation> {
     let link = measured.link;
     let found = hardware::link_rate(&machine(&link.system)?)? / 1e9;
     add(vec![link.row(found)]);
+    let host = measured.host;
+    let found = hardware::host_rate(&machine(&host.system)?)? / 1e9;
+    add(vec![host.row(found)]);
     add(laws::rows(&machine("mk2-pod16")?)?);
+    add(plans::rows(&machine("mk2-m2000")?)?);
     add(scaling::rows()?);
     Ok(Validation {
         schema_version: SCHEMA,

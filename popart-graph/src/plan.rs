@@ -46,8 +46,7 @@ mod search;
 
 mod cache;
 
-#[cfg(test)]
-mod tables;
+pub mod tables;
 #[cfg(test)]
 mod tests;
 

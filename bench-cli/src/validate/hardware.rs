@@ -5,7 +5,8 @@ use ipu_sim::ids::IpuId;
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
-    ComputeSet, IpuCopy, Label, Operand, Program, Step, VarId, VarKind, Variable, VertexGroup,
+    ComputeSet, IpuCopy, Label, Operand, Program, Step, Stream, Transfer, VarId, VarKind, Variable,
+    VertexGroup,
 };
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::vertex::{MatMulMethod, Vertex, WeightLoad};
@@ -17,6 +18,9 @@ const BLOCK: u32 = 16;
 
 /// Bytes that each tile sends over the link, as the measurement's 64 KB.
 const SENT_PER_TILE: u32 = 64 * 1024;
+
+/// Elements of the stream that are read.
+const HOST_READS: u32 = 16;
 
 /// A variable with an equal part of its first axis on every tile.
 fn on_all_tiles(
@@ -137,5 +141,33 @@ pub(super) fn link_rate(machine: &MachineSpec) -> anyhow::Result<f64> {
     program.steps = vec![Step::IpuCopies { source, copies }];
     let cycles = engine::time(&program, machine, TIMING)?.total;
     let bytes = f64::from(machine.tile.tiles_per_ipu) * f64::from(SENT_PER_TILE);
+    Ok(bytes / machine.tile.clock.seconds(cycles).0)
+}
+
+/// Bytes a second from the host into an IPU, the next element made ready while one arrives.
+///
+/// # Errors
+///
+/// As [`engine::time`].
+pub(super) fn host_rate(machine: &MachineSpec) -> anyhow::Result<f64> {
+    let mut program = Program::new(1, 1);
+    let source = program.add_source("host", "host_input");
+    let elements = SENT_PER_TILE / DType::F16.size().0 as u32;
+    let var = on_all_tiles(&mut program, machine, IpuId(0), DType::F16, &[elements]);
+    let stream = program.streams.push(Stream {
+        name: "input".into(),
+        prefetch: true,
+        buffering_depth: 1,
+    });
+    program.steps = vec![Step::Repeat {
+        count: HOST_READS,
+        body: vec![Step::Transfers {
+            source,
+            transfers: vec![Transfer::HostRead { stream, var }],
+        }],
+    }];
+    let cycles = engine::time(&program, machine, TIMING)?.total;
+    let tiles = f64::from(machine.tile.tiles_per_ipu);
+    let bytes = tiles * f64::from(SENT_PER_TILE) * f64::from(HOST_READS);
     Ok(bytes / machine.tile.clock.seconds(cycles).0)
 }

@@ -29,6 +29,7 @@ pub(super) struct Measurements {
     pub(super) throughput: Vec<Throughput>,
     pub(super) profile: Vec<Profile>,
     pub(super) link: Rate,
+    pub(super) host: Range,
     pub(super) peak: Vec<Rate>,
     pub(super) gemm: Gemm,
 }
@@ -95,6 +96,30 @@ impl Rate {
             is_range: false,
             role: Role::Validation,
             source: self.source,
+        }
+    }
+}
+
+/// A rate that is only known to lie between two values.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Range {
+    pub(super) name: String,
+    pub(super) system: String,
+    pub(super) unit: String,
+    pub(super) low: f64,
+    pub(super) high: f64,
+    pub(super) source: String,
+}
+
+impl Range {
+    /// The range against what the simulator says.
+    pub(super) fn row(self, found: f64) -> Row {
+        Row {
+            unit: self.unit,
+            role: Role::Validation,
+            source: self.source,
+            ..Row::between([self.low, self.high], &self.name, found)
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Plans that the planner must reproduce, as tables.
+//! Plans that the planner must reproduce, as tables: of its own tests and of anybody who wants
+//! to compare.
 //!
 //! From an independent evaluation of the same PopLibs sources for a GC200 (1472 tiles of
 //! 638,976 B, 64-bit coefficient loads), f16 operands and results, exhaustive over all
@@ -16,10 +17,11 @@ const F32: DType = DType::F32;
 /// A product planned on its own within 0.6 of tile memory, by type of partials and
 /// shape: `[total, amp, exchange, reduce, other]` cycles, `[groups, field, in, out]` splits
 /// over tiles, channels out of a group, `[tiles, temporary bytes]`.
-pub(super) type Alone = (DType, [u64; 4], [u64; 5], [u64; 4], u64, [u64; 2]);
+pub type Alone = (DType, [u64; 4], [u64; 5], [u64; 4], u64, [u64; 2]);
 
+/// Products planned on their own.
 #[rustfmt::skip]
-pub(super) const ALONE: &[Alone] = &[
+pub const ALONE: &[Alone] = &[
     // BERT-Large, micro-batch 8, sequence length 128.
     (F16, [1, 1024, 1024, 1024], [29904, 17873, 9670, 2361, 0], [1, 8, 8, 22], 16, [1408, 57344]),
     (F16, [1, 1024, 1024, 3072], [70638, 42915, 21084, 6639, 0], [1, 11, 8, 16], 16, [1408, 123_904]),
@@ -93,10 +95,11 @@ pub(super) const ALONE: &[Alone] = &[
 /// The three products of a trained layer `[groups, tokens, features in, features out]`,
 /// planned apart within 0.6 of tile memory, by type of partials: total cycles of the
 /// forward product, of the input's gradient and of the weights' gradient.
-pub(super) type Trained = (DType, [u64; 4], [u64; 3]);
+pub type Trained = (DType, [u64; 4], [u64; 3]);
 
+/// Layers whose three products are planned apart.
 #[rustfmt::skip]
-pub(super) const TRAINED: &[Trained] = &[
+pub const TRAINED: &[Trained] = &[
     (F16, [1, 1024, 1024, 1024], [29904, 31209, 32514]),
     (F32, [1, 1024, 1024, 1024], [49522, 50784, 52047]),
     (F16, [1, 1024, 1024, 3072], [70638, 75625, 78462]),
@@ -133,10 +136,11 @@ pub(super) const TRAINED: &[Trained] = &[
 
 /// A product of a trained layer at a published memory proportion, f16 partials:
 /// `[total, amp, exchange, reduce, transform, slicing]` cycles.
-pub(super) type Published = (f64, Pass, [u64; 4], [u64; 6]);
+pub type Published = (f64, Pass, [u64; 4], [u64; 6]);
 
+/// Products of the published configurations.
 #[rustfmt::skip]
-pub(super) const PUBLISHED: &[Published] = &[
+pub const PUBLISHED: &[Published] = &[
     // BERT-Large, micro-batch 2, sequence length 512.
     (0.25, Pass::TrainingFwd, [1, 1024, 1024, 3072], [70638, 42915, 21084, 6639, 0, 0]),
     (0.25, Pass::TrainingBwd, [1, 1024, 3072, 1024], [75625, 47236, 19356, 5208, 3825, 0]),
@@ -209,10 +213,11 @@ pub(super) const PUBLISHED: &[Published] = &[
 ///
 /// Read so, our planner agrees with all of its rows to 0.4 %, and with most to a cycle. The
 /// last column is the total by PopLibs' rules.
-pub(super) type Different = (f64, Pass, [u64; 4], u64);
+pub type Different = (f64, Pass, [u64; 4], u64);
 
+/// Where PopLibs' rules give another total.
 #[rustfmt::skip]
-pub(super) const DIFFERENT: &[Different] = &[
+pub const DIFFERENT: &[Different] = &[
     // BERT-Base, micro-batch 32, sequence length 128.
     (0.28, Pass::TrainingFwd, [1, 4096, 768, 2304], 157_250),
     (0.28, Pass::TrainingBwd, [1, 4096, 2304, 768], 164_159),
