@@ -242,6 +242,9 @@ pub enum Error {
         /// IPUs of the largest one.
         largest: u64,
     },
+    /// A validation that can't be configured.
+    #[error("in the validation after training (--no-validation leaves it out)")]
+    Validation(#[source] Box<Error>),
     /// A system whose description can't be read.
     #[error("system {name}")]
     System {
@@ -302,6 +305,24 @@ pub enum Incompatible {
     /// Two sources of data.
     #[error("choose either --synthetic-data or --generated-data, not both")]
     TwoSources,
+    /// Perplexity of a model without masked tokens.
+    #[error("Masked LM perplexity is only supported in pretraining")]
+    Perplexity,
+    /// Accumulation where no gradients are.
+    #[error(
+        "--inference accumulates no gradients, but the gradient accumulation factor is {factor}: give --gradient-accumulation-factor 1 and a --global-batch-size of {batch}"
+    )]
+    AccumulationInInference {
+        /// The factor.
+        factor: u64,
+        /// Sequences of all replicas in one pass.
+        batch: u64,
+    },
+    /// No training and no validation.
+    #[error(
+        "--no-training leaves the validation, but --no-validation or --no-model-save turns it off: nothing is left to run"
+    )]
+    NothingToRun,
     /// Training without an end.
     #[error("Either epochs or training-steps is required")]
     NoEnd,
@@ -312,6 +333,7 @@ impl Error {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
+            Error::Validation(source) => source.exit_code(),
             Error::Unrecognized { .. }
             | Error::Ambiguous { .. }
             | Error::MissingValue { .. }

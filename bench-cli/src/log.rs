@@ -4,13 +4,18 @@
 //! p99 and p99.9. Values are not computed, so that losses and accuracies print as `nan`. Durations
 //! are simulated; only `Compiled. Duration` is the host's.
 //!
-//! Left out: lines of validation and of saved models (neither happens).
+//! A program logs [`program`], then for each of its runs (training, then validation)
+//! [`before_compile`] and [`after_compile`], and at last [`finished`].
+//!
+//! Left out: what doesn't happen here. No model is saved (`Saving model to:`) or read
+//! (`Initialising from ONNX checkpoint:`), features and executables are not cached, predictions
+//! are not scored.
 
 use ipu_sim::units::SimSeconds;
 
 use crate::clock::Date;
 use crate::config::options::{
-    BertOptions, ConnectionType, InferenceIo, Level, OptimizerKind, Task,
+    BertOptions, ConnectionType, InferenceIo, Level, OptimizerKind, SyntheticValues, Task,
 };
 use crate::data::dataset::{Dataset, Source};
 use crate::learning_rate::{self, Span};
@@ -80,15 +85,9 @@ pub struct Process {
     pub command: Vec<String>,
 }
 
-/// Lines from the start of the program to the start of compilation.
+/// Lines before the first run.
 #[must_use]
-pub fn before_compile(
-    request: &RunRequest,
-    dataset: &Dataset,
-    accumulation_set: Option<u64>,
-    process: &Process,
-) -> Vec<Line> {
-    let options = &request.options;
+pub fn program(accumulation_set: Option<u64>, process: &Process) -> Vec<Line> {
     let mut lines = Vec::new();
     if let Some(factor) = accumulation_set {
         let text = format!("Set Gradient Accumulation Factor to {factor}");
@@ -102,6 +101,27 @@ pub fn before_compile(
             python::repr_items(&process.command)
         )),
     ]);
+    lines
+}
+
+/// The line before the validation.
+#[must_use]
+pub fn validation() -> Line {
+    Line::info("Doing Validation")
+}
+
+/// The line after the last run, unless the device is offline: then the program ends before.
+#[must_use]
+pub fn finished(options: &BertOptions) -> Option<Line> {
+    let offline = options.device.connection == ConnectionType::Offline;
+    (!offline).then(|| Line::info("Program Finished"))
+}
+
+/// Lines from the start of a run to the start of compilation.
+#[must_use]
+pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
+    let options = &request.options;
+    let mut lines = Vec::new();
     // Weights that come from nowhere else are named by the data; real data names none.
     if options.run.synthetic_data {
         lines.push(Line::info("Initialising from synthetic_data"));
@@ -113,7 +133,7 @@ pub fn before_compile(
     lines.extend(data(options, dataset));
     let length = dataset.steps_per_epoch;
     lines.push(Line::info(format!("Dataset length: {length}")));
-    lines.extend(warnings(options));
+    lines.extend(session(options));
     lines.push(Line::info("Creating Session"));
     lines.push(Line::info(if options.session.inference {
         "Compiling Inference Graph"
@@ -164,13 +184,29 @@ fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
     }
 }
 
-fn warnings(options: &BertOptions) -> Vec<Line> {
+/// What making the session says of its settings.
+fn session(options: &BertOptions) -> Vec<Line> {
     let mut lines = Vec::new();
-    if options.session.inference {
-        return lines;
-    }
-    if options.model.task == Task::Pretraining && options.batching.gradient_accumulation_factor == 1
+    let model = &options.model;
+    if !options.session.fully_connected_pass
+        && model.task == Task::Squad
+        && model.sequence_length == 384
     {
+        lines.push(Line::warning(
+            "Fully connected pass has been disabled. This may cause SQuAD 384 12-layer to go OOM.",
+        ));
+    }
+    if options.run.synthetic_data {
+        let kind = match options.run.synthetic_values {
+            SyntheticValues::RandomNormal => "RandomNormal",
+            SyntheticValues::Zeros => "Zeros",
+        };
+        let text = format!("Running with Synthetic Data Type 'SyntheticDataMode.{kind}'");
+        lines.push(Line::info(text));
+    }
+    let without_accumulation =
+        !options.session.inference && options.batching.gradient_accumulation_factor == 1;
+    if model.task == Task::Pretraining && without_accumulation {
         lines.push(Line::warning(
             "Running Pretraining without Gradient Accumulation will disable optimisations \
              for the Word Embedding weight. This will increase memory usage. \
@@ -185,7 +221,7 @@ fn warnings(options: &BertOptions) -> Vec<Line> {
     lines
 }
 
-/// Lines from the end of compilation to the end of the program; offline, the program ends there.
+/// Lines from the end of compilation to the end of the run; offline, it ends there.
 pub fn after_compile<'a>(
     options: &'a BertOptions,
     dataset: &'a Dataset,
@@ -225,7 +261,6 @@ pub fn after_compile<'a>(
         }
         end.push(Line::info("Training Finished"));
     }
-    end.push(Line::info("Program Finished"));
     let offline = options.device.connection == ConnectionType::Offline;
     let rest = [Line::info(started)]
         .into_iter()

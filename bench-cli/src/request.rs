@@ -21,8 +21,10 @@ pub struct RunRequest {
 /// A request and what the user should hear about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prepared {
-    /// The run.
+    /// The run: inference or training, but for `--no-training`.
     pub request: RunRequest,
+    /// The validation after training, if there is one.
+    pub validation: Option<RunRequest>,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
     /// What was asked for and changes nothing.
@@ -33,7 +35,8 @@ pub struct Prepared {
 ///
 /// # Errors
 ///
-/// As [`config::file::load`], [`config::resolve`] and [`system::choose_for`].
+/// As [`config::file::load`], [`config::resolve`], [`config::validation`] and
+/// [`system::choose_for`].
 pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     let preset = given
         .config
@@ -41,20 +44,36 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
         .map(config::file::load)
         .transpose()?;
     let values = preset.as_ref().map(|preset| &preset.values);
+    let resolved = config::resolve(given, values, &date.folder_stamp())?;
+    let validation = config::validation(&resolved)?;
     let Resolved {
         values,
         options,
         accumulation_set,
         mut notes,
-    } = config::resolve(given, values, &date.folder_stamp())?;
+    } = resolved;
     if let (Some(path), Some(preset)) = (&given.config, &preset)
         && preset.built_in
     {
         notes.insert(0, format!("no file {path}: the built-in preset stands in"));
     }
-    let ipus = options.placement.ipus_requested;
+    // One machine for both.
+    let both = [
+        Some(&options),
+        validation.as_ref().map(|(_, options)| options),
+    ];
+    let ipus = both
+        .iter()
+        .flatten()
+        .map(|options| options.placement.ipus_requested);
+    let ipus = ipus.max().expect("the first is there");
     let machine = system::choose_for(given.system.as_deref(), &options.device, ipus)?;
     Ok(Prepared {
+        validation: validation.map(|(resolved, options)| RunRequest {
+            options,
+            resolved,
+            machine: machine.clone(),
+        }),
         request: RunRequest {
             options,
             resolved: values,

@@ -51,33 +51,41 @@ fn prepared(line: &[String]) -> bench_cli::Result<Prepared> {
 
 fn observe(line: &[String]) -> anyhow::Result<Observed> {
     let prepared = prepared(line)?;
-    let request = &prepared.request;
-    let options = &request.options;
-    let dataset = dataset::open(options)?;
-    let folder = tempfile::tempdir()?;
-    let program = folder.path().join("program.txt");
-    let inspect = Inspect {
-        program: Some(program.clone()),
-        ..Inspect::default()
-    };
-    let mut metrics = run::run(request, run::acquire(request)?, &inspect)?;
-    metrics.host_seconds = Default::default();
+    let options = &prepared.request.options;
     let process = Process {
         hostname: "host".into(),
         command: vec!["ipu-bench".into()],
     };
-    let before = log::before_compile(request, &dataset, prepared.accumulation_set, &process);
-    let lines = before
-        .into_iter()
-        .chain(log::after_compile(options, &dataset, &metrics))
-        .filter(|line| line.level >= options.output.log_level);
-    Ok(Observed {
-        program: std::fs::read_to_string(program)?,
-        log: lines.map(|line| line.text).collect(),
-        metrics: serde_json::to_string(&metrics)?,
+    let mut observed = Observed {
+        program: String::new(),
+        metrics: String::new(),
+        log: Vec::new(),
         folder: options.output.checkpoint_dir.clone(),
-        notes: prepared.notes,
-    })
+        notes: prepared.notes.clone(),
+    };
+    let mut lines = log::program(prepared.accumulation_set, &process);
+    let main = options.session.inference || options.run.training;
+    let main = main.then_some(&prepared.request);
+    for request in main.into_iter().chain(&prepared.validation) {
+        let dataset = dataset::open(&request.options)?;
+        let folder = tempfile::tempdir()?;
+        let program = folder.path().join("program.txt");
+        let inspect = Inspect {
+            program: Some(program.clone()),
+            ..Inspect::default()
+        };
+        let mut metrics = run::run(request, run::acquire(request)?, &inspect)?;
+        metrics.host_seconds = Default::default();
+        lines.extend(log::before_compile(request, &dataset));
+        lines.extend(log::after_compile(&request.options, &dataset, &metrics));
+        observed.program += &std::fs::read_to_string(program)?;
+        observed.metrics += &serde_json::to_string(&metrics)?;
+    }
+    let printed = lines
+        .into_iter()
+        .filter(|line| line.level >= options.output.log_level);
+    observed.log = printed.map(|line| line.text).collect();
+    Ok(observed)
 }
 
 /// A line on which the option can act.
@@ -134,7 +142,14 @@ fn base(option: &OptionSpec) -> String {
         "squad_lr_scale" => {
             pretraining.replace("PIPELINE", "DEFAULT") + " --task SQUAD --num-layers 1"
         }
-        "no_model_save" | "no_validation" => pretraining.replace("--no-model-save", ""),
+        "no_model_save" | "no_validation" | "no_training" | "validation_config" => {
+            pretraining.replace("--no-model-save", "")
+        }
+        "inference" => pretraining.replace(
+            "--gradient-accumulation-factor 12 --execution-mode PIPELINE",
+            "",
+        ),
+        "synthetic_data_initializer" => pretraining.replace("--generated-data", "--synthetic-data"),
         "generated_data" | "synthetic_data" | "duplication_factor" | "epochs_to_cache"
         | "input_files" | "shuffle" => {
             let files = format!("--input-files {}", record_file("base.bin", 10));
@@ -206,7 +221,7 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         (_, Kind::Bool, _) if default == "true" => "false",
         (_, Kind::Bool, _) => "true",
         (_, Kind::Schedule, _) => "0:0.25",
-        (_, Kind::Json, _) => r#"{"seed":1}"#,
+        (_, Kind::Json, _) => r#"{"batches_per_step":6}"#,
         (_, Kind::Mode | Kind::Text | Kind::Constant(_), _) => option
             .choices
             .iter()

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use bench_cli::args::Given;
 use bench_cli::clock::Date;
+use bench_cli::config::options::{BertOptions, ConnectionType};
 use bench_cli::console::Console;
-use bench_cli::data::dataset;
+use bench_cli::data::dataset::{self, Dataset};
+use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
 use bench_cli::{Error, advise, args, explain, report, run};
+use ipu_sim::device::Attached;
 
 /// Runs the benchmark with the `words` after `bert`.
 pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
@@ -40,58 +44,129 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         report::check_writable(Path::new(path))?;
     }
     given.inspect.check()?;
-    let dataset = dataset::open(&prepared.request.options)?;
-    say(&prepared, &console)?;
-    let request = &prepared.request;
+    let command = ["ipu-bench".into(), "bert".into()]
+        .into_iter()
+        .chain(words)
+        .collect();
+    simulate(&given, &prepared, command, &console)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The runs of a program, one after the other, with their lines, and the files of the first.
+fn simulate(
+    given: &Given,
+    prepared: &Prepared,
+    command: Vec<String>,
+    console: &Console,
+) -> anyhow::Result<()> {
+    let runs = runs(prepared)?;
+    say(prepared, console)?;
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
         None => "while running the given options".into(),
     };
-    let device = run::acquire(request).with_context(while_running)?;
-    write_config(request)?;
+    let options = &prepared.request.options;
+    // What no device can run must not leave a folder behind.
+    let mut device = Some(run::acquire(runs[0].request).with_context(while_running)?);
+    write_config(&prepared.request)?;
     let process = Process {
         hostname: hostname(),
-        command: ["ipu-bench".into(), "bert".into()]
-            .into_iter()
-            .chain(words)
-            .collect(),
+        command,
     };
-    print(
-        request,
-        log::before_compile(request, &dataset, prepared.accumulation_set, &process),
-    )?;
-    let metrics = match run::run(request, device, &given.inspect) {
+    print(options, log::program(prepared.accumulation_set, &process))?;
+    for (number, this) in runs.iter().enumerate() {
+        let first = number == 0;
+        let context = || match this.validation {
+            true => format!("{}, in the validation after training", while_running()),
+            false => while_running(),
+        };
+        if this.validation {
+            print(options, [log::validation()])?;
+        }
+        let device = match device.take() {
+            Some(device) => device,
+            None => run::acquire(this.request).with_context(context)?,
+        };
+        let inspect = match first {
+            true => given.inspect.clone(),
+            false => Inspect::default(),
+        };
+        let metrics = one(options, this, device, &inspect, console).with_context(context)?;
+        if given.explain && first {
+            write!(io::stderr(), "{}", explain::text(&metrics))?;
+        }
+        let refusal = metrics.out_of_memory.clone();
+        if let Some(path) = given.metrics_json.as_ref().filter(|_| first) {
+            let text = report::json::text(&Report::new(this.request, metrics));
+            report::write(Path::new(path), &text)?;
+        }
+        if let Some(message) = refusal {
+            advise(this.request, console)?;
+            return Err(Error::DoesNotFit { message }).with_context(context);
+        }
+        if options.device.connection == ConnectionType::Offline {
+            break;
+        }
+    }
+    print(options, log::finished(options))
+}
+
+/// One of the runs of a program, and what it reads.
+struct Run<'a> {
+    request: &'a RunRequest,
+    dataset: Dataset,
+    validation: bool,
+}
+
+/// The runs in order, at least one: inference, or training and its validation. Their data is
+/// found, or found wanting, before the first of them starts.
+fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run<'_>>> {
+    let options = &prepared.request.options;
+    let main = options.session.inference || options.run.training;
+    let main = main.then_some((&prepared.request, false));
+    let validation = prepared.validation.as_ref().map(|request| (request, true));
+    main.into_iter()
+        .chain(validation)
+        .map(|(request, validation)| {
+            let dataset = dataset::open(&request.options).map_err(|error| match validation {
+                true => Error::Validation(Box::new(error)),
+                false => error,
+            })?;
+            Ok(Run {
+                request,
+                dataset,
+                validation,
+            })
+        })
+        .collect()
+}
+
+/// Runs one of the runs and prints its lines.
+fn one(
+    options: &BertOptions,
+    this: &Run<'_>,
+    device: Attached,
+    inspect: &Inspect,
+    console: &Console,
+) -> anyhow::Result<Metrics> {
+    let request = this.request;
+    print(options, log::before_compile(request, &this.dataset))?;
+    let metrics = match run::run(request, device, inspect) {
         Ok(metrics) => metrics,
         Err(error) => {
             if let Some(Error::DoesNotFit { .. }) = error.downcast_ref() {
-                advise(request, &console)?;
+                advise(request, console)?;
             }
-            return Err(error.context(while_running()));
+            return Err(error);
         }
     };
     // What doesn't fit doesn't run: no line of a run is printed for it.
     if metrics.fits {
-        print(
-            request,
-            log::after_compile(&request.options, &dataset, &metrics),
-        )?;
+        let lines = log::after_compile(&request.options, &this.dataset, &metrics);
+        print(options, lines)?;
     }
-    summarise(request, &metrics, &console)?;
-    if given.explain {
-        write!(io::stderr(), "{}", explain::text(&metrics))?;
-    }
-    let refusal = metrics.out_of_memory.clone();
-    if let Some(path) = &given.metrics_json {
-        let text = report::json::text(&Report::new(request, metrics));
-        report::write(Path::new(path), &text)?;
-    }
-    match refusal {
-        Some(message) => {
-            advise(request, &console)?;
-            Err(Error::DoesNotFit { message }).with_context(while_running)
-        }
-        None => Ok(ExitCode::SUCCESS),
-    }
+    summarise(request, &metrics, console)?;
+    Ok(metrics)
 }
 
 /// What the user should know before the run.
@@ -131,9 +206,10 @@ fn write_config(request: &RunRequest) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print(request: &RunRequest, lines: impl IntoIterator<Item = log::Line>) -> anyhow::Result<()> {
+/// Prints lines that are severe enough for the `options` of the program.
+fn print(options: &BertOptions, lines: impl IntoIterator<Item = log::Line>) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    let least = request.options.output.log_level;
+    let least = options.output.log_level;
     for line in lines.into_iter().filter(|line| line.level >= least) {
         writeln!(stdout, "{}", line.render(Date::now())).context("cannot print")?;
     }

@@ -364,10 +364,23 @@ pub struct Run {
     pub generated_data: bool,
     /// Whether synthetic data was asked for.
     pub synthetic_data: bool,
-    /// Whether validation after training was wanted; it is not simulated.
+    /// What synthetic data is said to be; no value of it is computed with.
+    pub synthetic_values: SyntheticValues,
+    /// Whether to train; inference takes no notice.
+    pub training: bool,
+    /// Whether to validate after training.
     pub validation: bool,
     /// Whether saved models were wanted; they are not written.
     pub model_save: bool,
+}
+
+/// Kinds of synthetic data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyntheticValues {
+    /// Drawn from a normal distribution.
+    RandomNormal,
+    /// Zeros.
+    Zeros,
 }
 
 /// The least severe lines of the log that are printed.

@@ -269,8 +269,7 @@ fn what_is_not_simulated_is_said_once() {
     assert_eq!(
         notes("--epochs 1"),
         [
-            "no model files are written: --no-model-save silences this",
-            "validation after training is not simulated: --no-validation silences this",
+            "no model files are written: --no-model-save silences this, and leaves out the validation"
         ]
     );
     assert_eq!(
@@ -279,5 +278,100 @@ fn what_is_not_simulated_is_said_once() {
             "no effect: --shuffle: the order of samples does not change simulated time",
             "no effect: --seed: simulated time does not depend on it",
         ]
+    );
+}
+
+/// What the validation after that training sets, if there is one.
+fn validated(line: &str, preset: Value, keys: &[&str]) -> Option<Vec<Value>> {
+    let resolved = resolve_line(line, preset).unwrap();
+    let (values, options) = validation(&resolved).unwrap()?;
+    assert!(options.session.inference);
+    Some(keys.iter().map(|key| values[*key].clone()).collect())
+}
+
+#[test]
+fn validation_goes_over_the_training() {
+    let preset = json!({
+        "task": "SQUAD",
+        "micro_batch_size": 2,
+        "global_batch_size": 256,
+        "replication_factor": 4,
+        "batches_per_step": 4,
+        "validation_config": {"batches_per_step": 10, "no_drop_remainder": true},
+    });
+    let keys = [
+        "gradient_accumulation_factor",
+        "batches_per_step",
+        "no_drop_remainder",
+        "onnx_checkpoint",
+        "replication_factor",
+    ];
+    let set =
+        |checkpoint: Value| Some(vec![json!(1), json!(10), json!(true), checkpoint, json!(4)]);
+    assert_eq!(
+        validated("--epochs 1", preset.clone(), &keys),
+        set(json!("ckpts/date/model.onnx"))
+    );
+    assert_eq!(
+        validated("--no-training", preset.clone(), &keys),
+        set(json!(null))
+    );
+    let line = r#"--epochs 1 --validation-config {"batches_per_step":7}"#;
+    assert_eq!(
+        validated(line, preset.clone(), &["batches_per_step"]),
+        Some(vec![json!(7)])
+    );
+    for line in [
+        "--epochs 1 --no-validation",
+        "--epochs 1 --no-model-save",
+        "--inference --gradient-accumulation-factor 1 --global-batch-size 8",
+    ] {
+        assert_eq!(validated(line, preset.clone(), &keys), None, "{line}");
+    }
+}
+
+#[test]
+fn validation_is_checked_like_a_run() {
+    for (own, expected) in [
+        (
+            json!({"batches_per_step": 0}),
+            "argument --batches-per-step: expected at least 1 and less than 2^32, got 0",
+        ),
+        (
+            json!({"host_embedding": "ALL"}),
+            "--host-embedding is only compatible with SQUAD and not with PRETRAINING, aborting",
+        ),
+        (
+            json!({"gradient_accumulation_factor": 2}),
+            "--inference accumulates no gradients, but the gradient accumulation factor is 2: give --gradient-accumulation-factor 1 and a --global-batch-size of 1, aborting",
+        ),
+    ] {
+        let resolved = resolve_line("--epochs 1", json!({"validation_config": own})).unwrap();
+        let error = anyhow::Error::from(validation(&resolved).unwrap_err());
+        let text = format!("{error:#}");
+        let context = "in the validation after training (--no-validation leaves it out): ";
+        assert_eq!(text, format!("{context}{expected}"));
+    }
+}
+
+#[test]
+fn runs_that_compute_nothing() {
+    check_error(
+        "--no-training --no-validation",
+        json!({}),
+        "--no-training leaves the validation, but --no-validation or --no-model-save turns it off: nothing is left to run, aborting",
+        1,
+    );
+    check_error(
+        "--inference --global-batch-size 32 --micro-batch-size 2",
+        json!({}),
+        "--inference accumulates no gradients, but the gradient accumulation factor is 16: give --gradient-accumulation-factor 1 and a --global-batch-size of 2, aborting",
+        1,
+    );
+    check_error(
+        "--inference --task SQUAD --inference-lm-perplexity",
+        json!({}),
+        "Masked LM perplexity is only supported in pretraining, aborting",
+        1,
     );
 }

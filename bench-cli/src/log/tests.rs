@@ -27,8 +27,12 @@ fn check_with(line: &str, dataset: &Dataset, measured: Metrics, expect: Expect) 
     };
     let request = &prepared.request;
     let mut text = String::new();
-    let lines = before_compile(request, dataset, prepared.accumulation_set, &process).into_iter();
-    for line in lines.chain(after_compile(&request.options, dataset, &measured)) {
+    let lines = program(prepared.accumulation_set, &process).into_iter();
+    let lines = lines
+        .chain(before_compile(request, dataset))
+        .chain(after_compile(&request.options, dataset, &measured))
+        .chain(finished(&request.options));
+    for line in lines {
         text += &line.render(date);
         text += "|\n";
     }
@@ -203,5 +207,56 @@ fn real_data_counts_its_steps() {
             2021-03-19 18:49:38 INFO Training Finished|
             2021-03-19 18:49:38 INFO Program Finished|
         "#]],
+    );
+}
+
+#[test]
+fn sessions_warn_in_the_published_order() {
+    let warned = |line: &str| {
+        let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+        let request = prepare(&given, Date::from_unix(0)).unwrap().request;
+        let lines = before_compile(&request, &Dataset::made());
+        let place = |text: &str| lines.iter().position(|line| line.text.starts_with(text));
+        let (from, to) = (place("Dataset length").unwrap(), place("Creating").unwrap());
+        let between = lines[from + 1..to].iter();
+        between
+            .map(|line| (line.level, line.text.clone()))
+            .collect::<Vec<_>>()
+    };
+    let fully_connected = (
+        Level::Warning,
+        "Fully connected pass has been disabled. This may cause SQuAD 384 12-layer to go OOM."
+            .to_string(),
+    );
+    let remote = (
+        Level::Warning,
+        "Remote Optimizer State with SGD/SGD+M is not a recommended configuration".to_string(),
+    );
+    let synthetic = |kind: &str| {
+        let text = format!("Running with Synthetic Data Type 'SyntheticDataMode.{kind}'");
+        (Level::Info, text)
+    };
+    let squad = "--task SQUAD --sequence-length 384 --inference --disable-fully-connected-pass";
+    assert_eq!(
+        warned(&format!(
+            "{squad} --synthetic-data --optimizer-state-offchip"
+        )),
+        [
+            fully_connected.clone(),
+            synthetic("RandomNormal"),
+            remote.clone()
+        ]
+    );
+    assert_eq!(
+        warned(&format!("{squad} --generated-data")),
+        [fully_connected]
+    );
+    assert_eq!(
+        warned("--task SQUAD --inference --disable-fully-connected-pass --generated-data"),
+        []
+    );
+    assert_eq!(
+        warned("--synthetic-data --synthetic-data-initializer zeros --inference"),
+        [synthetic("Zeros")]
     );
 }

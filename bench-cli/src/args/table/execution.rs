@@ -4,9 +4,11 @@ use super::Section;
 use super::model::PHASED;
 use crate::args::spec::*;
 
-const PROFILE: &str = "profiles are not written";
+const PROFILE: &str =
+    "no profile is written: --explain, --memory-report and --dump-program show what it would";
 const UNUSED: &str = "the original parses it, too, and doesn't use it";
-const NOT_MODELLED: &str = "the simulator does not model this setting";
+const ONE_EXCHANGE: &str =
+    "exchanges are planned in one way here, and other targets would change time and memory";
 const NO_SAVING: &str = "no model files are written";
 
 pub(super) const MODE: Section = Section {
@@ -66,7 +68,7 @@ pub(super) const EXECUTION: Section = Section {
             "variable_weights_inference",
             false,
         )
-        .not_yet(NOT_MODELLED)
+        .no_effect("weights lie on the tiles alike, constant or variable")
         .help("keep weights variable in inference"),
         int(
             "--continue-training-from-epoch",
@@ -74,12 +76,9 @@ pub(super) const EXECUTION: Section = Section {
             0,
         )
         .help("epoch to start from"),
-        switch("--no-training", "no_training", false)
-            .not_yet("validation is not simulated, so that nothing would be left")
-            .help("skip training"),
+        switch("--no-training", "no_training", false).help("skip training"),
         switch("--no-validation", "no_validation", false).help("skip validation after training"),
         maybe_json("--validation-config", "validation_config")
-            .no_effect("validation is not simulated")
             .help("settings of the validation run: JSON or a file"),
         switch("--low-latency-inference", "low_latency_inference", false)
             .help("exchange each micro batch with the host by callback"),
@@ -99,7 +98,9 @@ pub(super) const EXECUTION: Section = Section {
             .no_effect("the host's scheduler does not change simulated time")
             .help("run the host process at real-time priority"),
         int("--max-copy-merge-size", "max_copy_merge_size", -1)
-            .not_yet(NOT_MODELLED)
+            .not_yet(
+                "copies with the host are not merged by size here, and it would change their time",
+            )
             .help("largest merged copy in bytes; -1 for the library's choice"),
         switch(
             "--disable-fully-connected-pass",
@@ -128,7 +129,7 @@ pub(super) const EXECUTION: Section = Section {
             "internal_exchange_optimisation_target",
         )
         .choices(&["balanced", "cycles", "memory"])
-        .not_yet(NOT_MODELLED)
+        .not_yet(ONE_EXCHANGE)
         .help("what to plan exchanges for"),
         switch("--activations-on-chip", "activations_on_chip", false)
             .no_effect(PHASED)

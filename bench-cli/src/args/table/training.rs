@@ -102,7 +102,7 @@ pub(super) const INITIALISATION: Section = Section {
             .not_yet(CHECKPOINT)
             .help("TensorFlow checkpoint to start from"),
         maybe_text("--onnx-checkpoint", "onnx_checkpoint")
-            .not_yet(CHECKPOINT)
+            .no_effect("the values of weights do not change simulated time: they are not read")
             .help("ONNX checkpoint to start from"),
     ],
 };
@@ -130,8 +130,7 @@ pub(super) const DATA: Section = Section {
             "random_normal",
         )
         .choices(&["random_normal", "zeros"])
-        .no_effect("the values of synthetic data are not computed with")
-        .help("kind of synthetic data"),
+        .help("kind of synthetic data, as the log names it: its values are not computed with"),
         int("--duplication-factor", "duplication_factor", 1)
             .help("copies of each sample in a pretraining file, of which an epoch reads one"),
         int("--epochs-to-cache", "epochs_to_cache", 0)

@@ -43,6 +43,11 @@ impl BertOptions {
                 epochs_inference: read.steps("epochs_inference")?,
                 generated_data: read.switch("generated_data"),
                 synthetic_data: read.switch("synthetic_data"),
+                synthetic_values: match read.text("synthetic_data_initializer") {
+                    "zeros" => SyntheticValues::Zeros,
+                    _ => SyntheticValues::RandomNormal,
+                },
+                training: !read.switch("no_training"),
                 validation: !read.switch("no_validation"),
                 model_save: !read.switch("no_model_save"),
             },
