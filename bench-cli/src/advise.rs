@@ -1,14 +1,15 @@
 //! What would make a model fit that doesn't: settings to change, each of them tried.
 //!
 //! A trial compiles the run with the change for the same machine and weighs it; nothing is
-//! guessed from sizes. Trials run side by side. If no single change is enough, they are tried
-//! together.
+//! guessed from sizes. Trials run side by side, and plan only those products that the run itself
+//! hadn't. If no single change is enough, they are tried together.
 //!
 //! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
 
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
 use ipu_sim::weigh;
+use popart_graph::plan::PlanCache;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -32,31 +33,29 @@ pub struct Trial {
 }
 
 /// Tries what could make the run fit. Of the smaller micro batches only the largest that fits is
-/// kept, or else the smallest.
+/// kept, or else the smallest. `plans` are those that the run made.
 #[must_use]
-pub fn trials(request: &RunRequest) -> Vec<Trial> {
+pub fn trials(request: &RunRequest, plans: &PlanCache) -> Vec<Trial> {
     let resolved = &request.resolved;
     let machine = &request.machine.spec;
+    let attempt = |change: &Change| attempt(resolved, change, machine, plans.clone());
     let smaller = smaller_micro_batches(resolved);
     let changes = other_changes(resolved, &request.options);
     // What changes nothing on the fullest tile can't help, alone or with others.
-    let now = attempt(resolved, &Vec::new(), machine).and_then(|trial| trial.fullest);
+    let now = attempt(&Vec::new()).and_then(|trial| trial.fullest);
     let matters = |trial: &Trial| trial.fullest.is_none() || trial.fullest != now;
     let (batch, others) = rayon::join(
-        || largest_that_fits(&smaller, |change| attempt(resolved, change, machine)),
+        || largest_that_fits(&smaller, attempt),
         || -> Vec<Trial> {
             let tried = changes.par_iter();
-            tried
-                .filter_map(|change| attempt(resolved, change, machine))
-                .filter(matters)
-                .collect()
+            tried.filter_map(attempt).filter(matters).collect()
         },
     );
     let mut trials: Vec<Trial> = batch.into_iter().chain(others).collect();
     if !trials.iter().any(|trial| trial.fits) {
         // All at once, with the smallest micro batch. Later values of a key win.
         let together = changes.iter().chain(smaller.last()).flatten().cloned();
-        trials.extend(attempt(resolved, &together.collect(), machine));
+        trials.extend(attempt(&together.collect()));
     }
     trials
 }
@@ -188,7 +187,12 @@ fn other_changes(resolved: &Map<String, Value>, options: &BertOptions) -> Vec<Ch
 }
 
 /// Compiles and weighs the run with a change; none if the change doesn't go with the rest.
-fn attempt(resolved: &Map<String, Value>, change: &Change, machine: &MachineSpec) -> Option<Trial> {
+fn attempt(
+    resolved: &Map<String, Value>,
+    change: &Change,
+    machine: &MachineSpec,
+    mut plans: PlanCache,
+) -> Option<Trial> {
     let mut changed = resolved.clone();
     for (key, value) in change {
         changed.insert((*key).into(), value.clone());
@@ -211,7 +215,8 @@ fn attempt(resolved: &Map<String, Value>, change: &Change, machine: &MachineSpec
         .filter(last)
         .map(|(_, pair)| typed(pair));
     let words = words.collect::<Vec<_>>().join(" ");
-    let weight = match compile::compile(&options, machine) {
+    let compiled = compile::compile_with(&options, machine, &mut plans, &mut |_, _| {});
+    let weight = match compiled {
         Ok(compiled) => weigh::weigh(&compiled.lowered.program, machine).ok()?,
         Err(error) => {
             // Too large to be compiled is an answer; anything else means that it can't be asked.
@@ -250,9 +255,14 @@ mod tests {
     fn what_is_said_to_help_does() {
         let request = request(&format!("{LARGE} --micro-batch-size 64"));
         let machine = &request.machine.spec;
-        let none = attempt(&request.resolved, &vec![], machine).unwrap();
+        let mut plans = compile::plans_for(machine);
+        let none = attempt(&request.resolved, &vec![], machine, plans.clone()).unwrap();
         assert!(!none.fits, "{none:?}");
-        let trials = trials(&request);
+        let trials = trials(&request, &plans);
+        // Plans that are known already change nothing.
+        compile::compile_with(&request.options, machine, &mut plans, &mut |_, _| {}).unwrap();
+        assert!(!plans.is_empty());
+        assert_eq!(super::trials(&request, &plans), trials);
         let helping: Vec<&Trial> = trials.iter().filter(|trial| trial.fits).collect();
         assert!(!helping.is_empty(), "{trials:#?}");
         for trial in helping {

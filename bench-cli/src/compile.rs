@@ -65,6 +65,27 @@ pub fn compile_watched(
     machine: &MachineSpec,
     watch: &mut Watch<'_>,
 ) -> anyhow::Result<Compiled> {
+    compile_with(options, machine, &mut plans_for(machine), watch)
+}
+
+/// No plans yet, for [`compile_with`] that machine.
+#[must_use]
+pub fn plans_for(machine: &MachineSpec) -> PlanCache {
+    PlanCache::new(machine.tile.clone())
+}
+
+/// As [`compile_watched`], with `plans` of products that are known for this machine; those that
+/// it makes are added.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn compile_with(
+    options: &BertOptions,
+    machine: &MachineSpec,
+    plans: &mut PlanCache,
+    watch: &mut Watch<'_>,
+) -> anyhow::Result<Compiled> {
     let task = task(options);
     let config = bert_config(options);
     let placement = placement(options, task)?;
@@ -108,9 +129,8 @@ pub fn compile_watched(
         },
         sum_outputs: !inference,
     };
-    let mut plans = PlanCache::new(machine.tile.clone());
     let graph = &compiled.graph;
-    let lowered = lower::lower(graph, &order, &lower_options, &mut plans, &machine.tile)?;
+    let lowered = lower::lower(graph, &order, &lower_options, plans, &machine.tile)?;
     Ok(Compiled {
         placed: Placed {
             stage_ipus: stage_ipus(graph, stages),

@@ -17,6 +17,7 @@ use ipu_sim::execute::FloatControl;
 use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
 use ipu_sim::weigh::{self, Weight};
+use popart_graph::plan::PlanCache;
 
 use crate::accuracy::Record;
 use crate::accuracy::domain::Features;
@@ -42,7 +43,8 @@ pub(crate) const TIMING: engine::Options = engine::Options {
 ///
 /// As [`acquire`] and [`run`].
 pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
-    run(request, acquire(request)?, &Inspect::default())
+    let mut plans = compile::plans_for(&request.machine.spec);
+    run(request, acquire(request)?, &Inspect::default(), &mut plans)
 }
 
 /// Attaches the device that the request asks for: by its id, or else the first free one of the
@@ -103,18 +105,24 @@ fn check_size(devices: &[Device], id: u32, n_ipus: u32) -> crate::Result<()> {
 }
 
 /// Builds the model, compiles it for the machine, loads it on the device and runs one step.
+/// `plans` are those known for the machine; what had to be planned is added.
 ///
 /// # Errors
 ///
 /// A model that can't be built or placed, a device that fails, a file to leave behind that can't
 /// be written. Too little memory is no error: the
 /// device refuses the program, which is then weighed and timed without it, and the metrics say so.
-pub fn run(request: &RunRequest, device: Attached, inspect: &Inspect) -> anyhow::Result<Metrics> {
+pub fn run(
+    request: &RunRequest,
+    device: Attached,
+    inspect: &Inspect,
+    plans: &mut PlanCache,
+) -> anyhow::Result<Metrics> {
     let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();
     let mut graphs = inspect.graphs();
     let mut see = |pass: &'static str, graph: &_| graphs.see(pass, graph);
-    let compiled = compile::compile_watched(&request.options, &machine, &mut see)
+    let compiled = compile::compile_with(&request.options, &machine, plans, &mut see)
         .with_context(|| format!("while compiling for {}", request.machine.name))?;
     graphs.finish()?;
     inspect.write_program(&compiled.lowered.program)?;

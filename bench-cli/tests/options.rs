@@ -14,7 +14,7 @@ use bench_cli::data::dataset;
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
 use bench_cli::request::{Prepared, prepare};
-use bench_cli::run;
+use bench_cli::{compile, run};
 
 const MODEL: &str = "--layers-per-ipu 1 --encoder-start-ipu 0 --hidden-size 64 \
     --attention-heads 1 --sequence-length 32 --vocab-length 512 --batches-per-step 4 \
@@ -74,7 +74,8 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
             program: Some(program.clone()),
             ..Inspect::default()
         };
-        let mut metrics = run::run(request, run::acquire(request)?, &inspect)?;
+        let mut plans = compile::plans_for(&request.machine.spec);
+        let mut metrics = run::run(request, run::acquire(request)?, &inspect, &mut plans)?;
         metrics.host_seconds = Default::default();
         lines.extend(log::before_compile(request, &dataset));
         lines.extend(log::after_compile(&request.options, &dataset, &metrics));

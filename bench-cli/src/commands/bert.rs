@@ -15,8 +15,9 @@ use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
-use bench_cli::{Error, advise, args, explain, report, run};
+use bench_cli::{Error, advise, args, compile, explain, report, run};
 use ipu_sim::device::Attached;
+use popart_graph::plan::PlanCache;
 
 /// Runs the benchmark with the `words` after `bert`.
 pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
@@ -87,11 +88,13 @@ fn simulate(
             Some(device) => device,
             None => run::acquire(this.request).with_context(context)?,
         };
+        let mut plans = compile::plans_for(&this.request.machine.spec);
         let inspect = match first {
             true => given.inspect.clone(),
             false => Inspect::default(),
         };
-        let metrics = one(options, this, device, &inspect, console).with_context(context)?;
+        let metrics =
+            one(options, this, device, &inspect, &mut plans, console).with_context(context)?;
         if given.explain && first {
             write!(io::stderr(), "{}", explain::text(&metrics))?;
         }
@@ -101,7 +104,7 @@ fn simulate(
             report::write(Path::new(path), &text)?;
         }
         if let Some(message) = refusal {
-            advise(this.request, console)?;
+            advise(this.request, &plans, console)?;
             return Err(Error::DoesNotFit { message }).with_context(context);
         }
         if options.device.connection == ConnectionType::Offline {
@@ -147,15 +150,16 @@ fn one(
     this: &Run<'_>,
     device: Attached,
     inspect: &Inspect,
+    plans: &mut PlanCache,
     console: &Console,
 ) -> anyhow::Result<Metrics> {
     let request = this.request;
     print(options, log::before_compile(request, &this.dataset))?;
-    let metrics = match run::run(request, device, inspect) {
+    let metrics = match run::run(request, device, inspect, plans) {
         Ok(metrics) => metrics,
         Err(error) => {
             if let Some(Error::DoesNotFit { .. }) = error.downcast_ref() {
-                advise(request, console)?;
+                advise(request, plans, console)?;
             }
             return Err(error);
         }
@@ -179,11 +183,11 @@ fn say(prepared: &Prepared, console: &Console) -> anyhow::Result<()> {
 }
 
 /// What would make the run fit. Quiet or not: it is part of the error.
-fn advise(request: &RunRequest, console: &Console) -> anyhow::Result<()> {
+fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) -> anyhow::Result<()> {
     let bar = console.spinner();
     bar.set_message("trying other settings");
     bar.tick();
-    let trials = advise::trials(request);
+    let trials = advise::trials(request, plans);
     bar.finish_and_clear();
     for line in advise::lines(&trials) {
         Console::default().note(&line)?;
