@@ -1,8 +1,36 @@
 //! Ctrl-C.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+fn interrupt(run: &Child) {
+    let sent = Command::new("kill")
+        .args(["-INT", &run.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// Waits for the end of what was interrupted, and says what it printed.
+fn ended(mut run: Child) -> String {
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    let mut stderr = String::new();
+    run.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    stderr
+}
+
+/// All files under a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let files = paths.flat_map(|path| match path.is_dir() {
+        true => files(&path),
+        false => vec![path],
+    });
+    files.collect()
+}
 
 #[test]
 fn ends_with_the_shells_status_and_leaves_no_half_files() {
@@ -24,13 +52,8 @@ fn ends_with_the_shells_status_and_leaves_no_half_files() {
     let mut lines = BufReader::new(run.stdout.take().unwrap()).lines();
     let compiling = lines.any(|line| line.unwrap().ends_with("Compiling Training Graph"));
     assert!(compiling);
-    let sent = Command::new("kill")
-        .args(["-INT", &run.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-    assert_eq!(run.wait().unwrap().code(), Some(130));
-    let mut stderr = String::new();
-    run.stderr.unwrap().read_to_string(&mut stderr).unwrap();
+    interrupt(&run);
+    let stderr = ended(run);
     assert!(
         stderr.ends_with("ipu-bench: error: interrupted\n"),
         "{stderr}"
@@ -40,4 +63,37 @@ fn ends_with_the_shells_status_and_leaves_no_half_files() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(names, ["checkpoints"]);
+}
+
+/// Files of more than a gigabyte, interrupted while they are written: none is left by half, and
+/// what was to be replaced is still there.
+#[test]
+fn files_are_whole_or_absent() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder
+        .path()
+        .join("wikipedia/AA/sequence_128/wiki_00_tokenised");
+    std::fs::create_dir_all(old.parent().unwrap()).unwrap();
+    std::fs::write(&old, "old").unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
+        .args(["data", "benchmark", "--force", "--out", "."])
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command was built for this test");
+    let begun = |path: &PathBuf| path.metadata().is_ok_and(|found| found.len() > 1 << 20);
+    while files(folder.path())
+        .iter()
+        .filter(|path| begun(path))
+        .count()
+        < 2
+    {
+        assert!(run.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::yield_now();
+    }
+    interrupt(&run);
+    assert_eq!(ended(run), "ipu-bench: error: interrupted\n");
+    assert_eq!(files(folder.path()), [old.clone()]);
+    assert_eq!(std::fs::read_to_string(old).unwrap(), "old");
 }
