@@ -88,6 +88,7 @@ pub fn compile_with(
 ) -> anyhow::Result<Compiled> {
     let task = task(options);
     let config = bert_config(options);
+    refuse_crowded(options, machine)?;
     let placement = placement(options, task)?;
     check_depth(options, &placement, task)?;
     let model = model::build(&config, &placement, task)?;
@@ -163,6 +164,43 @@ fn matmul_flops(graph: &Graph, n_ipus: u32) -> IdVec<IpuId, Flops> {
         }
     }
     out
+}
+
+/// Refuses a model of which the weights of the encoder layers of one IPU alone fill it, before a
+/// graph is made of what may be billions of layers. Of fewer, [`refuse_hopeless`] counts all
+/// weights.
+fn refuse_crowded(options: &BertOptions, machine: &MachineSpec) -> crate::Result<()> {
+    /// A graph of so many layers is made in a moment.
+    const FEW_LAYERS: u32 = 1000;
+    let model = &options.model;
+    if model.num_layers <= FEW_LAYERS {
+        return Ok(());
+    }
+    let mut left = model.num_layers;
+    let placed = |count: &u32| {
+        let here = left.min(*count);
+        left -= here;
+        here
+    };
+    let layers = match options.placement.layers_per_ipu.as_slice() {
+        [alike] => left.min(*alike),
+        counts => counts.iter().map(placed).max().unwrap_or_default(),
+    };
+    let [hidden, ff] = [model.hidden_size, model.ff_size].map(u128::from);
+    // Query, key, value and output; into the feed-forward block and out of it.
+    let elements = 4 * hidden * hidden + 2 * hidden * ff;
+    let needed = u128::from(layers) * elements * u128::from(model.dtype.size().0);
+    let tile = &machine.tile;
+    let available = tile.memory * u64::from(tile.tiles_per_ipu);
+    match needed.checked_sub(u128::from(available.0)) {
+        None | Some(0) => Ok(()),
+        Some(more) => Err(crate::Error::DoesNotFit {
+            message: format!(
+                "out of memory: the weights of {layers} encoder layers take {needed} B at once, \
+                 {more} B more than the {available} of an IPU"
+            ),
+        }),
+    }
 }
 
 /// Refuses a model that no plan can make fit: one of whose matrix products alone fills its IPU,

@@ -111,7 +111,7 @@ pub enum Error {
         message: String,
     },
     /// A file that cannot be read or written.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}", if path.as_os_str().is_empty() { "''".into() } else { path.to_string_lossy() })]
     File {
         /// What was tried: `read`, `write`.
         action: &'static str,
@@ -223,7 +223,12 @@ pub enum Error {
         found: String,
     },
     /// A name that is neither a shipped system nor a file.
-    #[error("unknown system {}: expected a file or one of {}", repr(name), shipped.join(", "))]
+    #[error(
+        "unknown system {}: expected a file or one of {}{}",
+        repr(name),
+        shipped.join(", "),
+        did_you_mean(most_like(name, shipped.iter().copied()).as_slice())
+    )]
     UnknownSystem {
         /// The name.
         name: String,

@@ -94,6 +94,6 @@ fn files_are_whole_or_absent() {
     }
     interrupt(&run);
     assert_eq!(ended(run), "ipu-bench: error: interrupted\n");
-    assert_eq!(files(folder.path()), [old.clone()]);
-    assert_eq!(std::fs::read_to_string(old).unwrap(), "old");
+    assert_eq!(files(folder.path()), std::slice::from_ref(&old));
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), "old");
 }

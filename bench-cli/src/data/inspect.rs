@@ -82,7 +82,12 @@ pub fn show(request: &Request) -> Result<String> {
     let place = request.first.min(total) * layout.bytes() as u64;
     let sought = opened.seek(SeekFrom::Start(place));
     sought.map_err(|source| cannot_read(file, source))?;
-    let mut bytes = vec![0; layout.bytes()];
+    // No larger than the file: whole records of it are shown.
+    let mut bytes = if request.first < end {
+        vec![0; layout.bytes()]
+    } else {
+        Vec::new()
+    };
     for number in request.first..end {
         let read = opened.read_exact(&mut bytes);
         read.map_err(|source| cannot_read(file, source))?;
