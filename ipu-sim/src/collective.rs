@@ -37,8 +37,8 @@ use smallvec::SmallVec;
 use crate::cost::links::sync_global;
 use crate::define_ids;
 use crate::ids::{IdVec, IpuId, ReplicaId};
-use crate::network::Fold;
 use crate::network::flows::ends_together;
+use crate::network::{Fold, LaneId, Network};
 use crate::program::CollectiveKind;
 use crate::spec::MachineSpec;
 use crate::topology::{BundleId, ReplicaPlacement, Topology};
@@ -182,6 +182,42 @@ define_ids! {
     RoundId, "round ";
 }
 
+/// What moves in rounds of collectives.
+#[derive(Clone, Debug, Default)]
+pub struct Rounds {
+    networks: Vec<Network>,
+    /// By round: the network, and what each of its lanes moves.
+    transfers: IdVec<RoundId, (usize, Vec<(LaneId, Bytes)>)>,
+}
+
+impl Rounds {
+    /// All of them.
+    pub fn ids(&self) -> impl Iterator<Item = RoundId> {
+        self.transfers.ids()
+    }
+
+    /// What links of the machine carry if every round happens so many times, of all replicas
+    /// together. A link may be there more than once.
+    #[must_use]
+    pub fn loads(&self, times: &IdVec<RoundId, u64>) -> Vec<(BundleId, Bytes)> {
+        let lanes = self.networks.iter().map(|network| &network.lanes);
+        let mut sums: Vec<IdVec<LaneId, Bytes>> = lanes
+            .map(|lanes| lanes.ids().map(|_| Bytes::ZERO).collect())
+            .collect();
+        for (round, (network, transfers)) in self.transfers.iter() {
+            for &(lane, bytes) in transfers {
+                sums[*network][lane] += bytes * times[round];
+            }
+        }
+        let sums = self.networks.iter().zip(sums);
+        sums.flat_map(|(network, sums)| {
+            let carried = sums.iter().map(|(lane, &bytes)| (lane, bytes));
+            network.loads(&carried.collect::<Vec<_>>())
+        })
+        .collect()
+    }
+}
+
 /// One kind of round.
 #[derive(Clone, Debug)]
 struct Known {
@@ -198,8 +234,9 @@ pub struct Collectives<'a> {
     levels: Vec<Level>,
     /// Rounds that are known: level, what the IPUs send.
     known: BTreeMap<(usize, Vec<(IpuId, Sends)>), Known>,
-    /// What every link of the machine carries in one round, of all replicas together.
-    loads: IdVec<RoundId, Vec<(BundleId, Bytes)>>,
+    /// What moves in one round.
+    transfers: IdVec<RoundId, (usize, Vec<(LaneId, Bytes)>)>,
+    n_traffic: usize,
 }
 
 impl<'a> Collectives<'a> {
@@ -218,14 +255,21 @@ impl<'a> Collectives<'a> {
             fold,
             levels: levels(&placement, topology),
             known: BTreeMap::new(),
-            loads: IdVec::new(),
+            transfers: IdVec::new(),
+            n_traffic: 0,
         }
     }
 
-    /// What every link of the machine carries in one round of each kind, of all replicas together.
+    /// What moves in the rounds that were taken.
     #[must_use]
-    pub fn into_loads(self) -> IdVec<RoundId, Vec<(BundleId, Bytes)>> {
-        self.loads
+    pub fn into_rounds(self) -> Rounds {
+        let levels = self.levels.into_iter();
+        let mut traffic: Vec<level::Traffic> = levels.flat_map(Level::into_traffic).collect();
+        traffic.sort_by_key(|traffic| traffic.number);
+        Rounds {
+            networks: traffic.into_iter().map(|traffic| traffic.network).collect(),
+            transfers: self.transfers,
+        }
     }
 
     /// Time and traffic of a collective of so many bytes on some IPUs of every replica.
@@ -302,8 +346,8 @@ impl<'a> Collectives<'a> {
     ) -> (Cycles, RoundId) {
         let key = (level, sends);
         if !self.known.contains_key(&key) {
-            let (cycles, loads) = self.round(level, &key.1);
-            let id = self.loads.push(loads);
+            let (cycles, transfers) = self.round(level, &key.1);
+            let id = self.transfers.push(transfers);
             self.known.insert(key.clone(), Known { cycles, id });
         }
         let Known { cycles, id } = self.known[&key];
@@ -314,12 +358,12 @@ impl<'a> Collectives<'a> {
         (cycles, id)
     }
 
-    /// Sync and copies of one round, and what links carry.
+    /// Sync and copies of one round, and the number of its traffic with what moves there.
     fn round(
         &mut self,
         level: usize,
         sends: &[(IpuId, Sends)],
-    ) -> (Cycles, Vec<(BundleId, Bytes)>) {
+    ) -> (Cycles, (usize, Vec<(LaneId, Bytes)>)) {
         let sides = Sides::of(sends);
         let (placement, topology, machine) = (self.placement, self.topology, self.machine);
         let ring = &self.levels[level].rings[0];
@@ -329,8 +373,11 @@ impl<'a> Collectives<'a> {
             .collect();
         let sync = sync_global(&ipus, topology, machine);
         let fold = self.fold;
+        let number = &mut self.n_traffic;
         let traffic = self.levels[level].traffic(&sides, |rings| {
+            *number += 1;
             level::Traffic::new(
+                *number - 1,
                 rings,
                 &sides,
                 &placement,
@@ -362,8 +409,10 @@ impl<'a> Collectives<'a> {
         let last = arrivals
             .map(|(&end, (lane, _))| end + traffic.network.lanes[*lane].latency)
             .max();
-        let loads = traffic.network.loads(&transfers);
-        (sync + last.unwrap_or(Cycles::ZERO), loads)
+        (
+            sync + last.unwrap_or(Cycles::ZERO),
+            (traffic.number, transfers),
+        )
     }
 }
 

@@ -22,6 +22,11 @@ impl Level {
         u32::try_from(self.rings[0].len()).expect("as many as there are replicas")
     }
 
+    /// The lanes of all its rounds.
+    pub(super) fn into_traffic(self) -> impl Iterator<Item = Traffic> {
+        self.known.into_values()
+    }
+
     /// The lanes of one kind of round, worked out once.
     pub(super) fn traffic(
         &mut self,
@@ -94,12 +99,15 @@ pub(super) struct RoundLane {
 
 /// The lanes of a round.
 pub(super) struct Traffic {
+    /// Counts the kinds of rounds of a placement.
+    pub(super) number: usize,
     pub(super) network: Network,
     pub(super) lanes: Vec<RoundLane>,
 }
 
 impl Traffic {
     pub(super) fn new(
+        number: usize,
         rings: &[RingOrder],
         sides: &Sides,
         placement: &ReplicaPlacement,
@@ -112,15 +120,15 @@ impl Traffic {
         for ring in rings {
             let next = ring.iter().cycle().skip(1);
             for (&here, &next) in ring.iter().zip(next) {
-                for (number, &(ipu, ..)) in sides.0.iter().enumerate() {
-                    let both = sides.0[number].2;
+                for (position, &(ipu, ..)) in sides.0.iter().enumerate() {
+                    let both = sides.0[position].2;
                     let hops = [
-                        (here, next, true, sides.0[number].1),
+                        (here, next, true, sides.0[position].1),
                         (next, here, false, both),
                     ];
                     for (from, to, to_next, _) in hops.into_iter().filter(|hop| hop.3) {
                         ways.push(Way {
-                            label: 2 * u32::try_from(number).expect("few IPUs")
+                            label: 2 * u32::try_from(position).expect("few IPUs")
                                 + u32::from(to_next),
                             owner: 0,
                             route: topology.route(placement.ipu(from, ipu), placement.ipu(to, ipu)),
@@ -139,6 +147,10 @@ impl Traffic {
             .collect();
         lanes.sort_unstable();
         lanes.dedup();
-        Self { network, lanes }
+        Self {
+            number,
+            network,
+            lanes,
+        }
     }
 }

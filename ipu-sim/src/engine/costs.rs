@@ -118,7 +118,7 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec, fold: Fold) -> 
         lanes: lanes.collect(),
         network,
         n_bundles: topology.bundles().len(),
-        rounds: costs.collectives.into_loads(),
+        rounds: costs.collectives.into_rounds(),
         streams: costs.streams,
         functions,
         steps,

@@ -10,11 +10,11 @@ use smallvec::SmallVec;
 
 use super::couple::Coupler;
 use super::timeline::{Activity, Channel};
-use crate::collective::RoundId;
+use crate::collective::{RoundId, Rounds};
 use crate::ids::{IdVec, IpuId};
 use crate::network::{LaneId, Network};
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
-use crate::topology::{BundleId, HostWay};
+use crate::topology::HostWay;
 use crate::units::{Bytes, Cycles, Flops};
 
 /// The ends of a way beyond an IPU, the same for all replicas: an index of [`Schedule::lanes`].
@@ -115,8 +115,8 @@ pub(super) struct Schedule {
     pub(super) network: Network,
     /// Links of the machine.
     pub(super) n_bundles: usize,
-    /// What links carry in the rounds of collectives.
-    pub(super) rounds: IdVec<RoundId, Vec<(BundleId, Bytes)>>,
+    /// What moves in the rounds of collectives.
+    pub(super) rounds: Rounds,
     /// By class of replicas and [`EndsId`]; none where a way has no links.
     pub(super) lanes: Vec<Vec<Option<LaneId>>>,
     pub(super) streams: IdVec<StreamId, Stream>,

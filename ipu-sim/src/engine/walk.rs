@@ -462,10 +462,8 @@ impl<'a> Walker<'a> {
         for (bundle, bytes) in schedule.network.loads(&carried.collect::<Vec<_>>()) {
             loads[bundle] += bytes;
         }
-        for (round, &times) in self.rounds.iter() {
-            for &(bundle, bytes) in &schedule.rounds[round] {
-                loads[bundle] += bytes * times;
-            }
+        for (bundle, bytes) in schedule.rounds.loads(&self.rounds) {
+            loads[bundle] += bytes;
         }
         loads
     }
