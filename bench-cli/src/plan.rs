@@ -92,7 +92,7 @@ struct Row {
 }
 
 /// The program that a plan is lowered to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 struct Lowered {
     cycles: u64,
     /// In vertices, on the slowest tile of each compute set.
@@ -102,6 +102,8 @@ struct Lowered {
     launch: u64,
     /// What lives beside the operands at the fullest moment of any tile, the result included.
     temporary_bytes: u64,
+    /// Why the program, with both operands, doesn't fit; none if it does.
+    refused: Option<String>,
 }
 
 /// Plans the product of `request` on an IPU of `machine`.
@@ -169,6 +171,7 @@ fn lowered(
         exchange: on(Activity::Exchange),
         launch: on(Activity::Sync),
         temporary_bytes: temporary.copied().unwrap_or(Bytes::ZERO).0,
+        refused: weight.verdict().err().map(|error| error.to_string()),
     })
 }
 
@@ -224,10 +227,13 @@ impl Plans {
             Some(bytes) => format!("within {bytes} B a tile"),
             None => "without a bound on memory".into(),
         };
+        let refused = chosen.program.refused.as_ref();
+        let refused = refused.map_or(String::new(), |why| format!("It doesn't fit: {why}.\n"));
         format!(
             "{shape}, ideal {} cycles; chosen {bound}: {}, {}, {}\n\
              {}\n\
-             The program's operands lie where the plan wants them, so that nothing is rearranged.\n\n\
+             The program's operands lie where the plan wants them, so that nothing is rearranged.\n\
+             {refused}\n\
              The chosen plan and its runners-up:\n\
              {}\n\
              splits: parts of groups, field (x), channels in (i) and out (o) on different tiles; \
@@ -362,9 +368,8 @@ mod tests {
     use super::*;
     use ipu_sim::spec::MachineSpec;
 
-    #[test]
-    fn the_best_plan_leads_and_its_parts_add_up() {
-        let request = Request {
+    fn request() -> Request {
+        Request {
             shape: MatMulShape {
                 groups: 1,
                 m: 1024,
@@ -376,9 +381,36 @@ mod tests {
             pass: Pass::TrainingFwd,
             weight_load: WeightLoad::Bits64,
             count: 5,
+        }
+    }
+
+    /// Wide loads want their coefficients in interleaved memory.
+    #[test]
+    fn what_must_be_interleaved_has_to_fit_there() {
+        let mut machine = MachineSpec::shipped("mk2-m2000").unwrap();
+        machine.memory.interleaved = Bytes(16 * 1024);
+        let refused = |weight_load| {
+            let request = Request {
+                weight_load,
+                ..request()
+            };
+            let found = plans(&request, &machine).unwrap();
+            let said = found.text().contains("It doesn't fit: ");
+            let refused = found.plans[0].program.refused.clone();
+            assert_eq!(said, refused.is_some());
+            refused
         };
+        assert_eq!(refused(WeightLoad::Bits64), None);
+        let why = refused(WeightLoad::Bits128).unwrap();
+        let region = "out of interleaved memory on IPU 0, tile ";
+        assert!(why.starts_with(region), "{why}");
+        assert!(why.contains("expected at most 16384 B, got "), "{why}");
+    }
+
+    #[test]
+    fn the_best_plan_leads_and_its_parts_add_up() {
         let machine = MachineSpec::shipped("mk2-m2000").unwrap();
-        let found = plans(&request, &machine).unwrap();
+        let found = plans(&request(), &machine).unwrap();
         // PopLibs' total for this product.
         assert_eq!(found.plans[0].cycles, 89_516);
         assert_eq!(found.ideal_cycles, 45_591);
