@@ -173,6 +173,12 @@ pub enum Error {
     /// A file of data that is missing, too short or wrong.
     #[error(transparent)]
     Data(#[from] crate::data::DataError),
+    /// Two outputs in one file, of which one would be lost.
+    #[error("two outputs are to go to {}: each needs a file of its own", path.display())]
+    SameFile {
+        /// The file.
+        path: std::path::PathBuf,
+    },
     /// A program that takes more memory than the machine has, which was simulated all the same.
     #[error("{message}")]
     DoesNotFit {

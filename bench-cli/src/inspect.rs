@@ -28,11 +28,12 @@ pub struct Inspect {
 }
 
 impl Inspect {
-    /// Makes sure before the work that all of it can be written; makes the folder of graphs.
+    /// Makes sure before the work that graphs can be written, and makes their folder; that
+    /// [files](Self::files) can be written is to be checked with those of others.
     ///
     /// # Errors
     ///
-    /// A folder or file that can't be written, a memory report of unknown form.
+    /// A folder that can't be written, a memory report of unknown form.
     pub fn check(&self) -> Result<()> {
         if let Some(folder) = &self.ir {
             std::fs::create_dir_all(folder).map_err(|source| Error::File {
@@ -45,11 +46,13 @@ impl Inspect {
         if let Some(path) = &self.memory {
             Form::of(path)?;
         }
+        Ok(())
+    }
+
+    /// The files, but for those in the folder of graphs.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
         let files = [&self.program, &self.memory];
-        files
-            .into_iter()
-            .flatten()
-            .try_for_each(|path| report::check_writable(path))
+        files.into_iter().flatten().map(PathBuf::as_path)
     }
 
     /// Takes graphs as they come and writes them.

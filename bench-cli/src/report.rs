@@ -4,6 +4,7 @@ pub mod csv;
 pub mod json;
 pub mod table;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{
     fs,
@@ -119,6 +120,34 @@ pub fn check_writable(path: &Path) -> Result<()> {
         fs::write(&partial, "").and_then(|()| fs::remove_file(&partial))
     };
     checked.map_err(|source| cannot_write(path, source))
+}
+
+/// As [`check_writable`] for all `paths`, which must be different files.
+///
+/// # Errors
+///
+/// As [`check_writable`]; two paths of one file.
+pub fn check_all_writable<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for path in paths {
+        check_writable(path)?;
+        if !is_special(path) && !seen.insert(place(path)) {
+            return Err(Error::SameFile { path: path.into() });
+        }
+    }
+    Ok(())
+}
+
+/// Where a file is, however its folder is named.
+fn place(path: &Path) -> PathBuf {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
+    match (folder, path.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => path.into(),
+    }
 }
 
 fn is_special(path: &Path) -> bool {

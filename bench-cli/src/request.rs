@@ -57,6 +57,7 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     {
         notes.insert(0, format!("no file {path}: the built-in preset stands in"));
     }
+    notes.extend(unread(&options));
     // One machine for both.
     let both = [
         Some(&options),
@@ -82,4 +83,23 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
         accumulation_set,
         notes,
     })
+}
+
+/// What was given and is not read, for another option stands before it.
+fn unread(options: &BertOptions) -> Vec<String> {
+    let mut notes = Vec::new();
+    let run = &options.run;
+    if !options.data.input_files.is_empty() && (run.generated_data || run.synthetic_data) {
+        notes.push("no effect: --input-files: generated data takes the place of files".into());
+    }
+    let counts = &options.placement.layers_per_ipu;
+    let room: u64 = counts.iter().copied().map(u64::from).sum();
+    let layers = options.model.num_layers;
+    if counts.len() > 1 && room > u64::from(layers) {
+        notes.push(format!(
+            "--layers-per-ipu has room for {room} layers, of which the model fills the first \
+             {layers}"
+        ));
+    }
+    notes
 }

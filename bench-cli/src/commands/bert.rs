@@ -41,10 +41,9 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         super::print(&report::json::text(&prepared.request.resolved))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(path) = &given.metrics_json {
-        report::check_writable(Path::new(path))?;
-    }
     given.inspect.check()?;
+    let metrics = given.metrics_json.iter().map(Path::new);
+    report::check_all_writable(metrics.chain(given.inspect.files()))?;
     let command = ["ipu-bench".into(), "bert".into()]
         .into_iter()
         .chain(words)
@@ -74,7 +73,11 @@ fn simulate(
         hostname: hostname(),
         command,
     };
-    print(options, log::program(prepared.accumulation_set, &process))?;
+    let mut log = Log {
+        options,
+        failed: None,
+    };
+    log.print(log::program(prepared.accumulation_set, &process));
     for (number, this) in runs.iter().enumerate() {
         let first = number == 0;
         let context = || match this.validation {
@@ -82,7 +85,7 @@ fn simulate(
             false => while_running(),
         };
         if this.validation {
-            print(options, [log::validation()])?;
+            log.print([log::validation()]);
         }
         let device = match device.take() {
             Some(device) => device,
@@ -94,7 +97,7 @@ fn simulate(
             false => Inspect::default(),
         };
         let metrics =
-            one(options, this, device, &inspect, &mut plans, console).with_context(context)?;
+            one(&mut log, this, device, &inspect, &mut plans, console).with_context(context)?;
         if given.explain && first {
             write!(io::stderr(), "{}", explain::text(&metrics))?;
         }
@@ -111,7 +114,9 @@ fn simulate(
             break;
         }
     }
-    print(options, log::finished(options))
+    log.print(log::finished(options));
+    // Only now, when all files are written.
+    log.failed.map_or(Ok(()), Err)
 }
 
 /// One of the runs of a program, and what it reads.
@@ -146,7 +151,7 @@ fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run<'_>>> {
 
 /// Runs one of the runs and prints its lines.
 fn one(
-    options: &BertOptions,
+    log: &mut Log<'_>,
     this: &Run<'_>,
     device: Attached,
     inspect: &Inspect,
@@ -154,7 +159,7 @@ fn one(
     console: &Console,
 ) -> anyhow::Result<Metrics> {
     let request = this.request;
-    print(options, log::before_compile(request, &this.dataset))?;
+    log.print(log::before_compile(request, &this.dataset));
     let metrics = match run::run(request, device, inspect, plans) {
         Ok(metrics) => metrics,
         Err(error) => {
@@ -167,7 +172,7 @@ fn one(
     // What doesn't fit doesn't run: no line of a run is printed for it.
     if metrics.fits {
         let lines = log::after_compile(&request.options, &this.dataset, &metrics);
-        print(options, lines)?;
+        log.print(lines);
     }
     summarise(request, &metrics, console)?;
     Ok(metrics)
@@ -210,14 +215,29 @@ fn write_config(request: &RunRequest) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints lines that are severe enough for the `options` of the program.
-fn print(options: &BertOptions, lines: impl IntoIterator<Item = log::Line>) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    let least = options.output.log_level;
-    for line in lines.into_iter().filter(|line| line.level >= least) {
-        writeln!(stdout, "{}", line.render(Date::now())).context("cannot print")?;
+/// The log on stdout. A reader that leaves, or a full disk, doesn't stop the run: there may be
+/// files to write.
+struct Log<'a> {
+    /// Of the program.
+    options: &'a BertOptions,
+    /// Why nothing is printed any more.
+    failed: Option<anyhow::Error>,
+}
+
+impl Log<'_> {
+    /// Prints lines that are severe enough.
+    fn print(&mut self, lines: impl IntoIterator<Item = log::Line>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let least = self.options.output.log_level;
+        let mut stdout = io::stdout().lock();
+        let mut lines = lines.into_iter().filter(|line| line.level >= least);
+        let printed = lines
+            .try_for_each(|line| writeln!(stdout, "{}", line.render(Date::now())))
+            .and_then(|()| stdout.flush());
+        self.failed = printed.context("cannot print").err();
     }
-    stdout.flush().context("cannot print")
 }
 
 /// What the published lines leave out: memory, and which time is whose.
@@ -230,7 +250,9 @@ fn summarise(request: &RunRequest, metrics: &Metrics, console: &Console) -> anyh
         metrics.host_seconds.compile.0,
         metrics.host_seconds.simulate.0,
     ))?;
-    console.note(&metrics.accuracy.text())?;
+    if metrics.fits {
+        console.note(&metrics.accuracy.text())?;
+    }
     if let Some(bytes) = metrics.fullest_tile() {
         let fits = if metrics.fits { "fits" } else { "does not fit" };
         console.note(&format!("fullest tile {bytes}: {fits}"))?;

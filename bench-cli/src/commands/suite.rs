@@ -24,9 +24,7 @@ pub(super) fn command(command: Command) -> Command {
 
 pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let (json, csv) = (super::path(matches, "json"), super::path(matches, "csv"));
-    for path in [json, csv].into_iter().flatten() {
-        report::check_writable(path)?;
-    }
+    report::check_all_writable([json, csv].into_iter().flatten())?;
     let runs = suite::runs();
     let bar = console.bar(runs.len() as u64)?;
     let mut entries = Vec::new();
