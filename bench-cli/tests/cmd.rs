@@ -3,7 +3,14 @@
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cmd/*.trycmd");
 
 /// Pages of the documentation whose console blocks are run.
-const PAGES: [&str; 5] = ["data", "driver", "machines", "outputs", "planner"];
+const PAGES: [&str; 6] = [
+    "data",
+    "driver",
+    "machines",
+    "mechanisms",
+    "outputs",
+    "planner",
+];
 
 #[test]
 fn console() {
