@@ -36,9 +36,9 @@ pub fn read(path: &Path) -> Result<Reports> {
         source,
     })?;
     let file = path.display().to_string();
-    let value: Value = serde_json::from_str(&text).map_err(|source| Error::Json {
+    let value: Value = serde_json::from_str(&text).map_err(|json| Error::Json {
         path: file.clone(),
-        source,
+        json,
     })?;
     let mut found = Reports {
         file,

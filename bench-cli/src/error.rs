@@ -120,13 +120,13 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
-    /// A file that is not JSON.
-    #[error("{path}:{}:{}: not valid JSON", source.line(), source.column())]
+    /// A file that is not JSON, or not of the form expected.
+    #[error("{path}:{}:{}: {}", json.line(), json.column(), without_place(json))]
     Json {
         /// The file.
         path: String,
         /// What the parser said.
-        source: serde_json::Error,
+        json: serde_json::Error,
     },
     /// A configuration that is not one JSON object.
     #[error("{path}: expected a JSON object, got {found}")]
@@ -274,6 +274,19 @@ pub enum Error {
         /// IPUs that the configuration asks for.
         needed: u64,
     },
+}
+
+/// What a parser of JSON says, without the place that it says it of.
+fn without_place(error: &serde_json::Error) -> String {
+    let kind = match error.is_data() {
+        true => "not of the form expected",
+        false => "not valid JSON",
+    };
+    let text = error.to_string();
+    let what = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(what, _)| what);
+    format!("{kind}: {what}")
 }
 
 /// On a line of its own, so that the original's text stays whole.

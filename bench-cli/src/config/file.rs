@@ -87,9 +87,9 @@ fn built_in(path: &str) -> Option<&'static str> {
 ///
 /// As [`load`], but for the file.
 pub fn parse(path: &str, text: &str) -> Result<Map<String, Value>> {
-    let value: Value = serde_json::from_str(text).map_err(|source| Error::Json {
+    let value: Value = serde_json::from_str(text).map_err(|json| Error::Json {
         path: path.to_string(),
-        source,
+        json,
     })?;
     let found = match &value {
         Value::Object(values) => return check(path, values),
@@ -193,7 +193,7 @@ mod tests {
                 "a.json: Unknown arg(s) in config file: {'ff_size', 'micro-batch-size'}\n  \
                  did you mean ff_size__, micro_batch_size?",
             ),
-            ("{\n \"seed\": 1,,\n}", "a.json:2:12: not valid JSON"),
+            ("{\n \"seed\": 1,,\n}", "a.json:2:12: not valid JSON: key must be a string"),
             ("[1]", "a.json: expected a JSON object, got a list"),
             (
                 r#"{"num_layers": 1.5}"#,

@@ -54,9 +54,9 @@ pub fn read(path: &Path) -> Result<Vec<Question>> {
 ///
 /// A text that is not of this form, with line and column.
 pub fn parse(path: &Path, text: &str) -> Result<Vec<Question>> {
-    let form: Form = serde_json::from_str(text).map_err(|source| Error::Json {
+    let form: Form = serde_json::from_str(text).map_err(|json| Error::Json {
         path: path.display().to_string(),
-        source,
+        json,
     })?;
     let paragraphs = form.data.into_iter().flat_map(|article| article.paragraphs);
     let questions = paragraphs.flat_map(|paragraph| {
