@@ -146,58 +146,48 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
             .map(|update| update.weight)
             .collect(),
     };
+    let mut logical = |pass, graph| checked(watch, pass, Form::Logical, graph);
     // Before copies and stashes, which have no gradients.
     let (graph, gradients) = differentiate(graph, &differentiation)?;
-    let graph = checked(watch, "differentiate", Form::Logical, graph)?;
+    let graph = logical("differentiate", graph)?;
+    // Right behind, while gradients are still those of single micro-batches.
     let (graph, accumulated) = accumulate(graph, &gradients, optimizer_options)?;
-    let graph = checked(watch, "accumulate", Form::Logical, graph)?;
+    let graph = logical("accumulate", graph)?;
     // Needs accumulators; spares the pipeline dense gradients that wait for their other part.
-    let graph = checked(
-        watch,
-        "sparse_accumulate",
-        Form::Logical,
-        sparse_accumulate(graph)?,
-    )?;
+    let graph = logical("sparse_accumulate", sparse_accumulate(graph)?)?;
     // Before copies, so that those of the learning rate are made with all others.
     let (graph, _) = optimizer(graph, &accumulated, optimizer_options)?;
-    let mut graph = checked(watch, "optimizer", Form::Logical, graph)?;
+    let mut graph = logical("optimizer", graph)?;
     // Before offloading, which moves what one replica holds.
     if options.state.sharded {
-        graph = shard_optimizer_state(graph, scaling.replicas)?;
-        graph = checked(watch, "shard_optimizer_state", Form::Logical, graph)?;
+        let sharded = shard_optimizer_state(graph, scaling.replicas)?;
+        graph = logical("shard_optimizer_state", sharded)?;
     }
+    // Before pruning, which keeps what is stored.
     if options.state.off_chip {
-        graph = offload_optimizer_state(graph)?;
-        graph = checked(watch, "offload_optimizer_state", Form::Logical, graph)?;
+        graph = logical("offload_optimizer_state", offload_optimizer_state(graph)?)?;
     }
     // Before copies and stashes, which would be made for useless gradients too.
-    let graph = checked(
-        watch,
-        "prune_gradients",
-        Form::Logical,
-        prune_gradients(graph),
-    )?;
+    let graph = logical("prune_gradients", prune_gradients(graph))?;
+    // Before recomputation and stashes, which start from what arrives on an IPU.
     let mut graph = moved(graph, pipeline.as_ref(), watch)?;
+    let mut placed = |pass, graph| checked(watch, pass, Form::Placed, graph);
     // Needs copies, which are never computed again; decides what is stashed.
     if options.recompute == RecomputeMode::Pipeline {
-        let recompute_options = RecomputeOptions {
+        let kept = RecomputeOptions {
             checkpoints: options.checkpoints.clone(),
             whole_stages: options.whole_stages.clone(),
             loss_stage: pipeline.as_ref().map(|pipeline| pipeline.loss_stage),
         };
-        graph = checked(
-            watch,
-            "recompute",
-            Form::Placed,
-            recompute(graph, &recompute_options)?,
-        )?;
+        graph = placed("recompute", recompute(graph, &kept)?)?;
     }
+    // Needs to know what is computed again: the rest is kept for later stages.
     if pipeline.is_some() {
-        graph = checked(watch, "stash", Form::Placed, stash(graph)?)?;
+        graph = placed("stash", stash(graph)?)?;
     }
     // Last, for nothing may come between what is alike.
     if options.outline {
-        graph = checked(watch, "outline", Form::Placed, outline(graph)?)?;
+        graph = placed("outline", outline(graph)?)?;
     }
     let streamed = optimizer_options.learning_rate == LearningRate::Stream;
     Ok(Compiled {

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use bert_model::config::{Dropout, Mode, Task};
 use bert_model::placement::{Recomputation, SquadHead};
 use ipu_sim::program::Step;
-use popart_graph::ir::{Reduction, TensorId};
+use popart_graph::ir::{Op, OpKind, Reduction, TensorId};
 use popart_graph::passes::optimizer::rules::UpdateRule;
 use popart_graph::passes::{OptimizerState, Pipelining};
 use rayon::prelude::*;
@@ -234,6 +234,33 @@ fn answers_of_inference() {
 #[test]
 fn a_step_of_a_pipeline() {
     check(training(lamb(), Pipelining::On, 8));
+}
+
+/// Both layers on one IPU, whose calls copy what they take while stashes and recomputation
+/// bring it back.
+#[test]
+fn layers_of_one_ipu_share_code_and_values() {
+    let recomputations = [
+        Recomputation::Off,
+        Recomputation::FromStageInput,
+        Recomputation::FromEveryLayer,
+    ];
+    for recomputation in recomputations {
+        for (outline, split_qkv) in [(true, true), (true, false), (false, true)] {
+            let plan = Plan {
+                layers_per_ipu: &[2],
+                recomputation,
+                outline,
+                split_qkv,
+                ..training(lamb(), Pipelining::On, 8)
+            };
+            let case = Case::new(plan).unwrap();
+            let is_copy = |op: &Op| matches!(op.kind, OpKind::CallInput);
+            let copies = case.compiled.graph.ops.values().any(is_copy);
+            assert_eq!(copies, outline, "calls take copies");
+            check(plan);
+        }
+    }
 }
 
 #[test]

@@ -193,7 +193,10 @@ mod tests {
                 "a.json: Unknown arg(s) in config file: {'ff_size', 'micro-batch-size'}\n  \
                  did you mean ff_size__, micro_batch_size?",
             ),
-            ("{\n \"seed\": 1,,\n}", "a.json:2:12: not valid JSON: key must be a string"),
+            (
+                "{\n \"seed\": 1,,\n}",
+                "a.json:2:12: not valid JSON: key must be a string",
+            ),
             ("[1]", "a.json: expected a JSON object, got a list"),
             (
                 r#"{"num_layers": 1.5}"#,

@@ -51,6 +51,7 @@ mod rewrite;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use indexmap::IndexMap;
 use ipu_sim::ids::{IdVec, IpuId};
 use smallvec::SmallVec;
 
@@ -82,7 +83,7 @@ pub fn outline(graph: Graph) -> Result<Graph> {
         return Ok(graph);
     }
     let order = schedule(&graph)?.order;
-    let seen = Seen::of(&graph);
+    let seen = Seen::of(&graph)?;
     let members = members(&graph, &seen, &order);
     let calls = calls(&graph, &seen, &members);
     rewrite::rewrite(graph, &seen, &order, &calls)
@@ -93,6 +94,8 @@ pub fn outline(graph: Graph) -> Result<Graph> {
 struct Seen {
     /// The tensor that a tensor is a view of, or itself.
     root: IdVec<TensorId, TensorId>,
+    /// The view that gives a tensor, and of what.
+    view: IdVec<TensorId, Option<(OpId, TensorId)>>,
     producers: IdVec<TensorId, Option<OpId>>,
     /// Operations that read a tensor through views, if they aren't views themselves.
     readers: IdVec<TensorId, SmallVec<[OpId; 4]>>,
@@ -101,46 +104,50 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(graph: &Graph) -> Self {
-        let producers = graph.producers();
+    fn of(graph: &Graph) -> Result<Self> {
         let mut root: IdVec<TensorId, TensorId> = graph.tensors.ids().collect();
-        // Operands come before results in no arena, so walk up from every tensor.
-        for tensor in graph.tensors.ids() {
-            while let Some(op) = producers[root[tensor]]
-                && is_view(&graph.ops[op].kind)
-            {
-                root[tensor] = graph.ops[op].inputs[0];
+        let mut view = IdVec::from(vec![None; graph.tensors.len()]);
+        // A restore gives back the stashed tensor itself, so it has to be one that operations
+        // read, not a view that each makes for itself.
+        let stashes = graph.ops.values();
+        let stashes = stashes.filter(|op| matches!(op.kind, OpKind::Stash { .. }));
+        let stashed: BTreeSet<TensorId> = stashes.map(|op| op.inputs[0]).collect();
+        for id in graph.topological_order()? {
+            let op = &graph.ops[id];
+            let output = op.outputs[0];
+            if is_view(&op.kind) && !stashed.contains(&output) {
+                root[output] = root[op.inputs[0]];
+                view[output] = Some((id, op.inputs[0]));
             }
         }
         let mut readers = IdVec::from(vec![SmallVec::new(); graph.tensors.len()]);
-        for (id, op) in graph.ops.iter().filter(|(_, op)| !is_view(&op.kind)) {
-            for &input in &op.inputs {
-                readers[root[input]].push(id);
+        for (id, op) in graph.ops.iter() {
+            if view[op.outputs[0]].is_none() {
+                for &input in &op.inputs {
+                    readers[root[input]].push(id);
+                }
             }
         }
         let updated = graph.updates.iter().map(|&(_, value)| value);
         let fixed = graph.outputs.iter().copied().chain(updated);
         let fixed = fixed.map(|tensor| root[tensor]).collect();
-        Self {
+        Ok(Self {
             root,
-            producers,
+            view,
+            producers: graph.producers(),
             readers,
             fixed,
-        }
+        })
     }
 
-    /// The views from the root of a tensor to it, outermost last.
-    fn views(&self, graph: &Graph, tensor: TensorId) -> Vec<OpId> {
-        let mut views = Vec::new();
-        let mut at = tensor;
-        while let Some(op) = self.producers[at]
-            && is_view(&graph.ops[op].kind)
-        {
-            views.push(op);
-            at = graph.ops[op].inputs[0];
-        }
-        views.reverse();
-        views
+    /// Whether an operation only sees its operand in another way.
+    fn is_view(&self, op: &Op) -> bool {
+        self.view[op.outputs[0]].is_some()
+    }
+
+    /// The views between a tensor and its root, the one that gives the tensor first.
+    fn views(&self, tensor: TensorId) -> impl Iterator<Item = (OpId, TensorId)> + '_ {
+        std::iter::successors(self.view[tensor], |&(_, of)| self.view[of])
     }
 }
 
@@ -173,7 +180,7 @@ fn members(graph: &Graph, seen: &Seen, order: &[OpId]) -> Vec<(Part, OpId)> {
                 | OpKind::RemoteStore
         );
         let stays = op.outputs.iter().any(|output| seen.fixed.contains(output));
-        computes && !moves && !stays && !is_view(&op.kind)
+        computes && !moves && !stays && !seen.is_view(op)
     };
     let members = order.iter().filter(is_member).map(|&id| {
         let op = &graph.ops[id];
@@ -182,10 +189,9 @@ fn members(graph: &Graph, seen: &Seen, order: &[OpId]) -> Vec<(Part, OpId)> {
     members.collect()
 }
 
-/// What has to be equal for two operations to have the same code.
+/// What has to be equal for two operations of a part to have the same code.
 #[derive(Clone, Debug, PartialEq)]
 struct Class {
-    part: Part,
     kind: OpKind,
     /// Of every operand, the type of its root and the views of it.
     operands: Vec<(TensorType, Vec<OpKind>)>,
@@ -194,11 +200,12 @@ struct Class {
 }
 
 impl Class {
-    fn of(graph: &Graph, seen: &Seen, part: Part, op: &Op) -> Self {
+    fn of(graph: &Graph, seen: &Seen, op: &Op) -> Self {
         let kinds = |ops: &[OpId]| ops.iter().map(|&op| graph.ops[op].kind.clone()).collect();
         let operands = op.inputs.iter().map(|&input| {
             let root = graph.tensors[seen.root[input]].ty();
-            (root, kinds(&seen.views(graph, input)))
+            let views: Vec<OpId> = seen.views(input).map(|(view, _)| view).collect();
+            (root, kinds(&views))
         });
         let results = op.outputs.iter().map(|&output| {
             let readers = seen.readers[output].iter().copied();
@@ -211,7 +218,6 @@ impl Class {
             *id = 0;
         }
         Self {
-            part,
             kind,
             operands: operands.collect(),
             results: results.collect(),
@@ -224,10 +230,13 @@ fn adds_up(graph: &Graph, op: OpId) -> bool {
     graph.ops[op].phase == Phase::Accumulate
 }
 
+/// What all operations of a class have in common and can be looked up.
+type Bucket = (Part, &'static str, Vec<TensorType>);
+
 /// For every member its class, and between members of different parts a number that occurs
 /// nowhere else.
 fn classified(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Vec<(u32, Option<OpId>)> {
-    let mut classes: BTreeMap<&'static str, Vec<(Class, u32)>> = BTreeMap::new();
+    let mut classes: IndexMap<Bucket, Vec<(Class, u32)>> = IndexMap::new();
     let mut next = 0;
     let mut fresh = || {
         next += 1;
@@ -241,8 +250,10 @@ fn classified(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Vec<(u32,
         }
         last = Some(part);
         let op = &graph.ops[id];
-        let class = Class::of(graph, seen, part, op);
-        let alike = classes.entry(op.kind.name()).or_default();
+        let class = Class::of(graph, seen, op);
+        let operands = class.operands.iter().map(|(root, _)| root.clone());
+        let bucket = (part, op.kind.name(), operands.collect());
+        let alike = classes.entry(bucket).or_default();
         let number = match alike.iter().find(|(other, _)| *other == class) {
             Some(&(_, number)) => number,
             None => {

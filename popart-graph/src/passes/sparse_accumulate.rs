@@ -46,7 +46,10 @@ use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, Scope, TensorId};
 /// # Errors
 /// None on a well-formed graph.
 pub fn sparse_accumulate(mut graph: Graph) -> Result<Graph> {
-    let producers = graph.producers();
+    let made = Made {
+        producers: graph.producers(),
+        readers: graph.consumers(),
+    };
     let sums: Vec<OpId> = graph
         .ops
         .iter()
@@ -54,7 +57,7 @@ pub fn sparse_accumulate(mut graph: Graph) -> Result<Graph> {
         .map(|(id, _)| id)
         .collect();
     for sum in sums {
-        let Some(mut parts) = parts(&graph, &producers, graph.ops[sum].inputs[1]) else {
+        let Some(mut parts) = parts(&graph, &made, graph.ops[sum].inputs[1]) else {
             continue;
         };
         let stage = |part: &Part| graph.ops[part.beside].stage;
@@ -85,18 +88,21 @@ struct Rows {
     transposed: bool,
 }
 
-/// The parts that a gradient is the sum of; `None` if an operation doesn't make one of them.
-fn parts(
-    graph: &Graph,
-    producers: &IdVec<TensorId, Option<OpId>>,
-    value: TensorId,
-) -> Option<Vec<Part>> {
-    let beside = producers[value]?;
+/// Where tensors come from and go to.
+struct Made {
+    producers: IdVec<TensorId, Option<OpId>>,
+    readers: IdVec<TensorId, SmallVec<[OpId; 4]>>,
+}
+
+/// The parts that a gradient is the sum of; a sum that is read elsewhere too is one part, for it
+/// is made anyway; `None` if an operation doesn't make one of them.
+fn parts(graph: &Graph, made: &Made, value: TensorId) -> Option<Vec<Part>> {
+    let beside = made.producers[value]?;
     let op = &graph.ops[beside];
     let rows = match &op.kind {
-        OpKind::Binary(BinaryFn::Add) if alike(graph, op) => {
-            let left = parts(graph, producers, op.inputs[0]);
-            let right = parts(graph, producers, op.inputs[1]);
+        OpKind::Binary(BinaryFn::Add) if made.readers[value].len() == 1 && alike(graph, op) => {
+            let left = parts(graph, made, op.inputs[0]);
+            let right = parts(graph, made, op.inputs[1]);
             if let (Some(mut all), Some(right)) = (left, right) {
                 all.extend(right);
                 return Some(all);
@@ -107,7 +113,7 @@ fn parts(
             gather_grad: beside,
             transposed: false,
         }),
-        OpKind::Transpose { perm } if perm.as_slice() == [1, 0] => producers[op.inputs[0]]
+        OpKind::Transpose { perm } if perm.as_slice() == [1, 0] => made.producers[op.inputs[0]]
             .filter(|&from| matches!(graph.ops[from].kind, OpKind::GatherGrad { .. }))
             .map(|gather_grad| Rows {
                 gather_grad,

@@ -7,11 +7,6 @@ pub(super) fn rewrite(graph: Graph, seen: &Seen, order: &[OpId], calls: &Calls) 
     let mut ctx = Ctx {
         seen,
         calls,
-        views: graph
-            .tensors
-            .ids()
-            .map(|tensor| seen.views(&graph, tensor))
-            .collect(),
         left: BTreeMap::new(),
         entered: BTreeMap::new(),
         seen_as: BTreeMap::new(),
@@ -22,16 +17,16 @@ pub(super) fn rewrite(graph: Graph, seen: &Seen, order: &[OpId], calls: &Calls) 
     let updated = ctx.graph.updates.iter().map(|&(_, value)| value);
     let fixed: Vec<TensorId> = ctx.graph.outputs.iter().copied().chain(updated).collect();
     for tensor in fixed {
-        for view in ctx.views[tensor].clone() {
-            let root = seen.root[tensor];
+        let root = seen.root[tensor];
+        for (view, _) in seen.views(tensor) {
+            let output = ctx.graph.ops[view].outputs[0];
             ctx.used.insert(view);
-            ctx.seen_as
-                .insert((root, view), ctx.graph.ops[view].outputs[0]);
+            ctx.seen_as.insert((root, output), output);
         }
     }
     let readers = order
         .iter()
-        .filter(|&&id| !is_view(&ctx.graph.ops[id].kind));
+        .filter(|&&id| !seen.is_view(&ctx.graph.ops[id]));
     for reader in readers.copied().collect::<Vec<_>>() {
         for operand in 0..ctx.graph.ops[reader].inputs.len() {
             let input = ctx.graph.ops[reader].inputs[operand];
@@ -46,14 +41,12 @@ struct Ctx<'a> {
     graph: Graph,
     seen: &'a Seen,
     calls: &'a Calls,
-    /// The views from a tensor's root to it, before anything changed.
-    views: IdVec<TensorId, Vec<OpId>>,
     /// Copies of results that leave their piece.
     left: BTreeMap<TensorId, TensorId>,
     /// Copies of tensors that enter a piece.
     entered: BTreeMap<(u32, TensorId), TensorId>,
-    /// Views of a base that have been made.
-    seen_as: BTreeMap<(TensorId, OpId), TensorId>,
+    /// What stands for a view of a root, seen from a base.
+    seen_as: BTreeMap<(TensorId, TensorId), TensorId>,
     /// Views of the graph as it was that have found their base.
     used: BTreeSet<OpId>,
 }
@@ -99,18 +92,23 @@ impl Ctx<'_> {
     /// `base` seen as `input` saw its root. The first that needs a view takes the one that is
     /// there; the others get theirs beside their reader.
     fn view_of(&mut self, base: TensorId, input: TensorId, reader: OpId) -> Result<TensorId> {
-        let mut at = base;
-        for view in self.views[input].clone() {
-            at = match self.seen_as.get(&(base, view)) {
-                Some(&known) => known,
-                None => {
-                    let made = self.make_view(at, base, view, reader)?;
-                    self.seen_as.insert((base, view), made);
-                    made
-                }
+        let mut missing = Vec::new();
+        let mut at = input;
+        let mut now = loop {
+            let Some((view, of)) = self.seen.view[at] else {
+                break base;
             };
+            if let Some(&known) = self.seen_as.get(&(base, at)) {
+                break known;
+            }
+            missing.push((view, at));
+            at = of;
+        };
+        for (view, tensor) in missing.into_iter().rev() {
+            now = self.make_view(now, base, view, reader)?;
+            self.seen_as.insert((base, tensor), now);
         }
-        Ok(at)
+        Ok(now)
     }
 
     fn make_view(

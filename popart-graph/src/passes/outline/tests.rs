@@ -89,6 +89,46 @@ outputs %8"#,
     );
 }
 
+/// What a restore gives back is what was stashed, so that is what pieces which run again enter
+/// with, not a view each of them makes of what it was a view of.
+#[test]
+fn a_stashed_view_is_handed_as_it_is() {
+    check(
+        r#"%3: f32[8,8] = matmul(%2, %0) PRODUCT stage0 fwd "kept"
+%4: f32[8,8] = transpose(%3) {perm: [1,0]} @ipu0 stage0 fwd "kept"
+%5: f32[8,8] = stash(%4) {slots: 3} @ipu0 stage0 fwd "stash"
+%6: f32[8,8] = matmul(%4, %0) PRODUCT stage0 fwd recompute "a"
+%7: f32[8,8] = matmul(%6, %1) PRODUCT stage0 fwd recompute "b"
+%8: f32[8,8] = ipu_copy(%7) {to: ipu1} @ipu0 stage0 fwd "there"
+%9: f32[8,8] = tanh(%8) @ipu1 stage1 fwd "loss"
+%10: f32[8,8] = ipu_copy(%9) {to: ipu0} @ipu1 stage1 bwd "back"
+%11: f32[8,8] = restore(%5) {slots: 3} @ipu0 stage2 bwd "restore"
+%12: f32[8,8] = tanh_grad(%7, %10) @ipu0 stage2 bwd "end"
+%13: f32[8,8] = add(%11, %12) @ipu0 stage2 bwd "end"
+outputs %13"#,
+        &expect![[r#"
+            %3: f32[8,8] = matmul(%2, %0) PRODUCT stage0 fwd "kept"
+            %4: f32[8,8] = transpose(%3) {perm: [1,0]} @ipu0 stage0 fwd "kept"
+            %5: f32[8,8] = stash(%4) {slots: 3} @ipu0 stage0 fwd "stash"
+            %6: f32[8,8] = matmul(%14, %15) PRODUCT stage0 fwd recompute "a"
+            %7: f32[8,8] = matmul(%17, %18) PRODUCT stage0 fwd recompute "b"
+            %8: f32[8,8] = ipu_copy(%19) {to: ipu1} @ipu0 stage0 fwd "there"
+            %9: f32[8,8] = tanh(%8) @ipu1 stage1 fwd "loss"
+            %10: f32[8,8] = ipu_copy(%9) {to: ipu0} @ipu1 stage1 bwd "back"
+            %11: f32[8,8] = restore(%5) {slots: 3} @ipu0 stage2 bwd "restore"
+            %12: f32[8,8] = tanh_grad(%19, %10) @ipu0 stage2 bwd "end"
+            %13: f32[8,8] = add(%11, %12) @ipu0 stage2 bwd "end"
+            %14: f32[8,8] = call_input(%4) @ipu0 stage0 fwd recompute "a"
+            %15: f32[8,8] = call_input(%0) @ipu0 stage0 fwd recompute "a"
+            %16: f32[8,8] = call_output(%6) @ipu0 stage0 fwd recompute "a"
+            %17: f32[8,8] = call_input(%16) @ipu0 stage0 fwd recompute "b"
+            %18: f32[8,8] = call_input(%1) @ipu0 stage0 fwd recompute "b"
+            %19: f32[8,8] = call_output(%7) @ipu0 stage0 fwd recompute "b"
+            inputs %2
+            outputs %13"#]],
+    );
+}
+
 #[test]
 fn gradients_are_added_to_accumulators_inside() {
     check(
