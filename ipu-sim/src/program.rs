@@ -346,6 +346,8 @@ pub enum Role {
     Work,
     /// Making a tensor lie differently: nothing is computed.
     Layout,
+    /// Copying what a call of outlined code takes or hands out.
+    Call,
 }
 
 /// A line of the profile that steps belong to.

@@ -111,7 +111,7 @@ impl Cause {
         let updates = source.pass == "update";
         Some(match activity {
             Activity::Compute | Activity::Exchange if updates => Self::Optimiser,
-            Activity::Compute | Activity::Exchange if source.role == Role::Layout => {
+            Activity::Compute | Activity::Exchange if source.role != Role::Work => {
                 Self::LayoutChange
             }
             Activity::Compute => Self::Compute,

@@ -10,7 +10,9 @@
 //! their messages: of 24 equal layers in a PopLiner profile, the first has three times
 //! the exchange code of the others. In an [outlined](Program::outlined) program, steps of
 //! one IPU that are alike in all but their variables share vertex state and all exchange
-//! code as well, as equal layers do that are calls of one function.
+//! code as well, as equal layers do that are calls of one function; and a run of such steps
+//! has the control code of one, the call. Copies of what a call takes and hands out belong to
+//! the place of the call, and share nothing.
 //!
 //! Left out: code that differs between tiles only by size, copy descriptors, and what
 //! instrumentation would add.
@@ -27,8 +29,8 @@ use crate::exchange::Traffic;
 use crate::ids::{IdVec, IpuId};
 use crate::numerics::DType;
 use crate::program::{
-    CollectiveKind, ComputeSet, Exchange, LayoutId, Operand, Program, Step, Transfer, VarId,
-    VertexGroup,
+    CollectiveKind, ComputeSet, Exchange, LayoutId, Operand, Program, Role, SourceId, Step,
+    Transfer, VarId, VertexGroup,
 };
 use crate::spec::MachineSpec;
 use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex};
@@ -52,6 +54,7 @@ pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, table
         seen: IndexSet::new(),
         sent: IndexSet::new(),
         codelets: IndexMap::new(),
+        in_call: IdVec::from(vec![false; program.n_ipus as usize]),
         tables,
     };
     for steps in bodies(program) {
@@ -172,26 +175,23 @@ struct Count<'a> {
     sent: IndexSet<(IpuId, usize)>,
     /// By codelet and IPU: the tiles that have it.
     codelets: IndexMap<(IpuId, Codelet), Vec<bool>>,
+    /// Whether the last step of an IPU was a repeated one.
+    in_call: IdVec<IpuId, bool>,
     tables: &'a mut Tables,
 }
 
 impl Count<'_> {
     fn steps(&mut self, steps: &[Step]) {
         for step in steps {
-            let ipus: Vec<IpuId> = match step {
-                Step::Compute(set) => {
-                    self.compute(set);
-                    vec![set.ipu]
-                }
-                Step::Exchange(exchange) => {
-                    self.exchange(exchange);
-                    vec![exchange.ipu]
-                }
-                Step::IpuCopies { copies, .. } => {
+            let (ipus, is_new) = match step {
+                Step::Compute(set) => (vec![set.ipu], self.compute(set)),
+                Step::Exchange(exchange) => (vec![exchange.ipu], self.exchange(exchange)),
+                Step::IpuCopies { source, copies } => {
                     let vars = copies.iter().flat_map(|copy| [copy.src, copy.dst]);
-                    self.ports(vars.map(|var| (Port::IpuCopies, var)))
+                    self.ports(*source, vars.map(|var| (Port::IpuCopies, var)))
                 }
-                Step::Transfers { transfers, .. } => self.ports(
+                Step::Transfers { source, transfers } => self.ports(
+                    *source,
                     transfers
                         .iter()
                         .map(|transfer| (Port::Transfer(discriminant(transfer)), transfer.var())),
@@ -200,27 +200,31 @@ impl Count<'_> {
                     let port = Port::Collective(collective.kind);
                     let tensors = collective.tensors.iter();
                     let vars = tensors.flat_map(|tensor| [tensor.src, tensor.dst]);
-                    self.ports(vars.map(|var| (port, var)))
+                    self.ports(collective.source, vars.map(|var| (port, var)))
                 }
                 Step::Repeat { body, .. } => {
                     self.steps(body);
-                    self.all_ipus()
+                    (self.all_ipus(), true)
                 }
-                Step::Call(_) => self.all_ipus(),
+                Step::Call(_) => (self.all_ipus(), true),
                 Step::Section(_) => continue,
             };
             let control = self.machine.memory.control_code_per_step.0;
             for ipu in ipus {
-                for tile in self.table(ipu, Category::ControlCode) {
-                    *tile += control;
+                let goes_on = std::mem::replace(&mut self.in_call[ipu], !is_new);
+                if is_new || !goes_on {
+                    for tile in self.table(ipu, Category::ControlCode) {
+                        *tile += control;
+                    }
                 }
             }
         }
     }
 
-    /// Whether a step's code is that of an earlier step.
-    fn shares(&mut self, ipu: IpuId, content: Content) -> bool {
-        self.program.outlined && !self.seen.insert((ipu, content))
+    /// Notes a step's content; whether it is new on its IPU, so that it has code of its own.
+    fn is_new(&mut self, ipu: IpuId, source: SourceId, content: Content) -> bool {
+        let shares = self.program.outlined && self.program.source(source).role != Role::Call;
+        !shares || self.seen.insert((ipu, content))
     }
 
     fn all_ipus(&self) -> Vec<IpuId> {
@@ -233,11 +237,17 @@ impl Count<'_> {
         &mut table.expect("there is a table for every category").1
     }
 
-    fn compute(&mut self, set: &ComputeSet) {
+    /// State of vertices, one for each group and tile; whether any of it is new.
+    fn compute(&mut self, set: &ComputeSet) -> bool {
         let memory = &self.machine.memory;
         // What arrives in a rearrangement is put in order by copies of the exchange, not by
         // vertices.
         let is_vertex = |group: &&VertexGroup| group.vertex != Vertex::Assemble;
+        if !set.vertices.iter().any(|group| is_vertex(&group)) {
+            // It goes with the exchange before it.
+            return !self.in_call[set.ipu];
+        }
+        let mut any_new = false;
         for group in set.vertices.iter().filter(is_vertex) {
             let edges = 1 + group.inputs.len() as u64;
             let state = memory.vertex_state_base.0 + memory.vertex_state_per_edge.0 * edges;
@@ -255,20 +265,23 @@ impl Count<'_> {
             let lies = |operand: &Operand| self.program.vars[operand.var].layout;
             let operands = [&group.output].into_iter().chain(&group.inputs);
             let content = Content::Vertices(codelet, operands.map(lies).collect());
-            if self.shares(set.ipu, content) {
+            if !self.is_new(set.ipu, set.source, content) {
                 continue;
             }
+            any_new = true;
             let table = self.table(set.ipu, Category::VertexState);
             for tile in tiles {
                 table[tile] += state;
             }
         }
+        any_new
     }
 
-    fn exchange(&mut self, exchange: &Exchange) {
+    /// Code of an exchange; whether it is new.
+    fn exchange(&mut self, exchange: &Exchange) -> bool {
         let number = self.exchanges.add(self.program, exchange);
-        if self.shares(exchange.ipu, Content::Exchange(number)) {
-            return;
+        if !self.is_new(exchange.ipu, exchange.source, Content::Exchange(number)) {
+            return false;
         }
         let traffic = std::mem::take(&mut self.traffic[number]);
         let memory = &self.machine.memory;
@@ -284,21 +297,28 @@ impl Count<'_> {
             }
         }
         self.traffic[number] = traffic;
+        true
     }
 
-    /// Code for moving variables beyond their IPU: one message on every tile; the IPUs.
-    fn ports(&mut self, vars: impl Iterator<Item = (Port, VarId)>) -> Vec<IpuId> {
+    /// Code for moving variables beyond their IPU: one message on every tile; the IPUs, and
+    /// whether any of it is new.
+    fn ports(
+        &mut self,
+        source: SourceId,
+        vars: impl Iterator<Item = (Port, VarId)>,
+    ) -> (Vec<IpuId>, bool) {
         let memory = &self.machine.memory;
         let code = memory.exchange_code_per_phase.0 + memory.exchange_code_per_fragment.0;
-        let mut ipus = Vec::new();
+        let (mut ipus, mut any_new) = (Vec::new(), false);
         for (port, var) in vars {
             let variable = &self.program.vars[var];
             let ipu = variable.ipu;
             ipus.push(ipu);
             let content = Content::Port(port, variable.layout, variable.dtype);
-            if self.shares(ipu, content) {
+            if !self.is_new(ipu, source, content) {
                 continue;
             }
+            any_new = true;
             let (program, sizes) = (self.program, self.sizes);
             let table = self.table(ipu, port.category());
             for (tile, sum) in table.iter_mut().enumerate() {
@@ -309,7 +329,7 @@ impl Count<'_> {
         }
         ipus.sort_unstable();
         ipus.dedup();
-        ipus
+        (ipus, any_new)
     }
 
     fn codelets(&mut self) {

@@ -7,8 +7,8 @@ use super::*;
 use crate::layout::{AxisSplit, Cut, Layout};
 use crate::numerics::DType;
 use crate::program::{
-    ComputeSet, Exchange, Function, FunctionId, IpuCopy, Label, Labels, Operand, SourceId, Step,
-    TileCopy, Variable, VertexGroup,
+    ComputeSet, Exchange, Function, FunctionId, IpuCopy, Label, Labels, Operand, Role, Source,
+    SourceId, Step, TileCopy, Variable, VertexGroup,
 };
 use crate::spec::fixtures::small;
 use crate::vertex::{BinaryFn, MapOp, MatMulMethod, Vertex, WeightLoad};
@@ -343,6 +343,16 @@ fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     let exchanged = |tile| on(Category::InternalExchangeCode, tile);
     assert_eq!([exchanged(0), exchanged(2)], [40 + 4, 40]);
     assert_eq!(on(Category::GlobalExchangeCode, 2), 40 + 4);
+    // The repeat's two steps are one call.
+    assert_eq!(on(Category::ControlCode, 31), 8 * 2);
+
+    // What is copied for a call belongs to its place.
+    let sources = std::mem::take(&mut fixture.program.sources).into_iter();
+    let role = Role::Call;
+    fixture.program.sources = sources.map(|source| Source { role, ..source }).collect();
+    let ipu = fixture.check(fixture.program.steps.clone(), 2 * (4 + 8));
+    let on = |category, tile| ipu.on(category, TileId(tile)).0;
+    assert_eq!(on(Category::VertexState, 3), 110 + 2 * 130);
     assert_eq!(on(Category::ControlCode, 31), 9 * 2);
     let weight = weigh(&fixture.program, &machine()).unwrap();
     let other = &weight.ipus[IpuId(1)];

@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
     fn changing_layout<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
         let work = self.source;
         let line = self.program.source(work);
-        if line.role != Role::Layout {
+        if line.role == Role::Work {
             let line = Source {
                 role: Role::Layout,
                 ..line.clone()

@@ -183,14 +183,13 @@ fn role(kind: &OpKind) -> Role {
     match kind {
         OpKind::Identity
         | OpKind::Detach
-        | OpKind::CallInput
-        | OpKind::CallOutput
         | OpKind::Reshape { .. }
         | OpKind::Transpose { .. }
         | OpKind::Slice { .. }
         | OpKind::Concat { .. }
         | OpKind::Pad { .. }
         | OpKind::Broadcast { .. } => Role::Layout,
+        OpKind::CallInput | OpKind::CallOutput => Role::Call,
         _ => Role::Work,
     }
 }
