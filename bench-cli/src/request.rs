@@ -1,5 +1,7 @@
 //! From the words of a command line to a run that can be simulated.
 
+pub mod unread;
+
 use serde_json::{Map, Value};
 
 use crate::args::Given;
@@ -43,8 +45,8 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
         .as_deref()
         .map(config::file::load)
         .transpose()?;
-    let values = preset.as_ref().map(|preset| &preset.values);
-    let resolved = config::resolve(given, values, &date.folder_stamp())?;
+    let values_of_preset = preset.as_ref().map(|preset| &preset.values);
+    let resolved = config::resolve(given, values_of_preset, &date.folder_stamp())?;
     let validation = config::validation(&resolved)?;
     let Resolved {
         values,
@@ -57,7 +59,10 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     {
         notes.insert(0, format!("no file {path}: the built-in preset stands in"));
     }
-    notes.extend(unread(&options));
+    let in_preset = |key: &str| values_of_preset.is_some_and(|preset| preset.contains_key(key));
+    let asked = |key: &str| given.values.contains_key(key) || in_preset(key);
+    notes.extend(unread::notes(asked, &values, &options));
+    notes.extend(unfilled(&options));
     // One machine for both.
     let both = [
         Some(&options),
@@ -85,21 +90,15 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     })
 }
 
-/// What was given and is not read, for another option stands before it.
-fn unread(options: &BertOptions) -> Vec<String> {
-    let mut notes = Vec::new();
-    let run = &options.run;
-    if !options.data.input_files.is_empty() && (run.generated_data || run.synthetic_data) {
-        notes.push("no effect: --input-files: generated data takes the place of files".into());
-    }
+/// Where the model doesn't fill the counts of layers.
+fn unfilled(options: &BertOptions) -> Option<String> {
     let counts = &options.placement.layers_per_ipu;
     let room: u64 = counts.iter().copied().map(u64::from).sum();
     let layers = options.model.num_layers;
-    if counts.len() > 1 && room > u64::from(layers) {
-        notes.push(format!(
+    (counts.len() > 1 && room > u64::from(layers)).then(|| {
+        format!(
             "--layers-per-ipu has room for {room} layers, of which the model fills the first \
              {layers}"
-        ));
-    }
-    notes
+        )
+    })
 }

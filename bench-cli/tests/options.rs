@@ -4,6 +4,9 @@
 //! log, the folder of the run or the notes differ from those of the same line without it. One
 //! *without effect* changes none of them and is named in a note with the reason. Any other is
 //! *refused* by name, with status 2.
+//!
+//! Some options that act do so beside some settings only. Beside the others, they too change
+//! nothing and are named in a note with the reason.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +16,7 @@ use bench_cli::clock::Date;
 use bench_cli::data::dataset;
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
+use bench_cli::request::unread::{RULES, Rule};
 use bench_cli::request::{Prepared, prepare};
 use bench_cli::{compile, run};
 
@@ -300,5 +304,84 @@ fn every_option_does_what_the_table_says() {
             .map(|judge| judge.join().expect("judged"));
         judged.flatten().collect()
     });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A line beside which the options of a rule are idle.
+fn idle(rule: &Rule) -> String {
+    let training = format!(
+        "{MODEL} --num-layers 2 --mask-tokens 4 --training-steps 3 \
+         --gradient-accumulation-factor 12 --execution-mode PIPELINE"
+    );
+    let squad = format!("{MODEL} --num-layers 1 --task SQUAD");
+    match rule.reason {
+        "generated data takes the place of files" | "only training reads it" => {
+            format!("{squad} --inference")
+        }
+        "only --execution-mode PIPELINE computes layers again" => {
+            training.replace("PIPELINE", "DEFAULT") + " --num-layers 4 --layers-per-ipu 2"
+        }
+        "there is only one replica" => format!("{training} --optimizer LAMB"),
+        "only the state of ADAM and LAMB is sharded" => {
+            format!("{training} --replication-factor 2 --num-layers 1")
+        }
+        "only the moments of ADAM and LAMB are moved"
+        | "only ADAM and LAMB read it"
+        | "only --learning-rate-function Linear reads it"
+        | "only --task SQUAD has that head"
+        | "only --activation-type LRelu reads it"
+        | "only --synthetic-data reads it"
+        | "only --device-connection-type ondemand waits"
+        | "no validation follows the training" => training,
+        "only --optimizer SGD reads it" | "only LAMB reads it" => {
+            format!("{training} --optimizer ADAM")
+        }
+        "only --learning-rate-function Scheduled reads it" => {
+            format!("{training} --learning-rate-function Linear")
+        }
+        "only --task PRETRAINING predicts masked tokens" => format!("{squad} --inference"),
+        "--no-dropout leaves out all dropout" => format!("{training} --no-dropout"),
+        "synthetic data needs no host" => training.replace("--generated-data", "--synthetic-data"),
+        "--use-default-available-memory-proportion stands before it" => format!(
+            "{training} --hidden-size 256 --device-tiles 64 \
+             --use-default-available-memory-proportion true"
+        ),
+        reason => panic!("a line where that holds: {reason}"),
+    }
+}
+
+/// What is wrong with what a rule says, if anything.
+fn judge_rule(rule: &Rule, bases: &mut Bases) -> anyhow::Result<Vec<String>> {
+    let line = idle(rule);
+    let mut wrong = Vec::new();
+    for key in rule.keys {
+        let option = table::by_key(key).expect("rules name options");
+        let mut with = words(&line);
+        with.push(option.name.into());
+        with.extend(other_words(option));
+        let mut seen = observe(&with)?;
+        let note = format!("no effect: {}: {}", option.name, rule.reason);
+        let n_notes = seen.notes.len();
+        seen.notes.retain(|found| *found != note);
+        // The original warns of it, and so does the log here.
+        seen.log
+            .retain(|line| !line.starts_with("Remote Optimizer State with SGD"));
+        if seen.notes.len() + 1 != n_notes {
+            wrong.push(format!("{}: no note `{note}`", option.name));
+        } else if seen != *bases.get(&line)? {
+            wrong.push(format!("{} acts: {line}", option.name));
+        }
+    }
+    Ok(wrong)
+}
+
+#[test]
+fn what_another_option_makes_idle_is_named_and_changes_nothing() {
+    let mut bases = Bases::default();
+    let judged = RULES.iter().flat_map(|rule| {
+        let judged = judge_rule(rule, &mut bases);
+        judged.unwrap_or_else(|error| vec![format!("{}: {error:#}", rule.reason)])
+    });
+    let wrong: Vec<String> = judged.collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

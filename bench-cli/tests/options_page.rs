@@ -17,6 +17,9 @@ What an option does here:
 - **no effect**: it is accepted, a note on stderr says why nothing changes.
 - **refused**: any value but the default is an error with that reason (status 2).
 
+An option that acts may have nothing to act on: `--beta1` with SGD, `--replicated-tensor-sharding` with one replica, options of training in inference.
+If the command line or the preset gives it there, a note of the same form names it.
+
 `bench-cli/tests/options.rs` tries all of them; this page is checked against the table by `bench-cli/tests/options_page.rs`.
 ";
 

@@ -107,17 +107,28 @@ impl Features {
             OptimizerKind::Lamb { .. } => "LAMB",
         };
         self.choice("optimiser", family);
-        self.choice("optimiser state off chip", on(optimizer.state_offchip));
-        self.choice(
-            "sharded optimiser state",
-            on(optimizer.replicated_tensor_sharding),
-        );
+        // What acts beside some settings only says nothing of the others.
+        let has_moments = optimizer.kind != OptimizerKind::Sgd;
+        if has_moments {
+            self.choice("optimiser state off chip", on(optimizer.state_offchip));
+        }
+        if has_moments && options.batching.replication_factor > 1 {
+            self.choice(
+                "sharded optimiser state",
+                on(optimizer.replicated_tensor_sharding),
+            );
+        }
         self.choice("dropout", on(model.dropout));
-        self.choice("attention dropout", on(model.attention_dropout));
-        self.choice(
-            "checkpoint in every layer",
-            on(options.placement.recompute_checkpoint_every_layer),
-        );
+        if model.dropout {
+            self.choice("attention dropout", on(model.attention_dropout));
+        }
+        let placement = &options.placement;
+        if placement.execution_mode == ExecutionMode::Pipeline {
+            self.choice(
+                "checkpoint in every layer",
+                on(placement.recompute_checkpoint_every_layer),
+            );
+        }
         let accumulation = options.batching.gradient_accumulation_factor;
         self.size("accumulation factor", accumulation.into());
     }

@@ -1,0 +1,265 @@
+//! What was asked for and changes nothing, because of another option.
+//!
+//! Options that never act say so in the [table](crate::args::table). Those here act beside some
+//! settings and not beside others: a [`Rule`] says which, and why. `tests/options.rs` runs every
+//! key of every rule with and without it, so that none of them says too much.
+//!
+//! Left out: what is idle only at certain sizes, as a count of tiles that the model doesn't fill.
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value, json};
+
+use crate::args::table;
+use crate::config::BertOptions;
+use crate::config::options::{ConnectionType, ExecutionMode, OptimizerKind, RateFunction, Task};
+use bert_model::config::Activation;
+
+/// Options that nothing reads beside certain settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Their keys.
+    pub keys: &'static [&'static str],
+    /// Whether nothing reads them.
+    idle: fn(&BertOptions) -> bool,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// All of them. An option is named by the first rule that holds.
+pub const RULES: &[Rule] = &[
+    Rule {
+        keys: &[
+            "input_files",
+            "duplication_factor",
+            "epochs_to_cache",
+            "vocab_file",
+            "do_lower_case",
+            "no_drop_remainder",
+        ],
+        idle: |options| options.run.generated_data || options.run.synthetic_data,
+        reason: "generated data takes the place of files",
+    },
+    Rule {
+        keys: &[
+            "optimizer",
+            "learning_rate",
+            "loss_scaling",
+            "weight_decay",
+            "momentum",
+            "dampening",
+            "velocity_scaling",
+            "beta1",
+            "beta2",
+            "max_weight_norm",
+            "learning_rate_function",
+            "lr_warmup_start",
+            "lr_warmup_steps",
+            "lr_steps_per_warmup_update",
+            "lr_steps_per_decay_update",
+            "lr_schedule_by_epoch",
+            "lr_schedule_by_step",
+            "squad_lr_scale",
+            "continuous_pipeline_optimizer_scaling",
+            "optimizer_state_offchip",
+            "replicated_tensor_sharding",
+            "recompute_checkpoint_every_layer",
+            "no_dropout",
+            "no_attn_dropout",
+            "dropout_prob",
+            "update_embedding_dict",
+            "epochs",
+            "training_steps",
+            "continue_training_from_epoch",
+            "validation_config",
+        ],
+        idle: |options| options.session.inference,
+        reason: "only training reads it",
+    },
+    Rule {
+        keys: &["recompute_checkpoint_every_layer"],
+        idle: |options| options.placement.execution_mode == ExecutionMode::Default,
+        reason: "only --execution-mode PIPELINE computes layers again",
+    },
+    Rule {
+        keys: &["replicated_tensor_sharding"],
+        idle: |options| options.batching.replication_factor == 1,
+        reason: "there is only one replica",
+    },
+    Rule {
+        keys: &["replicated_tensor_sharding"],
+        idle: |options| options.optimizer.kind == OptimizerKind::Sgd,
+        reason: "only the state of ADAM and LAMB is sharded",
+    },
+    Rule {
+        keys: &["optimizer_state_offchip"],
+        // It also puts weight updates of pipelines side by side, where replicas accumulate.
+        idle: |options| {
+            options.optimizer.kind == OptimizerKind::Sgd
+                && (options.placement.execution_mode == ExecutionMode::Default
+                    || options.batching.replication_factor == 1
+                    || options.batching.gradient_accumulation_factor == 1)
+        },
+        reason: "only the moments of ADAM and LAMB are moved",
+    },
+    Rule {
+        keys: &["momentum", "dampening", "velocity_scaling"],
+        idle: |options| options.optimizer.kind != OptimizerKind::Sgd,
+        reason: "only --optimizer SGD reads it",
+    },
+    Rule {
+        keys: &["beta1", "beta2"],
+        idle: |options| options.optimizer.kind == OptimizerKind::Sgd,
+        reason: "only ADAM and LAMB read it",
+    },
+    Rule {
+        keys: &["max_weight_norm"],
+        idle: |options| !matches!(options.optimizer.kind, OptimizerKind::Lamb { .. }),
+        reason: "only LAMB reads it",
+    },
+    Rule {
+        keys: &[
+            "lr_warmup_start",
+            "lr_warmup_steps",
+            "lr_steps_per_warmup_update",
+            "lr_steps_per_decay_update",
+        ],
+        idle: |options| options.learning_rate.function == RateFunction::Scheduled,
+        reason: "only --learning-rate-function Linear reads it",
+    },
+    Rule {
+        keys: &["lr_schedule_by_epoch", "lr_schedule_by_step"],
+        idle: |options| options.learning_rate.function == RateFunction::Linear,
+        reason: "only --learning-rate-function Scheduled reads it",
+    },
+    Rule {
+        keys: &["squad_lr_scale", "squad_single_output"],
+        idle: |options| options.model.task == Task::Pretraining,
+        reason: "only --task SQUAD has that head",
+    },
+    Rule {
+        keys: &["mask_tokens", "no_cls_layer", "projection_bias"],
+        idle: |options| options.model.task == Task::Squad,
+        reason: "only --task PRETRAINING predicts masked tokens",
+    },
+    Rule {
+        keys: &["relu_leak"],
+        idle: |options| !matches!(options.model.activation, Activation::LeakyRelu { .. }),
+        reason: "only --activation-type LRelu reads it",
+    },
+    Rule {
+        keys: &["no_attn_dropout", "dropout_prob"],
+        idle: |options| !options.model.dropout,
+        reason: "--no-dropout leaves out all dropout",
+    },
+    Rule {
+        keys: &["synthetic_data_initializer"],
+        idle: |options| !options.run.synthetic_data,
+        reason: "only --synthetic-data reads it",
+    },
+    Rule {
+        keys: &["group_host_syncs"],
+        idle: |options| options.run.synthetic_data,
+        reason: "synthetic data needs no host",
+    },
+    Rule {
+        keys: &["available_memory_proportion"],
+        idle: |options| options.placement.available_memory_proportion.is_none(),
+        reason: "--use-default-available-memory-proportion stands before it",
+    },
+    Rule {
+        keys: &["device_ondemand_timeout"],
+        idle: |options| options.device.connection != ConnectionType::OnDemand,
+        reason: "only --device-connection-type ondemand waits",
+    },
+    Rule {
+        keys: &["validation_config", "epochs_inference"],
+        idle: |options| {
+            let validates = options.run.validation && options.run.model_save;
+            !(options.session.inference || validates)
+        },
+        reason: "no validation follows the training",
+    },
+];
+
+/// A line for each reason why something in `given` changes nothing; `resolved` has its values.
+pub(super) fn notes(
+    given: impl Fn(&str) -> bool,
+    resolved: &Map<String, Value>,
+    options: &BertOptions,
+) -> Vec<String> {
+    let mut by_reason: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    let mut named: Vec<&str> = Vec::new();
+    for rule in RULES.iter().filter(|rule| (rule.idle)(options)) {
+        for &key in rule.keys {
+            let option = table::by_key(key).expect("rules name options");
+            let value = &resolved[key];
+            // A switch that is left off asks for nothing.
+            let off = *value == json!(false) && option.is_default(value);
+            if given(key) && !value.is_null() && !off && !named.contains(&key) {
+                named.push(key);
+                by_reason.entry(rule.reason).or_default().push(option.name);
+            }
+        }
+    }
+    by_reason
+        .into_iter()
+        .map(|(reason, names)| format!("no effect: {}: {reason}", names.join(", ")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::args;
+    use crate::clock::Date;
+    use crate::request::prepare;
+
+    fn notes(line: &str) -> Vec<String> {
+        let line = format!("--epochs 1 --generated-data --no-model-save {line}");
+        let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+        prepare(&given, Date::now()).unwrap().notes
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_not_named() {
+        // Defaults, and switches that are left off.
+        assert!(notes("").is_empty());
+        assert!(notes("--replicated-tensor-sharding false").is_empty());
+        // On by default, it asks for something either way.
+        for word in ["true", "false", ""] {
+            assert_eq!(
+                notes(&format!("--recompute-checkpoint-every-layer {word}")),
+                [
+                    "no effect: --recompute-checkpoint-every-layer: only --execution-mode \
+                     PIPELINE computes layers again"
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn a_reason_has_one_line_and_an_option_one_reason() {
+        assert_eq!(
+            notes("--replicated-tensor-sharding true --beta1 0.5 --beta2 0.5 --max-weight-norm 1"),
+            [
+                "no effect: --replicated-tensor-sharding: there is only one replica",
+                "no effect: --beta1, --beta2: only ADAM and LAMB read it",
+                "no effect: --max-weight-norm: only LAMB reads it",
+            ]
+        );
+    }
+
+    #[test]
+    fn presets_ask_too() {
+        let notes = notes("--config squad_base_384.json");
+        let expected = "no effect: --replicated-tensor-sharding: there is only one replica";
+        assert!(notes.iter().any(|note| note == expected), "{notes:#?}");
+        // The line goes over the preset.
+        let notes = self::notes(
+            "--config squad_base_384.json --replication-factor 2 --global-batch-size 64",
+        );
+        assert!(
+            !notes.iter().any(|note| note.contains("sharding")),
+            "{notes:#?}"
+        );
+    }
+}
