@@ -1,6 +1,7 @@
 //! What a run leaves behind for those who want to watch the compiler: graphs after each pass,
 //! the program, and memory over tiles and time.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use ipu_sim::ids::IpuId;
@@ -36,7 +37,7 @@ impl Inspect {
     /// A folder that can't be written, a memory report of unknown form.
     pub fn check(&self) -> Result<()> {
         if let Some(folder) = &self.ir {
-            std::fs::create_dir_all(folder).map_err(|source| Error::File {
+            fs::create_dir_all(folder).map_err(|source| Error::File {
                 action: "create",
                 path: folder.clone(),
                 source,
@@ -100,6 +101,7 @@ impl Inspect {
 }
 
 /// Writes one file for each graph that it sees: `00-model.ir`, `01-pipeline_stages.ir`, ...
+/// Before the first, those of an earlier run are removed, which may have had more.
 pub struct Graphs<'a> {
     folder: Option<&'a Path>,
     count: u32,
@@ -113,8 +115,13 @@ impl Graphs<'_> {
             return;
         };
         let path = folder.join(format!("{:02}-{pass}.ir", self.count));
+        let ready = match self.count {
+            0 => remove_graphs(folder),
+            _ => Ok(()),
+        };
         self.count += 1;
-        self.failed = report::write(&path, &popart_graph::text::print(graph)).err();
+        let written = ready.and_then(|()| report::write(&path, &popart_graph::text::print(graph)));
+        self.failed = written.err();
     }
 
     /// The first file that couldn't be written.
@@ -125,6 +132,33 @@ impl Graphs<'_> {
     pub fn finish(self) -> Result<()> {
         self.failed.map_or(Ok(()), Err)
     }
+}
+
+/// Removes the files of a folder that are named as [`Graphs`] names them, and nothing else.
+fn remove_graphs(folder: &Path) -> Result<()> {
+    let failed = |action, path: &Path, source| Error::File {
+        action,
+        path: path.to_path_buf(),
+        source,
+    };
+    let entries = fs::read_dir(folder).map_err(|error| failed("read", folder, error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| failed("read", folder, error))?;
+        let is_file = entry.file_type().is_ok_and(|found| found.is_file());
+        if is_file && entry.file_name().to_str().is_some_and(is_graph) {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether that is a name as [`Graphs`] gives it: two digits, a hyphen, a pass, `.ir`.
+fn is_graph(name: &str) -> bool {
+    let (Some((number, rest)), true) = (name.split_once('-'), name.ends_with(".ir")) else {
+        return false;
+    };
+    number.len() == 2 && number.bytes().all(|byte| byte.is_ascii_digit()) && rest != ".ir"
 }
 
 #[derive(Clone, Copy)]

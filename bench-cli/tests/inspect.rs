@@ -70,6 +70,66 @@ fn graphs_parse_back_and_reruns_write_the_same() {
 }
 
 #[test]
+fn graphs_of_an_earlier_run_make_way_and_nothing_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let graphs = folder.path().join("graphs");
+    fs::create_dir_all(graphs.join("98-folder.ir")).unwrap();
+    let kept = [
+        "1-a.ir",
+        "100-a.ir",
+        "99-.ir",
+        "99-notes.txt",
+        "a9-b.ir",
+        "99_c.ir",
+        "note.ir",
+    ];
+    for name in kept.iter().chain(&["12-outline.ir", "99-stale.ir"]) {
+        fs::write(graphs.join(name), "old").unwrap();
+    }
+    let names = || -> Vec<String> {
+        let entries = fs::read_dir(&graphs).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect()
+    };
+    let run_again = |more: &[&str]| {
+        let more = [&["--dump-ir", "graphs"], more].concat();
+        let output = run(folder.path(), &more);
+        assert!(output.status.success(), "{}", stderr(&output));
+    };
+    run_again(&[]);
+    let trained = names();
+    assert!(trained.contains(&"00-model.ir".into()) && !trained.contains(&"99-stale.ir".into()));
+    // Fewer passes than before.
+    run_again(&[
+        "--inference",
+        "--gradient-accumulation-factor",
+        "1",
+        "--batches-per-step",
+        "8",
+    ]);
+    let inferred = names();
+    let left = |name: &&String| !kept.contains(&name.as_str()) && *name != "98-folder.ir";
+    let written: Vec<&String> = inferred.iter().filter(left).collect();
+    assert!(
+        written.len() > 2 && inferred.len() < trained.len(),
+        "{inferred:?}"
+    );
+    for name in &written {
+        let text = fs::read_to_string(graphs.join(name)).unwrap();
+        assert!(
+            !text.contains("differentiate") && !text.contains("lamb"),
+            "{name}"
+        );
+        let number: usize = name[..2].parse().unwrap();
+        assert!(number < written.len(), "{name} of {}", written.len());
+    }
+    for name in kept {
+        assert_eq!(fs::read_to_string(graphs.join(name)).unwrap(), "old");
+    }
+    assert!(graphs.join("98-folder.ir").is_dir());
+}
+
+#[test]
 fn the_memory_report_adds_up() {
     let folder = tempfile::tempdir().unwrap();
     for file in ["memory.json", "memory.csv"] {
