@@ -7,8 +7,7 @@
 //! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
 
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::units::Bytes;
-use ipu_sim::weigh;
+use ipu_sim::weigh::{self, Region};
 use popart_graph::plan::PlanCache;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -16,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{table, values};
 use crate::compile;
 use crate::config::BertOptions;
+use crate::metrics::Taken;
 use crate::request::RunRequest;
 
 /// Options by key with their new values.
@@ -26,8 +26,9 @@ type Change = Vec<(&'static str, Value)>;
 pub struct Trial {
     /// The options to give, as one would type them.
     pub words: String,
-    /// Bytes on the fullest tile; none if it couldn't even be compiled.
-    pub fullest: Option<Bytes>,
+    /// Of the region of tile memory that is too small, or if it fits, of the one that was too small
+    /// before; none if it couldn't even be compiled.
+    pub taken: Option<Taken>,
     /// Whether every tile holds what is placed on it.
     pub fits: bool,
 }
@@ -38,12 +39,14 @@ pub struct Trial {
 pub fn trials(request: &RunRequest, plans: &PlanCache) -> Vec<Trial> {
     let resolved = &request.resolved;
     let machine = &request.machine.spec;
-    let attempt = |change: &Change| attempt(resolved, change, machine, plans.clone());
+    let unchanged = attempt(resolved, &Vec::new(), machine, plans.clone(), Region::Tile);
+    let now = unchanged.and_then(|trial| trial.taken);
+    let region = now.map_or(Region::Tile, |taken| taken.region);
+    let attempt = |change: &Change| attempt(resolved, change, machine, plans.clone(), region);
     let smaller = smaller_micro_batches(resolved);
     let changes = other_changes(resolved, &request.options);
-    // What changes nothing on the fullest tile can't help, alone or with others.
-    let now = attempt(&Vec::new()).and_then(|trial| trial.fullest);
-    let matters = |trial: &Trial| trial.fullest.is_none() || trial.fullest != now;
+    // What changes nothing where it is too full can't help, alone or with others.
+    let matters = |trial: &Trial| trial.taken.is_none() || trial.taken != now;
     let (batch, others) = rayon::join(
         || largest_that_fits(&smaller, attempt),
         || -> Vec<Trial> {
@@ -89,11 +92,11 @@ fn largest_that_fits(
 #[must_use]
 pub fn lines(trials: &[Trial]) -> Vec<String> {
     let line = |trial: &Trial| {
-        let tile = trial.fullest.map_or_else(
+        let taken = trial.taken.map_or_else(
             || "too large to be compiled".into(),
-            |bytes| format!("fullest tile {bytes}"),
+            |taken| taken.to_string(),
         );
-        format!("  {} ({tile})", trial.words)
+        format!("  {} ({taken})", trial.words)
     };
     let (help, fail): (Vec<&Trial>, Vec<&Trial>) = trials.iter().partition(|trial| trial.fits);
     let mut lines = Vec::new();
@@ -186,12 +189,14 @@ fn other_changes(resolved: &Map<String, Value>, options: &BertOptions) -> Vec<Ch
     changes
 }
 
-/// Compiles and weighs the run with a change; none if the change doesn't go with the rest.
+/// Compiles and weighs the run with a change; none if the change doesn't go with the rest. If it
+/// fits, it says what it takes of `region`.
 fn attempt(
     resolved: &Map<String, Value>,
     change: &Change,
     machine: &MachineSpec,
     mut plans: PlanCache,
+    region: Region,
 ) -> Option<Trial> {
     let mut changed = resolved.clone();
     for (key, value) in change {
@@ -223,20 +228,23 @@ fn attempt(
             let too_large = error.downcast_ref::<crate::Error>();
             return matches!(too_large, Some(crate::Error::DoesNotFit { .. })).then_some(Trial {
                 words,
-                fullest: None,
+                taken: None,
                 fits: false,
             });
         }
     };
+    let too_much = Taken::too_much(&weight);
     Some(Trial {
         words,
-        fullest: weight.ipus.values().map(weigh::IpuWeight::max).max(),
-        fits: weight.verdict().is_ok(),
+        taken: Some(too_much.unwrap_or_else(|| Taken::of(&weight, region))),
+        fits: too_much.is_none(),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use ipu_sim::units::Bytes;
+
     use super::*;
     use crate::clock::Date;
     use crate::request::prepare;
@@ -256,7 +264,8 @@ mod tests {
         let request = request(&format!("{LARGE} --micro-batch-size 64"));
         let machine = &request.machine.spec;
         let mut plans = compile::plans_for(machine);
-        let none = attempt(&request.resolved, &vec![], machine, plans.clone()).unwrap();
+        let region = Region::Tile;
+        let none = attempt(&request.resolved, &vec![], machine, plans.clone(), region).unwrap();
         assert!(!none.fits, "{none:?}");
         let trials = trials(&request, &plans);
         // Plans that are known already change nothing.
@@ -278,6 +287,39 @@ mod tests {
         }
     }
 
+    /// What helps is found, and said, by the region that is too small, whatever the whole tile
+    /// holds.
+    #[test]
+    fn a_small_region_is_what_advice_is_about() {
+        let mut request = request(&format!("{LARGE} --no-outlining true"));
+        let code = |line: &str, machine: &MachineSpec| {
+            let options = self::request(line).options;
+            let program = compile::compile(&options, machine).unwrap().lowered.program;
+            Taken::of(
+                &weigh::weigh(&program, machine).unwrap(),
+                Region::Executable,
+            )
+            .bytes
+        };
+        let machine = &mut request.machine.spec;
+        let outlined = code(LARGE, machine);
+        machine.memory.executable = outlined;
+        assert!(code(&format!("{LARGE} --no-outlining true"), machine) > outlined);
+        let trials = trials(&request, &compile::plans_for(&request.machine.spec));
+        let helps = trials
+            .iter()
+            .find(|trial| trial.words == "--no-outlining false");
+        let expected = Taken {
+            region: Region::Executable,
+            bytes: outlined,
+            available: outlined,
+        };
+        assert_eq!(helps.unwrap().taken, Some(expected), "{trials:#?}");
+        assert!(helps.unwrap().fits);
+        let line = format!("  --no-outlining false (executable memory {outlined} of {outlined})");
+        assert!(lines(&trials).contains(&line), "{trials:#?}");
+    }
+
     #[test]
     fn the_largest_that_fits_is_found() {
         let changes: Vec<Change> = (0..9).map(|size| vec![("seed", json!(size))]).collect();
@@ -286,7 +328,7 @@ mod tests {
                 let size = change[0].1.as_u64().unwrap();
                 Some(Trial {
                     words: size.to_string(),
-                    fullest: None,
+                    taken: None,
                     fits: size >= least,
                 })
             });
@@ -299,15 +341,20 @@ mod tests {
 
     #[test]
     fn lines_put_first_what_helps() {
-        let trial = |words: &str, fullest, fits| Trial {
+        let trial = |words: &str, taken: Option<(Region, u64)>, fits| Trial {
             words: words.into(),
-            fullest,
+            taken: taken.map(|(region, bytes)| Taken {
+                region,
+                bytes: Bytes(bytes),
+                available: Bytes(6),
+            }),
             fits,
         };
         let trials = [
-            trial("--a 1", Some(Bytes(7)), false),
-            trial("--b 2", Some(Bytes(5)), true),
+            trial("--a 1", Some((Region::Tile, 7)), false),
+            trial("--b 2", Some((Region::Tile, 5)), true),
             trial("--c 3", None, false),
+            trial("--d 4", Some((Region::Executable, 8)), false),
         ];
         assert_eq!(
             lines(&trials),
@@ -317,6 +364,7 @@ mod tests {
                 "tried, and doesn't fit:",
                 "  --a 1 (fullest tile 7 B)",
                 "  --c 3 (too large to be compiled)",
+                "  --d 4 (executable memory 8 B of 6 B)",
             ]
         );
         assert_eq!(lines(&[]), ["nothing that was tried makes it fit"]);

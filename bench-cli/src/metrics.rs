@@ -1,9 +1,10 @@
 //! What came out of a run, as data: the content of `--metrics-json` and of the suite's files.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ipu_sim::units::{Bytes, Cycles, HostSeconds, SimSeconds};
-use ipu_sim::weigh::TileVariable;
+use ipu_sim::weigh::{Region, TileVariable, Weight};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -40,6 +41,10 @@ pub struct Metrics {
     pub fits: bool,
     /// Where they don't: the tile, by how much, and its largest tensors.
     pub out_of_memory: Option<String>,
+    /// The region of tile memory that is too small, if it is that; not part of reports, which say
+    /// it in words.
+    #[serde(skip)]
+    pub overflow: Option<Taken>,
     /// Memory of each IPU of one replica, by its place in the replica.
     pub ipus: Vec<IpuMemory>,
     /// Where the cycles of a step went, by IPU as above.
@@ -83,11 +88,68 @@ pub struct FullestTile {
     pub largest: Vec<TileVariable>,
 }
 
+/// What is taken of a region of tile memory, on the tile where that is most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// All of a tile, or a part that something must fit.
+    pub region: Region,
+    /// What is there.
+    pub bytes: Bytes,
+    /// What a tile has of it.
+    pub available: Bytes,
+}
+
+impl Taken {
+    /// Of that region, by a program that was weighed.
+    #[must_use]
+    pub fn of(weight: &Weight, region: Region) -> Self {
+        let on_ipus = weight.ipus.values().map(|ipu| ipu.fullest(region).1);
+        Self {
+            region,
+            bytes: on_ipus.max().unwrap_or_default(),
+            available: weight.size(region),
+        }
+    }
+
+    /// Of the region that is too small, if one is.
+    #[must_use]
+    pub fn too_much(weight: &Weight) -> Option<Self> {
+        let refused = weight.verdict().err()?;
+        Some(Self::of(weight, refused.region))
+    }
+}
+
+/// `fullest tile 400000 B`, or of a part of it `executable memory 270000 B of 262144 B`.
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (region, bytes) = (self.region, self.bytes);
+        match region {
+            Region::Tile => write!(f, "fullest tile {bytes}"),
+            Region::Executable | Region::Interleaved => {
+                write!(f, "{region} {bytes} of {}", self.available)
+            }
+        }
+    }
+}
+
 impl Metrics {
     /// Bytes on the fullest tile of all IPUs.
     #[must_use]
     pub fn fullest_tile(&self) -> Option<Bytes> {
         self.ipus.iter().map(|ipu| ipu.max_tile_bytes).max()
+    }
+
+    /// What fits or doesn't, in words.
+    #[must_use]
+    pub fn memory_text(&self) -> Option<String> {
+        let fullest = self.fullest_tile()?;
+        Some(match self.overflow {
+            Some(taken) if taken.region == Region::Tile => format!("{taken}: does not fit"),
+            Some(taken) => format!("fullest tile {fullest}, {taken}: does not fit"),
+            None if self.fits => format!("fullest tile {fullest}: fits"),
+            // The tiles aren't what is too small.
+            None => format!("fullest tile {fullest}: fits, but streaming memory is too small"),
+        })
     }
 }
 
@@ -152,6 +214,7 @@ pub(crate) mod fixtures {
             },
             fits: true,
             out_of_memory: None,
+            overflow: None,
             ipus: vec![
                 IpuMemory {
                     max_tile_bytes: Bytes(400_000),
@@ -167,5 +230,40 @@ pub(crate) mod fixtures {
             time: Explanation::default(),
             utilisation: Utilisation::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_region_that_is_too_small_is_named() {
+        let text = |fits, overflow: Option<(Region, u64, u64)>| {
+            let overflow = overflow.map(|(region, bytes, available)| Taken {
+                region,
+                bytes: Bytes(bytes),
+                available: Bytes(available),
+            });
+            let metrics = Metrics {
+                fits,
+                overflow,
+                ..fixtures::metrics()
+            };
+            metrics.memory_text().unwrap()
+        };
+        assert_eq!(text(true, None), "fullest tile 600000 B: fits");
+        assert_eq!(
+            text(false, Some((Region::Tile, 600_000, 500_000))),
+            "fullest tile 600000 B: does not fit"
+        );
+        assert_eq!(
+            text(false, Some((Region::Executable, 270_000, 262_144))),
+            "fullest tile 600000 B, executable memory 270000 B of 262144 B: does not fit"
+        );
+        assert_eq!(
+            text(false, None),
+            "fullest tile 600000 B: fits, but streaming memory is too small"
+        );
     }
 }

@@ -26,7 +26,7 @@ use crate::config::options::ConnectionType;
 use crate::explain::Explanation;
 use crate::inspect::Inspect;
 use crate::measure::{self, Samples, latency};
-use crate::metrics::{FullestTile, HostTimes, IpuMemory, Metrics};
+use crate::metrics::{FullestTile, HostTimes, IpuMemory, Metrics, Taken};
 use crate::request::RunRequest;
 use crate::utilisation::Utilisation;
 use crate::{Error, compile, locks};
@@ -173,6 +173,7 @@ pub fn run(
         host_seconds,
         fits: refusal.is_none(),
         out_of_memory: refusal,
+        overflow: Taken::too_much(&weight),
         ipus: memory(&weight),
         time: Explanation::new(&program, &timeline, &compiled.placed),
         utilisation: Utilisation::new(&program, &timeline, &machine),

@@ -253,9 +253,8 @@ fn summarise(request: &RunRequest, metrics: &Metrics, console: &Console) -> anyh
     if metrics.fits {
         console.note(&metrics.accuracy.text())?;
     }
-    if let Some(bytes) = metrics.fullest_tile() {
-        let fits = if metrics.fits { "fits" } else { "does not fit" };
-        console.note(&format!("fullest tile {bytes}: {fits}"))?;
+    if let Some(text) = metrics.memory_text() {
+        console.note(&text)?;
     }
     Ok(())
 }
