@@ -159,6 +159,16 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
         }
     }
     let text = |name: &str| matches.get_one::<String>(name).cloned();
+    for (option, place) in [
+        (table::METRICS_JSON, "file"),
+        (table::DUMP_PROGRAM, "file"),
+        (table::MEMORY_REPORT, "file"),
+        (table::DUMP_IR, "folder"),
+    ] {
+        if text(option).as_deref() == Some("-") {
+            return Err(Error::Stdout { option, place });
+        }
+    }
     given.config = text("--config");
     given.system = text(table::SYSTEM);
     given.metrics_json = text(table::METRICS_JSON);

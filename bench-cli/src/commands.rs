@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use bench_cli::console::Console;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 /// Identifier of the option that silences notes and progress bars.
@@ -139,6 +140,15 @@ fn path_option(name: &'static str, help: &'static str) -> Arg {
         .help(help)
 }
 
+/// An option that takes the path of a file to write.
+fn output_option(name: &'static str, help: &'static str) -> Arg {
+    let file = |path: PathBuf| match path.to_str() {
+        Some("-") => Err("stdout holds what is printed for people: name a file"),
+        _ => Ok(path),
+    };
+    path_option(name, help).value_parser(PathBufValueParser::new().try_map(file))
+}
+
 /// The path that [`path_option`] was given.
 fn path<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a Path> {
     matches.get_one::<PathBuf>(name).map(PathBuf::as_path)
@@ -156,5 +166,19 @@ mod tests {
     #[test]
     fn clap_accepts_the_commands() {
         super::command().debug_assert();
+    }
+
+    #[test]
+    fn results_for_files_do_not_go_to_stdout() {
+        for line in [
+            "suite --json -",
+            "suite --csv=-",
+            "validate --json -",
+            "calibrate --accuracy -",
+        ] {
+            let words = ["ipu-bench"].into_iter().chain(line.split(' '));
+            let error = super::command().try_get_matches_from(words).unwrap_err();
+            assert!(error.to_string().contains("name a file"), "{line}: {error}");
+        }
     }
 }

@@ -77,6 +77,16 @@ pub enum Error {
         /// What it accepts.
         choices: &'static [&'static str],
     },
+    /// A `-` for a file of results.
+    #[error(
+        "argument {option}: expected a {place}, got '-': stdout holds the log, name a {place} (./- if it is to be called so)"
+    )]
+    Stdout {
+        /// The option.
+        option: &'static str,
+        /// What it names: a file or a folder.
+        place: &'static str,
+    },
     /// Two options that exclude each other.
     #[error("argument {option}: not allowed with argument {other}")]
     NotAllowedWith {
@@ -365,6 +375,7 @@ impl Error {
             | Error::InvalidBool { .. }
             | Error::InvalidValue { .. }
             | Error::InvalidChoice { .. }
+            | Error::Stdout { .. }
             | Error::NotAllowedWith { .. }
             | Error::NotSupported { .. }
             | Error::Command { .. } => 2,

@@ -272,6 +272,22 @@ fn mistakes_in_the_words_of_the_original() {
             "argument --virtual-graph: not allowed with argument --pipeline",
         ),
         (
+            "--metrics-json -",
+            "argument --metrics-json: expected a file, got '-': stdout holds the log, name a file (./- if it is to be called so)",
+        ),
+        (
+            "--dump-program=-",
+            "argument --dump-program: expected a file, got '-': stdout holds the log, name a file (./- if it is to be called so)",
+        ),
+        (
+            "--memory-report -",
+            "argument --memory-report: expected a file, got '-': stdout holds the log, name a file (./- if it is to be called so)",
+        ),
+        (
+            "--dump-ir -",
+            "argument --dump-ir: expected a folder, got '-': stdout holds the log, name a folder (./- if it is to be called so)",
+        ),
+        (
             "--dual-device --single-device",
             "argument --single-device: not allowed with argument --dual-device",
         ),

@@ -9,7 +9,7 @@ use clap::{ArgMatches, Command};
 pub(super) fn command(command: Command) -> Command {
     command
         .about("Fit the fitted constants again, and say how well they are known")
-        .arg(super::path_option(
+        .arg(super::output_option(
             "accuracy",
             "Write the errors of prediction, from which intervals are made, to this file",
         ))

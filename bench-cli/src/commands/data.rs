@@ -140,7 +140,7 @@ fn vocabulary_command() -> Command {
     Command::new("vocabulary")
         .about("Make a WordPiece vocabulary of the words of a text")
         .arg(input_file())
-        .arg(super::path_option("output-file", "File to write, a token a line").required(true))
+        .arg(super::output_option("output-file", "File to write, a token a line").required(true))
         .arg(lower_case())
         .arg(number("size", "30400", "Tokens at the most"))
         .arg(force())

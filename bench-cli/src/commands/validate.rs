@@ -9,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 pub(super) fn command(command: Command) -> Command {
     command
         .about("Compare the simulator with measurements of real machines")
-        .arg(super::path_option("json", "Write all rows to this file"))
+        .arg(super::output_option("json", "Write all rows to this file"))
         .arg(
             Arg::new("strict")
                 .long("strict")
