@@ -1,8 +1,10 @@
-//! Ctrl-C: no half-written file stays behind, and the exit status is the shell's 130.
+//! Ctrl-C: no half-written file stays behind, results so far are printed, and the exit status is
+//! the shell's 130.
 //!
 //! Files are written beside the place where they belong ([`crate::report::Partial`]) and noted
 //! here while they are; the handler removes them. Locks on devices end with the process.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -12,6 +14,13 @@ use parking_lot::Mutex;
 const STATUS: i32 = 130;
 
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+static FINISHED: Mutex<String> = Mutex::new(String::new());
+
+/// What is printed to stdout if Ctrl-C comes from now on: results so far, which would be lost.
+pub fn say_at_the_end(text: String) {
+    *FINISHED.lock() = text;
+}
 
 /// Handles Ctrl-C from now on.
 ///
@@ -26,10 +35,23 @@ pub fn install() -> anyhow::Result<()> {
             // Best effort: it may have been finished just now.
             let _ = std::fs::remove_file(path);
         }
+        // Nobody may be left to read it.
+        let _ = write_finished();
         crate::console::error("interrupted");
         std::process::exit(STATUS);
     })
     .context("cannot handle Ctrl-C")
+}
+
+fn write_finished() -> io::Result<()> {
+    let text = FINISHED.lock();
+    // Whoever has nothing to say may be writing to a stdout that nobody reads.
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
 }
 
 /// A file that the handler removes until this is dropped.

@@ -65,6 +65,36 @@ fn ends_with_the_shells_status_and_leaves_no_half_files() {
     assert_eq!(names, ["checkpoints"]);
 }
 
+/// The first run ends with its report in the file; what it says stands in the table, too.
+#[test]
+fn a_suite_shows_what_is_finished() {
+    let folder = tempfile::tempdir().unwrap();
+    let csv = folder.path().join("suite.csv");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
+        .args(["-q", "suite", "--csv", "suite.csv"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command was built for this test");
+    while !csv.exists() {
+        assert!(run.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::yield_now();
+    }
+    interrupt(&run);
+    let mut table = String::new();
+    let mut stdout = run.stdout.take().unwrap();
+    stdout.read_to_string(&mut table).unwrap();
+    assert_eq!(ended(run), "ipu-bench: error: interrupted\n");
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(rows[0].contains("sequences/s"), "{table}");
+    assert!(table.contains("| 1-large-128-pod16 "), "{table}");
+    assert!(
+        !table.contains("10-base-3-minimum-latency-128-b64"),
+        "{table}"
+    );
+}
+
 /// Files of more than a gigabyte, interrupted while they are written: none is left by half, and
 /// what was to be replaced is still there.
 #[test]

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use bench_cli::clock::Date;
 use bench_cli::console::{self, Console};
-use bench_cli::suite::{self, Outcome};
-use bench_cli::{report, run};
+use bench_cli::suite::{self, Entry, Outcome};
+use bench_cli::{interrupt, report, run};
 use clap::{ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
-    let path = super::path_option;
+    let path = super::output_option;
     command
         .about("Run the eighteen runs of the published benchmark")
         .arg(path(
@@ -32,6 +32,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
         bar.set_message(run.name.clone());
         entries.push(suite::run_one(run, Date::now(), run::simulate));
         bar.inc(1);
+        interrupt::say_at_the_end(table(&entries));
         if let Some(path) = json {
             report::write(path, &report::json::text(&entries))?;
         }
@@ -40,7 +41,9 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
         }
     }
     bar.finish_and_clear();
-    super::print(&format!("{}\n", report::table::text(&entries)))?;
+    // From here on it would be printed twice.
+    interrupt::say_at_the_end(String::new());
+    super::print(&table(&entries))?;
     let mut failed = false;
     for entry in &entries {
         let error = match &entry.outcome {
@@ -53,4 +56,8 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
         }
     }
     Ok(ExitCode::from(u8::from(failed)))
+}
+
+fn table(entries: &[Entry]) -> String {
+    format!("{}\n", report::table::text(entries))
 }
