@@ -403,8 +403,12 @@ impl<'a> Reader<'a> {
     }
 
     fn float(&mut self, key: &'static str) -> Result<f64> {
-        self.one(key, "a number", |token| match token {
-            Token::Number(digits) => digits.parse().ok(),
+        // `1e999` is read as infinity, which has no digits to be printed with.
+        self.one(key, "a finite number", |token| match token {
+            Token::Number(digits) => digits
+                .parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite()),
             _ => None,
         })
     }

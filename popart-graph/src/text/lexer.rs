@@ -103,10 +103,20 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// A `u32` or an `f64`.
-    pub(super) fn number<T: std::str::FromStr>(&mut self, expected: &'static str) -> Result<T> {
+    pub(super) fn number(&mut self, expected: &'static str) -> Result<u32> {
         self.take(expected, |token| match token {
             Token::Number(digits) => digits.parse().ok(),
+            _ => None,
+        })
+    }
+
+    /// An `f64` that can be printed and read again.
+    pub(super) fn finite(&mut self, expected: &'static str) -> Result<f64> {
+        self.take(expected, |token| match token {
+            Token::Number(digits) => digits
+                .parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite()),
             _ => None,
         })
     }

@@ -158,7 +158,7 @@ fn tensor_type(line: &mut Line<'_>) -> Result<TensorType> {
 
 fn splat(line: &mut Line<'_>) -> Result<f64> {
     line.sign('(', "a number in parentheses")?;
-    let value = line.number("a number")?;
+    let value = line.finite("a number")?;
     line.sign(')', "a closing parenthesis")?;
     Ok(value)
 }
@@ -170,9 +170,9 @@ fn initial(line: &mut Line<'_>) -> Result<Init> {
         Some("splat") => Ok(Init::Splat(splat(line)?)),
         Some("truncated_normal") => {
             line.sign('(', "mean and standard deviation in parentheses")?;
-            let mean = line.number("the mean")?;
+            let mean = line.finite("the mean")?;
             line.sign(',', "a comma")?;
-            let std_dev = line.number("the standard deviation")?;
+            let std_dev = line.finite("the standard deviation")?;
             line.sign(')', "a closing parenthesis")?;
             Ok(Init::TruncatedNormal { mean, std_dev })
         }

@@ -115,7 +115,11 @@ fn mistakes_name_the_line() {
     );
     check(
         "%0: f16[2] = scale(%0) {factor: fast} fwd \"x\"",
-        "line 1: expected a number, got `factor`",
+        "line 1: expected a finite number, got `factor`",
+    );
+    check(
+        "%0: f16[2] = scale(%0) {factor: 1e999} fwd \"x\"",
+        "line 1: expected a finite number, got `factor`",
     );
     check(
         "%0: f16[2] = identity(%0) sideways \"x\"",
