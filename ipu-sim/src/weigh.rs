@@ -36,6 +36,7 @@ use crate::error::Result;
 use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{Program, VarId, VarKind};
 use crate::spec::MachineSpec;
+use crate::text::Names;
 use crate::topology::{ReplicaPlacement, Topology};
 use crate::units::Bytes;
 pub use curve::LivePoint;
@@ -113,7 +114,7 @@ pub struct TileVariable {
     /// The variable.
     #[schemars(with = "u32")]
     pub var: VarId,
-    /// Its name.
+    /// Its name, unique on its IPU: as [`crate::text`] prints it.
     pub name: String,
     /// What it takes on the tile, padding included.
     pub bytes: Bytes,
@@ -378,12 +379,14 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
             table(&mut tables[ipu], Category::NotAlwaysLive).copy_from_slice(&peak.bytes);
         }
     }
+    let names = Names::of(program);
     let ipus = peaks.iter().map(|(ipu, peaks)| {
         let categories = std::mem::take(&mut tables[ipu]);
         let find = Find {
             program,
             liveness: &liveness,
             sizes: &sizes,
+            names: &names,
             ipu,
         };
         let loader = machine.memory.loader.0;

@@ -8,6 +8,7 @@ use super::sizes::Sizes;
 use super::{Category, Interleaved, IpuWeight, LARGEST, StepName, TileVariable};
 use crate::ids::{IpuId, TileId};
 use crate::program::{FunctionId, Program, VarId};
+use crate::text::Names;
 use crate::units::Bytes;
 
 /// Looks for what is fullest on one IPU.
@@ -15,6 +16,7 @@ pub(super) struct Find<'a> {
     pub(super) program: &'a Program,
     pub(super) liveness: &'a Liveness,
     pub(super) sizes: &'a Sizes,
+    pub(super) names: &'a Names,
     pub(super) ipu: IpuId,
 }
 
@@ -89,7 +91,7 @@ impl Find<'_> {
             .chain(passing.map(|var| (var, false)))
             .map(|(var, always_live)| TileVariable {
                 var,
-                name: program.vars[var].name.clone(),
+                name: self.names.vars[var].clone(),
                 bytes: Bytes(self.sizes.on_tile(program, var, tile)),
                 always_live,
             })

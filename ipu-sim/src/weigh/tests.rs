@@ -126,7 +126,7 @@ fn values_that_do_not_live_together_share_memory() {
     assert_eq!(ipu.max_tile, TileId(0));
     assert_eq!(ipu.fullest_at[0].step, "work");
     let names: Vec<&str> = ipu.largest.iter().map(|var| var.name.as_str()).collect();
-    assert_eq!(names, ["x1", "x2"]);
+    assert_eq!(names, ["x1:test", "x2:test"]);
 }
 
 #[test]
@@ -375,7 +375,7 @@ fn the_verdict_names_tile_step_and_variables() {
     assert_eq!(
         error.to_string(),
         "out of memory on IPU 0, tile 0: expected at most 638976 B, got 661122 B (22146 B too \
-         many) at work; largest: `weight` 600000 B, `x1` 60000 B"
+         many) at work; largest: `weight` 600000 B, `x1:test` 60000 B"
     );
     let mut roomy = machine();
     roomy.tile.memory = Bytes(700_000);

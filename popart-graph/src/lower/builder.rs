@@ -85,6 +85,11 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// A name for `what` the operation at work needs on its way: `Layer3/FF/1/operand`.
+    pub(crate) fn part(&self, what: &str) -> String {
+        format!("{}/{what}", self.program.source(self.source).name)
+    }
+
     pub(crate) fn add_var(
         &mut self,
         name: &str,
@@ -216,12 +221,12 @@ impl<'a> Builder<'a> {
                 vars.push(var);
                 continue;
             }
-            let add = |this: &mut Self, name| {
+            let add = |this: &mut Self, name: &str| {
                 this.add_var(name, value.dtype, (*layout).clone(), VarKind::Temporary)
             };
             let arrived = match arrival {
                 Arrival::Operand | Arrival::InPlace => add(self, name),
-                Arrival::Assembled => add(self, "arrived"),
+                Arrival::Assembled => add(self, &self.part("arrived")),
             };
             let whole = self.program.view(arrived);
             self.copy_into(value, &whole, &mut transposes, &mut copies);
@@ -384,7 +389,8 @@ impl<'a> Builder<'a> {
             Some(view) if view.shape == home.view => view.var,
             _ => {
                 let dtype = inputs[target].dtype;
-                self.add_var("result", dtype, home.layout.clone(), VarKind::Activation)
+                let name = self.part("result");
+                self.add_var(&name, dtype, home.layout.clone(), VarKind::Activation)
             }
         };
         self.map_into(op, inputs, &home, var)
@@ -499,9 +505,9 @@ impl<'a> Builder<'a> {
         // What is broadcast stays small and goes to the vertices as it arrives.
         let whole = |(_, layout): &(&Value, &Layout)| layout.axes.len() == home.layout.axes.len();
         let vars = if wanted.iter().all(whole) {
-            self.rearrange_many(&wanted, "operand")
+            self.rearrange_many(&wanted, &self.part("operand"))
         } else {
-            self.materialise_many(&wanted, "operand")
+            self.materialise_many(&wanted, &self.part("operand"))
         };
         for ((index, _, _, kept), var) in moves.iter().zip(vars) {
             operands[*index] = Some(Operand::new(var, kept));
@@ -542,13 +548,13 @@ impl<'a> Builder<'a> {
         let elements = value.shape().iter().product();
         let flat = value.reshape(&[elements]).unwrap_or_else(|| {
             let layout = self.spread(&value.shape(), value.dtype);
-            let var = self.rearrange_many(&[(value, &layout)], "reshaped")[0];
+            let var = self.rearrange_many(&[(value, &layout)], &self.part("reshaped"))[0];
             self.value_of(var)
                 .reshape(&[elements])
                 .expect("the axes of a whole variable join into one")
         });
         let layout = self.spread(&[elements], value.dtype);
-        let var = self.rearrange_many(&[(&flat, &layout)], "reshaped")[0];
+        let var = self.rearrange_many(&[(&flat, &layout)], &self.part("reshaped"))[0];
         self.value_of(var)
             .reshape(shape)
             .expect("one axis splits into any factors of its extent")
@@ -558,7 +564,7 @@ impl<'a> Builder<'a> {
     pub(crate) fn slice(&mut self, value: &Value, axis: usize, begin: u32, end: u32) -> Value {
         value.slice(axis, begin, end).unwrap_or_else(|| {
             let layout = self.spread(&value.shape(), value.dtype);
-            let var = self.relay(value, &layout, "sliced");
+            let var = self.relay(value, &layout, &self.part("sliced"));
             self.value_of(var)
                 .slice(axis, begin, end)
                 .expect("an axis of a whole variable can be cut anywhere")
@@ -572,7 +578,7 @@ impl<'a> Builder<'a> {
             .map(|value| {
                 if value.parts.len() > 1 && value.axis != axis {
                     let layout = self.spread(&value.shape(), value.dtype);
-                    let var = self.relay(value, &layout, "concatenated");
+                    let var = self.relay(value, &layout, &self.part("concatenated"));
                     self.value_of(var)
                 } else {
                     (*value).clone()
@@ -703,7 +709,7 @@ impl<'a> Builder<'a> {
     ) -> Vec<VarId> {
         let values: Vec<Value> = partials.iter().map(|&var| self.value_of(var)).collect();
         let wanted: Vec<(&Value, &Layout)> = values.iter().map(|value| (value, joined)).collect();
-        let gathered = self.materialise_many(&wanted, "gathered");
+        let gathered = self.materialise_many(&wanted, &self.part("gathered"));
         // Labels: the axes of what is gathered, then the axis of what is left of `axis`.
         let labels: Vec<u8> = (0..joined.axes.len() as u8).collect();
         let mut result_axes = joined.axes.clone();

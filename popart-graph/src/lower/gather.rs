@@ -115,7 +115,7 @@ fn gather_at_once(
     let table = Table::of(ctx, table);
     let indices = ctx
         .builder
-        .materialise(indices, &table.indices(n), "indices");
+        .materialise(indices, &table.indices(n), &ctx.builder.part("indices"));
     let rows = &table.layout.axes[table.rows];
     let in_parts = rows.places.len() > 1;
     let mut axes = vec![
@@ -151,7 +151,8 @@ fn gather_at_once(
     }
     let parts = ctx.builder.value_of(found);
     let together = layouts::shared_among(ctx.builder.program.layout_of(found), 0);
-    let gathered = ctx.builder.materialise(&parts, &together, "gathered");
+    let name_of_parts = ctx.builder.part("gathered");
+    let gathered = ctx.builder.materialise(&parts, &together, &name_of_parts);
     let result_layout = Layout {
         first_tile: together.first_tile,
         ..Layout::row_major(together.axes[1..].to_vec())
@@ -210,9 +211,10 @@ fn accumulate_at_once(
 ) {
     let n = indices.shape()[0];
     let (updates, index_layout) = (table.updates(n), table.indices(n));
+    let name = ctx.builder.part("updates");
     let placed = ctx
         .builder
-        .materialise_many(&[(dy, &updates), (indices, &index_layout)], "updates");
+        .materialise_many(&[(dy, &updates), (indices, &index_layout)], &name);
     ctx.builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::MultiUpdateAdd {
             row: Label(table.rows as u8),

@@ -358,7 +358,8 @@ pub(crate) fn matmul(
         (left, right)
     };
     let homes = [frame.home(Side::Input), frame.home(Side::Weights)];
-    let at_home = builder.rearrange_many(&[(&input, &homes[0]), (&weights, &homes[1])], "operand");
+    let wanted = [(&input, &homes[0]), (&weights, &homes[1])];
+    let at_home = builder.rearrange_many(&wanted, &builder.part("operand"));
     let out = product_at_home(builder, frame, [at_home[0], at_home[1]], output, name);
     frame.in_product_axes(&builder.value_of(out))
 }
@@ -398,7 +399,7 @@ fn broadcast(builder: &mut Builder<'_>, frame: &Frame, sides: &[(Side, VarId)]) 
         .iter()
         .map(|(value, layout)| (value, layout))
         .collect();
-    builder.materialise_many(&wanted, "broadcast")
+    builder.materialise_many(&wanted, &builder.part("broadcast"))
 }
 
 /// One iteration: AMP vertices, and the sum of their parts.
@@ -423,8 +424,12 @@ fn product(
     } else {
         VarKind::Temporary
     };
-    let amp_name = if amp_writes_result { name } else { "partials" };
-    let partials = builder.add_var(amp_name, frame.partials, layout, kind);
+    let amp_name = if amp_writes_result {
+        name.to_owned()
+    } else {
+        builder.part("partials")
+    };
+    let partials = builder.add_var(&amp_name, frame.partials, layout, kind);
     builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::MatMul {
             method: frame.method,
@@ -447,7 +452,8 @@ fn product(
     }]);
     if sums_parts {
         let parts = builder.value_of(partials);
-        let gathered = builder.materialise(&parts, &frame.gathered_layout(), "gathered");
+        let gathered =
+            builder.materialise(&parts, &frame.gathered_layout(), &builder.part("gathered"));
         let sums = builder.add_var(name, output, frame.summed_layout(), VarKind::Activation);
         builder.emit_compute(vec![VertexGroup {
             vertex: Vertex::ReducePartials {
@@ -498,7 +504,8 @@ fn loop_over_outputs(
                 (sides[0], sides[1])
             }
         };
-        let part = product(builder, frame, input, slice, output, "slice of result");
+        let name = builder.part("result_slice");
+        let part = product(builder, frame, input, slice, output, &name);
         dynamic_update(builder, result, part, index);
     });
     result
@@ -523,7 +530,8 @@ fn loop_over_inputs(
             frame,
             &[(Side::Input, input), (Side::Weights, weights)],
         );
-        let part = product(builder, frame, sides[0], sides[1], output, "part of result");
+        let name = builder.part("result_part");
+        let part = product(builder, frame, sides[0], sides[1], output, &name);
         let (sum, part) = (builder.value_of(result), builder.value_of(part));
         builder.map_in_place(MapOp::ScaledAdd { factor: 1.0 }, &[&sum, &part], 0);
     });
@@ -533,7 +541,12 @@ fn loop_over_inputs(
 /// A counted loop whose body gets its index, a scalar that every tile holds.
 fn repeat(builder: &mut Builder<'_>, count: u32, body: impl FnOnce(&mut Builder<'_>, VarId)) {
     let everywhere = Layout::on_every_tile(&[], builder.spec.tiles_per_ipu);
-    let index = builder.add_var("loop index", DType::U32, everywhere, VarKind::Temporary);
+    let index = builder.add_var(
+        &builder.part("loop_index"),
+        DType::U32,
+        everywhere,
+        VarKind::Temporary,
+    );
     builder.fill(index, 0.0);
     let outside = std::mem::take(&mut builder.steps);
     body(builder, index);
@@ -555,7 +568,12 @@ fn dynamic_slice(
     index: VarId,
 ) -> VarId {
     let dtype = builder.program.vars[whole].dtype;
-    let slice = builder.add_var("slice", dtype, frame.home_once(side), VarKind::Temporary);
+    let slice = builder.add_var(
+        &builder.part("slice"),
+        dtype,
+        frame.home_once(side),
+        VarKind::Temporary,
+    );
     let labels: Vec<u8> = (0..=builder.program.layout_of(slice).axes.len() as u8).collect();
     builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::DynamicSlice { slot: Label(0) },

@@ -87,7 +87,9 @@ impl Ctx<'_> {
             return value.clone();
         }
         let layout = self.builder.spread(&value.shape(), value.dtype);
-        let var = self.builder.relay(value, &layout, "labelled");
+        let var = self
+            .builder
+            .relay(value, &layout, &self.builder.part("labelled"));
         self.builder.value_of(var)
     }
 

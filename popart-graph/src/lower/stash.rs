@@ -34,9 +34,12 @@ pub(crate) struct Stashes {
 /// A counter on every tile, 0 when the program starts.
 fn counter(ctx: &mut Ctx<'_>) -> VarId {
     let layout = Layout::on_every_tile(&[], ctx.spec().tiles_per_ipu);
-    let var = ctx
-        .builder
-        .add_var("slot", DType::U32, layout, VarKind::Control);
+    let var = ctx.builder.add_var(
+        &ctx.builder.part("slot"),
+        DType::U32,
+        layout,
+        VarKind::Control,
+    );
     let steps = std::mem::take(&mut ctx.builder.steps);
     ctx.builder.fill(var, 0.0);
     let fill = std::mem::replace(&mut ctx.builder.steps, steps);
