@@ -1,10 +1,11 @@
 //! What a run leaves behind for those who want to watch the compiler: graphs after each pass,
 //! the program, and memory over tiles and time.
 
+mod tables;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ipu_sim::ids::IpuId;
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{self, LivePoint, Region, TileVariable, Weight};
@@ -24,7 +25,7 @@ pub struct Inspect {
     pub ir: Option<PathBuf>,
     /// File for the program.
     pub program: Option<PathBuf>,
-    /// File for the memory report, `.json` or `.csv`.
+    /// File for the memory report, `.json`, or `.csv` with two more beside it.
     pub memory: Option<PathBuf>,
 }
 
@@ -34,7 +35,7 @@ impl Inspect {
     ///
     /// # Errors
     ///
-    /// A folder that can't be written, a memory report of unknown form.
+    /// A folder that can't be written.
     pub fn check(&self) -> Result<()> {
         if let Some(folder) = &self.ir {
             fs::create_dir_all(folder).map_err(|source| Error::File {
@@ -44,16 +45,23 @@ impl Inspect {
             })?;
             report::check_writable(&folder.join("00-model.ir"))?;
         }
-        if let Some(path) = &self.memory {
-            Form::of(path)?;
-        }
         Ok(())
     }
 
     /// The files, but for those in the folder of graphs.
-    pub fn files(&self) -> impl Iterator<Item = &Path> {
-        let files = [&self.program, &self.memory];
-        files.into_iter().flatten().map(PathBuf::as_path)
+    ///
+    /// # Errors
+    ///
+    /// A memory report of unknown form.
+    pub fn files(&self) -> Result<Vec<PathBuf>> {
+        let mut files: Vec<PathBuf> = self.program.iter().cloned().collect();
+        if let Some(path) = &self.memory {
+            match Form::of(path)? {
+                Form::Json => files.push(path.clone()),
+                Form::Csv => files.extend(tables::files(path)),
+            }
+        }
+        Ok(files)
     }
 
     /// Takes graphs as they come and writes them.
@@ -92,11 +100,17 @@ impl Inspect {
         let Some(path) = &self.memory else {
             return Ok(());
         };
-        let text = match Form::of(path)? {
-            Form::Json => report::json::text(&MemoryReport::new(program, machine, weight)),
-            Form::Csv => tiles_csv(weight),
-        };
-        report::write(path, &text)
+        match Form::of(path)? {
+            Form::Json => {
+                let memory = MemoryReport::new(program, machine, weight);
+                report::write(path, &report::json::text(&memory))
+            }
+            Form::Csv => {
+                let texts = tables::texts(program, machine, weight);
+                let mut files = tables::files(path).into_iter().zip(texts);
+                files.try_for_each(|(path, text)| report::write(&path, &text))
+            }
+        }
     }
 }
 
@@ -305,24 +319,4 @@ fn point(point: &LivePoint) -> PointReport {
         ipu_bytes: point.on_ipu.0,
         max_tile_bytes: point.on_tile.0,
     }
-}
-
-/// One row a tile: IPU, tile, bytes at its fullest moment, bytes by category.
-fn tiles_csv(weight: &Weight) -> String {
-    let names: Vec<String> = weigh::Category::all().map(weigh::Category::name).collect();
-    let mut out = format!("ipu,tile,bytes,always_live,{}\n", names.join(","));
-    for (IpuId(ipu), found) in weight.ipus.iter() {
-        let (always_live, _) = split(found);
-        for (tile, bytes) in found.tiles.iter().enumerate() {
-            let of = |(_, tiles): &(_, Vec<ipu_sim::units::Bytes>)| tiles[tile].0.to_string();
-            let categories: Vec<String> = found.categories.iter().map(of).collect();
-            let lasting = always_live[tile];
-            out += &format!(
-                "{ipu},{tile},{},{lasting},{}\n",
-                bytes.0,
-                categories.join(",")
-            );
-        }
-    }
-    out
 }

@@ -67,6 +67,34 @@ fn graphs_parse_back_and_reruns_write_the_same() {
     }
     assert!(program.starts_with("program of 2 IPUs in 1 replicas"));
     assert!(program.contains("matmul Layer1/FF/2"));
+    the_program_goes_by_names(&program);
+}
+
+/// Every variable is declared once on its IPU, with its operation, and no step has a number for it.
+fn the_program_goes_by_names(program: &str) {
+    let declared = program.lines().skip(1).filter_map(|line| {
+        let (name, rest) = line.split_once(": ")?;
+        let (ipu, _) = rest.split_once(" on IPU ")?.1.split_once(", ")?;
+        (!line.starts_with(' ')).then_some((ipu, name))
+    });
+    let declared: Vec<_> = declared.collect();
+    let distinct: std::collections::BTreeSet<_> = declared.iter().collect();
+    assert!(declared.len() > 100 && distinct.len() == declared.len());
+    assert!(distinct.contains(&("1", "Layer1/FF/1/W")));
+    assert!(distinct.contains(&("1", "Layer1/FF/1/operand:matmul")));
+    for word in [
+        "operand",
+        "arrived",
+        "broadcast",
+        "partials",
+        "gathered",
+        "slot",
+    ] {
+        let bare = |name: &str| name.split([':', '.']).next() == Some(word);
+        assert!(!distinct.iter().any(|(_, name)| bare(name)), "{word}");
+    }
+    let gradient = "Layer1/FF/Norm:layer_norm_grad.2[0 1] = ";
+    assert!(program.contains(gradient));
 }
 
 #[test]
@@ -165,12 +193,62 @@ fn the_memory_report_adds_up() {
     let table = fs::read_to_string(folder.path().join("memory.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + 2 * 1472);
     assert!(table.starts_with("ipu,tile,bytes,always_live,always_live.weight,"));
+    the_files_beside_say_the_same(folder.path(), &report);
+}
+
+/// Rows of `memory.curve.csv` and `memory.largest.csv` are those of the JSON report.
+fn the_files_beside_say_the_same(folder: &Path, report: &Value) {
+    let rows = |file: &str| -> Vec<Vec<String>> {
+        let mut reader = csv::Reader::from_path(folder.join(file)).expect("it was written");
+        let record = |record: csv::Result<csv::StringRecord>| {
+            record
+                .expect("rows are alike")
+                .iter()
+                .map(String::from)
+                .collect()
+        };
+        reader.records().map(record).collect()
+    };
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .map_or_else(|| value.to_string(), String::from)
+    };
+    let list = |value: &Value| value.as_array().expect("a list").clone();
+    let (mut curve, mut largest) = (Vec::new(), Vec::new());
+    for ipu in list(&report["ipus"]) {
+        let front = || [text(&ipu["ipu"]), text(&ipu["max_tile"])];
+        for (number, point) in list(&ipu["live"]).iter().enumerate() {
+            let bytes = ["ipu_bytes", "max_tile_bytes"].map(|of| text(&point[of]));
+            let more = [number.to_string(), text(&point["step"])];
+            curve.push([front(), more, bytes].concat());
+        }
+        for variable in list(&ipu["largest"]) {
+            let more = ["name", "bytes", "always_live"].map(|of| text(&variable[of]));
+            largest.push([front().as_slice(), &more].concat());
+        }
+    }
+    let steps_joined = |mut row: Vec<String>| {
+        let function = row.remove(4);
+        if !function.is_empty() {
+            row[3] += &format!(" in {function}");
+        }
+        row
+    };
+    let found: Vec<_> = rows("memory.curve.csv")
+        .into_iter()
+        .map(steps_joined)
+        .collect();
+    assert!(found.len() > 100);
+    assert_eq!(found, curve);
+    assert_eq!(rows("memory.largest.csv"), largest);
 }
 
 #[test]
 fn what_cannot_be_written_ends_before_the_work() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
+    fs::create_dir(folder.path().join("taken.curve.csv")).unwrap();
     for (more, expected) in [
         (
             ["--memory-report", "memory.txt"],
@@ -179,6 +257,7 @@ fn what_cannot_be_written_ends_before_the_work() {
         (["--memory-report", "none/memory.csv"], "none/memory.csv"),
         (["--dump-ir", "file"], "file"),
         (["--dump-program", "none/program.txt"], "none/program.txt"),
+        (["--memory-report", "taken.csv"], "taken.curve.csv"),
     ] {
         let output = run(folder.path(), &more);
         assert_eq!(output.status.code(), Some(1), "{more:?}");

@@ -69,7 +69,7 @@ pub const OURS: Section = Section {
         flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
         maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),
         maybe_text(DUMP_PROGRAM, "dump_program").help("write the program that the machine runs to this file"),
-        maybe_text(MEMORY_REPORT, "memory_report").help("write memory by tile, category and step to this .json or .csv file"),
+        maybe_text(MEMORY_REPORT, "memory_report").help("write memory by tile, category and step to this .json file, or .csv file and two beside it"),
         flag(PRINT_CONFIG, "print_config").help("print the resolved configuration as JSON, and stop"),
         flag(QUIET, "quiet").help("print the lines of the log and errors only"),
         text(COLOR, "color", "auto")

@@ -43,7 +43,8 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     given.inspect.check()?;
     let metrics = given.metrics_json.iter().map(Path::new);
-    report::check_all_writable(metrics.chain(given.inspect.files()))?;
+    let inspected = given.inspect.files()?;
+    report::check_all_writable(metrics.chain(inspected.iter().map(PathBuf::as_path)))?;
     let command = ["ipu-bench".into(), "bert".into()]
         .into_iter()
         .chain(words)
