@@ -28,7 +28,7 @@ pub(super) enum Event {
         /// Which.
         key: Key,
         /// The rate it had.
-        stamp: u32,
+        stamp: u64,
     },
 }
 

@@ -62,8 +62,9 @@ pub struct Flow {
     rate: Rate,
     /// When its rate was last set.
     since: Cycles,
-    /// Counts the rates it had.
-    pub stamp: u32,
+    /// Which of all rates that transfers were given its own is, so that an end that was foretold
+    /// at another one, or for an earlier transfer of the same key, is known to be stale.
+    pub stamp: u64,
 }
 
 impl Flow {
@@ -92,6 +93,8 @@ pub struct Flows<'a, K> {
     on_link: IdVec<LinkId, BTreeSet<K>>,
     /// Bytes that entered each lane, and those that left it.
     tally: IdVec<LaneId, [Bytes; 2]>,
+    /// Rates given so far.
+    stamps: u64,
 }
 
 impl<'a, K: Copy + Ord> Flows<'a, K> {
@@ -103,6 +106,7 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
             moving: BTreeMap::new(),
             on_link: network.links.ids().map(|_| BTreeSet::new()).collect(),
             tally: network.lanes.ids().map(|_| [Bytes::ZERO; 2]).collect(),
+            stamps: 0,
         }
     }
 
@@ -129,7 +133,7 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
             left: quanta(bytes),
             rate: Rate(0),
             since: now,
-            stamp: 0,
+            stamp: self.stamps,
         };
         let before = self.moving.insert(key, flow);
         assert!(before.is_none(), "a transfer begins once");
@@ -204,7 +208,8 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
                 flow.left = flow.left.saturating_sub(moved);
                 flow.since = now;
                 flow.rate = rate;
-                flow.stamp += 1;
+                self.stamps += 1;
+                flow.stamp = self.stamps;
                 changed.push(key);
             }
         }

@@ -1,5 +1,7 @@
 //! What links carry in a run: no more than they can, and all that was sent.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::ids::IdVec;
 use crate::spec::fixtures::machine as shipped;
@@ -28,7 +30,33 @@ fn is_memory(bundle: &Bundle) -> bool {
     memory(bundle.from) || memory(bundle.to)
 }
 
-/// No link carries more than it can in the time of the run; what enters a gateway or a port leaves
+/// What hosts may have made ready before the run, and drain after it: the buffers of streams.
+fn buffered(program: &Program) -> Bytes {
+    let functions = program.functions.values().map(|function| &function.steps);
+    let mut pending: Vec<&Step> = functions.flatten().chain(&program.steps).collect();
+    let mut buffers: BTreeMap<StreamId, Bytes> = BTreeMap::new();
+    while let Some(step) = pending.pop() {
+        match step {
+            Step::Repeat { body, .. } => pending.extend(body),
+            Step::Transfers { transfers, .. } => {
+                for transfer in transfers {
+                    if let Transfer::HostRead { stream, var }
+                    | Transfer::HostWrite { stream, var } = *transfer
+                    {
+                        let depth = u64::from(program.streams[stream].buffering_depth);
+                        let bytes = program.bytes_of(var) * depth;
+                        let largest = buffers.entry(stream).or_default();
+                        *largest = bytes.max(*largest);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    buffers.into_values().sum::<Bytes>() * u64::from(program.n_replicas)
+}
+
+/// No link carries more than it can in the time of the run, but for what hosts buffer; what enters a gateway or a port leaves
 /// it; hosts and streaming memory give and take what replicas moved, and so do all IPUs together.
 #[track_caller]
 pub(super) fn check_links(timeline: &Timeline, program: &Program, machine: &MachineSpec) {
@@ -37,8 +65,13 @@ pub(super) fn check_links(timeline: &Timeline, program: &Program, machine: &Mach
     let seconds = machine.tile.clock.seconds(timeline.total).0;
     for (id, bundle) in bundles() {
         let carried = timeline.carried[id].0 as f64;
-        let room = bundle.capacity.0 * seconds;
         let (from, to) = (bundle.from, bundle.to);
+        let host = |node| matches!(node, Node::Host(_) | Node::HostPort(_));
+        let ahead = match host(from) || host(to) {
+            true => buffered(program),
+            false => Bytes::ZERO,
+        };
+        let room = bundle.capacity.0 * seconds + ahead.0 as f64;
         assert!(carried <= room, "{from:?} to {to:?}: {carried} of {room} B");
     }
     let all = |channel| timeline.moved.on(channel) * u64::from(program.n_replicas);
