@@ -1,6 +1,6 @@
 //! What was asked for and changes nothing, because of another option.
 //!
-//! Options that never act say so in the [table](crate::args::table). Those here act beside some
+//! Options that never act say so in the [`table`](mod@crate::args::table). Those here act beside some
 //! settings and not beside others: a [`Rule`] says which, and why. `tests/options.rs` runs every
 //! key of every rule with and without it, so that none of them says too much.
 //!
