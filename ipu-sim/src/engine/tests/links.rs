@@ -63,12 +63,13 @@ pub(super) fn check_links(timeline: &Timeline, program: &Program, machine: &Mach
     let topology = Topology::new(machine);
     let bundles = || topology.bundles().iter();
     let seconds = machine.tile.clock.seconds(timeline.total).0;
+    let buffered = buffered(program);
     for (id, bundle) in bundles() {
         let carried = timeline.carried[id].0 as f64;
         let (from, to) = (bundle.from, bundle.to);
         let host = |node| matches!(node, Node::Host(_) | Node::HostPort(_));
         let ahead = match host(from) || host(to) {
-            true => buffered(program),
+            true => buffered,
             false => Bytes::ZERO,
         };
         let room = bundle.capacity.0 * seconds + ahead.0 as f64;

@@ -138,53 +138,51 @@ impl Maker {
     }
 }
 
+/// The same time folded and unfolded, on a machine called `name`.
+#[track_caller]
+fn check_folding(name: &str, maker: &Maker, steps: &[Random]) {
+    let program = Program {
+        steps: maker.steps(steps),
+        ..maker.fixture.program.clone()
+    };
+    let machine = simplified(shipped(name).scaled_down(16, 32).unwrap());
+    let timed = |mode| {
+        let options = Options {
+            mode,
+            trace_depth: 0,
+        };
+        time(&program, &machine, options).unwrap()
+    };
+    assert_eq!(timed(Mode::Folded), timed(Mode::Unfolded));
+}
+
 /// Two IPUs in one repeat that never meet: the stream of one isn't moved on with the other.
 #[test]
 fn streams_move_on_with_their_own_ipu() {
-    let maker = Maker::new(2, 1, 1);
     let body = vec![Random::Spread(0), Random::Read(1), Random::Fill(0)];
-    let program = Program {
-        steps: maker.steps(&[Random::Repeat(5, body)]),
-        ..maker.fixture.program.clone()
-    };
-    let machine = simplified(shipped("mk1-server16").scaled_down(16, 32).unwrap());
-    let timed = |mode| {
-        time(
-            &program,
-            &machine,
-            Options {
-                mode,
-                trace_depth: 0,
-            },
-        )
-        .unwrap()
-    };
-    assert_eq!(timed(Mode::Folded), timed(Mode::Unfolded));
+    let steps = [Random::Repeat(5, body)];
+    check_folding("mk1-server16", &Maker::new(2, 1, 1), &steps);
 }
 
 /// Repeats on one IPU inside a repeat that another one leads.
 #[test]
 fn an_inner_repeat_that_runs_ahead_leaves_the_outer_one_alone() {
-    let maker = Maker::new(2, 1, 1);
     let inner = vec![Random::Write(1), Random::Fill(0)];
     let body = vec![Random::Store(1), Random::Repeat(6, inner)];
-    let program = Program {
-        steps: maker.steps(&[Random::Repeat(5, body)]),
-        ..maker.fixture.program.clone()
-    };
-    let machine = simplified(shipped("mk1-server16").scaled_down(16, 32).unwrap());
-    let timed = |mode| {
-        time(
-            &program,
-            &machine,
-            Options {
-                mode,
-                trace_depth: 0,
-            },
-        )
-        .unwrap()
-    };
-    assert_eq!(timed(Mode::Folded), timed(Mode::Unfolded));
+    let steps = [Random::Repeat(5, body)];
+    check_folding("mk1-server16", &Maker::new(2, 1, 1), &steps);
+}
+
+/// Elements of one buffer follow each other: what was foretold of one doesn't end the next.
+#[test]
+fn an_end_belongs_to_one_transfer() {
+    let inner = Random::Repeat(5, vec![Random::Write(1)]);
+    let steps = [
+        Random::Late(2),
+        Random::Write(0),
+        Random::Repeat(1, vec![inner]),
+    ];
+    check_folding("mk2-pod16", &Maker::new(2, 3, 1), &steps);
 }
 
 proptest! {

@@ -119,28 +119,19 @@ impl Ctx<'_> {
         reader: OpId,
     ) -> Result<TensorId> {
         let own = &self.graph.ops[view];
-        let Scope {
-            ipu,
-            stage,
-            phase,
-            recompute,
-            ..
-        } = match base == self.seen.root[own.outputs[0]] {
+        let beside = match base == self.seen.root[own.outputs[0]] {
             true => own.scope(),
             false => self.graph.ops[reader].scope(),
         };
-        let name = own.name.clone();
         let scope = Scope {
-            name,
-            ipu,
-            stage,
-            phase,
-            recompute,
+            name: own.name.clone(),
+            ..beside
         };
         if self.used.insert(view) {
             let op = &mut self.graph.ops[view];
             op.inputs[0] = at;
-            (op.ipu, op.stage, op.phase, op.recompute) = (ipu, stage, phase, recompute);
+            (op.ipu, op.stage) = (scope.ipu, scope.stage);
+            (op.phase, op.recompute) = (scope.phase, scope.recompute);
             return Ok(op.outputs[0]);
         }
         let kind = own.kind.clone();
