@@ -40,6 +40,8 @@ pub struct Given {
     pub system: Option<String>,
     /// The file named by `--metrics-json`.
     pub metrics_json: Option<String>,
+    /// Whether `--merge-collectives` was given.
+    pub merge_collectives: bool,
     /// Whether `--explain` was given.
     pub explain: bool,
     /// What `--dump-ir`, `--dump-program` and `--memory-report` name.
@@ -179,6 +181,7 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
         }
     }
     let ours = |name: &str| given_ours.iter().find(|(ours, _)| *ours == name);
+    given.merge_collectives = ours(table::MERGE_COLLECTIVES).is_some();
     given.explain = ours(table::EXPLAIN).is_some();
     given.print_config = ours(table::PRINT_CONFIG).is_some();
     given.quiet = ours(table::QUIET).is_some();

@@ -120,8 +120,6 @@ pub fn compile_with(
         batches_per_step,
         stages,
         outline: !options.session.no_outlining,
-        // The application asks for none (`ReplicatedCollectivesSettings`).
-        merge_collectives: false,
         prefetch: options.session.inference_io != InferenceIo::MinimumLatency,
         host: match options.session.host_streams {
             HostStreams::WhereNeeded => lower::HostStreams::WhereNeeded,
@@ -430,6 +428,8 @@ fn train(
                 && options.batching.replication_factor > 1,
             off_chip: options.optimizer.state_offchip,
         },
+        // The application asks for none (`ReplicatedCollectivesSettings`).
+        merge_collectives: options.session.merge_collectives,
         outline: !options.session.no_outlining,
     };
     Ok(passes::train_watched(model.graph, &training, watch)?)

@@ -164,6 +164,10 @@ pub struct Report {
     pub system: String,
     /// Its whole description, every constant with its source, as a machine file.
     pub machine: String,
+    /// Whether collectives that are alike were merged: what alone of the program's own options
+    /// changes what is compiled.
+    #[serde(default)]
+    pub merge_collectives: bool,
     /// What was measured.
     #[serde(flatten)]
     pub metrics: Metrics,
@@ -180,6 +184,7 @@ impl Report {
             version: env!("CARGO_PKG_VERSION").into(),
             system: request.machine.name.clone(),
             machine: request.machine.spec.to_toml(),
+            merge_collectives: request.options.session.merge_collectives,
             metrics,
             options: request.resolved.clone(),
         }

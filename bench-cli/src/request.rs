@@ -4,7 +4,7 @@ pub mod unread;
 
 use serde_json::{Map, Value};
 
-use crate::args::Given;
+use crate::args::{Given, table};
 use crate::config::{self, BertOptions, Resolved};
 use crate::system::{self, Machine};
 use crate::{Result, clock};
@@ -50,10 +50,19 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     let validation = config::validation(&resolved)?;
     let Resolved {
         values,
-        options,
+        mut options,
         accumulation_set,
         mut notes,
     } = resolved;
+    if given.merge_collectives {
+        match unmergeable(&options) {
+            Some(reason) => notes.push(format!(
+                "{} has no effect: {reason}",
+                table::MERGE_COLLECTIVES
+            )),
+            None => options.session.merge_collectives = true,
+        }
+    }
     if let (Some(path), Some(preset)) = (&given.config, &preset)
         && preset.built_in
     {
@@ -88,6 +97,17 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
         accumulation_set,
         notes,
     })
+}
+
+/// Why a program has no collectives.
+fn unmergeable(options: &BertOptions) -> Option<&'static str> {
+    if options.session.inference {
+        Some("inference sums nothing over replicas")
+    } else if options.batching.replication_factor < 2 {
+        Some("one replica has nobody to sum with")
+    } else {
+        None
+    }
 }
 
 /// Where the model doesn't fill the counts of layers.

@@ -98,6 +98,45 @@ fn the_program_goes_by_names(program: &str) {
 }
 
 #[test]
+fn merged_collectives_show_in_graph_program_and_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let of = |name: &str, more: &[&str]| {
+        let (program, metrics) = (format!("{name}.txt"), format!("{name}.json"));
+        let replicas = ["--replication-factor", "2"];
+        let files = ["--dump-program", &program, "--metrics-json", &metrics];
+        let output = run(folder.path(), &[&replicas, more, &files].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let report: Value = serde_json::from_str(&read(&metrics)).unwrap();
+        let is_sum = |line: &&str| line.trim_start().starts_with("AllReduce");
+        let program = read(&program);
+        (report, program.lines().filter(is_sum).count())
+    };
+    let (apart, sums_apart) = of("apart", &[]);
+    let more = ["--merge-collectives", "--dump-ir", "graphs"];
+    let (merged, sums_merged) = of("merged", &more);
+    assert_eq!(apart["merge_collectives"], false);
+    assert_eq!(merged["merge_collectives"], true);
+    assert!(merged["step_cycles"].as_u64() < apart["step_cycles"].as_u64());
+    // Gradients of all weights at once.
+    assert!(sums_apart > 20, "{sums_apart}");
+    assert_eq!(sums_merged, 1);
+    let graph = fs::read_dir(folder.path().join("graphs")).unwrap();
+    let mut graph = graph.filter_map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.to_string_lossy().into_owned();
+        name.ends_with("-merge_collectives.ir").then_some(path)
+    });
+    let graph = fs::read_to_string(graph.next().unwrap()).unwrap();
+    assert_eq!(graph.matches("= multi_all_reduce(").count(), 1);
+    assert_eq!(graph.matches("= all_reduce(").count(), 0);
+    // One replica has nobody to sum with.
+    let output = run(folder.path(), &["--merge-collectives"]);
+    let note = "--merge-collectives has no effect: one replica has nobody to sum with";
+    assert!(stderr(&output).contains(note), "{}", stderr(&output));
+}
+
+#[test]
 fn graphs_of_an_earlier_run_make_way_and_nothing_else_does() {
     let folder = tempfile::tempdir().unwrap();
     let graphs = folder.path().join("graphs");

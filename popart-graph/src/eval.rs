@@ -169,8 +169,8 @@ fn op_values(
         })
         .collect();
     let label = || OpLabel::new(&op.kind, &op.name);
-    if let Some(result) = collectives::eval(&op.kind, &operands, options.replicas, &label) {
-        return Ok(smallvec![result?]);
+    if let Some(results) = collectives::eval(&op.kind, &operands, options.replicas, &label) {
+        return results;
     }
     let result = graph.tensors[op.outputs[0]].ty();
     let on_replica = |replica: usize| {
@@ -348,7 +348,8 @@ fn local(
         OpKind::AllReduce
         | OpKind::ReduceScatter { .. }
         | OpKind::AllGather { .. }
-        | OpKind::LocalSlice { .. } => unreachable!("collectives are not local"),
+        | OpKind::LocalSlice { .. }
+        | OpKind::Multi { .. } => unreachable!("collectives are not local"),
     };
     Ok(smallvec![value])
 }

@@ -12,7 +12,7 @@ use std::ops::Add;
 use ipu_sim::units::Flops;
 use smallvec::SmallVec;
 
-use crate::ir::{BinaryFn, Graph, OpId, OpKind, TensorType, UnaryFn};
+use crate::ir::{BinaryFn, Graph, MultiKind, OpId, OpKind, TensorType, UnaryFn};
 
 /// Floating-point operations of one run on one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +114,17 @@ pub fn work(kind: &OpKind, inputs: &[TensorType], outputs: &[TensorType]) -> Wor
         OpKind::AdamUpdate | OpKind::LambUpdate { .. } => of_result(2),
         OpKind::SgdUpdate { .. } | OpKind::SgdMomentum { .. } => of_result(3),
         OpKind::AllReduce | OpKind::ReduceScatter { .. } => of_result(1),
+        OpKind::Multi { kind, .. } => {
+            let adds = match kind {
+                MultiKind::AllReduce | MultiKind::ReduceScatter { .. } => 1,
+                MultiKind::AllGather { .. } => 0,
+            };
+            let flops = outputs.iter().map(|ty| other(ty, adds).other_flops.0);
+            Work {
+                matmul_flops: Flops::ZERO,
+                other_flops: Flops(flops.sum()),
+            }
+        }
         OpKind::Cast { .. }
         | OpKind::Identity
         | OpKind::Detach

@@ -10,7 +10,7 @@ use ipu_sim::numerics::DType;
 use smallvec::{SmallVec, smallvec};
 
 use crate::error::{Error, Result};
-use crate::ir::{OpKind, Shape, TensorType};
+use crate::ir::{MultiKind, OpKind, Shape, TensorType};
 
 /// Types of an operation's results.
 pub type Types = SmallVec<[TensorType; 2]>;
@@ -149,6 +149,7 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
         }
         OpKind::LocalSlice { shards } => op.shard(*shards),
         OpKind::AllGather { shards, shape } => op.all_gather(*shards, shape),
+        OpKind::Multi { kind, ipus } => op.multi(kind, ipus.len()),
     }
 }
 
@@ -468,6 +469,24 @@ impl Operands<'_> {
         self.count(1)?;
         self.shardable(self.shape(0), shards)?;
         one(self.inputs[0].dtype, self.shape(0).shard(shards))
+    }
+
+    /// Every operand by the rule of its own collective; all of one type.
+    fn multi(&self, kind: &MultiKind, n: usize) -> Result<Types> {
+        self.at_least_one("ipus", n as u32)?;
+        self.count(n)?;
+        if let MultiKind::AllGather { shapes, .. } = kind {
+            self.count(shapes.len())?;
+        }
+        let mut types = Types::new();
+        for (operand, input) in self.inputs.iter().enumerate() {
+            self.dtype(operand, self.inputs[0].dtype)?;
+            let member = kind
+                .member(operand)
+                .expect("it has as many shapes as operands");
+            types.extend(infer(&member, self.name, std::slice::from_ref(input))?);
+        }
+        Ok(types)
     }
 
     fn all_gather(&self, shards: u32, shape: &Shape) -> Result<Types> {

@@ -35,7 +35,7 @@ pub use attribute::{
     Saved, UnaryFn,
 };
 pub use graph::Graph;
-pub use op::{MASKED_SCORE, Op, OpKind, Scope, nll_smallest_probability};
+pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
 pub use shape::Shape;
 pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};
 

@@ -44,7 +44,6 @@
 //!     batches_per_step: 1,
 //!     stages: 0,
 //!     outline: true,
-//!     merge_collectives: false,
 //!     prefetch: true,
 //!     host: HostStreams::Grouped,
 //!     sum_outputs: false,

@@ -74,9 +74,6 @@ pub struct LowerOptions {
     pub stages: u32,
     /// Whether operations that are alike share their code, as after PopART's outlining.
     pub outline: bool,
-    /// Whether collectives of one kind that stand side by side on different IPUs are one
-    /// (PopART's `ReplicatedCollectivesSettings`, all off unless asked for).
-    pub merge_collectives: bool,
     /// Whether the host makes streams ready before the device asks.
     pub prefetch: bool,
     /// When the device talks to the host.
@@ -165,7 +162,6 @@ pub fn lower(
         init: Vec::new(),
         host_reads: Vec::new(),
         constants: Vec::new(),
-        merge_collectives: options.merge_collectives,
         prefetch: options.prefetch,
         host: match options.host {
             HostStreams::WhereNeeded if options.stages > 0 => HostStreams::Grouped,
@@ -237,9 +233,9 @@ impl Outputs {
         let outside = std::mem::take(&mut ctx.builder.steps);
         for &id in lowered {
             let op = &ctx.graph.ops[id];
-            for &tensor in &op.outputs {
+            for (result, &tensor) in op.outputs.iter().enumerate() {
                 if ctx.graph.outputs.contains(&tensor) {
-                    ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
+                    ctx.builder.ipu = op.result_ipu(result).unwrap_or(IpuId(0));
                     self.hand_over(ctx, tensor);
                 }
             }
@@ -348,10 +344,12 @@ fn lower_all(ctx: &mut Ctx<'_>, ops: &[OpId]) -> Result<Vec<Step>> {
 /// Lowers an operation and writes results that belong to variables into them.
 fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     ops::lower(ctx, id)?;
-    for &tensor in &ctx.graph.ops[id].outputs {
+    let op = &ctx.graph.ops[id];
+    for (result, &tensor) in op.outputs.iter().enumerate() {
         let Some(variable) = ctx.variables.updated_by(tensor) else {
             continue;
         };
+        ctx.builder.ipu = op.result_ipu(result).unwrap_or(IpuId(0));
         if state::is_remote(ctx, variable) {
             continue;
         }

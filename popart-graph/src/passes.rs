@@ -10,6 +10,7 @@
 pub mod accumulate;
 pub mod differentiate;
 pub mod inter_ipu_copies;
+pub mod merge_collectives;
 pub mod offload_optimizer_state;
 pub mod optimizer;
 pub mod outline;
@@ -23,6 +24,7 @@ pub mod stash;
 use self::accumulate::accumulate;
 use self::differentiate::{Differentiate, differentiate};
 use self::inter_ipu_copies::inter_ipu_copies;
+use self::merge_collectives::merge_collectives;
 use self::offload_optimizer_state::offload_optimizer_state;
 use self::optimizer::optimizer;
 use self::optimizer::rules::{LearningRate, OptimizerOptions};
@@ -84,6 +86,9 @@ pub struct Training {
     pub optimizer: OptimizerOptions,
     /// Where moments live.
     pub state: OptimizerState,
+    /// Whether collectives that are alike are one (PopART's `ReplicatedCollectivesSettings`, all
+    /// off unless asked for).
+    pub merge_collectives: bool,
     /// Whether pieces that are alike share their code.
     pub outline: bool,
 }
@@ -184,6 +189,10 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
     // Needs to know what is computed again: the rest is kept for later stages.
     if pipeline.is_some() {
         graph = placed("stash", stash(graph)?)?;
+    }
+    // Needs every IPU's updates in place, and all copies that they wait for.
+    if options.merge_collectives {
+        graph = placed("merge_collectives", merge_collectives(graph))?;
     }
     // Last, for nothing may come between what is alike.
     if options.outline {

@@ -29,7 +29,7 @@ use smallvec::SmallVec;
 
 pub use self::overlap::overlap_updates;
 use crate::error::{Error, Result};
-use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
+use crate::ir::{Graph, Op, OpId, OpKind, Phase, Recompute, StageId, TensorId};
 
 /// An order of all operations of a graph.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,9 +97,10 @@ fn is_eager(graph: &Graph, op: OpId) -> bool {
 }
 
 /// The operations that each operation waits for.
-type Waits = IdVec<OpId, SmallVec<[OpId; 4]>>;
+pub(crate) type Waits = IdVec<OpId, SmallVec<[OpId; 4]>>;
 
-fn waits(graph: &Graph) -> Waits {
+/// What each operation reads, and what must have read before it writes.
+pub(crate) fn waits(graph: &Graph) -> Waits {
     let producers = graph.producers();
     let consumers = graph.consumers();
     let mut waits: Waits = graph
@@ -209,7 +210,7 @@ fn chains(graph: &Graph, waits: &Waits) -> IdVec<OpId, OpId> {
             let (op, other_op) = (&graph.ops[id], &graph.ops[other]);
             let tied = op.phase == Phase::Update
                 && other_op.phase == Phase::Update
-                && op.ipu == other_op.ipu
+                && (op.ipu == other_op.ipu || spans(op) || spans(other_op))
                 && !matches!(op.kind, OpKind::IpuCopy { .. });
             if tied {
                 let (a, b) = (root(&mut first, id), root(&mut first, other));
@@ -218,6 +219,11 @@ fn chains(graph: &Graph, waits: &Waits) -> IdVec<OpId, OpId> {
         }
     }
     graph.ops.ids().map(|id| root(&mut first, id)).collect()
+}
+
+/// Whether an operation is of several IPUs.
+fn spans(op: &Op) -> bool {
+    matches!(&op.kind, OpKind::Multi { ipus, .. } if ipus.iter().any(|&ipu| Some(ipu) != op.ipu))
 }
 
 /// The root of a union-find tree, halving the path to it.

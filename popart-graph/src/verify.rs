@@ -19,7 +19,8 @@
 //! A [`Form::Placed`] graph also keeps these:
 //!
 //! 9. Every operation has an IPU, and reads only what is there: results of
-//!    operations on it and of copies to it. Constants are on every IPU.
+//!    operations on it and of copies to it. Constants are on every IPU. A
+//!    collective of several operands reads each on the IPU that it names for it.
 //! 10. A variable or stream is read on one IPU, and a variable's next value is
 //!     there too.
 //! 11. A copy goes to another IPU.
@@ -265,24 +266,21 @@ fn locality(graph: &Graph) -> Result<()> {
     let mut home: IdVec<TensorId, Option<IpuId>> = IdVec::from(vec![None; graph.tensors.len()]);
     for (id, op) in graph.ops.iter() {
         let ipu = ipu_of(id, op)?;
-        let results_at = match op.kind {
-            OpKind::IpuCopy { to } if to == ipu => {
-                let name = op.name.clone();
-                return Err(Violation::CopyToSelf { op: id, name, ipu }.into());
-            }
-            OpKind::IpuCopy { to } => to,
-            _ => ipu,
-        };
-        for &output in &op.outputs {
-            home[output] = Some(results_at);
+        if op.kind == (OpKind::IpuCopy { to: ipu }) {
+            let name = op.name.clone();
+            return Err(Violation::CopyToSelf { op: id, name, ipu }.into());
+        }
+        for (result, &output) in op.outputs.iter().enumerate() {
+            home[output] = op.result_ipu(result);
         }
     }
     for (id, op) in graph.ops.iter() {
-        let ipu = ipu_of(id, op)?;
-        for &tensor in &op.inputs {
+        let own = ipu_of(id, op)?;
+        for (operand, &tensor) in op.inputs.iter().enumerate() {
             if matches!(graph.tensors[tensor].kind, TensorKind::Constant(_)) {
                 continue;
             }
+            let ipu = op.operand_ipu(operand).unwrap_or(own);
             // A variable or stream is at home where it is first read.
             let tensor_ipu = *home[tensor].get_or_insert(ipu);
             if tensor_ipu != ipu {
@@ -326,7 +324,7 @@ fn stages(graph: &Graph) -> Result<()> {
         .unwrap_or(0);
     let mut place: IdVec<StageId, Option<IpuId>> = IdVec::from(vec![None; n_stages]);
     for (id, op) in graph.ops.iter() {
-        let got = ipu_of(id, op)?;
+        let own = ipu_of(id, op)?;
         let Some(stage) = op.stage else {
             if op.phase == Phase::Update {
                 continue;
@@ -334,8 +332,12 @@ fn stages(graph: &Graph) -> Result<()> {
             let name = op.name.clone();
             return Err(Violation::NoStage { op: id, name }.into());
         };
-        let expected = *place[stage].get_or_insert(got);
-        if expected != got {
+        let expected = *place[stage].get_or_insert(own);
+        let elsewhere = (0..op.inputs.len())
+            .filter_map(|operand| op.operand_ipu(operand))
+            .chain([own])
+            .find(|&ipu| ipu != expected);
+        if let Some(got) = elsewhere {
             return Err(Violation::StageIpu {
                 op: id,
                 name: op.name.clone(),

@@ -133,7 +133,6 @@ impl Case {
             batches_per_step,
             stages: self.n_stages(),
             outline: self.plan.outline,
-            merge_collectives: self.plan.merge_collectives,
             prefetch: true,
             host: HostStreams::Grouped,
             sum_outputs: trains,
@@ -207,6 +206,7 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
         batches_per_step: plan.updates,
         optimizer: optimizer(model, config, plan),
         state: plan.state,
+        merge_collectives: plan.merge_collectives,
         outline: plan.outline,
     };
     Ok(passes::train(graph, &training)?)

@@ -63,7 +63,7 @@ pub struct Plan {
     pub n_tiles: u32,
     /// Whether layers that are alike share code.
     pub outline: bool,
-    /// Whether collectives of several IPUs are one.
+    /// Whether collectives that are alike are one.
     pub merge_collectives: bool,
 }
 

@@ -107,6 +107,10 @@ impl Features {
             OptimizerKind::Lamb { .. } => "LAMB",
         };
         self.choice("optimiser", family);
+        // No published run merges any.
+        if options.session.merge_collectives {
+            self.choice("merged collectives", "on");
+        }
         // What acts beside some settings only says nothing of the others.
         let has_moments = optimizer.kind != OptimizerKind::Sgd;
         if has_moments {

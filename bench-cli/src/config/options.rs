@@ -293,6 +293,9 @@ pub struct Session {
     pub host_streams: HostStreams,
     /// Whether equal layers on an IPU keep code of their own.
     pub no_outlining: bool,
+    /// Whether collectives that are alike are merged: `--merge-collectives`, which no
+    /// configuration of the original has.
+    pub merge_collectives: bool,
 }
 
 /// When to attach to a device.

@@ -1,14 +1,35 @@
 //! Operations that combine the replicas.
 
+use smallvec::smallvec;
+
 use super::value::{PerReplica, Value, count, floats};
-use super::{Operand, views};
+use super::{Operand, Results, views};
 use crate::error::{Error, OpLabel, Result};
 use crate::ir::OpKind;
 
-/// The value of a collective; `None` for all other kinds.
+/// The values of a collective; `None` for all other kinds.
 pub(super) fn eval(
     kind: &OpKind,
     operands: &[Operand<'_>],
+    replicas: u32,
+    label: &dyn Fn() -> OpLabel,
+) -> Option<Result<Results>> {
+    if let OpKind::Multi { kind, .. } = kind {
+        let each = operands.iter().enumerate().map(|(number, operand)| {
+            let member = kind.member(number).expect("inference has counted them");
+            let value = single(&member, operand.value, replicas, label);
+            value.expect("its members are collectives")
+        });
+        return Some(each.collect());
+    }
+    let value = single(kind, operands.first()?.value, replicas, label)?;
+    Some(value.map(|value| smallvec![value]))
+}
+
+/// The value of a collective of one operand.
+fn single(
+    kind: &OpKind,
+    value: &PerReplica,
     replicas: u32,
     label: &dyn Fn() -> OpLabel,
 ) -> Option<Result<PerReplica>> {
@@ -22,19 +43,18 @@ pub(super) fn eval(
             replicas,
         })
     };
-    let value = || operands[0].value;
     let n_replicas = replicas as usize;
     match kind {
-        OpKind::AllReduce => Some(Ok(PerReplica::Same(sum(value(), n_replicas)))),
+        OpKind::AllReduce => Some(Ok(PerReplica::Same(sum(value, n_replicas)))),
         OpKind::ReduceScatter { shards } => Some(dealt(*shards).map(|shards| {
-            let total = PerReplica::Same(sum(value(), n_replicas));
+            let total = PerReplica::Same(sum(value, n_replicas));
             local_slices(&total, shards, n_replicas)
         })),
         OpKind::LocalSlice { shards } => {
-            Some(dealt(*shards).map(|shards| local_slices(value(), shards, n_replicas)))
+            Some(dealt(*shards).map(|shards| local_slices(value, shards, n_replicas)))
         }
         OpKind::AllGather { shards, shape } => {
-            Some(dealt(*shards).map(|shards| gather(value(), shards, n_replicas, count(shape))))
+            Some(dealt(*shards).map(|shards| gather(value, shards, n_replicas, count(shape))))
         }
         _ => None,
     }

@@ -159,6 +159,7 @@ impl Step<'_> {
             | OpKind::ReduceScatter { .. }
             | OpKind::AllGather { .. }
             | OpKind::LocalSlice { .. }
+            | OpKind::Multi { .. }
             | OpKind::RemoteLoad
             | OpKind::RemoteStore
             | OpKind::CallInput

@@ -37,6 +37,24 @@ pub struct Op {
 }
 
 impl Op {
+    /// The IPU of operand `operand`: its own, but for collectives of several IPUs.
+    #[must_use]
+    pub fn operand_ipu(&self, operand: usize) -> Option<IpuId> {
+        match &self.kind {
+            OpKind::Multi { ipus, .. } => ipus.get(operand).copied().or(self.ipu),
+            _ => self.ipu,
+        }
+    }
+
+    /// The IPU of result `result`: its own, but for copies and collectives of several IPUs.
+    #[must_use]
+    pub fn result_ipu(&self, result: usize) -> Option<IpuId> {
+        match &self.kind {
+            OpKind::IpuCopy { to } => Some(*to),
+            _ => self.operand_ipu(result),
+        }
+    }
+
     /// Its surroundings, for another operation beside it.
     #[must_use]
     pub fn scope(&self) -> Scope {
@@ -373,10 +391,54 @@ pub enum OpKind {
         /// Replicas that hold the result together.
         shards: u32,
     },
+    /// Collectives of one kind as one: operand `i`, on IPU `i` of the list, gives result `i` there
+    /// (PopART, `MultiReplicatedAllReduceOp` and its like). The operation itself stands on the
+    /// first of the IPUs.
+    Multi {
+        /// What is done to each.
+        kind: MultiKind,
+        /// One for each operand.
+        ipus: SmallVec<[IpuId; 4]>,
+    },
     /// From streaming memory; the operand is the variable that lives there.
     RemoteLoad,
     /// To streaming memory; the result is the variable's next value.
     RemoteStore,
+}
+
+/// What an [`OpKind::Multi`] does to each of its operands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MultiKind {
+    /// [`OpKind::AllReduce`].
+    AllReduce,
+    /// [`OpKind::ReduceScatter`].
+    ReduceScatter {
+        /// As there.
+        shards: u32,
+    },
+    /// [`OpKind::AllGather`].
+    AllGather {
+        /// As there.
+        shards: u32,
+        /// Sizes of every result.
+        shapes: Vec<Shape>,
+    },
+}
+
+impl MultiKind {
+    /// What is done to operand `operand`, as an operation of its own; `None` if the list of
+    /// shapes doesn't reach so far.
+    #[must_use]
+    pub fn member(&self, operand: usize) -> Option<OpKind> {
+        Some(match self {
+            Self::AllReduce => OpKind::AllReduce,
+            Self::ReduceScatter { shards } => OpKind::ReduceScatter { shards: *shards },
+            Self::AllGather { shards, shapes } => OpKind::AllGather {
+                shards: *shards,
+                shape: shapes.get(operand)?.clone(),
+            },
+        })
+    }
 }
 
 impl OpKind {
@@ -430,6 +492,11 @@ impl OpKind {
             OpKind::ReduceScatter { .. } => "reduce_scatter",
             OpKind::AllGather { .. } => "all_gather",
             OpKind::LocalSlice { .. } => "local_slice",
+            OpKind::Multi { kind, .. } => match kind {
+                MultiKind::AllReduce => "multi_all_reduce",
+                MultiKind::ReduceScatter { .. } => "multi_reduce_scatter",
+                MultiKind::AllGather { .. } => "multi_all_gather",
+            },
             OpKind::RemoteLoad => "remote_load",
             OpKind::RemoteStore => "remote_store",
         }

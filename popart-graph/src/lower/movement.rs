@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use ipu_sim::ids::IpuId;
-use ipu_sim::numerics::DType;
 use ipu_sim::program::{
     Collective, CollectiveKind, CollectiveTensor, IpuCopy, Operand, Step, Transfer, VarId, VarKind,
     VertexGroup,
@@ -102,10 +101,54 @@ pub(super) fn call_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
     value
 }
 
+/// One step for what replicas do together with an operation's operands, each on its own IPU.
+pub(super) fn collective(
+    ctx: &mut Ctx<'_>,
+    kind: CollectiveKind,
+    op: &Op,
+    inputs: &[Value],
+) -> SmallVec<[Value; 3]> {
+    let mut tensors = Vec::with_capacity(inputs.len());
+    let mut results = SmallVec::new();
+    for (position, value) in inputs.iter().enumerate() {
+        let member = Member {
+            input: op.inputs[position],
+            output: op.outputs[position],
+            name: &ctx.graph.tensors[op.outputs[position]].name,
+        };
+        ctx.builder.ipu = op.operand_ipu(position).unwrap_or(IpuId(0));
+        let (tensor, result) = match kind {
+            CollectiveKind::AllReduce => all_reduce(ctx, &member, value),
+            CollectiveKind::ReduceScatter | CollectiveKind::TakeShard => {
+                to_shard(ctx, &member, value)
+            }
+            CollectiveKind::AllGather => all_gather(ctx, &member, value),
+        };
+        tensors.push(tensor);
+        results.push(result);
+    }
+    // The step is that of the operation's own IPU.
+    ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
+    let source = ctx.builder.source;
+    ctx.builder.steps.push(Step::Collective(Collective {
+        source,
+        kind,
+        tensors,
+    }));
+    results
+}
+
+/// One operand of a collective and its result.
+struct Member<'a> {
+    input: TensorId,
+    output: TensorId,
+    name: &'a str,
+}
+
 /// Sums over replicas, in place where nothing else reads the operand but to clear it.
-pub(super) fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
-    let view = whole_view(ctx, value, &op.name);
-    let readers = ctx.variables.consumers(op.inputs[0]).iter();
+fn all_reduce(ctx: &mut Ctx<'_>, member: &Member<'_>, value: &Value) -> (CollectiveTensor, Value) {
+    let view = whole_view(ctx, value, member.name);
+    let readers = ctx.variables.consumers(member.input).iter();
     let others = readers
         .filter(|&&reader| !matches!(ctx.graph.ops[reader].kind, OpKind::Zero))
         .count();
@@ -114,12 +157,11 @@ pub(super) fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
     } else {
         let layout = ctx.builder.program.layout_of(view.var).clone();
         ctx.builder
-            .add_var(&op.name, value.dtype, layout, VarKind::Activation)
+            .add_var(member.name, value.dtype, layout, VarKind::Activation)
     };
     let tensor = CollectiveTensor { src: view.var, dst };
-    emit_collective(ctx, CollectiveKind::AllReduce, tensor);
     let shape = view.shape;
-    Value::of(View { var: dst, shape }, value.dtype)
+    (tensor, Value::of(View { var: dst, shape }, value.dtype))
 }
 
 /// A replica's shard of a tensor, summed over replicas or cut out of its own, where that of the
@@ -127,26 +169,35 @@ pub(super) fn all_reduce(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
 ///
 /// Accumulators lie like their weight from the start; a gradient that was never accumulated
 /// lies as the backward pass made it.
-pub(super) fn to_shard(
-    ctx: &mut Ctx<'_>,
-    kind: CollectiveKind,
-    op: &Op,
-    value: &Value,
-    dtype: DType,
-) -> Value {
-    let name = op.name.as_str();
-    let value = match state::weight_of(ctx, op.outputs[0]) {
-        Some(weight) if weight != op.inputs[0] => like_weight(ctx, value, weight, name),
+fn to_shard(ctx: &mut Ctx<'_>, member: &Member<'_>, value: &Value) -> (CollectiveTensor, Value) {
+    let value = match state::weight_of(ctx, member.output) {
+        Some(weight) if weight != member.input => like_weight(ctx, value, weight, member.name),
         _ => value.clone(),
     };
-    let view = whole_view(ctx, &value, name);
+    let view = whole_view(ctx, &value, member.name);
     let replicas = ctx.builder.program.n_replicas;
     let layout = layouts::shard(ctx.builder.program.layout_of(view.var), replicas);
     let dst = ctx
         .builder
-        .add_var(name, dtype, layout, VarKind::Activation);
-    emit_collective(ctx, kind, CollectiveTensor { src: view.var, dst });
-    ctx.builder.value_of(dst)
+        .add_var(member.name, value.dtype, layout, VarKind::Activation);
+    let tensor = CollectiveTensor { src: view.var, dst };
+    (tensor, ctx.builder.value_of(dst))
+}
+
+/// Gathers shards into the variable that takes the result, or one laid out like it.
+fn all_gather(ctx: &mut Ctx<'_>, member: &Member<'_>, shard: &Value) -> (CollectiveTensor, Value) {
+    let view = shard.single().expect("a shard is one variable").clone();
+    let target = match ctx.variables.updated_by(member.output) {
+        Some(variable) => ctx.value(variable),
+        None => {
+            let shape = ctx.graph.tensors[member.output].shape.dims().to_vec();
+            let layout = ctx.builder.spread(&shape, shard.dtype);
+            ctx.builder
+                .new_value(member.name, shard.dtype, layout, VarKind::Activation)
+        }
+    };
+    let dst = target.single().expect("a variable is one view").var;
+    (CollectiveTensor { src: view.var, dst }, target)
 }
 
 /// The value as it is if it lies like `weight`, else a copy that does.
@@ -171,30 +222,6 @@ fn like_weight(ctx: &mut Ctx<'_>, value: &Value, weight: TensorId, name: &str) -
     Value::of(view, value.dtype)
 }
 
-fn emit_collective(ctx: &mut Ctx<'_>, kind: CollectiveKind, tensor: CollectiveTensor) {
-    let source = ctx.builder.source;
-    let ipu = ctx.builder.ipu;
-    let of_kind = |step: &Step| match step {
-        Step::Collective(collective) => collective.kind == kind,
-        _ => false,
-    };
-    // Taking a shard moves nothing between replicas, and so has nobody to wait for.
-    let merges = ctx.merge_collectives && kind != CollectiveKind::TakeShard;
-    let beside = merges.then(|| take_beside(ctx, ipu, of_kind)).flatten();
-    let collective = match beside {
-        Some(Step::Collective(mut collective)) => {
-            collective.tensors.push(tensor);
-            collective
-        }
-        _ => Collective {
-            source,
-            kind,
-            tensors: vec![tensor],
-        },
-    };
-    ctx.builder.steps.push(Step::Collective(collective));
-}
-
 /// Takes out the last step if it is `wanted`, on other IPUs only, and nothing has happened on
 /// these since: then what is to be done now on `ipu` can be done with it.
 fn take_beside(ctx: &mut Ctx<'_>, ipu: IpuId, wanted: impl Fn(&Step) -> bool) -> Option<Step> {
@@ -202,11 +229,6 @@ fn take_beside(ctx: &mut Ctx<'_>, ipu: IpuId, wanted: impl Fn(&Step) -> bool) ->
     let ipus = |step: &Step| -> SmallVec<[IpuId; 4]> {
         let of = |var: VarId| program.vars[var].ipu;
         match step {
-            Step::Collective(collective) => collective
-                .tensors
-                .iter()
-                .map(|tensor| of(tensor.src))
-                .collect(),
             Step::Transfers { transfers, .. } => transfers
                 .iter()
                 .map(|transfer| of(transfer.var()))
@@ -223,28 +245,6 @@ fn take_beside(ctx: &mut Ctx<'_>, ipu: IpuId, wanted: impl Fn(&Step) -> bool) ->
     let step = &ctx.builder.steps[last];
     let fits = wanted(step) && !ipus(step).contains(&ipu);
     fits.then(|| ctx.builder.steps.remove(last))
-}
-
-/// Gathers shards into the variable that takes the result, or one laid out like it.
-pub(super) fn all_gather(ctx: &mut Ctx<'_>, op: &Op, shard: &Value) -> Value {
-    let view = shard.single().expect("a shard is one variable").clone();
-    let variable = ctx.variables.updated_by(op.outputs[0]);
-    let target = match variable {
-        Some(variable) => ctx.value(variable),
-        None => {
-            let shape = ctx.graph.tensors[op.outputs[0]].shape.dims().to_vec();
-            let layout = ctx.builder.spread(&shape, shard.dtype);
-            ctx.builder
-                .new_value(&op.name, shard.dtype, layout, VarKind::Activation)
-        }
-    };
-    let dst = target.single().expect("a variable is one view").var;
-    emit_collective(
-        ctx,
-        CollectiveKind::AllGather,
-        CollectiveTensor { src: view.var, dst },
-    );
-    target
 }
 
 pub(super) fn remote_load(ctx: &mut Ctx<'_>, op: &Op) -> Value {

@@ -16,7 +16,9 @@ use super::state::Variables;
 use super::value::Value;
 use super::{gather, loss, movement, norm};
 use crate::error::Result;
-use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn};
+use crate::ir::{
+    BinaryFn, Graph, MultiKind, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn,
+};
 use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
 
 /// What lowering an operation needs to know and change.
@@ -39,8 +41,6 @@ pub(crate) struct Ctx<'a> {
     pub(crate) host_reads: Vec<Step>,
     /// Values that the host writes before the first run.
     pub(crate) constants: Vec<(ipu_sim::program::VarId, crate::ir::Constant)>,
-    /// Whether collectives side by side on different IPUs are one.
-    pub(crate) merge_collectives: bool,
     /// Whether streams are made ready before the device asks.
     pub(crate) prefetch: bool,
     pub(crate) host: HostStreams,
@@ -161,7 +161,13 @@ pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     let inputs: SmallVec<[Value; 4]> = match op.kind {
         // What lives in streaming memory has no variable on the device.
         OpKind::RemoteLoad => SmallVec::new(),
-        _ => op.inputs.iter().map(|&input| ctx.value(input)).collect(),
+        _ => {
+            let each = op.inputs.iter().enumerate().map(|(operand, &input)| {
+                ctx.builder.ipu = op.operand_ipu(operand).unwrap_or(IpuId(0));
+                ctx.value(input)
+            });
+            each.collect()
+        }
     };
     let outputs = results(ctx, id, op, &inputs)?;
     for (&tensor, value) in op.outputs.iter().zip(outputs) {
@@ -420,16 +426,24 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
         OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
         OpKind::CallInput | OpKind::CallOutput => one(movement::call_copy(ctx, op, &inputs[0])),
-        OpKind::AllReduce => one(movement::all_reduce(ctx, op, &inputs[0])),
+        OpKind::AllReduce => movement::collective(ctx, CollectiveKind::AllReduce, op, inputs),
         OpKind::ReduceScatter { .. } => {
-            let kind = CollectiveKind::ReduceScatter;
-            one(movement::to_shard(ctx, kind, op, &inputs[0], dtype))
+            movement::collective(ctx, CollectiveKind::ReduceScatter, op, inputs)
         }
         OpKind::LocalSlice { .. } => {
-            let kind = CollectiveKind::TakeShard;
-            one(movement::to_shard(ctx, kind, op, &inputs[0], dtype))
+            movement::collective(ctx, CollectiveKind::TakeShard, op, inputs)
         }
-        OpKind::AllGather { .. } => one(movement::all_gather(ctx, op, &inputs[0])),
+        OpKind::AllGather { .. } => {
+            movement::collective(ctx, CollectiveKind::AllGather, op, inputs)
+        }
+        OpKind::Multi { kind, .. } => {
+            let kind = match kind {
+                MultiKind::AllReduce => CollectiveKind::AllReduce,
+                MultiKind::ReduceScatter { .. } => CollectiveKind::ReduceScatter,
+                MultiKind::AllGather { .. } => CollectiveKind::AllGather,
+            };
+            movement::collective(ctx, kind, op, inputs)
+        }
         OpKind::RemoteLoad => one(movement::remote_load(ctx, op)),
         OpKind::RemoteStore => {
             movement::remote_store(ctx, op, &inputs[0]);

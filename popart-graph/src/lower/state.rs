@@ -18,7 +18,7 @@ use super::HostStreams;
 use super::layouts;
 use super::ops::{Ctx, frame};
 use super::value::Value;
-use crate::ir::{Graph, OpId, OpKind, Phase, TensorId, TensorKind};
+use crate::ir::{Graph, MultiKind, OpId, OpKind, Phase, TensorId, TensorKind};
 
 /// Who reads and who replaces variables.
 #[derive(Clone, Debug)]
@@ -97,13 +97,20 @@ impl Variables {
             let in_place = match op.kind {
                 OpKind::Accumulate { .. } | OpKind::SparseAccumulate { .. } => true,
                 OpKind::Transpose { .. } => matches!(op.phase, Phase::Accumulate | Phase::Update),
-                OpKind::AllReduce | OpKind::SgdMomentum { .. } => op.phase == Phase::Update,
+                OpKind::AllReduce
+                | OpKind::SgdMomentum { .. }
+                | OpKind::Multi {
+                    kind: MultiKind::AllReduce,
+                    ..
+                } => op.phase == Phase::Update,
                 _ => false,
             };
             if !in_place {
                 return None;
             }
-            tensor = op.inputs[0];
+            let is_multi = matches!(op.kind, OpKind::Multi { .. });
+            let result = op.outputs.iter().position(|&output| output == tensor);
+            tensor = op.inputs[result.filter(|_| is_multi).unwrap_or(0)];
         }
     }
 }
@@ -125,7 +132,10 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
         TensorKind::Variable { .. } => {
             let home_ipu = ctx.builder.ipu;
             if let Some(&op) = ctx.variables.consumers(id).first() {
-                ctx.builder.ipu = ctx.graph.ops[op].ipu.unwrap_or(IpuId(0));
+                let reader = &ctx.graph.ops[op];
+                let operand = reader.inputs.iter().position(|&input| input == id);
+                let ipu = operand.and_then(|operand| reader.operand_ipu(operand));
+                ctx.builder.ipu = ipu.unwrap_or(IpuId(0));
             }
             let (layout, view) = variable_layout(ctx, id, 0);
             let kind = variable_kind(ctx, id);
@@ -450,6 +460,13 @@ pub(crate) fn weight_of(ctx: &Ctx<'_>, id: TensorId) -> Option<TensorId> {
         for &reader in ctx.variables.consumers(tensor) {
             let op = &graph.ops[reader];
             if !matches!(op.phase, Phase::Accumulate | Phase::Update) {
+                continue;
+            }
+            if matches!(op.kind, OpKind::Multi { .. }) {
+                // Each operand has a result of its own, and nothing to do with the others.
+                let own = op.inputs.iter().zip(&op.outputs);
+                let own = own.filter(|&(&input, &output)| input == tensor && seen.insert(output));
+                pending.extend(own.map(|(_, &output)| output));
                 continue;
             }
             let weight = op

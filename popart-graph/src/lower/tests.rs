@@ -84,7 +84,6 @@ fn check_with(mut graph: Graph, tiles: u32, tolerance: f64, streams: HostStreams
         batches_per_step: 1,
         stages: 0,
         outline: true,
-        merge_collectives: false,
         prefetch: true,
         host: streams,
         sum_outputs: false,
@@ -187,6 +186,7 @@ fn every_kind_of_operation_computes_its_values() {
                     | OpKind::AllReduce
                     | OpKind::ReduceScatter { .. }
                     | OpKind::AllGather { .. }
+                    | OpKind::Multi { .. }
                     | OpKind::LocalSlice { .. }
                     | OpKind::RemoteLoad
                     | OpKind::RemoteStore
@@ -224,7 +224,6 @@ fn transfers(streams: HostStreams) -> String {
         batches_per_step: 1,
         stages: 0,
         outline: true,
-        merge_collectives: false,
         prefetch: true,
         host: streams,
         sum_outputs: false,

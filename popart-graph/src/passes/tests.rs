@@ -136,6 +136,7 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
             sharded: true,
             off_chip: true,
         },
+        merge_collectives: false,
         outline: false,
     }
 }

@@ -6,7 +6,7 @@ use smallvec::smallvec;
 
 use super::{matmul, types};
 use crate::ir::{
-    BiasCorrection, BinaryFn, MatMulPass, OpKind, Reduction, Shape, TensorType, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MultiKind, OpKind, Reduction, Shape, TensorType, UnaryFn,
 };
 
 /// A valid use of every kind.
@@ -246,9 +246,27 @@ fn movement_kinds() -> Vec<(OpKind, &'static str)> {
             "f16[3]",
         ),
         (OpKind::LocalSlice { shards: 2 }, "f16[5]"),
+        (multi(MultiKind::AllReduce), "f16[2,3] f16[]"),
+        (
+            multi(MultiKind::ReduceScatter { shards: 2 }),
+            "f16[5] f16[2,3]",
+        ),
+        (
+            multi(MultiKind::AllGather {
+                shards: 2,
+                shapes: vec![Shape::from([5]), Shape::scalar()],
+            }),
+            "f16[3] f16[1]",
+        ),
         (OpKind::RemoteLoad, "f32[4]"),
         (OpKind::RemoteStore, "f32[4]"),
         (OpKind::CallInput, "f16[4]"),
         (OpKind::CallOutput, "u32[4]"),
     ]
+}
+
+/// A collective of two operands on as many IPUs.
+fn multi(kind: MultiKind) -> OpKind {
+    let ipus = [0, 2].into_iter().map(IpuId).collect();
+    OpKind::Multi { kind, ipus }
 }

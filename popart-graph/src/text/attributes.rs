@@ -1,12 +1,13 @@
 //! The attributes of an operation, to text and from it.
 
+use ipu_sim::ids::IpuId;
 use smallvec::SmallVec;
 
 use super::lexer::{Line, Token};
 use crate::error::{Error, Result};
 use crate::ir::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, OpKind, Partials, Reduction, Shape,
-    UnaryFn, dtype_from_name, dtype_name,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, MultiKind, OpKind, Partials, Reduction,
+    Shape, UnaryFn, dtype_from_name, dtype_name,
 };
 
 const WHOLE: &str = "a whole number below 2^32";
@@ -134,6 +135,22 @@ pub(super) fn of_kind(kind: &OpKind) -> Vec<(&'static str, String)> {
         }
         OpKind::AllGather { shards, shape } => {
             vec![("shards", shards.to_string()), ("shape", shape.to_string())]
+        }
+        OpKind::Multi { kind, ipus } => {
+            let ipus: SmallVec<[u32; 4]> = ipus.iter().map(|ipu| ipu.0).collect();
+            let mut attributes = vec![("ipus", numbers(&ipus))];
+            match kind {
+                MultiKind::AllReduce => {}
+                MultiKind::ReduceScatter { shards } => {
+                    attributes.push(("shards", shards.to_string()));
+                }
+                MultiKind::AllGather { shards, shapes } => {
+                    let shapes: Vec<String> = shapes.iter().map(Shape::to_string).collect();
+                    attributes.push(("shards", shards.to_string()));
+                    attributes.push(("shapes", format!("[{}]", shapes.join(","))));
+                }
+            }
+            attributes
         }
         OpKind::Binary(_)
         | OpKind::Unary(_)
@@ -311,6 +328,16 @@ fn read_training_kind(word: &str, read: &mut Reader<'_>) -> Result<Option<OpKind
             shards: read.int("shards")?,
             shape: Shape(read.list("shape")?),
         },
+        "multi_all_reduce" => multi(MultiKind::AllReduce, read)?,
+        "multi_reduce_scatter" => {
+            let shards = read.int("shards")?;
+            multi(MultiKind::ReduceScatter { shards }, read)?
+        }
+        "multi_all_gather" => {
+            let shards = read.int("shards")?;
+            let shapes = read.lists("shapes")?.into_iter().map(Shape).collect();
+            multi(MultiKind::AllGather { shards, shapes }, read)?
+        }
         "local_slice" => OpKind::LocalSlice {
             shards: read.int("shards")?,
         },
@@ -318,6 +345,11 @@ fn read_training_kind(word: &str, read: &mut Reader<'_>) -> Result<Option<OpKind
         "remote_store" => OpKind::RemoteStore,
         _ => return Ok(None),
     }))
+}
+
+fn multi(kind: MultiKind, read: &mut Reader<'_>) -> Result<OpKind> {
+    let ipus = read.list("ipus")?.into_iter().map(IpuId).collect();
+    Ok(OpKind::Multi { kind, ipus })
 }
 
 /// The `{key: value, ..}` of one operation, taken out by key.
@@ -329,6 +361,22 @@ pub(super) struct Reader<'a> {
 enum Value<'a> {
     One(Token<'a>),
     List(SmallVec<[u32; 4]>),
+    Lists(Vec<SmallVec<[u32; 4]>>),
+}
+
+/// The rest of `[1, 2]` or `[[1, 2], [3]]`.
+fn list<'a>(line: &mut Line<'a>) -> Result<Value<'a>> {
+    let row = |line: &mut Line<'a>| line.list(']', |line| line.number(WHOLE));
+    if !line.try_sign('[') {
+        return Ok(Value::List(row(line)?));
+    }
+    let mut lists = vec![row(line)?];
+    while !line.try_sign(']') {
+        line.sign(',', "a comma or the end of the list")?;
+        line.sign('[', "a list")?;
+        lists.push(row(line)?);
+    }
+    Ok(Value::Lists(lists))
 }
 
 impl<'a> Reader<'a> {
@@ -342,7 +390,7 @@ impl<'a> Reader<'a> {
                     .ok_or_else(|| line.unexpected("the name of an attribute"))?;
                 line.sign(':', "a colon after the attribute's name")?;
                 let value = if line.try_sign('[') {
-                    Value::List(line.list(']', |line| line.number(WHOLE))?)
+                    list(line)?
                 } else {
                     Value::One(line.take("a value", |token| Some(token.clone()))?)
                 };
@@ -390,7 +438,7 @@ impl<'a> Reader<'a> {
     ) -> Result<T> {
         let value = match self.take(key)? {
             Value::One(token) => meaning(&token),
-            Value::List(_) => None,
+            Value::List(_) | Value::Lists(_) => None,
         };
         value.ok_or_else(|| self.error(expected, key))
     }
@@ -422,7 +470,14 @@ impl<'a> Reader<'a> {
     fn list(&mut self, key: &'static str) -> Result<SmallVec<[u32; 4]>> {
         match self.take(key)? {
             Value::List(values) => Ok(values),
-            Value::One(_) => Err(self.error("a list of whole numbers", key)),
+            Value::One(_) | Value::Lists(_) => Err(self.error("a list of whole numbers", key)),
+        }
+    }
+
+    fn lists(&mut self, key: &'static str) -> Result<Vec<SmallVec<[u32; 4]>>> {
+        match self.take(key)? {
+            Value::Lists(lists) => Ok(lists),
+            Value::One(_) | Value::List(_) => Err(self.error("a list of lists", key)),
         }
     }
 

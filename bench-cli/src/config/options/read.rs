@@ -274,6 +274,7 @@ fn session(read: &Reader) -> Session {
         fully_connected_pass: !read.switch("disable_fully_connected_pass"),
         half_partials: read.switch("enable_half_partials"),
         no_outlining: read.switch("no_outlining"),
+        merge_collectives: false,
         host_streams: if read.switch("synthetic_data") {
             HostStreams::Absent
         } else if read.switch("group_host_syncs") {

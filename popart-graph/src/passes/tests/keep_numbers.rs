@@ -178,6 +178,7 @@ fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scal
             sharded: true,
             off_chip: true,
         },
+        merge_collectives: true,
         outline: true,
     }
 }
@@ -221,12 +222,14 @@ proptest! {
         sharded: bool,
         off_chip: bool,
         recomputes: bool,
+        merge_collectives: bool,
     ) {
         let columns = if wide { 8192 } else { 3 };
         let model = model(&Layers { per_stage, shape: [2, columns], embedding_stage });
         let mut options = training(&model, rule, 32, replicas);
         options.optimizer.learning_rate = LearningRate::Constant(0.5);
         options.state = OptimizerState { sharded, off_chip };
+        options.merge_collectives = merge_collectives;
         if !recomputes {
             options.recompute = RecomputeMode::None;
         }
