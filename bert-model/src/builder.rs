@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
 use popart_graph::ir::{
-    BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Phase, Recompute, Scope, Shape,
-    TensorId, UnaryFn,
+    BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Recompute,
+    Scope, Shape, TensorId, UnaryFn,
 };
 
 use crate::config::{Activation, BertConfig, Dropout, Task};
@@ -164,10 +164,24 @@ impl<'a> Builder<'a> {
 
     /// A matrix product with the partials of the model.
     pub(crate) fn matmul_kind(&self, share: MemoryProportion, pass: MatMulPass) -> OpKind {
+        self.piece_kind(share, pass, Piece::Whole)
+    }
+
+    /// A matrix product that is `piece` of a larger one, if partial sums have a precision to keep
+    /// (PopART, `keep_precision`).
+    pub(crate) fn piece_kind(
+        &self,
+        share: MemoryProportion,
+        pass: MatMulPass,
+        piece: Piece,
+    ) -> OpKind {
+        let partials = self.config.partials();
+        let keeps = partials == Partials::Float && self.config.dtype == DType::F16;
         OpKind::MatMul {
             pass,
             available_memory_proportion: share,
-            partials: self.config.partials(),
+            partials,
+            piece: if keeps { piece } else { Piece::Whole },
         }
     }
 
@@ -178,9 +192,20 @@ impl<'a> Builder<'a> {
         name: &str,
         operands: [TensorId; 2],
     ) -> Result<TensorId> {
+        self.encoder_piece(part, name, operands, Piece::Whole)
+    }
+
+    /// A piece of such a product.
+    pub(crate) fn encoder_piece(
+        &mut self,
+        part: Part,
+        name: &str,
+        operands: [TensorId; 2],
+        piece: Piece,
+    ) -> Result<TensorId> {
         let stage = self.placement.stage(part.block);
         let share = self.placement.stages[stage].memory_proportion;
-        let kind = self.matmul_kind(share, self.matmul_pass());
+        let kind = self.piece_kind(share, self.matmul_pass(), piece);
         self.op(part, name, kind, &operands)
     }
 

@@ -6,7 +6,9 @@
 //! `lm_prediction_head`, `projection` and `squad_projection`, and
 //! `applications/popart/bert/bert.py` for losses and accuracies.
 
-use popart_graph::ir::{Init, MatMulPass, MemoryProportion, OpKind, Shape, TensorId, UnaryFn};
+use popart_graph::ir::{
+    Init, MatMulPass, MemoryProportion, OpKind, Piece, Shape, TensorId, UnaryFn,
+};
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::error::Result;
@@ -193,8 +195,12 @@ fn transform(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
 fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
     let x = positions(builder, MLM, x, 0..builder.config.mask_tokens)?;
     // One layout must serve product and look-up, so the plan stands alone.
-    let kind = builder.matmul_kind(MemoryProportion::POPLIBS_DEFAULT, MatMulPass::None);
     let table = builder.word_table.clone();
+    let piece = match table.len() {
+        1 => Piece::Whole,
+        _ => Piece::Columns,
+    };
+    let kind = builder.piece_kind(MemoryProportion::POPLIBS_DEFAULT, MatMulPass::None, piece);
     let slices = table
         .iter()
         .map(|&slice| builder.op(MLM, "Projection", kind.clone(), &[x, slice]))

@@ -3,10 +3,10 @@
 //! Wide linear layers need much memory while they run; in square pieces they need that of one
 //! piece, and every piece is a weight of its own to gradients, accumulators and optimisers
 //! (PopART, `serializematmuls.cpp`; `applications/popart/bert/bert_model.py`,
-//! `split_linear_layers`). Left out: sums of pieces in `f32` where the model is in `f16`
-//! (`keep_precision`).
+//! `split_linear_layers`). Where a model in `f16` has partial sums in `f32`, so have the sums of
+//! pieces, here and in gradients (`keep_precision`).
 
-use popart_graph::ir::{OpKind, TensorId};
+use popart_graph::ir::{OpKind, Piece, TensorId};
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::error::Result;
@@ -90,17 +90,22 @@ pub(crate) fn products(
                 end: (piece + 1) * rows,
             };
             let x = builder.op(part, &format!("{name}/Slice"), slice, &[x])?;
-            let y = builder.encoder_matmul(part, name, [x, weight])?;
+            let y = builder.encoder_piece(part, name, [x, weight], Piece::Addend)?;
             sum = Some(match sum {
                 None => y,
                 Some(sum) => builder.add(part, &format!("{name}/Sum"), [sum, y])?,
             });
         }
-        return Ok(sum.expect("a weight has at least one piece"));
+        let sum = sum.expect("a weight has at least one piece");
+        let to = builder.config.dtype;
+        if builder.graph.tensors[sum].dtype == to {
+            return Ok(sum);
+        }
+        return builder.op(part, &format!("{name}/Cast"), OpKind::Cast { to }, &[sum]);
     }
     let parts = weights
         .iter()
-        .map(|&weight| builder.encoder_matmul(part, name, [x, weight]))
+        .map(|&weight| builder.encoder_piece(part, name, [x, weight], Piece::Columns))
         .collect::<Result<Vec<_>>>()?;
     let concat = OpKind::Concat { axis: 1 };
     builder.op(part, &format!("{name}/Concat"), concat, &parts)

@@ -8,9 +8,12 @@
 //! A gradient operation carries the name and IPU of the forward operation and is of
 //! [`Phase::Backward`]; the gradient of stage `s` is in stage `2 l - s`, where `l` is
 //! the stage of the loss. Contributions to the gradient of one tensor are added in
-//! the order in which they arise, those nearest to the loss first.
+//! the order in which they arise, those nearest to the loss first; but what the pieces of one
+//! serialised product give comes before the rest, in `f32`, and is cast once it is summed.
 
 mod rules;
+
+use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
 use ipu_sim::ids::IdVec;
@@ -70,6 +73,8 @@ struct Ctx {
     depends: IdVec<TensorId, bool>,
     /// Parts of each forward tensor's gradient.
     parts: IdVec<TensorId, SmallVec<[Part; 2]>>,
+    /// Gradients cast to another type, and what they were before.
+    narrow: BTreeMap<TensorId, TensorId>,
     loss_stage: Option<StageId>,
 }
 
@@ -95,6 +100,7 @@ impl Ctx {
             graph,
             producers,
             depends,
+            narrow: BTreeMap::new(),
         }
     }
 
@@ -127,6 +133,26 @@ impl Ctx {
     /// the last part comes from.
     fn gradient(&mut self, tensor: TensorId) -> Result<Option<TensorId>> {
         let parts = std::mem::take(&mut self.parts[tensor]);
+        let dtype = self.graph.tensors[tensor].dtype;
+        // Addends of one product are summed before they lose precision, then the rest.
+        let is_addend = |part: &Part| self.graph.tensors[part.gradient].dtype != dtype;
+        let (addends, mut rest): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(is_addend);
+        if let Some(sum) = self.summed(tensor, &addends)? {
+            let at = self.producers[tensor].or(sum.from);
+            let scope = self.scope(at.expect("an addend is of a product"));
+            let to = dtype;
+            let gradient = self
+                .graph
+                .add(OpKind::Cast { to }, &[sum.gradient], &scope)?;
+            rest.insert(0, Part { gradient, from: at });
+        }
+        let sum = self.summed(tensor, &rest)?;
+        self.parts[tensor].extend(sum);
+        Ok(sum.map(|sum| sum.gradient))
+    }
+
+    /// Parts of one type of a tensor's gradient, added in their order.
+    fn summed(&mut self, tensor: TensorId, parts: &[Part]) -> Result<Option<Part>> {
         let Some((&first, rest)) = parts.split_first() else {
             return Ok(None);
         };
@@ -142,8 +168,7 @@ impl Ctx {
                 from: at,
             };
         }
-        self.parts[tensor].push(sum);
-        Ok(Some(sum.gradient))
+        Ok(Some(sum))
     }
 
     /// Where the gradient of a forward operation belongs.

@@ -10,7 +10,7 @@ use ipu_sim::numerics::DType;
 use smallvec::{SmallVec, smallvec};
 
 use crate::error::{Error, Result};
-use crate::ir::{MultiKind, OpKind, Shape, TensorType};
+use crate::ir::{MultiKind, OpKind, Piece, Shape, TensorType};
 
 /// Types of an operation's results.
 pub type Types = SmallVec<[TensorType; 2]>;
@@ -24,7 +24,7 @@ pub type Types = SmallVec<[TensorType; 2]>;
 pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> {
     let op = Operands { kind, name, inputs };
     match kind {
-        OpKind::MatMul { .. } => op.matmul(),
+        OpKind::MatMul { piece, .. } => op.matmul(*piece),
         OpKind::Binary(_) => op.binary(),
         OpKind::Scale { factor } => {
             op.finite("factor", *factor)?;
@@ -211,7 +211,7 @@ impl Operands<'_> {
         .floats_of_first_shape(n)
     }
 
-    fn matmul(&self) -> Result<Types> {
+    fn matmul(&self, piece: Piece) -> Result<Types> {
         self.count(2)?;
         self.float(0)?;
         self.dtype(1, self.inputs[0].dtype)?;
@@ -230,7 +230,11 @@ impl Operands<'_> {
             self.sizes("batch dimensions", expected, got)?;
         }
         let shape: Shape = batch.iter().copied().chain([*m, *n]).collect();
-        one(self.inputs[0].dtype, shape)
+        let dtype = match piece {
+            Piece::Whole | Piece::Columns => self.inputs[0].dtype,
+            Piece::Addend => DType::F32,
+        };
+        one(dtype, shape)
     }
 
     fn binary(&self) -> Result<Types> {

@@ -31,8 +31,8 @@ mod shape;
 mod tensor;
 
 pub use attribute::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Recompute, Reduction,
-    Saved, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Recompute,
+    Reduction, Saved, UnaryFn,
 };
 pub use graph::Graph;
 pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};

@@ -21,7 +21,7 @@
 //! use ipu_sim::ids::IpuId;
 //! use ipu_sim::numerics::DType;
 //! use ipu_sim::spec::MachineSpec;
-//! use popart_graph::ir::{Graph, MatMulPass, MemoryProportion, OpKind, Partials, Scope, Shape};
+//! use popart_graph::ir::{Graph, MatMulPass, MemoryProportion, OpKind, Partials, Piece, Scope, Shape};
 //! use popart_graph::lower::{HostStreams, LowerOptions, lower};
 //! use popart_graph::plan::PlanCache;
 //!
@@ -32,6 +32,7 @@
 //!     pass: MatMulPass::TrainingFwd,
 //!     available_memory_proportion: MemoryProportion::POPLIBS_DEFAULT,
 //!     partials: Partials::Half,
+//!     piece: Piece::Whole,
 //! };
 //! let on_ipu_0 = Scope { ipu: Some(IpuId(0)), ..Scope::named("FF/1") };
 //! let y = graph.add(product, &[x, w], &on_ipu_0)?;

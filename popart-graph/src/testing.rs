@@ -11,8 +11,8 @@ use ipu_sim::numerics::DType;
 
 use crate::eval::{Inputs, PerReplica};
 use crate::ir::{
-    Graph, MatMulPass, MemoryProportion, OpKind, Partials, Scope, TensorId, TensorKind, TensorType,
-    dtype_from_name,
+    Graph, MatMulPass, MemoryProportion, OpKind, Partials, Piece, Scope, TensorId, TensorKind,
+    TensorType, dtype_from_name,
 };
 use crate::text::{parse, print};
 
@@ -36,6 +36,7 @@ pub(crate) fn matmul(pass: MatMulPass) -> OpKind {
         pass,
         available_memory_proportion: MemoryProportion::new(0.25).unwrap(),
         partials: Partials::Half,
+        piece: Piece::Whole,
     }
 }
 

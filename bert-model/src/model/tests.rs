@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use expect_test::{Expect, expect};
-use popart_graph::ir::{MatMulPass, OpKind, Recompute};
+use ipu_sim::numerics::DType;
+use popart_graph::ir::{MatMulPass, OpKind, Piece, Recompute};
 use popart_graph::verify::{Form, verify};
 
 use super::*;
@@ -277,6 +278,38 @@ fn a_tied_table_in_slices_is_one_weight() {
     check(&config, Task::Squad(Mode::Training), 0, false);
     let whole = build(&one_layer(), &on_one_ipu(1, PRETRAINING), PRETRAINING).unwrap();
     assert_eq!(whole.serialised_weights, []);
+}
+
+/// Products of training with all that is serialised, by what they are a piece of: those of columns
+/// and, before any gradient, addends; and casts.
+fn pieces(dtype: DType, half_partials: bool) -> [usize; 3] {
+    let config = BertConfig {
+        dtype,
+        half_partials,
+        split_linear_layers: true,
+        vocab_steps: 3,
+        ..one_layer()
+    };
+    let model = build(&config, &on_one_ipu(1, PRETRAINING), PRETRAINING).unwrap();
+    verify(&model.graph, Form::Logical).unwrap();
+    let count = |wanted: &dyn Fn(&OpKind) -> bool| {
+        let kinds = model.graph.ops.values().map(|op| &op.kind);
+        kinds.filter(|kind| wanted(kind)).count()
+    };
+    let piece = |wanted: Piece| {
+        count(&|kind| matches!(kind, OpKind::MatMul { piece, .. } if *piece == wanted))
+    };
+    let is_cast = |kind: &OpKind| matches!(kind, OpKind::Cast { .. });
+    [piece(Piece::Columns), piece(Piece::Addend), count(&is_cast)]
+}
+
+#[test]
+fn pieces_keep_their_precision_where_partial_sums_have_more() {
+    let steps = (one_layer().ff_size / one_layer().hidden_size) as usize;
+    // Queries, keys and values; the wide layer; the vocabulary.
+    assert_eq!(pieces(DType::F16, false), [3 + steps + 3, steps, 1]);
+    assert_eq!(pieces(DType::F16, true), [0, 0, 0]);
+    assert_eq!(pieces(DType::F32, false), [0, 0, 0]);
 }
 
 #[test]

@@ -5,7 +5,9 @@ use smallvec::{SmallVec, smallvec};
 
 use super::{Ctx, Part};
 use crate::error::{Error, OpLabel, Result};
-use crate::ir::{BinaryFn, MatMulPass, Op, OpId, OpKind, Saved, Scope, Shape, TensorId, UnaryFn};
+use crate::ir::{
+    BinaryFn, MatMulPass, Op, OpId, OpKind, Piece, Saved, Scope, Shape, TensorId, UnaryFn,
+};
 
 impl Ctx {
     /// Adds the gradients of one operation's operands, if its results have any.
@@ -47,11 +49,23 @@ impl Step<'_> {
                 pass,
                 available_memory_proportion,
                 partials,
-            } => self.matmul(dy, pass, |pass| OpKind::MatMul {
-                pass,
-                available_memory_proportion,
-                partials,
-            }),
+                piece,
+            } => {
+                let dy = self.as_operand(dy)?;
+                let of_left = match piece {
+                    Piece::Columns => Piece::Addend,
+                    Piece::Whole | Piece::Addend => Piece::Whole,
+                };
+                self.matmul(dy, pass, |operand, pass| OpKind::MatMul {
+                    pass,
+                    available_memory_proportion,
+                    partials,
+                    piece: match operand {
+                        0 => of_left,
+                        _ => Piece::Whole,
+                    },
+                })
+            }
             OpKind::Binary(function) => self.binary(function, dy),
             OpKind::Scale { factor } => self.replace(OpKind::Scale { factor }, &[dy]),
             OpKind::Unary(function) => {
@@ -63,7 +77,12 @@ impl Step<'_> {
             }
             OpKind::Cast { .. } => {
                 let to = self.dtype(0);
-                self.replace(OpKind::Cast { to }, &[dy])
+                if self.wants(0) {
+                    let wide = self.add(OpKind::Cast { to }, &[dy])?;
+                    self.ctx.narrow.insert(wide, dy);
+                    self.give(0, wide);
+                }
+                Ok(())
             }
             OpKind::Identity => {
                 self.give(0, dy);
@@ -173,7 +192,7 @@ impl Step<'_> {
         &mut self,
         dy: TensorId,
         pass: MatMulPass,
-        product: impl Fn(MatMulPass) -> OpKind,
+        product: impl Fn(usize, MatMulPass) -> OpKind,
     ) -> Result<()> {
         let (of_left, of_right) = match pass {
             MatMulPass::TrainingFwd => (MatMulPass::TrainingBwd, MatMulPass::TrainingWu),
@@ -185,15 +204,28 @@ impl Step<'_> {
         let (left, right) = (self.forward.inputs[0], self.forward.inputs[1]);
         if self.wants(0) {
             let transposed = self.transposed(right)?;
-            let dx = self.add(product(of_left), &[dy, transposed])?;
+            let dx = self.add(product(0, of_left), &[dy, transposed])?;
             self.give(0, dx);
         }
         if self.wants(1) {
             let transposed = self.transposed(left)?;
-            let dx = self.add(product(of_right), &[transposed, dy])?;
+            let dx = self.add(product(1, of_right), &[transposed, dy])?;
             self.give(1, dx);
         }
         Ok(())
+    }
+
+    /// The gradient of a product in the type of its operands: an addend's is that of the sum,
+    /// which was cast to that type.
+    fn as_operand(&mut self, dy: TensorId) -> Result<TensorId> {
+        let to = self.dtype(0);
+        if self.ctx.graph.tensors[dy].dtype == to {
+            return Ok(dy);
+        }
+        match self.ctx.narrow.get(&dy) {
+            Some(&narrow) if self.ctx.graph.tensors[narrow].dtype == to => Ok(narrow),
+            _ => self.add(OpKind::Cast { to }, &[dy]),
+        }
     }
 
     /// A tensor with its last two axes swapped.

@@ -3,7 +3,7 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, eval};
-use crate::ir::{MatMulPass, OpKind, Reduction, TensorKind, TensorType, UnaryFn};
+use crate::ir::{MatMulPass, OpKind, Piece, Reduction, TensorKind, TensorType, UnaryFn};
 use crate::testing::{graphs, matmul, sample_inputs, types};
 use crate::verify::{Form, verify};
 
@@ -396,4 +396,134 @@ proptest! {
             check_differences(&graph, loss, &wanted, &inputs);
         }
     }
+}
+
+/// `x` times three columns of a weight side by side, or thirds of `x` times rows of it, added.
+fn in_pieces(columns: bool, piece: Piece) -> (Graph, TensorId, TensorId) {
+    let kind = OpKind::MatMul {
+        pass: MatMulPass::TrainingFwd,
+        available_memory_proportion: crate::ir::MemoryProportion::POPLIBS_DEFAULT,
+        partials: crate::ir::Partials::Float,
+        piece,
+    };
+    let mut graph = Graph::default();
+    let at = Scope::named("f");
+    let x = graph.variable("x", DType::F16, Shape::from([1, 3]), None);
+    let shape = if columns { [3, 1] } else { [1, 2] };
+    let weights =
+        ["w0", "w1", "w2"].map(|name| graph.variable(name, DType::F16, shape.into(), None));
+    let mut results = Vec::new();
+    for (number, weight) in (0..).zip(weights) {
+        let slice = OpKind::Slice {
+            axis: 1,
+            begin: number,
+            end: number + 1,
+        };
+        let x = match columns {
+            true => x,
+            false => graph.add(slice, &[x], &at).unwrap(),
+        };
+        results.push(graph.add(kind.clone(), &[x, weight], &at).unwrap());
+    }
+    let mut y = match columns {
+        true => {
+            let side_by_side = OpKind::Concat { axis: 1 };
+            graph.add(side_by_side, &results, &at).unwrap()
+        }
+        false => {
+            let add = |sum, &y| {
+                let kind = OpKind::Binary(BinaryFn::Add);
+                graph.add(kind, &[sum, y], &at).unwrap()
+            };
+            results[1..].iter().fold(results[0], add)
+        }
+    };
+    if piece == Piece::Addend {
+        y = graph
+            .add(OpKind::Cast { to: DType::F16 }, &[y], &at)
+            .unwrap();
+    }
+    let axes = smallvec![0, 1];
+    let kind = OpKind::ReduceSum {
+        axes,
+        keep_dims: false,
+    };
+    let loss = graph.add(kind, &[y], &at).unwrap();
+    graph.outputs.push(loss);
+    (graph, x, loss)
+}
+
+/// The types of the results of all products, sums of two and casts behind the forward pass.
+fn backward_types(graph: &Graph, n_forward: usize) -> Vec<String> {
+    let ops = graph.ops.values().skip(n_forward);
+    let line =
+        |op: &crate::ir::Op| format!("{} {}", op.kind.name(), graph.tensors[op.outputs[0]].ty());
+    ops.map(line)
+        .filter(|line| {
+            ["matmul", "add", "cast"]
+                .iter()
+                .any(|word| line.starts_with(word))
+        })
+        .collect()
+}
+
+#[test]
+fn addends_of_serialised_products_are_summed_in_f32() {
+    let backward_of = |columns, piece| {
+        let (mut graph, x, loss) = in_pieces(columns, piece);
+        let n_forward = graph.ops.len();
+        backward(&mut graph, loss, 1.0, &[x]).unwrap();
+        verify(&graph, Form::Logical).unwrap();
+        backward_types(&graph, n_forward)
+    };
+    let f16 = [["matmul f16[1,3]"; 3].as_slice(), &["add f16[1,3]"; 2]].concat();
+    assert_eq!(backward_of(true, Piece::Whole), f16);
+    let kept = [
+        ["matmul f32[1,3]"; 3].as_slice(),
+        &["add f32[1,3]"; 2],
+        &["cast f16[1,3]"],
+    ];
+    assert_eq!(backward_of(true, Piece::Columns), kept.concat());
+    // The sum's gradient is cast with it, which nobody reads: the products' gradients are made of
+    // what it was before, and are parts of `x`, not addends.
+    let of_rows = [
+        ["cast f32[1,2]"].as_slice(),
+        &["matmul f16[1,1]"; 3],
+        &["add f16[1,3]"; 2],
+    ];
+    assert_eq!(backward_of(false, Piece::Addend), of_rows.concat());
+}
+
+/// 2048, 1 and 1: above 2048, f16 counts in twos, and a sum half-way between goes to the even one.
+#[test]
+fn addends_keep_what_f16_would_lose() {
+    let rounded = EvalOptions {
+        round_to_dtype: true,
+        replicas: 1,
+    };
+    let sum_of = |columns, piece| {
+        let (mut graph, x, loss) = in_pieces(columns, piece);
+        let y = graph.ops.values().last().unwrap().inputs[0];
+        let gradient = backward(&mut graph, loss, 1.0, &[x]).unwrap()[&x];
+        let variables = graph.tensors.iter().filter_map(|(id, tensor)| {
+            let value = match tensor.name.as_str() {
+                "x" => vec![1.0; 3],
+                // Gradients are added from the last piece on.
+                "w2" if columns => vec![2048.0, 0.0, 0.0],
+                _ if columns => vec![1.0, 0.0, 0.0],
+                "w0" => vec![2048.0, 0.0],
+                _ => vec![1.0, 0.0],
+            };
+            let is_variable = matches!(tensor.kind, TensorKind::Variable { .. });
+            is_variable.then(|| (id, value.into()))
+        });
+        let inputs: Inputs = variables.collect();
+        let values = eval(&graph, &inputs, rounded).unwrap();
+        let read = if columns { gradient } else { y };
+        values[read].on(0).as_floats()[0]
+    };
+    assert_eq!(sum_of(false, Piece::Addend), 2050.0);
+    assert_eq!(sum_of(false, Piece::Whole), 2048.0);
+    assert_eq!(sum_of(true, Piece::Columns), 2050.0);
+    assert_eq!(sum_of(true, Piece::Whole), 2048.0);
 }

@@ -49,6 +49,17 @@ words! {
         Float = "float",
     }
 
+    /// What a matrix product is of a larger one that runs piece by piece and keeps the precision
+    /// of its partial sums (PopART, `serializematmuls.cpp`, `keep_precision`).
+    Piece {
+        /// All of it.
+        Whole = "whole",
+        /// Some columns: what the pieces give the gradient of their left operand are addends.
+        Columns = "columns",
+        /// One of several addends, kept in `f32` until they are summed.
+        Addend = "addend",
+    }
+
     /// How a loss combines the samples.
     Reduction {
         /// Sum over the samples that count, divided by their number (at least 1).

@@ -10,8 +10,8 @@ use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
 use super::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Recompute, Reduction,
-    Shape, StageId, TensorId, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Recompute,
+    Reduction, Shape, StageId, TensorId, UnaryFn,
 };
 
 /// One operation, where it runs and when.
@@ -130,7 +130,8 @@ pub fn nll_smallest_probability(dtype: DType) -> f64 {
 /// said otherwise.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OpKind {
-    /// Matrix product: `[.., m, k], [.., k, n] -> [.., m, n]`, leading axes equal.
+    /// Matrix product: `[.., m, k], [.., k, n] -> [.., m, n]`, leading axes equal; `f32` if it is
+    /// an addend.
     MatMul {
         /// Training pass, for the planner.
         pass: MatMulPass,
@@ -138,6 +139,8 @@ pub enum OpKind {
         available_memory_proportion: MemoryProportion,
         /// Type of partial sums.
         partials: Partials,
+        /// Of a larger product.
+        piece: Piece,
     },
     /// Element-wise on two floats of one type, broadcast by numpy's rule.
     Binary(BinaryFn),

@@ -494,6 +494,7 @@ pub(crate) fn plan_request(graph: &Graph, op: &Op) -> Option<(PlanRequest, Exten
         pass,
         available_memory_proportion,
         partials,
+        ..
     } = &op.kind
     else {
         return None;

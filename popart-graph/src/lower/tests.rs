@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use super::{HostStreams, LowerOptions, Lowered, lower};
 use crate::eval::{EvalOptions, Inputs, Value, eval};
 use crate::ir::{
-    BinaryFn, Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Scope, Shape,
-    TensorId, TensorKind, TensorType,
+    BinaryFn, Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Piece, Scope,
+    Shape, TensorId, TensorKind, TensorType,
 };
 use crate::plan::PlanCache;
 use crate::testing::{every_kind, graphs, sample_inputs, single};
@@ -265,6 +265,7 @@ fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32)
         pass: MatMulPass::TrainingFwd,
         available_memory_proportion: MemoryProportion::new(proportion).unwrap(),
         partials: Partials::Half,
+        piece: Piece::Whole,
     };
     let operands = shapes.map(|shape| TensorType::new(dtype, Shape(shape.into())));
     let graph = single(kind, &operands);
@@ -274,6 +275,27 @@ fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32)
     let serial = plans.get(&request).unwrap().splits.iterations() > 1;
     check(graph, tiles, 1e-5);
     serial
+}
+
+#[test]
+fn addends_of_a_product_are_summed_in_f32_and_cast() {
+    let piece = "{pass: training_fwd, proportion: 0.25, partials: float, piece: addend}";
+    let text = format!(
+        r#"stream %0: f16[8,32] "a"
+stream %1: f16[8,32] "b"
+variable %2: f16[32,16] "wa"
+variable %3: f16[32,16] "wb"
+%4: f32[8,16] = matmul(%0, %2) {piece} fwd "a"
+%5: f32[8,16] = matmul(%1, %3) {piece} fwd "b"
+%6: f32[8,16] = add(%4, %5) fwd "sum"
+%7: f16[8,16] = cast(%6) {{to: f16}} fwd "cast"
+inputs %0, %1
+outputs %7
+"#
+    );
+    for tiles in [2, 8, 48] {
+        check(crate::text::parse(&text).unwrap(), tiles, 1e-5);
+    }
 }
 
 #[test]

@@ -6,7 +6,8 @@ use smallvec::smallvec;
 
 use super::{matmul, types};
 use crate::ir::{
-    BiasCorrection, BinaryFn, MatMulPass, MultiKind, OpKind, Reduction, Shape, TensorType, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, MultiKind, OpKind, Partials, Piece,
+    Reduction, Shape, TensorType, UnaryFn,
 };
 
 /// A valid use of every kind.
@@ -14,6 +15,7 @@ pub(crate) fn every_kind() -> Vec<(OpKind, Vec<TensorType>)> {
     let mut uses: Vec<(OpKind, &str)> = Vec::new();
     for &pass in MatMulPass::ALL {
         uses.push((matmul(pass), "f16[2,3,4] f16[2,4,5]"));
+        uses.push((piece(pass, Piece::Addend), "f16[3,4] f16[4,5]"));
     }
     for &function in BinaryFn::ALL {
         uses.push((OpKind::Binary(function), "f32[2,3] f32[3]"));
@@ -269,4 +271,14 @@ fn movement_kinds() -> Vec<(OpKind, &'static str)> {
 fn multi(kind: MultiKind) -> OpKind {
     let ipus = [0, 2].into_iter().map(IpuId).collect();
     OpKind::Multi { kind, ipus }
+}
+
+/// A product with float partials that is a piece of a larger one.
+fn piece(pass: MatMulPass, piece: Piece) -> OpKind {
+    OpKind::MatMul {
+        pass,
+        available_memory_proportion: MemoryProportion::new(0.25).unwrap(),
+        partials: Partials::Float,
+        piece,
+    }
 }

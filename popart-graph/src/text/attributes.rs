@@ -6,8 +6,8 @@ use smallvec::SmallVec;
 use super::lexer::{Line, Token};
 use crate::error::{Error, Result};
 use crate::ir::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, MultiKind, OpKind, Partials, Reduction,
-    Shape, UnaryFn, dtype_from_name, dtype_name,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, MultiKind, OpKind, Partials, Piece,
+    Reduction, Shape, UnaryFn, dtype_from_name, dtype_name,
 };
 
 const WHOLE: &str = "a whole number below 2^32";
@@ -22,11 +22,18 @@ pub(super) fn of_kind(kind: &OpKind) -> Vec<(&'static str, String)> {
             pass,
             available_memory_proportion,
             partials,
-        } => vec![
-            ("pass", pass.name().to_owned()),
-            ("proportion", number(&available_memory_proportion.value())),
-            ("partials", partials.name().to_owned()),
-        ],
+            piece,
+        } => {
+            let piece = (*piece != Piece::Whole).then(|| ("piece", piece.name().to_owned()));
+            [
+                ("pass", pass.name().to_owned()),
+                ("proportion", number(&available_memory_proportion.value())),
+                ("partials", partials.name().to_owned()),
+            ]
+            .into_iter()
+            .chain(piece)
+            .collect()
+        }
         OpKind::Scale { factor } | OpKind::Accumulate { factor } => {
             vec![("factor", number(factor))]
         }
@@ -194,6 +201,9 @@ pub(super) fn read_kind(word: &str, read: &mut Reader<'_>) -> Result<Option<OpKi
             pass: read.word("pass", MatMulPass::from_name)?,
             available_memory_proportion: read.proportion("proportion")?,
             partials: read.word("partials", Partials::from_name)?,
+            piece: read
+                .optional("piece", |read, key| read.word(key, Piece::from_name))?
+                .unwrap_or(Piece::Whole),
         },
         "scale" => OpKind::Scale {
             factor: read.float("factor")?,
