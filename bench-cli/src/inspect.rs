@@ -3,12 +3,17 @@
 
 mod tables;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ipu_sim::ids::{IpuId, TileId};
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::weigh::{self, LivePoint, Region, TileVariable, Weight};
+use ipu_sim::weigh::{
+    self, ByKind, IpuWeight, LiveKind, LivePoint, Region, TileVariable, UNWEIGHED, Unweighed,
+    Weight,
+};
 use popart_graph::ir::Graph;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -16,7 +21,7 @@ use serde::Serialize;
 use crate::{Error, Result, report};
 
 /// Version of the memory report's form; it rises with every change that breaks a reader.
-const MEMORY_SCHEMA: u32 = 2;
+const MEMORY_SCHEMA: u32 = 3;
 
 /// Where to leave what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -201,7 +206,15 @@ impl Form {
 pub struct MemoryReport {
     schema_version: u32,
     available_bytes: u64,
+    /// Categories of Poplar's profile that have no bytes here.
+    unweighed: Vec<UnweighedReport>,
     ipus: Vec<IpuReport>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct UnweighedReport {
+    poplar: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Serialize, JsonSchema)]
@@ -211,7 +224,7 @@ struct IpuReport {
     tiles: Vec<u64>,
     /// Of these, what is there during the whole run: lasting variables, code, stacks.
     always_live: Vec<u64>,
-    /// The rest: variables that live at the fullest moment.
+    /// The rest: variables that live at the tile's fullest moment. Their kinds are categories.
     not_always_live: Vec<u64>,
     /// Bytes by category, then by tile.
     categories: Vec<CategoryReport>,
@@ -239,6 +252,8 @@ struct RegionReport {
 #[derive(Serialize, JsonSchema)]
 struct CategoryReport {
     category: String,
+    /// The category of Poplar's profile that it belongs to, if one does.
+    poplar: Option<&'static str>,
     tiles: Vec<u64>,
 }
 
@@ -246,13 +261,17 @@ struct CategoryReport {
 struct PointReport {
     step: String,
     ipu_bytes: u64,
+    /// Of these, by kind: that of a category without its `not_always_live.`. None stands for 0.
+    ipu_bytes_by_kind: BTreeMap<&'static str, u64>,
     max_tile_bytes: u64,
+    /// Of these, by kind as above.
+    max_tile_bytes_by_kind: BTreeMap<&'static str, u64>,
 }
 
 impl MemoryReport {
     fn new(program: &Program, machine: &MachineSpec, weight: &Weight) -> Self {
-        let ipus = weight.ipus.iter().map(|(ipu, found)| {
-            let curve = weigh::live_curve(program, machine, (ipu, found.max_tile));
+        let curves = curves(program, machine, weight);
+        let ipus = weight.ipus.iter().zip(curves).map(|((ipu, found), curve)| {
             let bytes = |tiles: &[ipu_sim::units::Bytes]| tiles.iter().map(|b| b.0).collect();
             let categories = found.categories.iter();
             let (always_live, not_always_live) = split(found);
@@ -264,6 +283,7 @@ impl MemoryReport {
                 categories: categories
                     .map(|(category, tiles)| CategoryReport {
                         category: category.name(),
+                        poplar: category.poplar(),
                         tiles: bytes(tiles),
                     })
                     .collect(),
@@ -277,12 +297,16 @@ impl MemoryReport {
         Self {
             schema_version: MEMORY_SCHEMA,
             available_bytes: weight.available.0,
+            unweighed: UNWEIGHED
+                .iter()
+                .map(|&Unweighed { poplar, reason }| UnweighedReport { poplar, reason })
+                .collect(),
             ipus: ipus.collect(),
         }
     }
 }
 
-fn regions(weight: &Weight, found: &weigh::IpuWeight) -> Vec<RegionReport> {
+fn regions(weight: &Weight, found: &IpuWeight) -> Vec<RegionReport> {
     let regions = [
         ("executable", Region::Executable),
         ("interleaved", Region::Interleaved),
@@ -300,12 +324,9 @@ fn regions(weight: &Weight, found: &weigh::IpuWeight) -> Vec<RegionReport> {
 }
 
 /// Bytes of every tile that are there always, and those of its fullest moment.
-fn split(found: &weigh::IpuWeight) -> (Vec<u64>, Vec<u64>) {
-    let passing = |tile: usize| {
-        let tile = ipu_sim::ids::TileId(tile as u32);
-        found.on(weigh::Category::NotAlwaysLive, tile).0
-    };
-    let passing: Vec<u64> = (0..found.tiles.len()).map(passing).collect();
+fn split(found: &IpuWeight) -> (Vec<u64>, Vec<u64>) {
+    let passing = found.not_always_live().into_iter();
+    let passing: Vec<u64> = passing.map(|bytes| bytes.0).collect();
     let lasting = found.tiles.iter().zip(&passing);
     (
         lasting.map(|(all, passing)| all.0 - passing).collect(),
@@ -316,7 +337,24 @@ fn split(found: &weigh::IpuWeight) -> (Vec<u64>, Vec<u64>) {
 fn point(point: &LivePoint) -> PointReport {
     PointReport {
         step: point.step.to_string(),
-        ipu_bytes: point.on_ipu.0,
-        max_tile_bytes: point.on_tile.0,
+        ipu_bytes: point.on_ipu.total().0,
+        ipu_bytes_by_kind: by_kind(&point.on_ipu),
+        max_tile_bytes: point.on_tile.total().0,
+        max_tile_bytes_by_kind: by_kind(&point.on_tile),
     }
+}
+
+fn by_kind(bytes: &ByKind) -> BTreeMap<&'static str, u64> {
+    LiveKind::ALL
+        .into_iter()
+        .map(|kind| (kind.name(), bytes.on(kind).0))
+        .filter(|&(_, bytes)| bytes > 0)
+        .collect()
+}
+
+/// Memory over time on every IPU, and on the fullest tile of each.
+fn curves(program: &Program, machine: &MachineSpec, weight: &Weight) -> Vec<Vec<LivePoint>> {
+    let fullest = |(ipu, found): (IpuId, &IpuWeight)| (ipu, found.max_tile);
+    let tiles: Vec<(IpuId, TileId)> = weight.ipus.iter().map(fullest).collect();
+    weigh::live_curves(program, machine, &tiles)
 }

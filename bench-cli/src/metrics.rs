@@ -16,7 +16,7 @@ use crate::request::RunRequest;
 use crate::utilisation::Utilisation;
 
 /// Version of the form of [`Report`]. It goes up when a field changes its name or meaning.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// What a simulated run measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -10,7 +10,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Cycles};
 use ipu_sim::vertex::WeightLoad;
-use ipu_sim::weigh::{self, Category};
+use ipu_sim::weigh;
 use popart_graph::lower::product_alone;
 use popart_graph::plan::{self, MatMulShape, Pass, Plan, PlanOptions};
 use schemars::JsonSchema;
@@ -162,15 +162,13 @@ fn lowered(
     let weight = weigh::weigh(&program, machine)?;
     let spent = &timeline.ipus[IpuId(0)].tally.spent;
     let on = |activity| spent.on(activity).0;
-    let table = weight.ipus[IpuId(0)].categories.iter();
-    let mut passing = table.filter(|(category, _)| *category == Category::NotAlwaysLive);
-    let temporary = passing.next().and_then(|(_, tiles)| tiles.iter().max());
+    let temporary = weight.ipus[IpuId(0)].not_always_live().into_iter().max();
     Ok(Lowered {
         cycles: timeline.total.0,
         compute: on(Activity::Compute),
         exchange: on(Activity::Exchange),
         launch: on(Activity::Sync),
-        temporary_bytes: temporary.copied().unwrap_or(Bytes::ZERO).0,
+        temporary_bytes: temporary.unwrap_or(Bytes::ZERO).0,
         refused: weight.verdict().err().map(|error| error.to_string()),
     })
 }

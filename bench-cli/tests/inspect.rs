@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use ipu_sim::weigh::{Category, LiveKind, UNWEIGHED};
 use popart_graph::text;
 use serde_json::Value;
 
@@ -220,19 +221,93 @@ fn the_memory_report_adds_up() {
         }
         // The curve's highest point is what the fullest tile has of passing variables.
         let tile = bytes(&ipu["max_tile"]) as usize;
-        let passing = |category: &&Value| category["category"] == "not_always_live";
-        let passing = categories.iter().find(passing).unwrap();
         let live = ipu["live"].as_array().unwrap();
         let highest = live
             .iter()
-            .map(|point| bytes(&point["max_tile_bytes"]))
-            .max();
-        assert_eq!(highest, Some(bytes(&passing["tiles"][tile])));
+            .max_by_key(|point| bytes(&point["max_tile_bytes"]))
+            .unwrap();
+        let passing = bytes(&ipu["not_always_live"][tile]);
+        assert_eq!(bytes(&highest["max_tile_bytes"]), passing);
+        for point in live {
+            for of in ["ipu_bytes", "max_tile_bytes"] {
+                let kinds = point[format!("{of}_by_kind")].as_object().unwrap();
+                assert_eq!(kinds.values().map(bytes).sum::<u64>(), bytes(&point[of]));
+            }
+        }
+        the_fullest_tile_is_known_by_kind(ipu, live, tile);
     }
     let table = fs::read_to_string(folder.path().join("memory.csv")).unwrap();
     assert_eq!(table.lines().count(), 1 + 2 * 1472);
     assert!(table.starts_with("ipu,tile,bytes,always_live,always_live.weight,"));
     the_files_beside_say_the_same(folder.path(), &report);
+}
+
+/// The page about memory has a row for every category, and the reason for every other one.
+#[test]
+fn the_page_about_memory_is_complete() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/memory.md");
+    let page = fs::read_to_string(page).unwrap();
+    let mut rows = 0;
+    for category in Category::all() {
+        let row = format!(
+            "| `{}` | {} |",
+            category.name(),
+            category.poplar().unwrap_or("none")
+        );
+        assert_eq!(page.matches(&row).count(), 1, "{row}");
+        rows += 1;
+    }
+    for category in UNWEIGHED {
+        let row = format!("| {} | {} |", category.poplar, category.reason);
+        assert_eq!(page.matches(&row).count(), 1, "{row}");
+        rows += 1;
+    }
+    let found = page.lines().filter(|line| line.starts_with('|'));
+    let headers = 2 * page.matches("| --- |\n").count();
+    assert_eq!(found.count(), rows + headers);
+}
+
+/// The categories of the fullest tile are the kinds of one of the curve's highest points, and of
+/// those that a training step in a pipeline must have, none is empty.
+fn the_fullest_tile_is_known_by_kind(ipu: &Value, live: &[Value], tile: usize) {
+    let categories = ipu["categories"].as_array().expect("a list");
+    let mut on_tile = serde_json::Map::new();
+    for category in categories {
+        let name = category["category"].as_str().expect("a name");
+        let bytes = &category["tiles"][tile];
+        if let Some(kind) = name.strip_prefix("not_always_live.")
+            && *bytes != 0
+        {
+            on_tile.insert(kind.into(), bytes.clone());
+        }
+    }
+    let highest = ipu["not_always_live"][tile].as_u64();
+    let mut highest_points = live
+        .iter()
+        .filter(|point| point["max_tile_bytes"].as_u64() == highest);
+    let is_same = |point: &Value| point["max_tile_bytes_by_kind"] == Value::Object(on_tile.clone());
+    assert!(highest_points.any(is_same), "{on_tile:?}");
+    let total = |name: &str| -> u64 {
+        let found = categories.iter().find(|found| found["category"] == name);
+        let tiles = found.and_then(|found| found["tiles"].as_array());
+        let tiles = tiles.expect("every category is in the report").iter();
+        tiles.filter_map(Value::as_u64).sum()
+    };
+    for name in [
+        "vertex_instance_state",
+        "vertex_field_data",
+        "copy_descriptor",
+        "internal_exchange_code",
+        "global_exchange_code",
+        "global_exchange_packet_header",
+        "not_always_live.variable",
+    ] {
+        assert!(total(name) > 0, "{name}");
+    }
+    // Tokens come to the first IPU only.
+    for name in ["host_exchange_code", "host_exchange_packet_header"] {
+        assert_eq!(total(name) > 0, ipu["ipu"] == 0, "{name}");
+    }
 }
 
 /// Rows of `memory.curve.csv` and `memory.largest.csv` are those of the JSON report.
@@ -260,10 +335,16 @@ fn the_files_beside_say_the_same(folder: &Path, report: &Value) {
         for (number, point) in list(&ipu["live"]).iter().enumerate() {
             let bytes = ["ipu_bytes", "max_tile_bytes"].map(|of| text(&point[of]));
             let more = [number.to_string(), text(&point["step"])];
-            curve.push([front(), more, bytes].concat());
+            let kinds = ["ipu_bytes_by_kind", "max_tile_bytes_by_kind"];
+            let kinds = kinds.iter().flat_map(|of| {
+                let bytes = |kind: LiveKind| point[of].get(kind.name()).map_or("0".into(), text);
+                LiveKind::ALL.map(bytes)
+            });
+            let front = [front(), more, bytes].concat().into_iter();
+            curve.push(front.chain(kinds).collect::<Vec<String>>());
         }
         for variable in list(&ipu["largest"]) {
-            let more = ["name", "bytes", "always_live"].map(|of| text(&variable[of]));
+            let more = ["name", "category", "bytes", "always_live"].map(|of| text(&variable[of]));
             largest.push([front().as_slice(), &more].concat());
         }
     }

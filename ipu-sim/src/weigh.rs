@@ -7,106 +7,52 @@
 //!
 //! The parts: `access` (what steps read and write), `liveness` (when values live),
 //! `peak` (the fullest moment of every tile), `fullest` (what is there then), `curve` (memory
-//! over time), `code` (everything but variables).
+//! over time), `kinds` (what variables are there for), `code` (everything but variables),
+//! `category` (what all of it is called).
 //!
 //! A tile's memory has two regions, and not everything may live in both: `regions`.
 //!
 //! Left out: gaps between variables.
 
 mod access;
+mod category;
 mod code;
 mod curve;
 mod fullest;
+mod kinds;
 mod liveness;
 mod peak;
 mod regions;
 pub(crate) mod remote;
 mod sizes;
+mod state;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::tiles::AllTiles;
 use crate::error::Result;
 use crate::ids::{IdVec, IpuId, TileId};
-use crate::program::{Program, VarId, VarKind};
+use crate::program::{Program, VarId};
 use crate::spec::MachineSpec;
 use crate::text::Names;
 use crate::topology::{ReplicaPlacement, Topology};
 use crate::units::Bytes;
+pub use category::{Category, UNWEIGHED, Unweighed};
 pub use curve::LivePoint;
 use fullest::{Find, fullest};
+pub use kinds::{ByKind, LiveKind};
 pub use regions::Region;
 use sizes::Sizes;
 
 /// Variables that a report of a tile names.
 const LARGEST: usize = 10;
-
-/// What memory is taken by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Category {
-    /// Variables that take memory during the whole run.
-    AlwaysLive(VarKind),
-    /// Variables that take memory for some steps, at the tile's fullest moment.
-    NotAlwaysLive,
-    /// Code of vertices.
-    VertexCode,
-    /// Fields and edges of vertices.
-    VertexState,
-    /// Code of exchanges between the tiles of an IPU.
-    InternalExchangeCode,
-    /// Code of copies between IPUs and of collectives.
-    GlobalExchangeCode,
-    /// Code of transfers with the host and with streaming memory.
-    HostExchangeCode,
-    /// The program's steps.
-    ControlCode,
-    /// Stacks of workers and supervisor.
-    Stack,
-    /// What the loader keeps.
-    Loader,
-}
-
-impl Category {
-    /// Its name in reports.
-    #[must_use]
-    pub fn name(self) -> String {
-        match self {
-            Self::AlwaysLive(kind) => format!("always_live.{}", kind.name()),
-            Self::NotAlwaysLive => "not_always_live".into(),
-            Self::VertexCode => "vertex_code".into(),
-            Self::VertexState => "vertex_state".into(),
-            Self::InternalExchangeCode => "internal_exchange_code".into(),
-            Self::GlobalExchangeCode => "global_exchange_code".into(),
-            Self::HostExchangeCode => "host_exchange_code".into(),
-            Self::ControlCode => "control_code".into(),
-            Self::Stack => "stack".into(),
-            Self::Loader => "loader".into(),
-        }
-    }
-
-    /// Every category, in the order of a report.
-    pub fn all() -> impl Iterator<Item = Self> {
-        let code = [
-            Self::NotAlwaysLive,
-            Self::VertexCode,
-            Self::VertexState,
-            Self::InternalExchangeCode,
-            Self::GlobalExchangeCode,
-            Self::HostExchangeCode,
-            Self::ControlCode,
-            Self::Stack,
-            Self::Loader,
-        ];
-        VarKind::ALL.into_iter().map(Self::AlwaysLive).chain(code)
-    }
-}
 
 /// A variable on one tile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -116,6 +62,8 @@ pub struct TileVariable {
     pub var: VarId,
     /// Its name, unique on its IPU: as [`crate::text`] prints it.
     pub name: String,
+    /// The name of its [`Category`].
+    pub category: String,
     /// What it takes on the tile, padding included.
     pub bytes: Bytes,
     /// Whether it takes that during the whole run.
@@ -175,14 +123,25 @@ impl IpuWeight {
 
     /// Bytes of code by tile.
     fn code(&self) -> Vec<Bytes> {
-        let mut code = vec![Bytes::ZERO; self.tiles.len()];
+        self.sum_of(Category::is_code)
+    }
+
+    /// Bytes of variables that don't always live, by tile, at the fullest moment of each.
+    #[must_use]
+    pub fn not_always_live(&self) -> Vec<Bytes> {
+        self.sum_of(|category| matches!(category, Category::NotAlwaysLive(_)))
+    }
+
+    /// Bytes by tile of the categories that `counts` picks.
+    fn sum_of(&self, counts: impl Fn(Category) -> bool) -> Vec<Bytes> {
+        let mut sums = vec![Bytes::ZERO; self.tiles.len()];
         let tables = self.categories.iter();
-        for (_, table) in tables.filter(|(category, _)| category.is_code()) {
-            for (sum, &bytes) in code.iter_mut().zip(table) {
+        for (_, table) in tables.filter(|(category, _)| counts(*category)) {
+            for (sum, &bytes) in sums.iter_mut().zip(table) {
                 *sum += bytes;
             }
         }
-        code
+        sums
     }
 
     /// Bytes of the fullest tile.
@@ -374,9 +333,11 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
         );
         sizes.add(program, var, table);
     }
+    let kinds = kinds::kinds(program);
     for (ipu, peaks) in peaks.iter() {
-        if let Some(peak) = &peaks.main {
-            table(&mut tables[ipu], Category::NotAlwaysLive).copy_from_slice(&peak.bytes);
+        let parts = peaks.by_kind(program, (ipu, &kinds), &liveness, &sizes);
+        for (kind, part) in parts {
+            *table(&mut tables[ipu], Category::NotAlwaysLive(kind)) = part;
         }
     }
     let names = Names::of(program);
@@ -384,6 +345,7 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
         let categories = std::mem::take(&mut tables[ipu]);
         let find = Find {
             program,
+            kinds: &kinds,
             liveness: &liveness,
             sizes: &sizes,
             names: &names,
@@ -401,25 +363,30 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
     })
 }
 
-/// What lives at each step of `ipu` beside what always lives, on the IPU and on `tile`.
+/// What lives at each step beside what always lives, on some IPUs and on a tile of each.
 ///
 /// # Panics
 ///
 /// If the program has no such IPU or the machine no such tile.
 #[must_use]
-pub fn live_curve(
+pub fn live_curves(
     program: &Program,
     machine: &MachineSpec,
-    (ipu, tile): (IpuId, TileId),
-) -> Vec<LivePoint> {
+    tiles: &[(IpuId, TileId)],
+) -> Vec<Vec<LivePoint>> {
     let n_tiles = machine.tile.tiles_per_ipu;
-    assert!(
-        ipu.0 < program.n_ipus && tile.0 < n_tiles,
-        "no {tile} on {ipu}"
-    );
-    let tiles = AllTiles::new(program, n_tiles);
-    let sizes = Sizes::new(program, &tiles, n_tiles);
-    curve::curve(program, &liveness::analyse(program), &sizes, (ipu, tile))
+    for (ipu, tile) in tiles {
+        assert!(
+            ipu.0 < program.n_ipus && tile.0 < n_tiles,
+            "no {tile} on {ipu}"
+        );
+    }
+    let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
+    let (liveness, kinds) = (liveness::analyse(program), kinds::kinds(program));
+    tiles
+        .par_iter()
+        .map(|&at| curve::curve(program, &kinds, &liveness, &sizes, at))
+        .collect()
 }
 
 fn table(tables: &mut [(Category, Vec<u64>)], category: Category) -> &mut Vec<u64> {

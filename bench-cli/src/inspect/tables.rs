@@ -7,7 +7,7 @@ use ipu_sim::ids::{IpuId, TileId};
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
-use ipu_sim::weigh::{self, Category, Weight};
+use ipu_sim::weigh::{self, Category, LiveKind, Weight};
 
 /// The files of a report in `path`: `memory.csv`, `memory.curve.csv` and `memory.largest.csv`.
 pub(super) fn files(path: &Path) -> [PathBuf; 3] {
@@ -45,7 +45,8 @@ fn tiles(weight: &Weight) -> String {
     text(header, rows)
 }
 
-/// One row a step of an IPU, in order: what doesn't always live, on the IPU and its fullest tile.
+/// One row a step of an IPU, in order: what doesn't always live, on the IPU and its fullest tile,
+/// then the same by kind.
 fn curve(program: &Program, machine: &MachineSpec, weight: &Weight) -> String {
     let header = [
         "ipu",
@@ -56,34 +57,57 @@ fn curve(program: &Program, machine: &MachineSpec, weight: &Weight) -> String {
         "ipu_bytes",
         "max_tile_bytes",
     ];
-    let rows = weight.ipus.iter().flat_map(|(ipu, found)| {
-        let TileId(tile) = found.max_tile;
-        let points = weigh::live_curve(program, machine, (ipu, found.max_tile));
-        let row = move |(number, point): (usize, weigh::LivePoint)| {
-            vec![
-                ipu.0.to_string(),
-                tile.to_string(),
-                number.to_string(),
-                point.step.step,
-                point.step.function.unwrap_or_default(),
-                point.on_ipu.0.to_string(),
-                point.on_tile.0.to_string(),
-            ]
-        };
-        points.into_iter().enumerate().map(row)
+    let kinds = ["ipu", "max_tile"].into_iter().flat_map(|of| {
+        let named = move |kind: LiveKind| format!("{of}.{}", kind.name());
+        LiveKind::ALL.into_iter().map(named)
     });
-    text(header.map(String::from).into(), rows)
+    let header = header.into_iter().map(String::from).chain(kinds).collect();
+    let curves = super::curves(program, machine, weight);
+    let rows = weight
+        .ipus
+        .iter()
+        .zip(curves)
+        .flat_map(|((ipu, found), points)| {
+            let TileId(tile) = found.max_tile;
+            let row = move |(number, point): (usize, weigh::LivePoint)| {
+                let (on_ipu, on_tile) = (point.on_ipu, point.on_tile);
+                let kinds = [on_ipu, on_tile].into_iter().flat_map(|bytes| {
+                    let kinds = LiveKind::ALL.into_iter();
+                    kinds.map(move |kind| bytes.on(kind).0.to_string())
+                });
+                let front = [
+                    ipu.0.to_string(),
+                    tile.to_string(),
+                    number.to_string(),
+                    point.step.step,
+                    point.step.function.unwrap_or_default(),
+                    on_ipu.total().0.to_string(),
+                    on_tile.total().0.to_string(),
+                ];
+                front.into_iter().chain(kinds).collect()
+            };
+            points.into_iter().enumerate().map(row)
+        });
+    text(header, rows)
 }
 
 /// One row for each of the largest variables of every IPU's fullest tile when it is fullest.
 fn largest(weight: &Weight) -> String {
-    let header = ["ipu", "max_tile", "variable", "bytes", "always_live"];
+    let header = [
+        "ipu",
+        "max_tile",
+        "variable",
+        "category",
+        "bytes",
+        "always_live",
+    ];
     let rows = weight.ipus.iter().flat_map(|(ipu, found)| {
         found.largest.iter().map(move |variable| {
             vec![
                 ipu.0.to_string(),
                 found.max_tile.0.to_string(),
                 variable.name.clone(),
+                variable.category.clone(),
                 variable.bytes.0.to_string(),
                 variable.always_live.to_string(),
             ]

@@ -31,8 +31,12 @@ pub(super) fn rows(profile: &Profile) -> Result<Vec<Row>> {
         found.map(|category| ipu.sum(category).0 as f64).sum()
     };
     let of = |wanted: Category| sum(&|category| category == wanted);
-    let is_variable =
-        |category| matches!(category, Category::AlwaysLive(_) | Category::NotAlwaysLive);
+    let is_variable = |category| {
+        matches!(
+            category,
+            Category::AlwaysLive(_) | Category::NotAlwaysLive(_)
+        )
+    };
     let n_tiles = ipu.tiles.len() as f64;
     let fixed = (of(Category::Stack) + of(Category::Loader)) / n_tiles;
     let fullest = ipu.max().0 as f64;
@@ -52,7 +56,7 @@ pub(super) fn rows(profile: &Profile) -> Result<Vec<Row>> {
             "vertex state",
             "B",
             Some(profile.vertex_state),
-            of(Category::VertexState),
+            sum(&|category| Category::VERTEX_STATE.contains(&category)),
             CATEGORY,
             free,
         ),
@@ -68,14 +72,7 @@ pub(super) fn rows(profile: &Profile) -> Result<Vec<Row>> {
             "exchange code",
             "B",
             profile.exchange_code,
-            [
-                Category::InternalExchangeCode,
-                Category::GlobalExchangeCode,
-                Category::HostExchangeCode,
-            ]
-            .into_iter()
-            .map(of)
-            .sum(),
+            sum(&|category| Category::EXCHANGE.contains(&category)),
             CATEGORY,
             fitted,
         ),

@@ -2,51 +2,53 @@
 //!
 //! Functions are walked where they are first called; a later call of the same function is
 //! one point with the function's own maximum on top of what its caller holds. Repeats are
-//! walked once.
+//! walked once. Every point is told apart by kinds of variables; a maximum has the kinds of the
+//! moment that it is of.
 
 use std::collections::BTreeMap;
 
 use super::StepName;
 use super::fullest::step_name;
+use super::kinds::{ByKind, LiveKind};
 use super::liveness::{Frame, FrameStep, Liveness};
 use super::sizes::Sizes;
-use crate::ids::{IpuId, TileId};
-use crate::program::{FunctionId, Program};
-use crate::units::Bytes;
+use crate::ids::{IdVec, IpuId, TileId};
+use crate::program::{FunctionId, Program, VarId};
 
 /// What lives at one step, of variables that don't always live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LivePoint {
     /// The step.
     pub step: StepName,
-    /// Bytes on all tiles of the IPU.
-    pub on_ipu: Bytes,
-    /// Bytes on the tile that was asked for.
-    pub on_tile: Bytes,
+    /// On all tiles of the IPU.
+    pub on_ipu: ByKind,
+    /// On the tile that was asked for.
+    pub on_tile: ByKind,
 }
 
 /// Bytes on the IPU and on one tile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Live {
-    ipu: u64,
-    tile: u64,
+    ipu: ByKind,
+    tile: ByKind,
 }
 
 impl Live {
     fn plus(self, other: Self) -> Self {
         Self {
-            ipu: self.ipu + other.ipu,
-            tile: self.tile + other.tile,
+            ipu: self.ipu.plus(other.ipu),
+            tile: self.tile.plus(other.tile),
         }
     }
 
     fn minus(self, other: Self) -> Self {
         Self {
-            ipu: self.ipu - other.ipu,
-            tile: self.tile - other.tile,
+            ipu: self.ipu.minus(other.ipu),
+            tile: self.tile.minus(other.tile),
         }
     }
 
+    /// The fuller moment of the IPU, and that of the tile, each with what is there then.
     fn max(self, other: Self) -> Self {
         Self {
             ipu: self.ipu.max(other.ipu),
@@ -58,12 +60,14 @@ impl Live {
 /// The curve of one IPU and one of its tiles, over the steps that concern the IPU.
 pub(super) fn curve(
     program: &Program,
+    kinds: &IdVec<VarId, LiveKind>,
     liveness: &Liveness,
     sizes: &Sizes,
     (ipu, tile): (IpuId, TileId),
 ) -> Vec<LivePoint> {
     let mut walk = Walk {
         program,
+        kinds,
         liveness,
         sizes,
         ipu,
@@ -77,6 +81,7 @@ pub(super) fn curve(
 
 struct Walk<'a> {
     program: &'a Program,
+    kinds: &'a IdVec<VarId, LiveKind>,
     liveness: &'a Liveness,
     sizes: &'a Sizes,
     ipu: IpuId,
@@ -89,10 +94,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Walks a frame on top of `held`; what it holds itself at most.
     fn frame(&mut self, function: Option<FunctionId>, held: Live) -> Live {
-        let frame = match function {
-            None => &self.liveness.main,
-            Some(id) => &self.liveness.functions[id],
-        };
+        let frame = self.liveness.frame(function);
         let (mut begins, mut ends) = self.changes(frame);
         let mut now = Live::default();
         let mut most = Live::default();
@@ -118,8 +120,8 @@ impl Walk<'_> {
                 let live = held.plus(during);
                 self.points.push(LivePoint {
                     step: step_name(self.program, function, step),
-                    on_ipu: Bytes(live.ipu),
-                    on_tile: Bytes(live.tile),
+                    on_ipu: live.ipu,
+                    on_tile: live.tile,
                 });
             }
             now = now.minus(ends.remove(&at).unwrap_or_default());
@@ -133,9 +135,10 @@ impl Walk<'_> {
         let here = |live: &&super::liveness::Interval| self.program.vars[live.var].ipu == self.ipu;
         for interval in frame.live.iter().filter(here) {
             let tile = self.tile.0 as usize;
+            let kind = self.kinds[interval.var];
             let size = Live {
-                ipu: self.sizes.on_ipu(self.program, interval.var),
-                tile: self.sizes.on_tile(self.program, interval.var, tile),
+                ipu: ByKind::of(kind, self.sizes.on_ipu(self.program, interval.var)),
+                tile: ByKind::of(kind, self.sizes.on_tile(self.program, interval.var, tile)),
             };
             for (table, at) in [(&mut begins, interval.begin), (&mut ends, interval.end)] {
                 let sum: &mut Live = table.entry(at).or_default();

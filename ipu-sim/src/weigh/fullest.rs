@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use super::kinds::LiveKind;
 use super::liveness::{FrameStep, Liveness};
 use super::peak::Peaks;
 use super::sizes::Sizes;
 use super::{Category, Interleaved, IpuWeight, LARGEST, StepName, TileVariable};
-use crate::ids::{IpuId, TileId};
+use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{FunctionId, Program, VarId};
 use crate::text::Names;
 use crate::units::Bytes;
@@ -14,6 +15,7 @@ use crate::units::Bytes;
 /// Looks for what is fullest on one IPU.
 pub(super) struct Find<'a> {
     pub(super) program: &'a Program,
+    pub(super) kinds: &'a IdVec<VarId, LiveKind>,
     pub(super) liveness: &'a Liveness,
     pub(super) sizes: &'a Sizes,
     pub(super) names: &'a Names,
@@ -74,6 +76,14 @@ impl Find<'_> {
         }
     }
 
+    fn category(&self, var: VarId, always_live: bool) -> Category {
+        if always_live {
+            Category::AlwaysLive(self.program.vars[var].kind)
+        } else {
+            Category::NotAlwaysLive(self.kinds[var])
+        }
+    }
+
     /// When `tile` is fullest, and the largest variables there and then that `counts` picks.
     fn moment(
         &self,
@@ -91,6 +101,7 @@ impl Find<'_> {
             .chain(passing.map(|var| (var, false)))
             .map(|(var, always_live)| TileVariable {
                 var,
+                category: self.category(var, always_live).name(),
                 name: self.names.vars[var].clone(),
                 bytes: Bytes(self.sizes.on_tile(program, var, tile)),
                 always_live,

@@ -60,6 +60,16 @@ pub(super) struct Liveness {
     pub(super) order: Vec<FunctionId>,
 }
 
+impl Liveness {
+    /// The frame of a function, or of the program itself.
+    pub(super) fn frame(&self, function: Option<FunctionId>) -> &Frame {
+        match function {
+            None => &self.main,
+            Some(id) => &self.functions[id],
+        }
+    }
+}
+
 /// When the variables of `program` take memory.
 pub(super) fn analyse(program: &Program) -> Liveness {
     let order = callees_first(program);

@@ -5,8 +5,11 @@
 
 use std::collections::BTreeMap;
 
+use indexmap::IndexMap;
 use rayon::prelude::*;
+use smallvec::SmallVec;
 
+use super::kinds::LiveKind;
 use super::liveness::{Frame, FrameStep, Interval, Liveness};
 use super::sizes::Sizes;
 use crate::ids::{IdVec, IpuId};
@@ -137,6 +140,9 @@ impl Peak {
     }
 }
 
+/// A step, and those of the functions called there: the frame, and the number in it.
+type Path = SmallVec<[(Option<FunctionId>, u32); 4]>;
+
 /// The step at which one tile is fullest: down from the program's own steps into calls.
 pub(super) struct Moment<'a> {
     /// The function, none for the program itself, and the step there.
@@ -146,29 +152,78 @@ pub(super) struct Moment<'a> {
 }
 
 impl Peaks {
-    /// When `tile` is fullest.
-    pub(super) fn moment<'a>(&self, liveness: &'a Liveness, tile: usize) -> Moment<'a> {
-        let mut moment = Moment {
-            path: Vec::new(),
-            live: Vec::new(),
-        };
+    /// What every tile holds at its own fullest moment, by kind of variable and by tile: parts of
+    /// the bytes of `main`. Tiles that are fullest at the same step are looked at together.
+    pub(super) fn by_kind(
+        &self,
+        program: &Program,
+        (ipu, kinds): (IpuId, &IdVec<VarId, LiveKind>),
+        liveness: &Liveness,
+        sizes: &Sizes,
+    ) -> IndexMap<LiveKind, Vec<u64>> {
+        let n_tiles = sizes.n_tiles();
+        let empty = LiveKind::ALL.map(|kind| (kind, vec![0; n_tiles]));
+        let mut parts = IndexMap::from(empty);
+        let mut moments: BTreeMap<Path, Vec<usize>> = BTreeMap::new();
+        for tile in 0..n_tiles {
+            let path = self.path(liveness, tile);
+            moments.entry(path).or_default().push(tile);
+        }
+        for (path, tiles) in moments {
+            let live = live_at(liveness, &path).filter(|live| program.vars[live.var].ipu == ipu);
+            for live in live {
+                let part = &mut parts[&kinds[live.var]];
+                for &tile in &tiles {
+                    part[tile] += sizes.on_tile(program, live.var, tile);
+                }
+            }
+        }
+        if let Some(peak) = &self.main {
+            for (tile, &all) in peak.bytes.iter().enumerate() {
+                let sum: u64 = parts.values().map(|part| part[tile]).sum();
+                assert_eq!(
+                    sum, all,
+                    "kinds of variables are parts of the fullest moment"
+                );
+            }
+        }
+        parts
+    }
+
+    /// The steps at which `tile` is fullest, from the program's own down into calls.
+    fn path(&self, liveness: &Liveness, tile: usize) -> Path {
+        let mut path = Path::new();
         let mut function = None;
         let mut next = self.main.as_ref();
         while let Some(peak) = next.filter(|peak| peak.bytes[tile] > 0) {
-            let frame = match function {
-                None => &liveness.main,
-                Some(id) => &liveness.functions[id],
-            };
             let at = peak.at[tile];
-            let step = frame.steps[at as usize];
-            moment.path.push((function, step));
-            let covers = |live: &&Interval| live.begin <= at && at <= live.end;
-            moment.live.extend(frame.live.iter().filter(covers));
-            (function, next) = match step {
+            path.push((function, at));
+            (function, next) = match liveness.frame(function).steps[at as usize] {
                 FrameStep::Step(_) => (None, None),
                 FrameStep::Call(id) => (Some(id), self.functions[id].as_ref()),
             };
         }
-        moment
+        path
     }
+
+    /// When `tile` is fullest.
+    pub(super) fn moment<'a>(&self, liveness: &'a Liveness, tile: usize) -> Moment<'a> {
+        let path = self.path(liveness, tile);
+        let steps = path.iter().map(|&(function, at)| {
+            let frame = liveness.frame(function);
+            (function, frame.steps[at as usize])
+        });
+        Moment {
+            path: steps.collect(),
+            live: live_at(liveness, &path).collect(),
+        }
+    }
+}
+
+/// What lives at the steps of a path.
+fn live_at<'a>(liveness: &'a Liveness, path: &Path) -> impl Iterator<Item = &'a Interval> {
+    path.iter().flat_map(|&(function, at)| {
+        let live = liveness.frame(function).live.iter();
+        live.filter(move |live| live.begin <= at && at <= live.end)
+    })
 }

@@ -72,8 +72,12 @@ impl Category {
             | Self::HostExchangeCode
             | Self::ControlCode => true,
             Self::AlwaysLive(_)
-            | Self::NotAlwaysLive
-            | Self::VertexState
+            | Self::NotAlwaysLive(_)
+            | Self::VertexInstanceState
+            | Self::VertexFieldData
+            | Self::CopyDescriptor
+            | Self::GlobalExchangePacketHeader
+            | Self::HostExchangePacketHeader
             | Self::Stack
             | Self::Loader => false,
         }

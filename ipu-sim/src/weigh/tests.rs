@@ -8,7 +8,7 @@ use crate::layout::{AxisSplit, Cut, Layout};
 use crate::numerics::DType;
 use crate::program::{
     ComputeSet, Exchange, Function, FunctionId, IpuCopy, Label, Labels, Operand, Role, Source,
-    SourceId, Step, TileCopy, Variable, VertexGroup,
+    SourceId, Step, TileCopy, VarKind, Variable, VertexGroup,
 };
 use crate::spec::fixtures::small;
 use crate::vertex::{BinaryFn, MapOp, MatMulMethod, Vertex, WeightLoad};
@@ -27,6 +27,13 @@ fn machine() -> MachineSpec {
     memory.exchange_code_per_fragment = Bytes(4);
     memory.control_code_per_step = Bytes(2);
     machine
+}
+
+mod categories;
+
+/// What lives on IPU 0 and on one of its tiles.
+fn live_curve(program: &Program, tile: TileId) -> Vec<LivePoint> {
+    live_curves(program, &machine(), &[(IpuId(0), tile)]).remove(0)
 }
 
 /// A program whose variables are vectors of f16 on tile 0.
@@ -78,8 +85,7 @@ impl Fixture {
         self.program.steps = steps;
         let weight = weigh(&self.program, &machine()).unwrap();
         let ipu = weight.ipus[IpuId(0)].clone();
-        let live = ipu.on(Category::NotAlwaysLive, TileId(0));
-        assert_eq!(live, Bytes(not_always_live));
+        assert_eq!(ipu.not_always_live()[0], Bytes(not_always_live));
         for (tile, &total) in ipu.tiles.iter().enumerate() {
             let tile = TileId(tile as u32);
             let sum: Bytes = Category::all().map(|category| ipu.on(category, tile)).sum();
@@ -252,8 +258,8 @@ fn the_curve_walks_a_function_once_and_peaks_where_the_weight_does() {
     let layer = fixture.function("layer", body);
     let steps = vec![write(outer), layer.clone(), read(outer, x), layer];
     let peak = fixture.check(steps, 2 * (100 + 20 + 1)).tiles[0];
-    let curve = live_curve(&fixture.program, &machine(), (IpuId(0), TileId(0)));
-    let bytes: Vec<u64> = curve.iter().map(|point| point.on_tile.0).collect();
+    let curve = live_curve(&fixture.program, TileId(0));
+    let bytes: Vec<u64> = curve.iter().map(|point| point.on_tile.total().0).collect();
     // Write; in the call: write, read; read; the second call as one.
     assert_eq!(bytes, [200, 240, 242, 202, 42]);
     let code = peak.0 - 242;
@@ -323,14 +329,16 @@ fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     assert_eq!(on(Category::VertexCode, 0), 2000);
     assert_eq!(on(Category::VertexCode, 4), 0);
     // A fill of one edge, two adds of three.
-    assert_eq!(on(Category::VertexState, 3), 110 + 2 * 130);
+    assert_eq!(on(Category::VertexInstanceState, 3), 110 + 2 * 130);
     // Tile 0 keeps 4 elements and gets 4 in a message, whose code both exchanges use; tile 2
     // only sends. All four copy.
     let exchanged = |tile| on(Category::InternalExchangeCode, tile);
     assert_eq!([exchanged(0), exchanged(2)], [(40 + 4) + 40, 2 * 40]);
     for tile in [0, 2] {
-        assert_eq!(on(Category::GlobalExchangeCode, tile), 40 + 4);
+        assert_eq!(on(Category::GlobalExchangeCode, tile), 40);
+        assert_eq!(on(Category::GlobalExchangePacketHeader, tile), 4);
         assert_eq!(on(Category::HostExchangeCode, tile), 0);
+        assert_eq!(on(Category::HostExchangePacketHeader, tile), 0);
     }
     // Three steps in the function, two calls, a repeat, its two steps, a copy; on every tile.
     assert_eq!(on(Category::ControlCode, 31), 9 * 2);
@@ -339,10 +347,10 @@ fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     let ipu = fixture.check(steps, 2 * (4 + 8));
     let on = |category, tile| ipu.on(category, TileId(tile)).0;
     // One add and one exchange are enough.
-    assert_eq!(on(Category::VertexState, 3), 110 + 130);
+    assert_eq!(on(Category::VertexInstanceState, 3), 110 + 130);
     let exchanged = |tile| on(Category::InternalExchangeCode, tile);
     assert_eq!([exchanged(0), exchanged(2)], [40 + 4, 40]);
-    assert_eq!(on(Category::GlobalExchangeCode, 2), 40 + 4);
+    assert_eq!(on(Category::GlobalExchangeCode, 2), 40);
     // The repeat's two steps are one call.
     assert_eq!(on(Category::ControlCode, 31), 8 * 2);
 
@@ -352,7 +360,7 @@ fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     fixture.program.sources = sources.map(|source| Source { role, ..source }).collect();
     let ipu = fixture.check(fixture.program.steps.clone(), 2 * (4 + 8));
     let on = |category, tile| ipu.on(category, TileId(tile)).0;
-    assert_eq!(on(Category::VertexState, 3), 110 + 2 * 130);
+    assert_eq!(on(Category::VertexInstanceState, 3), 110 + 2 * 130);
     assert_eq!(on(Category::ControlCode, 31), 9 * 2);
     let weight = weigh(&fixture.program, &machine()).unwrap();
     let other = &weight.ipus[IpuId(1)];
@@ -572,13 +580,18 @@ fn true_peak(program: &Program) -> u64 {
 /// What lives at every step of a program without repeats and calls: of every variable the
 /// elements that a tile holds, counted one by one.
 fn live_by_hand(program: &Program) -> Vec<[u64; 32]> {
+    live_by_hand_of(program, &|_| true)
+}
+
+/// The same of the variables that `counts` picks.
+fn live_by_hand_of(program: &Program, counts: &dyn Fn(VarId) -> bool) -> Vec<[u64; 32]> {
     let accesses: Vec<_> = program
         .steps
         .iter()
         .map(|step| access::accesses(program, step))
         .collect();
     let mut out = vec![[0; 32]; accesses.len()];
-    for (id, var) in program.vars.iter() {
+    for (id, var) in program.vars.iter().filter(|(id, _)| counts(*id)) {
         let layout = program.layout_of(id);
         let touched = |at: usize| accesses[at].get(&id).copied();
         let lasts = (0..accesses.len())
@@ -636,13 +649,12 @@ proptest! {
         let weight = &weight.ipus[IpuId(0)];
         for tile in 0..32 {
             let expect = live.iter().map(|tiles| tiles[tile]).max();
-            let got = weight.on(Category::NotAlwaysLive, TileId(tile as u32));
+            let got = weight.not_always_live()[tile];
             prop_assert_eq!(Some(got.0), expect, "tile {}", tile);
-            let on_tile = (IpuId(0), TileId(tile as u32));
-            let curve = live_curve(&fixture.program, &machine(), on_tile);
+            let curve = live_curve(&fixture.program, TileId(tile as u32));
             let curve: Vec<(u64, u64)> = curve
                 .iter()
-                .map(|point| (point.on_ipu.0, point.on_tile.0))
+                .map(|point| (point.on_ipu.total().0, point.on_tile.total().0))
                 .collect();
             let expect: Vec<(u64, u64)> = live
                 .iter()
@@ -671,8 +683,11 @@ proptest! {
         let weight = weigh(&fixture.program, &machine()).unwrap();
         let weight = &weight.ipus[IpuId(0)];
         let tile = TileId(0);
-        let counted = weight.on(Category::NotAlwaysLive, tile)
-            + weight.on(Category::AlwaysLive(VarKind::Activation), tile);
+        let passing = weight.not_always_live()[0];
+        let curve = live_curve(&fixture.program, tile);
+        let highest = curve.iter().map(|point| point.on_tile.total()).max();
+        prop_assert_eq!(highest, Some(passing));
+        let counted = passing + weight.on(Category::AlwaysLive(VarKind::Activation), tile);
         // Twice the elements in bytes; and no variable is counted twice.
         prop_assert!(counted.0 >= true_peak(&fixture.program));
         prop_assert!(counted.0 <= 2 * 11_111);
