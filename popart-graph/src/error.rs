@@ -523,6 +523,14 @@ pub enum Violation {
         /// Its scope path.
         name: String,
     },
+    /// An operation of a micro-batch's weight update that has no stage, though others have.
+    #[error("{op} `{name}` updates weights outside of stages, others do so in theirs")]
+    UpdateOutsideStages {
+        /// The operation.
+        op: OpId,
+        /// Its scope path.
+        name: String,
+    },
     /// A stage between others without an operation.
     #[error("{stage} is empty, later ones are not")]
     StageGap {

@@ -31,7 +31,7 @@ pub use value::{PerReplica, Value};
 
 use crate::error::{Error, OpLabel, Result};
 use crate::ir::{
-    Constant, Graph, Init, Op, OpKind, Tensor, TensorId, TensorKind, TensorType, dtype_name,
+    Constant, Graph, Init, Op, OpId, OpKind, Tensor, TensorId, TensorKind, TensorType, dtype_name,
 };
 use value::floats;
 
@@ -58,23 +58,57 @@ pub struct EvalOptions {
 /// A value is missing or doesn't fit its tensor; the replicas can't hold the
 /// graph's shards; a label is outside its classes; the graph has a cycle.
 pub fn eval(graph: &Graph, inputs: &Inputs, options: EvalOptions) -> Result<Values> {
-    let mut values: IdVec<TensorId, Option<PerReplica>> = IdVec::new();
-    for (id, tensor) in graph.tensors.iter() {
-        values.push(match tensor.kind {
-            TensorKind::Activation => None,
-            _ => Some(source_value(id, tensor, inputs, options)?),
-        });
-    }
+    let mut values = sources(graph, inputs, options)?;
     for op in graph.topological_order()? {
-        let op = &graph.ops[op];
-        let results = op_values(graph, op, &values, options)?;
-        for (&id, result) in op.outputs.iter().zip(results) {
-            let dtype = graph.tensors[id].dtype;
-            values[id] = Some(result.map(|value| value.stored_as(dtype, options.round_to_dtype)));
+        let operands = graph.ops[op].inputs.iter();
+        let operands: SmallVec<[&PerReplica; 4]> = operands
+            .map(|&id| values[id].as_ref().expect("producers come first"))
+            .collect();
+        let results = eval_op(graph, op, &operands, options)?;
+        drop(operands);
+        for (&id, result) in graph.ops[op].outputs.iter().zip(results) {
+            values[id] = Some(result);
         }
     }
     let taken = |value: &mut Option<PerReplica>| value.take().expect("activations have producers");
     Ok(values.values_mut().map(taken).collect())
+}
+
+/// The values of tensors that no operation makes; variables that `inputs` doesn't give start from
+/// their initialiser, as in [`eval`].
+///
+/// # Errors
+/// A value is missing or doesn't fit its tensor.
+pub fn sources(
+    graph: &Graph,
+    inputs: &Inputs,
+    options: EvalOptions,
+) -> Result<IdVec<TensorId, Option<PerReplica>>> {
+    let of_tensor = |(id, tensor): (TensorId, &Tensor)| match tensor.kind {
+        TensorKind::Activation => Ok(None),
+        _ => source_value(id, tensor, inputs, options).map(Some),
+    };
+    graph.tensors.iter().map(of_tensor).collect()
+}
+
+/// Evaluates one operation of a well-formed graph, given the values of its operands in order; for
+/// those who walk a graph in another way than [`eval`].
+///
+/// # Errors
+/// The replicas can't hold the graph's shards; a label is outside its classes.
+pub fn eval_op(
+    graph: &Graph,
+    op: OpId,
+    operands: &[&PerReplica],
+    options: EvalOptions,
+) -> Result<SmallVec<[PerReplica; 2]>> {
+    let op = &graph.ops[op];
+    let results = op_values(graph, op, operands, options)?;
+    let stored = op.outputs.iter().zip(results).map(|(&id, result)| {
+        let dtype = graph.tensors[id].dtype;
+        result.map(|value| value.stored_as(dtype, options.round_to_dtype))
+    });
+    Ok(stored.collect())
 }
 
 /// Gives the variables of `inputs` the values that they have after the run.
@@ -157,15 +191,16 @@ type Results = SmallVec<[PerReplica; 2]>;
 fn op_values(
     graph: &Graph,
     op: &Op,
-    values: &IdVec<TensorId, Option<PerReplica>>,
+    values: &[&PerReplica],
     options: EvalOptions,
 ) -> Result<Results> {
     let operands: SmallVec<[Operand<'_>; 4]> = op
         .inputs
         .iter()
-        .map(|&id| Operand {
+        .zip(values)
+        .map(|(&id, &value)| Operand {
             ty: graph.tensors[id].ty(),
-            value: values[id].as_ref().expect("producers come first"),
+            value,
         })
         .collect();
     let label = || OpLabel::new(&op.kind, &op.name);

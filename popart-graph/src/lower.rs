@@ -16,6 +16,10 @@
 //!     weight update
 //! ```
 //!
+//! Without accumulation there is no loop around it: a run is filled and flushed once, the main
+//! cycle is repeated for all its micro-batches, and a stage updates weights before it ends, in
+//! every cycle. Only hyper-parameters are made ready before, as part of `start`.
+//!
 //! Each of these is a section of the program (`start`, `fill`, `main`, `drain`, `update`,
 //! `results`; without a pipeline `micro-batches`), which the time of a program is sorted by.
 //!
@@ -68,7 +72,8 @@ pub struct LowerOptions {
     pub replicas: u32,
     /// Micro-batches of a weight update; with a pipeline of inference, of a run.
     pub accumulation: u32,
-    /// Weight updates of a run; in inference without a pipeline, micro-batches.
+    /// Weight updates of a run; in inference without a pipeline, micro-batches. The updates of a
+    /// pipeline that doesn't accumulate overlap.
     pub batches_per_step: u32,
     /// Stages of the pipeline, or 0.
     pub stages: u32,
@@ -158,6 +163,7 @@ pub fn lower(
         constant_values: BTreeMap::new(),
         variables: Variables::of(graph),
         late_copies: (options.stages > 0).then(Vec::new),
+        updates_in_stages: graph.updates_in_stages(),
         stashes: stash::Stashes::default(),
         init: Vec::new(),
         host_reads: Vec::new(),
@@ -344,6 +350,7 @@ fn lower_all(ctx: &mut Ctx<'_>, ops: &[OpId]) -> Result<Vec<Step>> {
 /// Lowers an operation and writes results that belong to variables into them.
 fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     ops::lower(ctx, id)?;
+    stash::own_memory(ctx, id);
     let op = &ctx.graph.ops[id];
     for (result, &tensor) in op.outputs.iter().enumerate() {
         let Some(variable) = ctx.variables.updated_by(tensor) else {
@@ -375,16 +382,22 @@ fn pipeline(
     options: &LowerOptions,
     outputs: &mut Outputs,
 ) -> Result<Vec<Step>> {
+    let update: Vec<OpId> = order
+        .iter()
+        .copied()
+        .filter(|&id| ctx.graph.ops[id].phase == Phase::Update && ctx.graph.ops[id].stage.is_none())
+        .collect();
+    if ctx.updates_in_stages {
+        let hyper_parameters = weight_update(ctx, &update, outputs)?;
+        ctx.init.extend(hyper_parameters);
+    }
     let mut segments = Segments::of(ctx.graph, order);
     let mut stages = Vec::new();
     for stage in (0..options.stages).map(StageId) {
         let ops: Vec<OpId> = order
             .iter()
             .copied()
-            .filter(|&id| {
-                let op = &ctx.graph.ops[id];
-                op.phase != Phase::Update && op.stage == Some(stage)
-            })
+            .filter(|&id| ctx.graph.ops[id].stage == Some(stage))
             .collect();
         let main = segments.lower_stage(ctx, stage, &ops)?;
         let function = Function {
@@ -399,18 +412,17 @@ fn pipeline(
     }
     let copies = ctx.late_copies.take().unwrap_or_default();
     let copy_source = ctx.builder.program.add_source("pipeline", "ipu_copy");
-    let update: Vec<OpId> = order
-        .iter()
-        .copied()
-        .filter(|&id| ctx.graph.ops[id].phase == Phase::Update)
-        .collect();
-    let outer = weight_update(ctx, &update, outputs)?;
-    let cycles = Cycles {
+    let mut cycles = Cycles {
         stages: &stages,
         copies: &copies,
         copy_source,
         micro_batches: options.accumulation,
     };
+    if ctx.updates_in_stages {
+        cycles.micro_batches *= options.batches_per_step;
+        return Ok(cycles.steps(ctx));
+    }
+    let outer = weight_update(ctx, &update, outputs)?;
     let mut batch = cycles.steps(ctx);
     batch.extend(in_section(ctx, "update", |_| outer));
     let mut steps = Vec::new();

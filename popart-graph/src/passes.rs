@@ -159,7 +159,7 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
     let (graph, accumulated) = accumulate(graph, &gradients, optimizer_options)?;
     let graph = logical("accumulate", graph)?;
     // Needs accumulators; spares the pipeline dense gradients that wait for their other part.
-    let graph = logical("sparse_accumulate", sparse_accumulate(graph)?)?;
+    let graph = logical("sparse_accumulate", sparse_accumulate(graph, &scaling)?)?;
     // Before copies, so that those of the learning rate are made with all others.
     let (graph, _) = optimizer(graph, &accumulated, optimizer_options)?;
     let mut graph = logical("optimizer", graph)?;

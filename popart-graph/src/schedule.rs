@@ -3,7 +3,9 @@
 //! Stages follow each other, and in each stage forward before backward before the copies
 //! that leave it; the weight update is last, one IPU after the other (PopART's schedule
 //! `Serial` of the accumulate-outer fragment; [`overlap_updates`] is another) and in it one
-//! weight after the other. Within
+//! weight after the other. Where stages update weights themselves, that comes between their
+//! backward pass and their copies (`delayVarUpdates`), and hyper-parameters are made ready
+//! before everything else. Within
 //! such a part the order of the arena is kept, which is the order in which the model and its
 //! gradients were written down, with these exceptions:
 //!
@@ -54,11 +56,8 @@ pub fn schedule(graph: &Graph) -> Result<Schedule> {
         emitter.emit_with_what_it_waits_for(op)?;
     }
     let order = emitter.order;
-    let micro_batch = order
-        .iter()
-        .take_while(|&&op| graph.ops[op].phase != Phase::Update);
     assert!(
-        micro_batch.is_sorted_by_key(|&op| parts[op]),
+        order.is_sorted_by_key(|&op| parts[op].place()),
         "in a well-formed graph values flow to later stages and phases"
     );
     Ok(Schedule { order })
@@ -169,33 +168,53 @@ fn readers_of_recomputed(
 /// A part of the schedule. The order of fields is the order of parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Part {
-    /// Of a micro-batch.
-    Micro { stage: Option<StageId>, turn: u8 },
+    /// Of a pipeline whose stages update weights: its hyper-parameters.
+    Hyper,
+    /// Of a micro-batch; where stages update weights, with a set of operations that hang
+    /// together.
+    Micro {
+        stage: Option<StageId>,
+        turn: u8,
+        chain: Option<OpId>,
+    },
     /// Of the weight update: a set of operations that hang together.
     Update { ipu: Option<IpuId>, chain: OpId },
 }
 
+impl Part {
+    /// Where in the schedule it is, chains aside: one may wait for another.
+    fn place(self) -> (u8, Option<StageId>, u8) {
+        match self {
+            Self::Hyper => (0, None, 0),
+            Self::Micro { stage, turn, .. } => (1, stage, turn),
+            Self::Update { .. } => (2, None, 0),
+        }
+    }
+}
+
 fn parts(graph: &Graph, waits: &Waits) -> IdVec<OpId, Part> {
     let chains = chains(graph, waits);
+    let in_stages = graph.updates_in_stages();
     graph
         .ops
         .iter()
         .map(|(id, op)| {
             let leaves = op.stage.is_some() && matches!(op.kind, OpKind::IpuCopy { .. });
-            let turn = match op.phase {
-                Phase::Update => {
-                    return Part::Update {
-                        ipu: op.ipu,
-                        chain: chains[id],
-                    };
-                }
-                _ if leaves => 2,
-                Phase::Forward => 0,
-                Phase::Backward | Phase::Accumulate => 1,
-            };
-            Part::Micro {
+            let micro = |turn, chain| Part::Micro {
                 stage: op.stage,
                 turn,
+                chain,
+            };
+            match op.phase {
+                Phase::Update if op.stage.is_some() => micro(2, Some(chains[id])),
+                Phase::Update if in_stages => Part::Hyper,
+                Phase::Update => Part::Update {
+                    ipu: op.ipu,
+                    chain: chains[id],
+                },
+                _ if leaves => micro(3, None),
+                Phase::Forward => micro(0, None),
+                Phase::Backward | Phase::Accumulate => micro(1, None),
             }
         })
         .collect()
@@ -210,6 +229,7 @@ fn chains(graph: &Graph, waits: &Waits) -> IdVec<OpId, OpId> {
             let (op, other_op) = (&graph.ops[id], &graph.ops[other]);
             let tied = op.phase == Phase::Update
                 && other_op.phase == Phase::Update
+                && op.stage == other_op.stage
                 && (op.ipu == other_op.ipu || spans(op) || spans(other_op))
                 && !matches!(op.kind, OpKind::IpuCopy { .. });
             if tied {

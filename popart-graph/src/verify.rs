@@ -27,6 +27,9 @@
 //! 12. If any operation has a stage, all of the micro-batch (all phases but
 //!     [`Phase::Update`]) have one; stages are numbered from 0 without a gap, and
 //!     each is on one IPU.
+//! 13. If any operation of [`Phase::Update`] has a stage, all that read what a stage
+//!     makes, or that give a variable its next value, have one: what has none runs
+//!     before the pipeline.
 //!
 //! Left out: whether the graph fits the machine, which is for the lowering to
 //! find, and names, which are only for people.
@@ -69,6 +72,7 @@ pub fn verify(graph: &Graph, form: Form) -> Result<()> {
     if form == Form::Placed {
         locality(graph)?;
         stages(graph)?;
+        updates_in_stages(graph)?;
     }
     Ok(())
 }
@@ -350,6 +354,33 @@ fn stages(graph: &Graph) -> Result<()> {
     }
     match place.iter().find(|(_, ipu)| ipu.is_none()) {
         Some((stage, _)) => Err(Violation::StageGap { stage }.into()),
+        None => Ok(()),
+    }
+}
+
+fn updates_in_stages(graph: &Graph) -> Result<()> {
+    if !graph.updates_in_stages() {
+        return Ok(());
+    }
+    let producers = graph.producers();
+    let of_micro_batch = |tensor: TensorId| match producers[tensor] {
+        Some(op) => graph.ops[op].stage.is_some(),
+        None => false,
+    };
+    let mut is_next: IdVec<TensorId, bool> = IdVec::from(vec![false; graph.tensors.len()]);
+    for &(_, value) in &graph.updates {
+        is_next[value] = true;
+    }
+    let outside = graph.ops.iter().find(|(_, op)| {
+        op.stage.is_none()
+            && (op.inputs.iter().copied().any(of_micro_batch)
+                || op.outputs.iter().any(|&id| is_next[id]))
+    });
+    match outside {
+        Some((op, operation)) => {
+            let name = operation.name.clone();
+            Err(Violation::UpdateOutsideStages { op, name }.into())
+        }
         None => Ok(()),
     }
 }

@@ -13,7 +13,9 @@ words! {
         Backward = "bwd",
         /// Adding gradients to accumulators, once for every micro-batch.
         Accumulate = "acc",
-        /// The outer fragment, once for every weight update.
+        /// The weight update: the outer fragment, once after all micro-batches of an update. In a
+        /// pipeline that doesn't accumulate, operations of it have a stage and run in that, once
+        /// for every micro-batch.
         Update = "upd",
     }
 

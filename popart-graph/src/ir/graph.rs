@@ -7,7 +7,7 @@ use ipu_sim::ids::{Id, IdVec};
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
-use super::{Constant, Init, Op, OpId, OpKind, Scope, Shape, Tensor, TensorId, TensorKind};
+use super::{Constant, Init, Op, OpId, OpKind, Phase, Scope, Shape, Tensor, TensorId, TensorKind};
 use crate::error::{Error, Result, Violation};
 use crate::infer::infer;
 
@@ -103,6 +103,38 @@ impl Graph {
     /// Says that `variable` takes `value` after a run.
     pub fn update(&mut self, variable: TensorId, value: TensorId) {
         self.updates.push((variable, value));
+    }
+
+    /// Whether stages of a pipeline update weights themselves, after every micro-batch, instead
+    /// of leaving that to an outer fragment.
+    #[must_use]
+    pub fn updates_in_stages(&self) -> bool {
+        let in_stage = |op: &Op| op.phase == Phase::Update && op.stage.is_some();
+        self.ops.values().any(in_stage)
+    }
+
+    /// Whether each tensor is a hyper-parameter of the optimiser: a stream that only the weight
+    /// update reads, or a result of an operation of the update that has no stage. Such values
+    /// are of no micro-batch.
+    #[must_use]
+    pub fn hyper_parameters(&self) -> IdVec<TensorId, bool> {
+        let is_update = |&op: &OpId| self.ops[op].phase == Phase::Update;
+        let consumers = self.consumers();
+        let streams = self.tensors.iter().map(|(id, tensor)| {
+            let readers = &consumers[id];
+            tensor.kind == TensorKind::Stream
+                && !readers.is_empty()
+                && readers.iter().all(is_update)
+        });
+        let mut found: IdVec<TensorId, bool> = streams.collect();
+        for op in self.ops.values() {
+            if op.phase == Phase::Update && op.stage.is_none() {
+                for &output in &op.outputs {
+                    found[output] = true;
+                }
+            }
+        }
+        found
     }
 
     /// The operation that produces each tensor; `None` for inputs of the graph.

@@ -82,8 +82,9 @@ fn copied(ctx: &mut Ctx<'_>, var: VarId, name: &str, kind: VarKind) -> (VarId, V
     (copy, vertices)
 }
 
-/// What enters or leaves an outlined call, copied where it lies, all variables at once.
-pub(super) fn call_copy(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
+/// A value, as what enters or leaves an outlined call, copied where it lies, all variables at
+/// once.
+pub(super) fn copy_in_place(ctx: &mut Ctx<'_>, op: &Op, value: &Value) -> Value {
     let mut copies: BTreeMap<VarId, VarId> = BTreeMap::new();
     let mut vertices = Vec::new();
     for part in &value.parts {

@@ -33,6 +33,8 @@ pub(crate) struct Ctx<'a> {
     pub(crate) variables: Variables,
     /// Inter-IPU copies that a pipeline makes at the end of its cycle.
     pub(crate) late_copies: Option<Vec<IpuCopy>>,
+    /// Whether stages update weights, which thus change between the stages of a micro-batch.
+    pub(crate) updates_in_stages: bool,
     /// Rings of stashed tensors.
     pub(crate) stashes: super::stash::Stashes,
     /// Steps that run once, before all others.
@@ -425,7 +427,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         OpKind::IpuCopy { to } => one(movement::ipu_copy(ctx, op, &inputs[0], *to)),
         OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
         OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
-        OpKind::CallInput | OpKind::CallOutput => one(movement::call_copy(ctx, op, &inputs[0])),
+        OpKind::CallInput | OpKind::CallOutput => one(movement::copy_in_place(ctx, op, &inputs[0])),
         OpKind::AllReduce => movement::collective(ctx, CollectiveKind::AllReduce, op, inputs),
         OpKind::ReduceScatter { .. } => {
             movement::collective(ctx, CollectiveKind::ReduceScatter, op, inputs)

@@ -2,7 +2,9 @@
 //!
 //! A stash writes slot `k` and steps `k` on; a restore reads with a counter of its own, so
 //! that values leave in the order they entered. Restoring writes the tensor's own variable,
-//! which is where recomputation and gradients look for it (PopART, `RestoreInplace`).
+//! which is where recomputation and gradients look for it (PopART, `RestoreInplace`). A stashed
+//! view of weights, such as several side by side, therefore needs variables of its own where
+//! stages update weights: else they would be what they were before.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +12,13 @@ use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Label, Operand, VarId, VarKind, VertexGroup};
 use ipu_sim::vertex::{MapOp, Vertex};
+use ipu_sim::view::View;
 use smallvec::SmallVec;
 
-use super::layouts;
 use super::ops::Ctx;
 use super::value::Value;
-use crate::ir::{OpId, TensorId};
+use super::{layouts, movement};
+use crate::ir::{OpId, OpKind, TensorId};
 
 /// The ring of every variable of a stashed tensor.
 #[derive(Clone, Debug)]
@@ -54,6 +57,25 @@ fn step_on(ctx: &mut Ctx<'_>, counter: VarId, slots: u32) {
         modulus: slots,
     };
     ctx.builder.map_in_place(next, &[&value], 0);
+}
+
+/// Copies results of an operation that are stashed but lie in variables that stages update.
+pub(crate) fn own_memory(ctx: &mut Ctx<'_>, id: OpId) {
+    if !ctx.updates_in_stages {
+        return;
+    }
+    let op = &ctx.graph.ops[id];
+    for &tensor in &op.outputs {
+        let is_stash = |&reader: &OpId| matches!(ctx.graph.ops[reader].kind, OpKind::Stash { .. });
+        if !ctx.variables.consumers(tensor).iter().any(is_stash) {
+            continue;
+        }
+        let value = ctx.value(tensor);
+        let is_weight = |part: &View| ctx.builder.program.vars[part.var].kind == VarKind::Weight;
+        if value.parts.iter().any(is_weight) {
+            ctx.values[tensor] = Some(movement::copy_in_place(ctx, op, &value));
+        }
+    }
 }
 
 /// Writes the tensor's variables into rings of `slots`; the result stands for them.

@@ -1,5 +1,7 @@
 //! The lowered program computes what the evaluator says.
 
+mod pipeline;
+
 use std::collections::BTreeMap;
 
 use ipu_sim::execute::{self, Host, Memory, RemoteMemory, StreamError};

@@ -10,7 +10,8 @@
 //! from there. What is needed later on the same IPU isn't copied: see [`super::stash()`].
 //! **Leaves alone** constants, which are on every IPU, and variables, which must be read on
 //! one. In the weight update there are no stages: copies go straight to where they are
-//! needed, as those of the learning rate. Running it twice changes nothing more.
+//! needed. So do those of hyper-parameters, as the learning rate, also where weights are updated
+//! in stages (PopART, `isOptimizerTensor`). Running it twice changes nothing more.
 //!
 //! ```text
 //! before
@@ -60,6 +61,7 @@ struct Place {
 pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result<Graph> {
     let producers = graph.producers();
     let consumers = graph.consumers();
+    let hyper_parameters = graph.hyper_parameters();
     for tensor in graph.tensors.ids() {
         let readers: Vec<(OpId, Place)> = consumers[tensor]
             .iter()
@@ -80,12 +82,17 @@ pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result
             }
             (_, Some(op)) if matches!(graph.ops[op].kind, OpKind::IpuCopy { .. }) => continue,
             (_, Some(op)) => place(&graph, op),
+            (_, None) if hyper_parameters[tensor] => Place {
+                ipu: lowest_ipu(&readers),
+                stage: None,
+                phase: Phase::Update,
+            },
             (_, None) => lowest,
         };
         let (staged, direct): (Vec<_>, Vec<_>) = readers
             .into_iter()
             .filter(|(_, reader)| reader.ipu != home.ipu)
-            .partition(|(_, reader)| reader.stage.is_some());
+            .partition(|(_, reader)| reader.stage.is_some() && !hyper_parameters[tensor]);
         copy_straight(&mut graph, tensor, home, &direct)?;
         if let Some(pipeline) = pipeline {
             copy_along_stages(&mut graph, tensor, home, &staged, pipeline)?;
@@ -103,6 +110,11 @@ fn place(graph: &Graph, op: OpId) -> Place {
         stage: op.stage,
         phase: op.phase,
     }
+}
+
+fn lowest_ipu(readers: &[(OpId, Place)]) -> IpuId {
+    let ipus = readers.iter().map(|(_, reader)| reader.ipu);
+    ipus.min().expect("it has readers")
 }
 
 fn on_one_ipu(graph: &Graph, tensor: TensorId, readers: &[(OpId, Place)]) -> Result<()> {

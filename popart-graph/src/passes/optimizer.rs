@@ -3,7 +3,10 @@
 //! **Assumes** a graph with gradients, accumulated by [`super::accumulate()`].
 //! **Guarantees** for each weight, on its IPU and in [`Phase::Update`]: the sum over
 //! replicas, the gradient without its scale, new moments, the step, and the new weight; the
-//! variables take these values, and accumulators become zero.
+//! variables take these values, and accumulators become zero. With accumulation these
+//! operations have no stage: they are the outer fragment. Without, those of a pipeline are in
+//! the stage of the gradient, in which its last part is made (PopART's normal context); what
+//! only depends on the learning rate has none, for that stays the same during a run.
 //! **Leaves alone** forward and backward operations. Running it twice updates everything
 //! twice, which the verifier refuses.
 //!
@@ -172,10 +175,14 @@ struct Pending {
 
 impl Ctx {
     fn scope(&self, weight: TensorId, accumulated: Accumulated) -> Scope {
+        let beside = beside(&self.graph, self.producers[accumulated.value], weight);
         Scope {
-            stage: None,
+            stage: match self.scaling.accumulates() {
+                true => None,
+                false => beside.stage,
+            },
             phase: Phase::Update,
-            ..beside(&self.graph, self.producers[accumulated.value], weight)
+            ..beside
         }
     }
 
@@ -189,6 +196,7 @@ impl Ctx {
         }
         let scope = Scope {
             name: "learningRate".to_owned(),
+            stage: None,
             ..scope.clone()
         };
         let rate = self
@@ -263,11 +271,16 @@ impl Ctx {
     fn adam(&mut self, group: &[WeightUpdate], all: &AccumulatedGradients) -> Result<()> {
         let mut pending = Vec::new();
         let mut norms: Option<[TensorId; 2]> = None;
+        // Weights that share a norm wait for the last of their gradients.
+        let scope = |update: &WeightUpdate| self.scope(update.weight, all[&update.weight]);
+        let stage = group.iter().map(|update| scope(update).stage).max();
         for update in group {
             let UpdateRule::Adam(adam) = update.rule else {
                 unreachable!("groups hold weights with moments");
             };
-            let chain = self.direction(update, &adam, all[&update.weight])?;
+            let mut chain_scope = self.scope(update.weight, all[&update.weight]);
+            chain_scope.stage = stage.flatten();
+            let chain = self.direction(update, &adam, all[&update.weight], chain_scope)?;
             if chain.max_weight_norm.is_some() {
                 let mut squares = [chain.weight, chain.x];
                 for square in &mut squares {
@@ -319,9 +332,9 @@ impl Ctx {
         update: &WeightUpdate,
         adam: &Adam,
         accumulated: Accumulated,
+        scope: Scope,
     ) -> Result<Pending> {
         let weight = update.weight;
-        let scope = self.scope(weight, accumulated);
         let rate = self.rate(update.learning_rate_scale, &scope)?;
         let sum = self.reduced(accumulated.value, &scope)?;
         let gradient = self.gradient(sum, adam, &scope)?;

@@ -4,8 +4,10 @@
 //! added to its accumulator by the rows that were gathered, without a dense gradient, also
 //! where the gather read a transpose; where a gradient is a sum of which a part is that of a
 //! gather or of another stage, its parts are added one after the other. **Leaves alone**
-//! everything else, and the operations that nothing needs any more, for
-//! [`super::prune_gradients()`]. Running it twice changes nothing more.
+//! everything else, as sums over stages without accumulation: their parts, added at different
+//! times, would be in different updates (PopART ties gathers only with accumulation); and the
+//! operations that nothing needs any more, for [`super::prune_gradients()`]. Running it twice
+//! changes nothing more.
 //!
 //! ```text
 //! d = gather_grad(dy, indices)        ->   a = sparse_accumulate(accumulator, dy, indices)
@@ -38,6 +40,7 @@
 use ipu_sim::ids::IdVec;
 use smallvec::{SmallVec, smallvec};
 
+use super::optimizer::rules::Scaling;
 use crate::error::Result;
 use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, Scope, TensorId};
 
@@ -45,7 +48,7 @@ use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, Scope, TensorId};
 ///
 /// # Errors
 /// None on a well-formed graph.
-pub fn sparse_accumulate(mut graph: Graph) -> Result<Graph> {
+pub fn sparse_accumulate(mut graph: Graph, scaling: &Scaling) -> Result<Graph> {
     let made = Made {
         producers: graph.producers(),
         readers: graph.consumers(),
@@ -62,6 +65,9 @@ pub fn sparse_accumulate(mut graph: Graph) -> Result<Graph> {
         };
         let stage = |part: &Part| graph.ops[part.beside].stage;
         let several_stages = parts.iter().any(|part| stage(part) != stage(&parts[0]));
+        if several_stages && !scaling.accumulates() {
+            continue;
+        }
         if several_stages || parts.iter().any(|part| part.rows.is_some()) {
             parts.sort_by_key(|part| (stage(part), part.rows.is_some()));
             add_parts(&mut graph, sum, &parts)?;
@@ -220,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::eval::{EvalOptions, Inputs, eval};
+    use crate::ir::Reduction;
     use crate::passes::prune_gradients::prune_gradients;
     use crate::testing::check_header;
     use crate::text::{parse, print};
@@ -242,14 +249,36 @@ update %0 = %8
     #[test]
     fn the_header_shows_it() {
         check_header(include_str!("sparse_accumulate.rs"), |graph| {
-            sparse_accumulate(graph).unwrap()
+            sparse_accumulate(graph, &scaling(8)).unwrap()
         });
+    }
+
+    fn scaling(accumulation: u32) -> Scaling {
+        Scaling {
+            loss_scale: 1.0,
+            accumulation,
+            replicas: 1,
+            reduction: Reduction::Sum,
+        }
+    }
+
+    /// Rows of a later stage would come into the update of another micro-batch.
+    #[test]
+    fn without_accumulation_parts_of_several_stages_stay_together() {
+        let graph = parse(TIED).unwrap();
+        assert_eq!(
+            sparse_accumulate(graph.clone(), &scaling(1)).unwrap(),
+            graph
+        );
     }
 
     #[test]
     fn a_tied_table_adds_rows_to_the_dense_gradient() {
-        let graph = sparse_accumulate(parse(TIED).unwrap()).unwrap();
-        assert_eq!(sparse_accumulate(graph.clone()).unwrap(), graph);
+        let graph = sparse_accumulate(parse(TIED).unwrap(), &scaling(8)).unwrap();
+        assert_eq!(
+            sparse_accumulate(graph.clone(), &scaling(8)).unwrap(),
+            graph
+        );
         let graph = prune_gradients(graph);
         verify(&graph, Form::Logical).unwrap();
         expect![[r#"
@@ -283,7 +312,7 @@ update %0 = %8
             replicas: 1,
         };
         let before = parse(TIED).unwrap();
-        let after = sparse_accumulate(before.clone()).unwrap();
+        let after = sparse_accumulate(before.clone(), &scaling(8)).unwrap();
         let (_, value) = before.updates[0];
         assert_eq!(
             eval(&after, &inputs, options).unwrap()[value],
@@ -303,6 +332,9 @@ inputs %1
 update %0 = %5
 "#;
         let graph = parse(text).unwrap();
-        assert_eq!(sparse_accumulate(graph.clone()).unwrap(), graph);
+        assert_eq!(
+            sparse_accumulate(graph.clone(), &scaling(8)).unwrap(),
+            graph
+        );
     }
 }

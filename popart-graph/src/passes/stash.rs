@@ -6,7 +6,8 @@
 //! directly or to recompute something; what is recomputed itself isn't stashed. A ring has
 //! `last restoring stage - stashing stage + 1` slots, one for each micro-batch that can be
 //! in flight between the two (PopART, `willow/src/transforms/pipeline.cpp`).
-//! **Leaves alone** variables, constants and accumulators, which have no micro-batch.
+//! **Leaves alone** variables, constants, accumulators and hyper-parameters, which have no
+//! micro-batch: where stages update weights, each reads those that are there when it runs.
 //! Running it twice changes nothing more.
 //!
 //! There is one stash for each tensor and one restore for each later stage. A restore writes
@@ -142,14 +143,16 @@ fn homes(graph: &Graph) -> IdVec<TensorId, Option<Home>> {
     for (id, op) in graph.ops.iter() {
         for &output in &op.outputs {
             homes[output] = match (&op.kind, op.phase) {
+                (_, Phase::Update) => None,
                 (OpKind::IpuCopy { .. }, _) => lowest_reader(output),
-                (_, Phase::Accumulate | Phase::Update) => None,
+                (_, Phase::Accumulate) => None,
                 (_, Phase::Forward | Phase::Backward) => of_op(id),
             };
         }
     }
+    let hyper_parameters = graph.hyper_parameters();
     for (id, tensor) in graph.tensors.iter() {
-        if tensor.kind == TensorKind::Stream {
+        if tensor.kind == TensorKind::Stream && !hyper_parameters[id] {
             homes[id] = lowest_reader(id);
         }
     }

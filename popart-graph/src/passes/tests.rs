@@ -120,7 +120,8 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
         pipelining: Pipelining::On,
         recompute: RecomputeMode::Pipeline,
         whole_stages: Vec::new(),
-        batches_per_step: 1,
+        // Fills any of these pipelines, also where it doesn't accumulate.
+        batches_per_step: 32,
         optimizer: OptimizerOptions {
             weights: model.weights.iter().map(update).collect(),
             joint_norms: Vec::new(),
@@ -454,6 +455,87 @@ fn micro_batches_match(graph: &Graph) -> bool {
     })
 }
 
+/// Whether every weight whose gradient isn't accumulated is updated in the last stage that reads
+/// it: the one that mirrors the first stage it is read in, whose gradient comes last.
+fn updates_follow_gradients(compiled: &Compiled, weights: &[TensorId]) -> bool {
+    let (graph, pipeline) = (&compiled.graph, compiled.pipeline.as_ref());
+    let pipeline = pipeline.expect("there are stages");
+    let producers = graph.producers();
+    let consumers = graph.consumers();
+    let mut updates = graph.updates.iter();
+    updates.all(|&(variable, value)| {
+        let readers = consumers[variable].iter().map(|&op| &graph.ops[op]);
+        let forward = readers.filter(|op| op.phase == Phase::Forward);
+        let first = forward.filter_map(|op| op.stage).min();
+        let update = producers[value].and_then(|op| graph.ops[op].stage);
+        match first {
+            Some(first) if weights.contains(&variable) && graph.updates_in_stages() => {
+                update == Some(pipeline.backward(first))
+            }
+            _ => true,
+        }
+    })
+}
+
+/// A weight that the first stage and that of the loss read, both on IPU 0, as BERT's word table:
+/// with its gradients of both, its update and its moments in the last stage.
+#[test]
+fn a_tied_weight_is_updated_in_its_last_stage() {
+    let text = r#"variable %0: f32[2] = zeros "w"
+stream %1: f32[2] "x"
+%2: f32[2] = mul(%1, %0) @ipu0 stage0 fwd "embedding"
+%3: f32[2] = tanh(%2) @ipu1 stage1 fwd "layer"
+%4: f32[2] = mul(%3, %0) @ipu0 stage2 fwd "projection"
+%5: f32[] = reduce_sum(%4) {axes: [0], keep_dims: false} @ipu0 stage2 fwd "loss"
+inputs %1
+outputs %5
+"#;
+    let model = Model {
+        graph: crate::text::parse(text).unwrap(),
+        loss: TensorId(5),
+        checkpoints: Vec::new(),
+        weights: vec![TensorId(0)],
+    };
+    let mut options = training(&model, SGD, 1, 2);
+    options.optimizer.weights[0].learning_rate_scale = 0.5;
+    let graph = train(model.graph, &options).unwrap().graph;
+    // The gradient of the projection waits for that of the embedding; the rate is scaled once.
+    expect![[r#"
+        variable %0: f32[2] = zeros "w"
+        stream %1: f32[2] "x"
+        constant %6: f32[] = splat(1.0) "loss_scale"
+        stream %14: f32[] "learningRate"
+        %2: f32[2] = mul(%1, %0) @ipu0 stage0 fwd recompute "embedding"
+        %3: f32[2] = tanh(%18) @ipu1 stage1 fwd recompute "layer"
+        %4: f32[2] = mul(%19, %0) @ipu0 stage2 fwd "projection"
+        %5: f32[] = reduce_sum(%4) {axes: [0], keep_dims: false} @ipu0 stage2 fwd "loss"
+        %7: f32[1] = reshape(%6) {shape: [1]} @ipu0 stage2 bwd "loss"
+        %8: f32[2] = broadcast(%7) {shape: [2]} @ipu0 stage2 bwd "loss"
+        %9: f32[2] = mul(%8, %0) @ipu0 stage2 bwd "projection"
+        %10: f32[2] = mul(%8, %19) @ipu0 stage2 bwd "projection"
+        %11: f32[2] = tanh_grad(%3, %20) @ipu1 stage3 bwd "layer"
+        %12: f32[2] = mul(%21, %23) @ipu0 stage4 bwd "embedding"
+        %13: f32[2] = add(%25, %12) @ipu0 stage4 bwd "embedding"
+        %15: f32[] = scale(%14) {factor: 0.5} @ipu0 upd "learningRate"
+        %16: f32[2] = all_reduce(%13) @ipu0 stage4 upd "w"
+        %17: f32[2] = sgd_update(%0, %16, %15) {scale: 0.5, weight_decay: 0.0} @ipu0 stage4 upd "w"
+        %18: f32[2] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "embedding"
+        %19: f32[2] = ipu_copy(%3) {to: ipu0} @ipu1 stage1 fwd "layer"
+        %20: f32[2] = ipu_copy(%9) {to: ipu1} @ipu0 stage2 bwd "projection"
+        %21: f32[2] = ipu_copy(%11) {to: ipu0} @ipu1 stage3 bwd "layer"
+        %22: f32[2] = stash(%1) {slots: 5} @ipu0 stage0 fwd "Stashed___x"
+        %23: f32[2] = restore(%22) {slots: 5} @ipu0 stage4 bwd "Restored___x"
+        %24: f32[2] = stash(%10) {slots: 3} @ipu0 stage2 bwd "Stashed___projection"
+        %25: f32[2] = restore(%24) {slots: 3} @ipu0 stage4 bwd "Restored___projection"
+        %26: f32[2] = stash(%18) {slots: 3} @ipu1 stage1 fwd "Stashed___embedding"
+        %27: f32[2] = restore(%26) {slots: 3} @ipu1 stage3 bwd "Restored___embedding"
+        inputs %1, %14
+        outputs %5
+        update %0 = %17
+    "#]]
+    .assert_eq(&crate::text::print(&graph));
+}
+
 proptest! {
     #[test]
     fn inference_keeps_all_outputs(graph in graphs(), n_ipus in 2..4_u32) {
@@ -480,6 +562,7 @@ proptest! {
         embedding_stage: bool,
         keep: u8,
         recomputes: bool,
+        accumulates: bool,
     ) {
         let mut model = model(&Layers { per_stage, shape: [3, 2], embedding_stage });
         let mut position = 0;
@@ -487,7 +570,8 @@ proptest! {
             position += 1;
             keep >> (position % 8) & 1 == 0
         });
-        let mut options = training(&model, LAMB, 32, 1);
+        let accumulation = if accumulates { 32 } else { 1 };
+        let mut options = training(&model, LAMB, accumulation, 1);
         if !recomputes {
             options.recompute = RecomputeMode::None;
         }
@@ -497,6 +581,8 @@ proptest! {
         };
         prop_assert!(hops_are_single(&pipelined));
         prop_assert!(micro_batches_match(&pipelined.graph));
+        prop_assert_eq!(pipelined.graph.updates_in_stages(), !accumulates);
+        prop_assert!(updates_follow_gradients(&pipelined, &model.weights));
         let order = schedule(&pipelined.graph).unwrap().order;
         prop_assert_eq!(order.len(), pipelined.graph.ops.len());
 

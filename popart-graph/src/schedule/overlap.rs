@@ -11,6 +11,8 @@
 //! IPU 2                    load m  reduce  ..  ->  (IPU 1)   (IPU 2)   (IPU 1)   (IPU 2)
 //! ```
 //!
+//! Updates that are in the stages of a pipeline stay there.
+//!
 //! Operation by operation in turn is enough: steps of one IPU don't wait for those of another,
 //! and lowering joins loads, stores and collectives that stand side by side.
 
@@ -26,6 +28,9 @@ use crate::ir::{Graph, OpId, OpKind, Phase};
 /// those of the IPUs `excluded`.
 #[must_use]
 pub fn overlap_updates(graph: &Graph, schedule: Schedule, excluded: &[IpuId]) -> Schedule {
+    if graph.updates_in_stages() {
+        return schedule;
+    }
     let waits = waits(graph);
     let roots = chains(graph, &waits);
     let is_update = |op: &OpId| graph.ops[*op].phase == Phase::Update;

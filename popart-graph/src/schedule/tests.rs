@@ -119,6 +119,38 @@ update %4 = %11
 "#;
 
 #[test]
+fn stages_update_weights_before_they_end() {
+    let text = r#"stream %0: f32[4] "x"
+stream %1: f32[] "rate"
+variable %2: f32[4] = zeros "w"
+variable %3: f32[4] = zeros "v"
+%10: f32[4] = sgd_update(%2, %6, %4) {scale: 1.0, weight_decay: 0.0} @ipu1 stage1 upd "update-w"
+%11: f32[4] = sgd_update(%3, %9, %1) {scale: 1.0, weight_decay: 0.0} @ipu0 stage2 upd "update-v"
+%4: f32[] = ipu_copy(%1) {to: ipu1} @ipu0 upd "copy-rate"
+%5: f32[4] = neg(%0) @ipu0 stage0 fwd "front-0"
+%12: f32[4] = ipu_copy(%5) {to: ipu1} @ipu0 stage0 fwd "copy-0"
+%13: f32[4] = mul(%12, %2) @ipu1 stage1 fwd "front-1"
+%6: f32[4] = neg(%13) @ipu1 stage1 bwd "gradient-1"
+%8: f32[4] = ipu_copy(%7) {to: ipu0} @ipu1 stage1 bwd "copy-1"
+%7: f32[4] = mul(%6, %2) @ipu1 stage1 bwd "back-1"
+%9: f32[4] = mul(%8, %3) @ipu0 stage2 bwd "gradient-0"
+inputs %0, %1
+update %2 = %10
+update %3 = %11
+"#;
+    check(
+        text,
+        &expect![
+            "copy-rate front-0 copy-0 front-1 gradient-1 back-1 update-w copy-1 gradient-0 update-v"
+        ],
+    );
+    // There is nothing that other IPUs could do at the same time.
+    let graph = parse(text).unwrap();
+    let order = schedule(&graph).unwrap();
+    assert_eq!(overlap_updates(&graph, order.clone(), &[]), order);
+}
+
+#[test]
 fn alike_updates_of_two_ipus_go_in_step() {
     #[track_caller]
     fn check(excluded: &[u32], expected: &str) {

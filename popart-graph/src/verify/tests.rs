@@ -157,6 +157,11 @@ fn placement() {
         "malformed graph: op 0 `a` has no stage, others do",
     );
     check(
+        "@ipu1 upd \"f\"\n",
+        "@ipu1 upd \"f\"\n%10: f16[2] = neg(%7) @ipu1 stage1 upd \"g\"\n",
+        "malformed graph: op 5 `f` updates weights outside of stages, others do so in theirs",
+    );
+    check(
         "@ipu1 upd",
         "@ipu1 stage3 upd",
         "malformed graph: stage2 is empty, later ones are not",

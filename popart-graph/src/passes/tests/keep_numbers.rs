@@ -223,10 +223,12 @@ proptest! {
         off_chip: bool,
         recomputes: bool,
         merge_collectives: bool,
+        accumulates: bool,
     ) {
         let columns = if wide { 8192 } else { 3 };
         let model = model(&Layers { per_stage, shape: [2, columns], embedding_stage });
-        let mut options = training(&model, rule, 32, replicas);
+        let accumulation = if accumulates { 32 } else { 1 };
+        let mut options = training(&model, rule, accumulation, replicas);
         options.optimizer.learning_rate = LearningRate::Constant(0.5);
         options.state = OptimizerState { sharded, off_chip };
         options.merge_collectives = merge_collectives;
