@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bert_model::data::MicroBatch;
 use popart_graph::eval::{EvalOptions, Inputs, PerReplica, Value, apply_updates, eval};
 use popart_graph::ir::{Phase, TensorId};
 
-use crate::{Case, Result, Results, plan, shards};
+use crate::{Case, Result, Results, plan, shards, stale};
 
 /// Evaluates every micro-batch, and after those of an update the update, on all replicas.
 ///
@@ -13,6 +14,9 @@ use crate::{Case, Result, Results, plan, shards};
 /// The graph can't be evaluated, or replicas end with different weights.
 pub fn run(case: &Case) -> Result<Results> {
     let graph = &case.compiled.graph;
+    if graph.updates_in_stages() {
+        return run_in_stages(case);
+    }
     let n_replicas = case.plan.replicas;
     let options = EvalOptions {
         round_to_dtype: false,
@@ -30,11 +34,7 @@ pub fn run(case: &Case) -> Result<Results> {
         if let Some(rate) = case.compiled.learning_rate {
             inputs.insert(rate, shared(vec![plan::LEARNING_RATES[update]]));
         }
-        for (position, &(tensor, _)) in on_each[0].iter().enumerate() {
-            let values = on_each.iter().map(|batch| batch[position].1.clone());
-            let values = values.map(Value::Int).collect();
-            inputs.insert(tensor, PerReplica::Each(values));
-        }
+        inputs.extend(streams(on_each));
         let values = eval(graph, &inputs, options)?;
         for output in &graph.outputs {
             let all = outputs
@@ -57,6 +57,58 @@ pub fn run(case: &Case) -> Result<Results> {
             apply_updates(graph, &values, &mut inputs);
         }
     }
+    results(case, &inputs, outputs)
+}
+
+/// Evaluates a pipeline that updates weights after every micro-batch, in its stages.
+fn run_in_stages(case: &Case) -> Result<Results> {
+    let graph = &case.compiled.graph;
+    let replicas = case.plan.replicas;
+    let options = EvalOptions {
+        round_to_dtype: false,
+        replicas,
+    };
+    let shared = |values: Vec<f64>| PerReplica::Same(Value::Float(values));
+    let variables = case.variables.clone().into_iter();
+    let mut inputs: Inputs = variables.map(|(id, values)| (id, shared(values))).collect();
+    if let Some(rate) = case.compiled.learning_rate {
+        inputs.insert(rate, shared(vec![plan::LEARNING_RATE_IN_STAGES]));
+    }
+    let feeds: Vec<Inputs> = case.batches.iter().map(|batch| streams(batch)).collect();
+    let each = stale::run(graph, case.n_stages(), &mut inputs, &feeds, options)?;
+    let mut outputs: BTreeMap<TensorId, Vec<Vec<f64>>> = BTreeMap::new();
+    for (id, value) in each.iter().flatten() {
+        let sums = outputs.entry(*id).or_default();
+        for replica in 0..replicas as usize {
+            let element = value.on(replica).as_floats();
+            match sums.get_mut(replica) {
+                Some(sum) => sum.iter_mut().zip(element).for_each(|(sum, x)| *sum += x),
+                None => sums.push(element.to_vec()),
+            }
+        }
+    }
+    results(case, &inputs, outputs)
+}
+
+/// The streams of a micro-batch, given on each replica.
+fn streams(on_each: &[MicroBatch]) -> Inputs {
+    let streams = on_each[0].iter().enumerate();
+    let values = streams.map(|(position, &(tensor, _))| {
+        let values = on_each.iter().map(|batch| batch[position].1.clone());
+        let values = values.map(Value::Int).collect();
+        (tensor, PerReplica::Each(values))
+    });
+    values.collect()
+}
+
+/// What is left: outputs by tensor and replica, variables put together from their shards.
+fn results(
+    case: &Case,
+    inputs: &Inputs,
+    outputs: BTreeMap<TensorId, Vec<Vec<f64>>>,
+) -> Result<Results> {
+    let graph = &case.compiled.graph;
+    let n_replicas = case.plan.replicas;
     let mut results = Results::default();
     let joined = |(id, each): (TensorId, Vec<Vec<f64>>)| (id, each.concat());
     results.outputs = outputs.into_iter().map(joined).collect();

@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod execute;
 pub mod plan;
 pub mod shards;
+pub mod stale;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -166,7 +167,10 @@ impl Case {
             }
         }
         if let Some(rate) = self.compiled.learning_rate {
-            let rates = &plan::LEARNING_RATES[..self.plan.updates as usize];
+            let rates = match self.compiled.graph.updates_in_stages() {
+                true => &[plan::LEARNING_RATE_IN_STAGES],
+                false => &plan::LEARNING_RATES[..self.plan.updates as usize],
+            };
             for replica in (0..self.plan.replicas).map(ReplicaId) {
                 let elements = rates.iter().map(|&rate| vec![rate]).collect();
                 feeds.insert((replica, rate), elements);

@@ -16,6 +16,10 @@ use crate::Result;
 /// shows in the weights, and each another, as a schedule has it.
 pub const LEARNING_RATES: [f64; 2] = [0.007_812_5, 0.003_906_25];
 
+/// The learning rate of a pipeline that updates weights in its stages, which stays the same for all
+/// updates of a run: small, for there are many, and what one rounds the next ones magnify.
+pub const LEARNING_RATE_IN_STAGES: f64 = 0.000_976_562_5;
+
 /// The loss scale of all cases; a power of two, as users take it.
 pub const LOSS_SCALE: f64 = 8.0;
 
@@ -31,7 +35,8 @@ pub struct Plan {
     pub pipelining: Pipelining,
     /// Micro-batches of one weight update, or of a run of inference.
     pub micro_batches: u32,
-    /// Weight updates, at most [`LEARNING_RATES`].
+    /// Weight updates, at most [`LEARNING_RATES`]; in a pipeline with one micro-batch an update,
+    /// as many as it has stages or more.
     pub updates: u32,
     /// What is done to every weight; without effect in inference.
     pub rule: UpdateRule,

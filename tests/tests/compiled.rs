@@ -7,7 +7,7 @@ use bench_cli::request::{RunRequest, prepare};
 use bench_cli::{args, compile};
 use bert_model::config::{Mode, Task};
 use ipu_sim::engine::{self, Options};
-use ipu_sim::program::{Program, Step};
+use ipu_sim::program::{Program, SectionId, Step};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{IpuWeight, weigh};
 use popart_graph::passes::Pipelining;
@@ -108,6 +108,51 @@ fn folding_keeps_the_time_of_a_pipeline() {
     let (folded, unfolded) = (time(engine::Mode::Folded), time(engine::Mode::Unfolded));
     assert!(folded.total.0 > 0);
     assert_eq!(folded, unfolded);
+}
+
+/// A pipeline that updates weights in its stages: every micro-batch beyond filling and draining
+/// costs the same, more than one whose gradients are accumulated, by no more than a whole weight
+/// update. The updates of the IPUs overlap, and no gradient is added to an accumulator.
+#[test]
+fn updates_in_stages_cost_every_micro_batch() {
+    let task = Task::Pretraining(Mode::Training);
+    let machine = small_machine(8, 32).unwrap();
+    let time = |micro_batches, updates, mode| {
+        let plan = Plan {
+            updates,
+            ..Plan::new(task, Pipelining::On, micro_batches, lamb())
+        };
+        let program = Case::new(plan).unwrap().lower().unwrap().program;
+        let options = Options {
+            mode,
+            trace_depth: 0,
+        };
+        let timeline = engine::time(&program, &machine, options).unwrap();
+        let update = program.sections.get_index_of("update").map(|section| {
+            let of_ipus = timeline.sections[SectionId(section as u32)].values();
+            of_ipus.map(|spent| spent.total().0).max().unwrap()
+        });
+        (timeline, update)
+    };
+    let folded = |micro_batches, updates| {
+        let (timeline, update) = time(micro_batches, updates, engine::Mode::Folded);
+        (timeline.total.0, update)
+    };
+    let [(accumulated, update), (twice, _)] = [60, 120].map(|n| folded(n, 1));
+    let each_accumulated = (twice - accumulated) / 60;
+    let [few, more, most] = [60, 120, 180].map(|n| folded(1, n).0);
+    assert_eq!(more - few, most - more);
+    let each = (more - few) / 60;
+    let update = update.expect("there is an outer fragment");
+    assert!(each > each_accumulated, "{each} {each_accumulated}");
+    assert!(
+        each - each_accumulated < update,
+        "{each} {each_accumulated} {update}"
+    );
+    assert_eq!(folded(1, 60).1, None);
+
+    let (unfolded, _) = time(1, 20, engine::Mode::Unfolded);
+    assert_eq!(time(1, 20, engine::Mode::Folded).0, unfolded);
 }
 
 /// Every graph of every published run, after every pass, is text that reads back as itself.
