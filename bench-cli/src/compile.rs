@@ -134,6 +134,7 @@ pub fn compile_with(
         placed: Placed {
             stage_ipus: stage_ipus(graph, stages),
             micro_batches: u64::from(accumulation) * u64::from(batches_per_step),
+            updates_in_stages: graph.updates_in_stages(),
         },
         matmul_flops: matmul_flops(graph, lowered.program.n_ipus),
         lowered,
@@ -290,13 +291,15 @@ fn check_depth(
     if options.placement.execution_mode == ExecutionMode::Default || placement.stages.len() < 2 {
         return Ok(());
     }
-    let (option, depth) = match task.mode() {
-        Mode::Training => ("--gradient-accumulation-factor", accumulated),
-        Mode::Inference => ("--batches-per-step", per_step),
+    let (kind, option, depth) = match task.mode() {
+        Mode::Training if accumulated > 1 => ("", "--gradient-accumulation-factor", accumulated),
+        // Then micro-batches of several weight updates are on the way at the same time.
+        Mode::Training => (" without accumulation", "--batches-per-step", per_step),
+        Mode::Inference => ("", "--batches-per-step", per_step),
     };
     anyhow::ensure!(
         depth as usize >= stages,
-        "a pipeline of {stages} stages needs {option} {stages} or more, got {depth}"
+        "a pipeline of {stages} stages{kind} needs {option} {stages} or more, got {depth}"
     );
     Ok(())
 }
@@ -551,9 +554,14 @@ mod tests {
     fn steps_that_fill_no_pipeline_or_overflow_the_clock_are_refused() {
         let model = "--generated-data true --epochs 1 --num-layers 4 --layers-per-ipu 2 \
                      --encoder-start-ipu 0";
+        let pipeline = format!("{model} --execution-mode PIPELINE");
         check_refused(
-            &format!("{model} --execution-mode PIPELINE"),
-            "a pipeline of 5 stages needs --gradient-accumulation-factor 5 or more, got 1",
+            &format!("{pipeline} --gradient-accumulation-factor 4"),
+            "a pipeline of 5 stages needs --gradient-accumulation-factor 5 or more, got 4",
+        );
+        check_refused(
+            &format!("{pipeline} --batches-per-step 4"),
+            "a pipeline of 5 stages without accumulation needs --batches-per-step 5 or more, got 4",
         );
         check_refused(
             &format!("{model} --gradient-accumulation-factor 100000 --batches-per-step 100000"),

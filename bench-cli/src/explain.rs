@@ -64,6 +64,8 @@ pub struct Placed {
     pub stage_ipus: Vec<IpuId>,
     /// Micro-batches of one replica in a step.
     pub micro_batches: u64,
+    /// Whether stages update weights, in every micro-batch.
+    pub updates_in_stages: bool,
 }
 
 /// Name of the part that collects what belongs to no pass, section or layer.
@@ -158,11 +160,14 @@ fn layer(name: &str) -> &str {
     first.filter(|first| !first.is_empty()).unwrap_or(OTHER)
 }
 
-/// Cycles of a micro-batch, the weight update left out.
-fn per_micro_batch(causes: &Causes, micro_batches: u64) -> u64 {
+/// Cycles of a micro-batch, the weight update left out unless it is in the stages.
+fn per_micro_batch(causes: &Causes, placed: &Placed) -> u64 {
     let update = [Cause::Optimiser, Cause::Collective, Cause::StreamingMemory];
-    let outside: Cycles = update.iter().map(|&cause| causes.on(cause)).sum();
-    (causes.total() - outside).0 / micro_batches.max(1)
+    let outside: Cycles = match placed.updates_in_stages {
+        true => Cycles::ZERO,
+        false => update.iter().map(|&cause| causes.on(cause)).sum(),
+    };
+    (causes.total() - outside).0 / placed.micro_batches.max(1)
 }
 
 /// What functions took, IPU by IPU, in all calls but those of their first caller: lowering makes

@@ -84,7 +84,7 @@ impl Pipeline {
                 .map(|ipu| joins.get(&IpuId(ipu.ipu)).copied().unwrap_or(0))
                 .collect(),
             win_if_even: share(total as f64 / slack.len() as f64),
-            best_move: best_move(&loads, ipus, placed.micro_batches).map(|found| Move {
+            best_move: best_move(&loads, ipus, placed).map(|found| Move {
                 win: share(found.win),
                 ..found
             }),
@@ -97,7 +97,7 @@ impl Pipeline {
 
 /// The best move of one encoder layer between IPUs that are busy for `loads` of a cycle; its win
 /// in cycles of one pipeline cycle.
-fn best_move(loads: &[u64], ipus: &[IpuCycles], micro_batches: u64) -> Option<Move> {
+fn best_move(loads: &[u64], ipus: &[IpuCycles], placed: &Placed) -> Option<Move> {
     let longest = *loads.iter().max()?;
     let mut best: Option<Move> = None;
     for (from, ipu) in ipus.iter().enumerate() {
@@ -105,7 +105,7 @@ fn best_move(loads: &[u64], ipus: &[IpuCycles], micro_batches: u64) -> Option<Mo
             .by_layer
             .iter()
             .filter(|(name, _)| is_encoder_layer(name));
-        let sizes = layers.map(|(_, causes)| super::per_micro_batch(causes, micro_batches));
+        let sizes = layers.map(|(_, causes)| super::per_micro_batch(causes, placed));
         let Some(layer) = sizes.max() else { continue };
         for to in (0..loads.len()).filter(|&to| to != from) {
             let after = loads.iter().enumerate().map(|(at, &load)| match at {

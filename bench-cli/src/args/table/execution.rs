@@ -37,7 +37,7 @@ pub(super) const EXECUTION: Section = Section {
     title: "Execution Config",
     options: &[
         int("--batches-per-step", "batches_per_step", 250)
-            .help("weight updates (in inference, micro batches) in one step of the host"),
+            .help("weight updates (in inference, micro batches) in one step of the host; without accumulation they fill a pipeline"),
         switch(
             "--floating-point-exceptions",
             "floating_point_exceptions",

@@ -139,7 +139,7 @@ pub(super) const BATCH: Section = Section {
             "--gradient-accumulation-factor",
             "gradient_accumulation_factor",
         )
-        .help("micro batches that one replica sums before a weight update"),
+        .help("micro batches that one replica sums before a weight update; 1 updates after each"),
         int("--replication-factor", "replication_factor", 1).help("copies of the model"),
         int("--batch-serialize", "batch_serialize", 1)
             .no_effect(PHASED)
