@@ -283,6 +283,13 @@ struct Joint {
     dst_stride: u32,
 }
 
+impl Joint {
+    /// Whether neighbouring values of the digit are neighbours on both sides.
+    fn is_contiguous(self) -> bool {
+        self.src_stride <= 1 && self.dst_stride <= 1
+    }
+}
+
 /// The pieces of a copy, group by group of linked axes.
 #[must_use]
 pub fn pieces(src: Side<'_>, dst: Side<'_>) -> Vec<Vec<Piece>> {
@@ -388,8 +395,9 @@ impl Group<'_> {
     fn pieces(&self) -> Vec<Piece> {
         let mut sums: BTreeMap<(u32, u32), (u32, u32)> = BTreeMap::new();
         let mut joints = self.joints.clone();
-        // The longest digit is walked in runs, the others value by value.
-        joints.sort_by_key(|joint| joint.extent);
+        // One digit is walked in runs, the others value by value: the longest of those whose
+        // values are neighbours on both sides, for these move as one.
+        joints.sort_by_key(|joint| (joint.is_contiguous(), joint.extent));
         let run = joints.pop();
         let combinations: u64 = joints.iter().map(|joint| u64::from(joint.extent)).product();
         for number in 0..combinations {
@@ -442,7 +450,7 @@ impl Group<'_> {
                     left.min(a).min(b)
                 }
             };
-            let contiguous = run.is_none_or(|run| run.src_stride <= 1 && run.dst_stride <= 1);
+            let contiguous = run.is_none_or(Joint::is_contiguous);
             let sum = sums.entry((src_tile, dst_tile)).or_insert((0, 0));
             sum.0 += steps;
             sum.1 += if contiguous { 1 } else { steps };
@@ -657,6 +665,17 @@ mod tests {
         let view = ViewShape::identity(&[6, 10]).reshape(&[60]).unwrap();
         let dst = Layout::row_major(vec![cut(60, 7, 1)]);
         check(&src, &view, &dst, &ViewShape::identity(&[60]));
+    }
+
+    /// Rows of neighbours move as one each, however many more rows there are than columns.
+    #[test]
+    fn messages_are_runs_of_neighbours() {
+        let src = Layout::row_major(vec![cut(96, 1, 1)]);
+        let view = ViewShape::identity(&[96]).reshape(&[24, 4]).unwrap();
+        let mut dst = Layout::row_major(vec![cut(24, 1, 1), cut(4, 1, 1)]);
+        dst.first_tile = 1;
+        let moved = check(&src, &view, &dst, &ViewShape::identity(&[24, 4]));
+        assert_eq!(moved.tiles[1].messages, 24);
     }
 
     #[test]

@@ -368,6 +368,14 @@ impl Problem<'_> {
         (self.padded_groups() * self.padded_in() * self.padded_out()).div_ceil(splits.tiles())
     }
 
+    /// Bytes of one tile that hold the coefficients while a serial loop takes slices of them.
+    pub(super) fn slices_of_weights(&self, splits: &Splits) -> Bytes {
+        match self.pass.is_fully_connected() {
+            true => self.operand().size() * self.stored_weights(splits),
+            false => Bytes::ZERO,
+        }
+    }
+
     fn add_serial_loop(&self, cost: &mut PlanCost, splits: &Splits, elements: &Elements) {
         let iterations = splits.iterations();
         if iterations == 1 {
@@ -440,8 +448,8 @@ impl Problem<'_> {
             transforming = weights.max(output) * 2;
         }
         let mut rearranging = Bytes::ZERO;
-        if splits.iterations() > 1 && self.pass.is_fully_connected() {
-            rearranging = self.operand().size() * self.stored_weights(splits);
+        if splits.iterations() > 1 {
+            rearranging = self.slices_of_weights(splits);
             held += rearranging;
         }
         if splits.in_channels.serial > 1 {

@@ -108,11 +108,23 @@ impl Best {
         limits
     }
 
+    /// What cuts a branch off that surely exceeds it.
+    fn bounds(&self) -> Limits {
+        match self.pruning {
+            Pruning::LowerBounds => self.limits(),
+            #[cfg(test)]
+            Pruning::Nothing => Limits {
+                cycles: Cycles(u64::MAX),
+                temporary: Bytes(u64::MAX),
+            },
+        }
+    }
+
     /// Whether a problem can have a plan within the limits: a bound on the vertex cycles of
     /// all tiles together leaves out most codelets that do little a cycle.
     fn may_beat(&self, problem: &Problem) -> bool {
         let n_tiles = u64::from(problem.spec.tiles_per_ipu);
-        problem.fewest_tile_cycles().div_ceil(n_tiles) <= self.limits().cycles.0
+        problem.fewest_tile_cycles().div_ceil(n_tiles) <= self.bounds().cycles.0
     }
 
     fn offer(&mut self, offered: Found) {
@@ -143,6 +155,55 @@ struct Walk<'a> {
     out_channels: Vec<Split>,
     /// Cycles of the vertex's passes, for every cut of the field.
     inner: Vec<InnerCycles>,
+    rearranging: Rearranging,
+}
+
+/// The least that rearrangements take, which is with all tiles at work.
+#[derive(Clone, Copy, Debug)]
+struct Rearranging {
+    /// Cycles of the input's, which may be rearranged before the serial loop.
+    once: Cycles,
+    /// Cycles of the rest, in every iteration.
+    each: Cycles,
+    /// Temporary bytes without a serial loop.
+    temporary: Bytes,
+    /// Temporary bytes with one.
+    temporary_in_loop: Bytes,
+}
+
+impl Rearranging {
+    fn of(problem: &Problem<'_>) -> Self {
+        let one = Split {
+            parallel: 1,
+            serial: 1,
+        };
+        let all_tiles = Splits {
+            groups: 1,
+            field: u64::from(problem.spec.tiles_per_ipu),
+            in_channels: one,
+            out_channels: one,
+            broadcast_input_before_loop: false,
+        };
+        let [input, weights, output] = problem.transforms(&all_tiles);
+        let inside = weights.temporary.max(output.temporary) * 2;
+        let sliced = problem.slices_of_weights(&all_tiles);
+        Self {
+            once: input.cycles(),
+            each: weights.cycles() + output.cycles(),
+            temporary: inside.max(input.temporary * 2),
+            temporary_in_loop: sliced + sliced.max(inside),
+        }
+    }
+
+    /// Whether so many iterations can be within the limits beside the vertex's `cycles`.
+    fn may_suit(&self, limits: &Limits, cycles: Cycles, iterations: u64) -> bool {
+        let temporary = match iterations {
+            1 => self.temporary.min(self.temporary_in_loop),
+            _ => self.temporary_in_loop,
+        };
+        cycles + self.once + self.each * iterations <= limits.cycles
+            && temporary <= limits.temporary
+    }
 }
 
 /// One cut of a dimension.
@@ -175,6 +236,7 @@ impl<'a> Walk<'a> {
             in_channels: splits(problem.in_grains, n_tiles, divides),
             out_channels: splits(problem.out_grains, n_tiles, |_| true),
             inner,
+            rearranging: Rearranging::of(problem),
         }
     }
 
@@ -201,7 +263,10 @@ impl<'a> Walk<'a> {
         let block = self.block_cycles(branch);
         let (in_grains, out_grains) = (self.problem.in_grains, self.problem.out_grains);
         let fewest_blocks = (in_grains * out_grains).div_ceil(branch.n_tiles);
-        if block * fewest_blocks > best.limits().cycles {
+        if !self
+            .rearranging
+            .may_suit(&best.bounds(), block * fewest_blocks, 1)
+        {
             return;
         }
         for &in_channels in &self.in_channels {
@@ -218,8 +283,11 @@ impl<'a> Walk<'a> {
                 in_groups,
                 out_groups: 1,
             };
-            let limits = best.limits();
-            if block * fewest_blocks > limits.cycles
+            let limits = best.bounds();
+            let iterations = in_channels.serial;
+            if !self
+                .rearranging
+                .may_suit(&limits, block * fewest_blocks, iterations)
                 || self.problem.vertex_bytes(&smallest) > limits.temporary
             {
                 continue;
@@ -230,7 +298,12 @@ impl<'a> Walk<'a> {
                     continue;
                 }
                 let out_blocks = out_channels.serial * out_grains.div_ceil(out_channels.total());
-                if block * (in_blocks * out_blocks) > best.limits().cycles {
+                let iterations = in_channels.serial * out_channels.serial;
+                let cycles = block * (in_blocks * out_blocks);
+                if !self
+                    .rearranging
+                    .may_suit(&best.bounds(), cycles, iterations)
+                {
                     continue;
                 }
                 self.try_splits(problem_idx, branch, [in_channels, out_channels], best);

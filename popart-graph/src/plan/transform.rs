@@ -17,6 +17,12 @@ pub(super) struct Transform {
     pub(super) temporary: Bytes,
 }
 
+impl Transform {
+    pub(super) fn cycles(self) -> Cycles {
+        self.copy + self.exchange
+    }
+}
+
 impl Problem<'_> {
     /// The rearrangements of input, weights and output.
     pub(super) fn transforms(&self, splits: &Splits) -> [Transform; 3] {
