@@ -71,6 +71,125 @@ fn graphs_parse_back_and_reruns_write_the_same() {
     the_program_goes_by_names(&program);
 }
 
+/// A dump's lines, each with what stands left of its `:` or `=`: what it is about.
+fn about(graph: &str) -> Vec<(&str, &str)> {
+    let about = |line| str::split(line, [':', '=']).next().unwrap_or(line);
+    graph.lines().map(|line| (about(line), line)).collect()
+}
+
+/// Whether `some` are among `all`, in this order.
+fn in_order<T: PartialEq>(some: &[T], all: &[T]) -> bool {
+    let mut all = all.iter();
+    some.iter().all(|wanted| all.any(|found| found == wanted))
+}
+
+/// A line with nothing between the parentheses of its operands, nor behind an update's `=`.
+fn without_operands(line: &str) -> String {
+    match (line.split_once(" = "), line.starts_with("update")) {
+        (Some((update, _)), true) => update.to_owned(),
+        (Some((result, operation)), false) if result.starts_with('%') => {
+            let (kind, rest) = operation.split_once('(').unwrap_or((operation, ""));
+            let (_, rest) = rest.split_once(')').unwrap_or(("", rest));
+            format!("{result} = {kind}{rest}")
+        }
+        _ => line.to_owned(),
+    }
+}
+
+/// What two dumps in a row differ in is what the pass between them did.
+#[test]
+fn dumps_in_a_row_differ_in_what_the_pass_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let two = "--layers-per-ipu 2 2 --num-layers 4 --replication-factor 2 \
+        --replicated-tensor-sharding true --optimizer-state-offchip true --merge-collectives \
+        --split-linear-layers true --embedding-serialization-vocab-steps 2";
+    let more: Vec<&str> = two
+        .split_whitespace()
+        .chain(["--dump-ir", "graphs"])
+        .collect();
+    let output = run(folder.path(), &more);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let folder = fs::read_dir(folder.path().join("graphs")).unwrap();
+    let mut files: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let texts: Vec<String> = files
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    let mut n_seen = 0;
+    for (file, pair) in files[1..].iter().zip(texts.windows(2)) {
+        let name = file.file_stem().unwrap().to_string_lossy();
+        let [before, after] = [&pair[0], &pair[1]].map(|text| about(text));
+        // What is in both stands in the same order, so that `diff` doesn't show it.
+        let of_before: std::collections::BTreeSet<&str> =
+            before.iter().map(|(about, _)| *about).collect();
+        let kept: Vec<(&str, &str)> = after
+            .iter()
+            .filter(|(about, _)| of_before.contains(about))
+            .copied()
+            .collect();
+        let [kept_about, before_about] =
+            [&kept, &before].map(|lines| lines.iter().map(|(about, _)| *about).collect::<Vec<_>>());
+        // Only a merged collective must wait for what was written down later.
+        if !name.ends_with("merge_collectives") {
+            assert!(in_order(&kept_about, &before_about), "{name}");
+        }
+        let pass = name.split_once('-').unwrap().1;
+        match pass {
+            "prune_gradients" => {
+                assert!(
+                    before.len() > after.len() && in_order(&after, &before),
+                    "{name}"
+                );
+                n_seen += 1;
+            }
+            "inter_ipu_copies" | "stash" | "outline" => {
+                let masked = |lines: &[(&str, &str)]| -> Vec<String> {
+                    lines
+                        .iter()
+                        .map(|(_, line)| without_operands(line))
+                        .collect()
+                };
+                assert!(
+                    after.len() > before.len() && masked(&kept) == masked(&before),
+                    "{name}"
+                );
+                n_seen += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(n_seen, 4);
+}
+
+/// Uses behind definitions: a dump reads from top to bottom.
+#[test]
+fn a_dump_has_no_operation_before_what_it_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(folder.path(), &["--dump-ir", "graphs"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    for entry in fs::read_dir(folder.path().join("graphs")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        let mut defined = std::collections::BTreeSet::new();
+        for line in text.lines() {
+            let words = |text: &str| -> Vec<String> {
+                let words = text.split(|character: char| !"%0123456789".contains(character));
+                let words = words.filter(|word| word.starts_with('%'));
+                words.map(str::to_owned).collect()
+            };
+            let (left, right) = line.split_once(" = ").unwrap_or((line, ""));
+            if line.starts_with('%') {
+                let operands = right.split_once(')').unwrap().0;
+                assert!(
+                    words(operands).iter().all(|id| defined.contains(id)),
+                    "{line}"
+                );
+            }
+            defined.extend(words(left));
+        }
+    }
+}
+
 /// Every variable is declared once on its IPU, with its operation, and no step has a number for it.
 fn the_program_goes_by_names(program: &str) {
     let declared = program.lines().skip(1).filter_map(|line| {

@@ -117,6 +117,7 @@ mod tests {
 
     fn values(name: &str, dtype: DType, init: Option<Init>, seed: u64) -> Result<Vec<f32>> {
         let tensor = Tensor {
+            number: 0,
             name: name.to_owned(),
             dtype,
             shape: Shape::from([200, 250]),

@@ -273,17 +273,18 @@ fn moved(graph: Graph, pipeline: Option<&Pipeline>, watch: &mut Watch<'_>) -> Re
 
 /// The graph, shown to `watch`, if it is well-formed.
 fn checked(watch: &mut Watch<'_>, pass: &'static str, form: Form, graph: Graph) -> Result<Graph> {
-    match verify(&graph, form) {
-        Ok(()) => {
-            watch(pass, &graph);
-            Ok(graph)
-        }
-        Err(source) => Err(Error::Pass {
-            pass,
-            source: Box::new(source),
-            graph: print(&graph),
-        }),
-    }
+    let Err(source) = verify(&graph, form) else {
+        watch(pass, &graph);
+        return Ok(graph);
+    };
+    let mut graph = graph;
+    // The message has ids.
+    graph.renumber();
+    Err(Error::Pass {
+        pass,
+        source: Box::new(source),
+        graph: print(&graph),
+    })
 }
 
 #[cfg(test)]

@@ -10,9 +10,12 @@
 //! outputs %2
 //! ```
 //!
-//! Ids are those of the arenas, operations stand in the order of theirs, and
+//! Tensors go by their numbers, which grow with the ids and have gaps where passes removed some;
+//! operations stand in the order of the arena, but none before what it reads: what a pass put in
+//! later stands in front of its first reader. So two texts of one graph, before and after a pass,
+//! differ in what the pass did (`diff`), and the arena's order is that of first results.
 //! `parse(&print(graph))` gives an equal graph. What is left out has one meaning:
-//! no IPU, no stage, a checkpoint (not `recompute`), and for a result the name of
+//! no IPU, no stage, a checkpoint (not `recompute`), a whole product, and for a result the name of
 //! its operation; a `#` starts a comment. [`print()`] takes malformed graphs too, so
 //! that a failed check can show them. [`parse()`] refuses what breaks the form of
 //! the text and leaves the rules of graphs to [`crate::verify`].
@@ -25,7 +28,7 @@ pub use parser::parse;
 
 use ipu_sim::ids::IdVec;
 
-use crate::ir::{Constant, Graph, Init, Op, Recompute, Tensor, TensorId, TensorKind};
+use crate::ir::{Constant, Graph, Init, Op, OpId, Recompute, Tensor, TensorId, TensorKind};
 
 /// The text of a graph.
 #[must_use]
@@ -34,20 +37,58 @@ pub fn print(graph: &Graph) -> String {
     let produced = produced(graph);
     for (id, tensor) in graph.tensors.iter() {
         if tensor.kind != TensorKind::Activation || !produced[id] {
-            lines.push(source_line(id, tensor));
+            lines.push(source_line(tensor));
         }
     }
-    lines.extend(graph.ops.values().map(|op| op_line(graph, op)));
+    let order = reading_order(graph);
+    lines.extend(order.into_iter().map(|op| op_line(graph, &graph.ops[op])));
     for (word, ids) in [("inputs", &graph.inputs), ("outputs", &graph.outputs)] {
         if !ids.is_empty() {
-            lines.push(format!("{word} {}", list(ids)));
+            lines.push(format!("{word} {}", list(graph, ids)));
         }
     }
     for (variable, value) in &graph.updates {
+        let [variable, value] = [variable, value].map(|&id| called(graph, id));
         lines.push(format!("update {variable} = {value}"));
     }
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// All operations in the order of the arena, but none before those it reads from, unless they form
+/// a circle.
+fn reading_order(graph: &Graph) -> Vec<OpId> {
+    let mut producers: IdVec<TensorId, Option<OpId>> = vec![None; graph.tensors.len()].into();
+    for (id, op) in graph.ops.iter() {
+        for &output in &op.outputs {
+            if graph.tensors.get(output).is_some() {
+                producers[output] = Some(id);
+            }
+        }
+    }
+    let mut seen: IdVec<OpId, bool> = vec![false; graph.ops.len()].into();
+    let mut order = Vec::with_capacity(graph.ops.len());
+    for id in graph.ops.ids() {
+        // Operations on the way, each with how many operands are done.
+        let mut open = Vec::new();
+        if !std::mem::replace(&mut seen[id], true) {
+            open.push((id, 0));
+        }
+        while let Some((id, done)) = open.last_mut() {
+            let Some(&input) = graph.ops[*id].inputs.get(*done) else {
+                order.push(*id);
+                open.pop();
+                continue;
+            };
+            *done += 1;
+            if let Some(&Some(producer)) = producers.get(input)
+                && !std::mem::replace(&mut seen[producer], true)
+            {
+                open.push((producer, 0));
+            }
+        }
+    }
+    order
 }
 
 /// Which tensors are results, also where ids are out of range.
@@ -61,7 +102,13 @@ fn produced(graph: &Graph) -> IdVec<TensorId, bool> {
     produced
 }
 
-fn source_line(id: TensorId, tensor: &Tensor) -> String {
+/// What text calls a tensor; its id where there is none.
+fn called(graph: &Graph, id: TensorId) -> String {
+    let number = graph.tensors.get(id).map(|tensor| tensor.number);
+    number.map_or_else(|| id.to_string(), |number| format!("%{number}"))
+}
+
+fn source_line(tensor: &Tensor) -> String {
     let ty = tensor.ty();
     let (word, value) = match &tensor.kind {
         TensorKind::Variable { init } => ("variable", init.as_ref().map(init_words)),
@@ -73,7 +120,11 @@ fn source_line(id: TensorId, tensor: &Tensor) -> String {
         TensorKind::Activation => ("activation", None),
     };
     let value = value.map_or(String::new(), |value| format!(" = {value}"));
-    format!("{word} {id}: {ty}{value} {}", quoted(&tensor.name))
+    format!(
+        "{word} %{}: {ty}{value} {}",
+        tensor.number,
+        quoted(&tensor.name)
+    )
 }
 
 fn init_words(init: &Init) -> String {
@@ -92,8 +143,13 @@ fn op_line(graph: &Graph, op: &Op) -> String {
         .outputs
         .iter()
         .map(|&id| match graph.tensors.get(id) {
-            Some(tensor) if tensor.name == op.name => format!("{id}: {}", tensor.ty()),
-            Some(tensor) => format!("{id} {}: {}", quoted(&tensor.name), tensor.ty()),
+            Some(tensor) if tensor.name == op.name => {
+                format!("%{}: {}", tensor.number, tensor.ty())
+            }
+            Some(tensor) => {
+                let name = quoted(&tensor.name);
+                format!("%{} {name}: {}", tensor.number, tensor.ty())
+            }
             None => format!("{id}: missing"),
         })
         .collect();
@@ -101,7 +157,7 @@ fn op_line(graph: &Graph, op: &Op) -> String {
         "{} = {}({})",
         results.join(", "),
         op.kind.name(),
-        list(&op.inputs)
+        list(graph, &op.inputs)
     );
     let attributes: Vec<String> = attributes::of_kind(&op.kind)
         .into_iter()
@@ -123,8 +179,8 @@ fn op_line(graph: &Graph, op: &Op) -> String {
     line + " " + &quoted(&op.name)
 }
 
-fn list(ids: &[TensorId]) -> String {
-    let words: Vec<String> = ids.iter().map(TensorId::to_string).collect();
+fn list(graph: &Graph, ids: &[TensorId]) -> String {
+    let words: Vec<String> = ids.iter().map(|&id| called(graph, id)).collect();
     words.join(", ")
 }
 

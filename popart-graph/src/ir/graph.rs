@@ -57,7 +57,10 @@ impl Graph {
     }
 
     fn tensor(&mut self, name: &str, dtype: DType, shape: Shape, kind: TensorKind) -> TensorId {
+        let last = self.tensors.values().last();
+        let number = last.map_or(Some(0), |last| last.number.checked_add(1));
         self.tensors.push(Tensor {
+            number: number.expect("fewer than 2^32 tensors were ever made"),
             name: name.to_owned(),
             dtype,
             shape,
@@ -208,8 +211,8 @@ impl Graph {
     }
 
     /// Removes the operations that `keep` refuses, with their results, and closes
-    /// the gaps in both arenas: ids change, order doesn't. Tensors without a
-    /// producer stay.
+    /// the gaps in both arenas: ids change, order and numbers don't. Tensors
+    /// without a producer stay.
     ///
     /// # Panics
     /// If something that stays needs a removed result.
@@ -240,6 +243,13 @@ impl Graph {
         }
         for (variable, value) in &mut self.updates {
             (*variable, *value) = (renamed(*variable), renamed(*value));
+        }
+    }
+
+    /// Lets text call tensors by their ids, as messages do.
+    pub fn renumber(&mut self) {
+        for (number, tensor) in (0..).zip(self.tensors.values_mut()) {
+            tensor.number = number;
         }
     }
 

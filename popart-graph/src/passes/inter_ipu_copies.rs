@@ -24,11 +24,11 @@
 //! after
 //! stream %0: f32[2] "x"
 //! %1: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
-//! %2: f32[2] = tanh(%4) @ipu1 stage1 fwd "b"
-//! %3: f32[2] = add(%5, %6) @ipu2 stage2 fwd "c"
 //! %4: f32[2] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "a"
+//! %2: f32[2] = tanh(%4) @ipu1 stage1 fwd "b"
 //! %5: f32[2] = ipu_copy(%4) {to: ipu2} @ipu1 stage1 fwd "a"
 //! %6: f32[2] = ipu_copy(%2) {to: ipu2} @ipu1 stage1 fwd "b"
+//! %3: f32[2] = add(%5, %6) @ipu2 stage2 fwd "c"
 //! inputs %0
 //! outputs %3
 //! ```
@@ -288,13 +288,13 @@ outputs %4
             &expect![[r#"
                 stream %0: f32[2] "x"
                 %1: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
-                %2: f32[2] = tanh(%5) @ipu1 stage1 fwd "b"
-                %3: f32[2] = add(%6, %7) @ipu2 stage2 fwd "c"
-                %4: f32[2] = add(%1, %8) @ipu0 stage3 fwd "d"
                 %5: f32[2] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "a"
+                %2: f32[2] = tanh(%5) @ipu1 stage1 fwd "b"
                 %6: f32[2] = ipu_copy(%5) {to: ipu2} @ipu1 stage1 fwd "a"
                 %7: f32[2] = ipu_copy(%2) {to: ipu2} @ipu1 stage1 fwd "b"
+                %3: f32[2] = add(%6, %7) @ipu2 stage2 fwd "c"
                 %8: f32[2] = ipu_copy(%3) {to: ipu0} @ipu2 stage2 fwd "c"
+                %4: f32[2] = add(%1, %8) @ipu0 stage3 fwd "d"
                 inputs %0
                 outputs %4
             "#]],
@@ -320,12 +320,12 @@ outputs %2, %3, %4, %5, %6
                 stream %0: f32[2] "x"
                 stream %1: f32[] "rate"
                 %2: f32[2] = tanh(%0) @ipu0 stage0 fwd "a"
+                %7: f32[2] = ipu_copy(%0) {to: ipu1} @ipu0 stage0 fwd "x"
                 %3: f32[2] = tanh(%7) @ipu1 stage1 fwd "b"
                 %4: f32[2] = tanh(%0) @ipu0 stage2 bwd "c"
                 %5: f32[] = neg(%1) @ipu0 upd "d"
-                %6: f32[] = neg(%8) @ipu1 upd "e"
-                %7: f32[2] = ipu_copy(%0) {to: ipu1} @ipu0 stage0 fwd "x"
                 %8: f32[] = ipu_copy(%1) {to: ipu1} @ipu0 upd "rate"
+                %6: f32[] = neg(%8) @ipu1 upd "e"
                 inputs %0, %1
                 outputs %2, %3, %4, %5, %6
             "#]],
@@ -347,9 +347,9 @@ outputs %3
             &expect![[r#"
                 stream %0: f32[2] "x"
                 %1: f32[2] = tanh(%0) @ipu0 fwd "a"
+                %4: f32[2] = ipu_copy(%1) {to: ipu2} @ipu0 fwd "a"
                 %2: f32[2] = tanh(%4) @ipu2 fwd "b"
                 %3: f32[2] = tanh_grad(%4, %2) @ipu2 bwd "b"
-                %4: f32[2] = ipu_copy(%1) {to: ipu2} @ipu0 fwd "a"
                 inputs %0
                 outputs %3
             "#]],

@@ -15,8 +15,8 @@
 //! after
 //! stream %0: f32[2] "g"
 //! variable %1: f32[2] = zeros "Accl1___w"
-//! %2: f32[2] = adam_moment(%3, %0) {beta: 0.5, square: false} @ipu0 upd "w"
 //! %3: f32[2] = remote_load(%1) @ipu0 upd "Accl1___w"
+//! %2: f32[2] = adam_moment(%3, %0) {beta: 0.5, square: false} @ipu0 upd "w"
 //! %4: f32[2] = remote_store(%2) @ipu0 upd "Accl1___w"
 //! inputs %0
 //! update %1 = %4
@@ -101,9 +101,9 @@ update %3 = %5
             stream %1: f32[] "h"
             variable %2: f32[2] = zeros "Accl1___w"
             variable %3: f32[] = zeros "Accl1___scalar"
+            %6: f32[2] = remote_load(%2) @ipu0 upd "Accl1___w"
             %4: f32[2] = adam_moment(%6, %0) {beta: 0.5, square: false} @ipu0 upd "w"
             %5: f32[] = adam_moment(%3, %1) {beta: 0.5, square: false} @ipu0 upd "scalar"
-            %6: f32[2] = remote_load(%2) @ipu0 upd "Accl1___w"
             %7: f32[2] = remote_store(%4) @ipu0 upd "Accl1___w"
             inputs %0, %1
             update %2 = %7

@@ -26,15 +26,15 @@
 //! variable %0: f32[8,8] = zeros "w0"
 //! variable %1: f32[8,8] = zeros "w1"
 //! stream %2: f32[8,8] "x"
-//! %3: f32[8,8] = matmul(%6, %7) {pass: inference_fwd, proportion: 0.6, partials: half} @ipu0 fwd "layer0"
-//! %4: f32[8,8] = matmul(%9, %10) {pass: inference_fwd, proportion: 0.6, partials: half} @ipu0 fwd "layer1"
-//! %5: f32[8,8] = tanh(%11) @ipu0 fwd "end"
 //! %6: f32[8,8] = call_input(%2) @ipu0 fwd "layer0"
 //! %7: f32[8,8] = call_input(%0) @ipu0 fwd "layer0"
+//! %3: f32[8,8] = matmul(%6, %7) {pass: inference_fwd, proportion: 0.6, partials: half} @ipu0 fwd "layer0"
 //! %8: f32[8,8] = call_output(%3) @ipu0 fwd "layer0"
 //! %9: f32[8,8] = call_input(%8) @ipu0 fwd "layer1"
 //! %10: f32[8,8] = call_input(%1) @ipu0 fwd "layer1"
+//! %4: f32[8,8] = matmul(%9, %10) {pass: inference_fwd, proportion: 0.6, partials: half} @ipu0 fwd "layer1"
 //! %11: f32[8,8] = call_output(%4) @ipu0 fwd "layer1"
+//! %5: f32[8,8] = tanh(%11) @ipu0 fwd "end"
 //! inputs %2
 //! outputs %5
 //! ```

@@ -3,7 +3,8 @@
 //! **Assumes** a graph with all its weight updates. **Guarantees** that an output or an
 //! update depends on every operation after the forward pass. **Leaves alone** forward
 //! operations, so that the ids of forward tensors stay what they were when the model was
-//! built; ids of later ones change. Running it twice changes nothing more.
+//! built; ids of later ones change, their numbers in text do not. Running it twice changes nothing
+//! more.
 //!
 //! ```text
 //! before
@@ -18,9 +19,9 @@
 //! stream %0: f32[2] "x"
 //! variable %1: f32[2] = zeros "w"
 //! %2: f32[2] = neg(%0) fwd "no one reads this"
-//! %3: f32[2] = add(%1, %0) upd "new"
+//! %4: f32[2] = add(%1, %0) upd "new"
 //! inputs %0
-//! update %1 = %3
+//! update %1 = %4
 //! ```
 
 use ipu_sim::ids::IdVec;
@@ -76,9 +77,9 @@ update %1 = %4
             stream %0: f32[2] "x"
             variable %1: f32[2] = zeros "w"
             %2: f32[2] = neg(%0) fwd "no one reads this"
-            %3: f32[2] = add(%1, %0) upd "new"
+            %4: f32[2] = add(%1, %0) upd "new"
             inputs %0
-            update %1 = %3
+            update %1 = %4
         "#]]
         .assert_eq(&print(&pruned));
         assert_eq!(prune_gradients(pruned.clone()), pruned);

@@ -48,8 +48,8 @@
 //! %7: f32[2048] = adam_moment(%3, %5) {beta: 0.9, square: true} @ipu0 upd "w"
 //! %8: f32[8192] = zero(%1) @ipu0 upd "w"
 //! %9: f32[2048] = adam_updater(%6, %7) {epsilon: 1e-6} @ipu0 upd "w"
-//! %10: f32[2048] = adam_update(%11, %9, %4) @ipu0 upd "w"
 //! %11: f32[2048] = local_slice(%0) {shards: 4} @ipu0 upd "w"
+//! %10: f32[2048] = adam_update(%11, %9, %4) @ipu0 upd "w"
 //! %12: f32[8192] = all_gather(%10) {shards: 4, shape: [8192]} @ipu0 upd "w"
 //! update %2 = %6
 //! update %3 = %7

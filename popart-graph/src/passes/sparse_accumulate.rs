@@ -287,12 +287,12 @@ update %0 = %8
             stream %2: f32[4,2] "dy"
             stream %3: u32[4] "indices"
             %4: f32[2,3] = scale(%1) {factor: 2.0} @ipu0 stage4 bwd "projection"
-            %5: f32[2,3] = transpose(%8) {perm: [1,0]} @ipu0 stage8 acc "Accum___w"
-            %6: f32[2,3] = accumulate(%0, %4) {factor: 0.5} @ipu0 stage4 acc "Accum___w"
-            %7: f32[3,2] = transpose(%6) {perm: [1,0]} @ipu0 stage8 acc "Accum___w"
-            %8: f32[3,2] = sparse_accumulate(%7, %2, %3) {first_row: 0, factor: 0.5} @ipu0 stage8 acc "Accum___w"
+            %9: f32[2,3] = accumulate(%0, %4) {factor: 0.5} @ipu0 stage4 acc "Accum___w"
+            %10: f32[3,2] = transpose(%9) {perm: [1,0]} @ipu0 stage8 acc "Accum___w"
+            %11: f32[3,2] = sparse_accumulate(%10, %2, %3) {first_row: 0, factor: 0.5} @ipu0 stage8 acc "Accum___w"
+            %8: f32[2,3] = transpose(%11) {perm: [1,0]} @ipu0 stage8 acc "Accum___w"
             inputs %1, %2, %3
-            update %0 = %5
+            update %0 = %8
         "#]].assert_eq(&print(&graph));
     }
 

@@ -31,9 +31,9 @@
 //! %2: f32[4] = ipu_copy(%1) {to: ipu1} @ipu0 stage0 fwd "a"
 //! %3: f32[4] = neg(%2) @ipu1 stage1 fwd "loss"
 //! %4: f32[4] = ipu_copy(%3) {to: ipu0} @ipu1 stage1 bwd "dy"
-//! %5: f32[4] = tanh_grad(%7, %4) @ipu0 stage2 bwd "a"
 //! %6: f32[4] = stash(%1) {slots: 3} @ipu0 stage0 fwd "Stashed___a"
 //! %7: f32[4] = restore(%6) {slots: 3} @ipu0 stage2 bwd "Restored___a"
+//! %5: f32[4] = tanh_grad(%7, %4) @ipu0 stage2 bwd "a"
 //! inputs %0
 //! outputs %5
 //! ```
@@ -241,9 +241,9 @@ outputs %6
                 %3: f32[4] = neg(%2) @ipu1 stage1 fwd "loss"
                 %4: f32[4] = neg_grad(%2, %3) @ipu1 stage1 bwd "loss"
                 %5: f32[4] = ipu_copy(%4) {to: ipu0} @ipu1 stage1 bwd "dy"
-                %6: f32[4] = tanh_grad(%8, %5) @ipu0 stage2 bwd "a"
                 %7: f32[4] = stash(%1) {slots: 3} @ipu0 stage0 fwd "Stashed___a"
                 %8: f32[4] = restore(%7) {slots: 3} @ipu0 stage2 bwd "Restored___a"
+                %6: f32[4] = tanh_grad(%8, %5) @ipu0 stage2 bwd "a"
                 inputs %0
                 outputs %6
             "#]],
@@ -274,12 +274,12 @@ outputs %8
                 %4: f32[4] = ipu_copy(%3) {to: ipu1} @ipu0 stage0 fwd "b"
                 %5: f32[4] = neg(%4) @ipu1 stage1 bwd "loss"
                 %6: f32[4] = ipu_copy(%5) {to: ipu0} @ipu1 stage1 bwd "dy"
+                %11: u32[2] = stash(%1) {slots: 3} @ipu0 stage0 fwd "Stashed___seed"
+                %12: u32[2] = restore(%11) {slots: 3} @ipu0 stage2 bwd "Restored___seed"
                 %7: f32[4] = dropout(%6, %12) {probability: 0.5, id: 1} @ipu0 stage2 bwd "b"
                 %8: f32[4] = tanh_grad(%2, %7) @ipu0 stage2 bwd "a"
                 %9: f32[4] = stash(%0) {slots: 3} @ipu0 stage0 fwd "Stashed___x"
                 %10: f32[4] = restore(%9) {slots: 3} @ipu0 stage2 bwd "Restored___x"
-                %11: u32[2] = stash(%1) {slots: 3} @ipu0 stage0 fwd "Stashed___seed"
-                %12: u32[2] = restore(%11) {slots: 3} @ipu0 stage2 bwd "Restored___seed"
                 inputs %0, %1
                 outputs %8
             "#]],

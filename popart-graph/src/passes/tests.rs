@@ -236,52 +236,52 @@ fn a_small_model_from_front_to_back() {
         variable %3: f16[3] "Layer0.0"
         variable %6: f16[3] "Layer1.0"
         constant %10: f16[] = splat(1.0) "loss_scale"
-        variable %21: f16[16,3] = zeros "Accum___table"
-        variable %23: f16[3] = zeros "Accum___Layer0.0"
-        variable %25: f16[3] = zeros "Accum___Layer1.0"
-        stream %27: f32[] "learningRate"
+        variable %22: f16[16,3] = zeros "Accum___table"
+        variable %24: f16[3] = zeros "Accum___Layer0.0"
+        variable %26: f16[3] = zeros "Accum___Layer1.0"
+        stream %28: f32[] "learningRate"
         %2: f16[2,3] = gather(%1, %0) {first_row: 0} @ipu0 stage0 fwd recompute "Embedding"
         %4: f16[2,3] = mul(%2, %3) @ipu0 stage0 fwd recompute "Layer0.0"
         %5: f16[2,3] = tanh(%4) @ipu0 stage0 fwd recompute "Layer0.0"
-        %7: f16[2,3] = mul(%34, %6) @ipu1 stage1 fwd recompute "Layer1.0"
+        %35: f16[2,3] = ipu_copy(%5) {to: ipu1} @ipu0 stage0 fwd "Layer0.0"
+        %7: f16[2,3] = mul(%35, %6) @ipu1 stage1 fwd recompute "Layer1.0"
         %8: f16[2,3] = tanh(%7) @ipu1 stage1 fwd recompute "Layer1.0"
-        %9: f16[] = reduce_sum(%35) {axes: [0,1], keep_dims: false} @ipu0 stage2 fwd "Head"
+        %36: f16[2,3] = ipu_copy(%8) {to: ipu0} @ipu1 stage1 fwd "Layer1.0"
+        %9: f16[] = reduce_sum(%36) {axes: [0,1], keep_dims: false} @ipu0 stage2 fwd "Head"
         %11: f16[1,1] = reshape(%10) {shape: [1,1]} @ipu0 stage2 bwd "Head"
         %12: f16[2,3] = broadcast(%11) {shape: [2,3]} @ipu0 stage2 bwd "Head"
-        %13: f16[2,3] = tanh_grad(%8, %36) @ipu1 stage3 bwd "Layer1.0"
+        %37: f16[2,3] = ipu_copy(%12) {to: ipu1} @ipu0 stage2 bwd "Head"
+        %13: f16[2,3] = tanh_grad(%8, %37) @ipu1 stage3 bwd "Layer1.0"
         %14: f16[2,3] = mul(%13, %6) @ipu1 stage3 bwd "Layer1.0"
-        %15: f16[2,3] = mul(%13, %42) @ipu1 stage3 bwd "Layer1.0"
+        %42: f16[2,3] = stash(%35) {slots: 3} @ipu1 stage1 fwd "Stashed___Layer0.0"
+        %43: f16[2,3] = restore(%42) {slots: 3} @ipu1 stage3 bwd "Restored___Layer0.0"
+        %15: f16[2,3] = mul(%13, %43) @ipu1 stage3 bwd "Layer1.0"
         %16: f16[3] = reduce_sum(%15) {axes: [0], keep_dims: false} @ipu1 stage3 bwd "Layer1.0"
-        %17: f16[2,3] = tanh_grad(%5, %37) @ipu0 stage4 bwd "Layer0.0"
+        %38: f16[2,3] = ipu_copy(%14) {to: ipu0} @ipu1 stage3 bwd "Layer1.0"
+        %17: f16[2,3] = tanh_grad(%5, %38) @ipu0 stage4 bwd "Layer0.0"
         %18: f16[2,3] = mul(%17, %3) @ipu0 stage4 bwd "Layer0.0"
         %19: f16[2,3] = mul(%17, %2) @ipu0 stage4 bwd "Layer0.0"
         %20: f16[3] = reduce_sum(%19) {axes: [0], keep_dims: false} @ipu0 stage4 bwd "Layer0.0"
-        %22: f16[16,3] = sparse_accumulate(%21, %18, %40) {first_row: 0, factor: 1.0} @ipu0 stage4 acc "Accum___table"
-        %24: f16[3] = accumulate(%23, %20) {factor: 1.0} @ipu0 stage4 acc "Accum___Layer0.0"
-        %26: f16[3] = accumulate(%25, %16) {factor: 1.0} @ipu1 stage3 acc "Accum___Layer1.0"
-        %28: f16[16,3] = sgd_update(%1, %22, %27) {scale: 0.125, weight_decay: 0.0} @ipu0 upd "table"
-        %29: f16[16,3] = zero(%22) @ipu0 upd "table"
-        %30: f16[3] = sgd_update(%3, %24, %27) {scale: 0.125, weight_decay: 0.0} @ipu0 upd "Layer0.0"
-        %31: f16[3] = zero(%24) @ipu0 upd "Layer0.0"
-        %32: f16[3] = sgd_update(%6, %26, %38) {scale: 0.125, weight_decay: 0.0} @ipu1 upd "Layer1.0"
-        %33: f16[3] = zero(%26) @ipu1 upd "Layer1.0"
-        %34: f16[2,3] = ipu_copy(%5) {to: ipu1} @ipu0 stage0 fwd "Layer0.0"
-        %35: f16[2,3] = ipu_copy(%8) {to: ipu0} @ipu1 stage1 fwd "Layer1.0"
-        %36: f16[2,3] = ipu_copy(%12) {to: ipu1} @ipu0 stage2 bwd "Head"
-        %37: f16[2,3] = ipu_copy(%14) {to: ipu0} @ipu1 stage3 bwd "Layer1.0"
-        %38: f32[] = ipu_copy(%27) {to: ipu1} @ipu0 upd "learningRate"
-        %39: u32[2] = stash(%0) {slots: 5} @ipu0 stage0 fwd "Stashed___indices"
-        %40: u32[2] = restore(%39) {slots: 5} @ipu0 stage4 bwd "Restored___indices"
-        %41: f16[2,3] = stash(%34) {slots: 3} @ipu1 stage1 fwd "Stashed___Layer0.0"
-        %42: f16[2,3] = restore(%41) {slots: 3} @ipu1 stage3 bwd "Restored___Layer0.0"
-        inputs %0, %27
+        %40: u32[2] = stash(%0) {slots: 5} @ipu0 stage0 fwd "Stashed___indices"
+        %41: u32[2] = restore(%40) {slots: 5} @ipu0 stage4 bwd "Restored___indices"
+        %23: f16[16,3] = sparse_accumulate(%22, %18, %41) {first_row: 0, factor: 1.0} @ipu0 stage4 acc "Accum___table"
+        %25: f16[3] = accumulate(%24, %20) {factor: 1.0} @ipu0 stage4 acc "Accum___Layer0.0"
+        %27: f16[3] = accumulate(%26, %16) {factor: 1.0} @ipu1 stage3 acc "Accum___Layer1.0"
+        %29: f16[16,3] = sgd_update(%1, %23, %28) {scale: 0.125, weight_decay: 0.0} @ipu0 upd "table"
+        %30: f16[16,3] = zero(%23) @ipu0 upd "table"
+        %31: f16[3] = sgd_update(%3, %25, %28) {scale: 0.125, weight_decay: 0.0} @ipu0 upd "Layer0.0"
+        %32: f16[3] = zero(%25) @ipu0 upd "Layer0.0"
+        %39: f32[] = ipu_copy(%28) {to: ipu1} @ipu0 upd "learningRate"
+        %33: f16[3] = sgd_update(%6, %27, %39) {scale: 0.125, weight_decay: 0.0} @ipu1 upd "Layer1.0"
+        %34: f16[3] = zero(%27) @ipu1 upd "Layer1.0"
+        inputs %0, %28
         outputs %9
-        update %21 = %29
-        update %23 = %31
-        update %25 = %33
-        update %1 = %28
-        update %3 = %30
-        update %6 = %32
+        update %22 = %30
+        update %24 = %32
+        update %26 = %34
+        update %1 = %29
+        update %3 = %31
+        update %6 = %33
     "#]].assert_eq(&print(&compiled.graph));
     let order = schedule(&compiled.graph).unwrap().order;
     let words: Vec<String> = order

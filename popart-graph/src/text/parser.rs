@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ipu_sim::ids::{Id, IdVec, IpuId};
+use ipu_sim::ids::IpuId;
 use smallvec::SmallVec;
 
 use super::attributes::{Reader, read_kind};
@@ -32,24 +32,36 @@ pub fn parse(text: &str) -> Result<Graph> {
             return Err(line.unexpected("the end of the line"));
         }
     }
-    graph.tensors = dense(tensors, n_lines)?;
-    Ok(graph)
+    with_ids(graph, tensors, n_lines)
 }
 
-/// The arena, if ids run from 0 without a gap.
-fn dense(tensors: BTreeMap<TensorId, Tensor>, n_lines: usize) -> Result<IdVec<TensorId, Tensor>> {
-    let mut arena = IdVec::new();
-    for (id, tensor) in tensors {
-        if arena.len() != id.index() {
-            return Err(Error::Parse {
-                line: n_lines,
-                expected: "a tensor for every id up to the largest",
-                got: id.to_string(),
-            });
-        }
-        arena.push(tensor);
+/// The graph with ids for numbers, and operations in the order of their first results.
+fn with_ids(
+    mut graph: Graph,
+    tensors: BTreeMap<TensorId, Tensor>,
+    n_lines: usize,
+) -> Result<Graph> {
+    let mut ids: BTreeMap<TensorId, TensorId> = BTreeMap::new();
+    for (number, tensor) in tensors {
+        ids.insert(number, graph.tensors.push(tensor));
     }
-    Ok(arena)
+    let mut ops: Vec<Op> = graph.ops.values().cloned().collect();
+    ops.sort_by_key(|op| op.outputs.first().copied());
+    graph.ops = ops.into();
+    let of_ops = graph
+        .ops
+        .values_mut()
+        .flat_map(|op| op.inputs.iter_mut().chain(&mut op.outputs));
+    let of_updates = graph.updates.iter_mut().flat_map(|(to, from)| [to, from]);
+    let lists = graph.inputs.iter_mut().chain(&mut graph.outputs);
+    for id in of_ops.chain(of_updates).chain(lists) {
+        *id = *ids.get(id).ok_or_else(|| Error::Parse {
+            line: n_lines,
+            expected: "a line for every tensor that is used",
+            got: id.to_string(),
+        })?;
+    }
+    Ok(graph)
 }
 
 fn statement(
@@ -126,6 +138,7 @@ fn introduce(
     name: String,
 ) -> Result<()> {
     let tensor = Tensor {
+        number: id.0,
         name,
         dtype: ty.dtype,
         shape: ty.shape,

@@ -94,8 +94,8 @@ fn mistakes_name_the_line() {
         "line 1: expected a name that ends with a quote, got `\"x`",
     );
     check(
-        "stream %1: f16[2] \"x\"",
-        "line 1: expected a tensor for every id up to the largest, got `%1`",
+        "stream %1: f16[2] \"x\"\noutputs %1, %0",
+        "line 2: expected a line for every tensor that is used, got `%0`",
     );
     check(
         "stream %0: f16[2] \"x\"\nstream %0: f16[2] \"x\"",

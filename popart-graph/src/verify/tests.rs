@@ -35,11 +35,14 @@ fn a_good_graph_passes() {
 
 #[test]
 fn ids_and_sources() {
-    check(
-        "outputs %6",
-        "outputs %99",
-        "malformed graph: %99 doesn't exist",
-    );
+    let mut graph = parse(GOOD).unwrap();
+    graph.outputs[0] = TensorId(99);
+    assert!(matches!(
+        verify(&graph, Form::Logical),
+        Err(Error::Malformed(Violation::UnknownTensor {
+            tensor: TensorId(99)
+        }))
+    ));
     check(
         "variable %1: f16[2] = zeros \"w\"",
         "activation %1: f16[2] \"w\"",

@@ -72,18 +72,18 @@ fn a_piece_is_handed_the_whole_and_sees_it_as_it_likes() {
 %8: f32[64] = tanh(%7) @ipu0 fwd "end"
 outputs %8"#,
         &expect![[r#"
-            %3: f32[8,8] = transpose(%10) {perm: [1,0]} @ipu0 fwd "w0"
-            %4: f32[8,8] = matmul(%9, %3) PRODUCT fwd "a"
-            %5: f32[8,8] = transpose(%13) {perm: [1,0]} @ipu0 fwd "w1"
-            %6: f32[8,8] = matmul(%12, %5) PRODUCT fwd "b"
-            %7: f32[64] = reshape(%14) {shape: [64]} @ipu0 fwd "flat"
-            %8: f32[64] = tanh(%7) @ipu0 fwd "end"
-            %9: f32[8,8] = call_input(%2) @ipu0 fwd "a"
             %10: f32[8,8] = call_input(%0) @ipu0 fwd "a"
+            %3: f32[8,8] = transpose(%10) {perm: [1,0]} @ipu0 fwd "w0"
+            %9: f32[8,8] = call_input(%2) @ipu0 fwd "a"
+            %4: f32[8,8] = matmul(%9, %3) PRODUCT fwd "a"
+            %13: f32[8,8] = call_input(%1) @ipu0 fwd "b"
+            %5: f32[8,8] = transpose(%13) {perm: [1,0]} @ipu0 fwd "w1"
             %11: f32[8,8] = call_output(%4) @ipu0 fwd "a"
             %12: f32[8,8] = call_input(%11) @ipu0 fwd "b"
-            %13: f32[8,8] = call_input(%1) @ipu0 fwd "b"
+            %6: f32[8,8] = matmul(%12, %5) PRODUCT fwd "b"
             %14: f32[8,8] = call_output(%6) @ipu0 fwd "b"
+            %7: f32[64] = reshape(%14) {shape: [64]} @ipu0 fwd "flat"
+            %8: f32[64] = tanh(%7) @ipu0 fwd "end"
             inputs %2
             outputs %8"#]],
     );
@@ -110,20 +110,20 @@ outputs %13"#,
             %3: f32[8,8] = matmul(%2, %0) PRODUCT stage0 fwd "kept"
             %4: f32[8,8] = transpose(%3) {perm: [1,0]} @ipu0 stage0 fwd "kept"
             %5: f32[8,8] = stash(%4) {slots: 3} @ipu0 stage0 fwd "stash"
+            %14: f32[8,8] = call_input(%4) @ipu0 stage0 fwd recompute "a"
+            %15: f32[8,8] = call_input(%0) @ipu0 stage0 fwd recompute "a"
             %6: f32[8,8] = matmul(%14, %15) PRODUCT stage0 fwd recompute "a"
+            %16: f32[8,8] = call_output(%6) @ipu0 stage0 fwd recompute "a"
+            %17: f32[8,8] = call_input(%16) @ipu0 stage0 fwd recompute "b"
+            %18: f32[8,8] = call_input(%1) @ipu0 stage0 fwd recompute "b"
             %7: f32[8,8] = matmul(%17, %18) PRODUCT stage0 fwd recompute "b"
+            %19: f32[8,8] = call_output(%7) @ipu0 stage0 fwd recompute "b"
             %8: f32[8,8] = ipu_copy(%19) {to: ipu1} @ipu0 stage0 fwd "there"
             %9: f32[8,8] = tanh(%8) @ipu1 stage1 fwd "loss"
             %10: f32[8,8] = ipu_copy(%9) {to: ipu0} @ipu1 stage1 bwd "back"
             %11: f32[8,8] = restore(%5) {slots: 3} @ipu0 stage2 bwd "restore"
             %12: f32[8,8] = tanh_grad(%19, %10) @ipu0 stage2 bwd "end"
             %13: f32[8,8] = add(%11, %12) @ipu0 stage2 bwd "end"
-            %14: f32[8,8] = call_input(%4) @ipu0 stage0 fwd recompute "a"
-            %15: f32[8,8] = call_input(%0) @ipu0 stage0 fwd recompute "a"
-            %16: f32[8,8] = call_output(%6) @ipu0 stage0 fwd recompute "a"
-            %17: f32[8,8] = call_input(%16) @ipu0 stage0 fwd recompute "b"
-            %18: f32[8,8] = call_input(%1) @ipu0 stage0 fwd recompute "b"
-            %19: f32[8,8] = call_output(%7) @ipu0 stage0 fwd recompute "b"
             inputs %2
             outputs %13"#]],
     );
@@ -140,14 +140,14 @@ fn gradients_are_added_to_accumulators_inside() {
 update %0 = %4
 update %1 = %7"#,
         &expect![[r#"
+            %8: f32[8,8] = call_input(%2) @ipu0 bwd "a"
             %3: f32[8,8] = matmul(%8, %8) PRODUCT bwd "a"
             %4: f32[8,8] = accumulate(%0, %3) {factor: 1.0} @ipu0 acc "a"
+            %9: f32[8,8] = call_output(%3) @ipu0 bwd "a"
             %5: f32[8,8] = matmul(%2, %9) PRODUCT bwd "b"
+            %10: f32[8,8] = call_input(%5) @ipu0 bwd "c"
             %6: f32[8,8] = matmul(%10, %10) PRODUCT bwd "c"
             %7: f32[8,8] = accumulate(%1, %6) {factor: 1.0} @ipu0 acc "c"
-            %8: f32[8,8] = call_input(%2) @ipu0 bwd "a"
-            %9: f32[8,8] = call_output(%3) @ipu0 bwd "a"
-            %10: f32[8,8] = call_input(%5) @ipu0 bwd "c"
             inputs %2
             update %0 = %4
             update %1 = %7"#]],

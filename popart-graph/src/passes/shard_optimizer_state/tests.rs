@@ -132,14 +132,14 @@ fn shards_follow_the_gradient_to_the_weight() {
         %12: f32[2048] = adam_moment(%11, %8) {beta: 0.75, square: true} @ipu0 upd "w0"
         %13: f16[8192] = zero(%4) @ipu0 upd "w0"
         %16: f32[] = add(%15, %14) @ipu0 upd "w0"
+        %21: f16[2048] = local_slice(%0) {shards: 4} @ipu0 upd "w0"
         %17: f16[2048] = adam_updater(%10, %12, %21, %16) {epsilon: 1e-6, weight_decay: 0.25, beta1: 0.5, beta2: 0.75} @ipu0 upd "w0"
         %18: f32[] = square_sum(%21) @ipu0 upd "w0"
         %19: f32[] = square_sum(%17) @ipu0 upd "w0"
-        %20: f16[2048] = lamb_update(%21, %17, %23, %24, %5) {max_weight_norm: 65504.0} @ipu0 upd "w0"
-        %21: f16[2048] = local_slice(%0) {shards: 4} @ipu0 upd "w0"
-        %22: f16[8192] = all_gather(%20) {shards: 4, shape: [8192]} @ipu0 upd "w0"
         %23: f32[] = all_reduce(%18) @ipu0 upd "w0"
         %24: f32[] = all_reduce(%19) @ipu0 upd "w0"
+        %20: f16[2048] = lamb_update(%21, %17, %23, %24, %5) {max_weight_norm: 65504.0} @ipu0 upd "w0"
+        %22: f16[8192] = all_gather(%20) {shards: 4, shape: [8192]} @ipu0 upd "w0"
         inputs %1
         update %3 = %13
         update %9 = %10

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::super::optimizer::rules::LearningRate;
 use super::*;
 use crate::testing::sample_inputs;
+use crate::text::parse;
 
 /// Sums over replicas and shards happen in other orders.
 const TOLERANCE: f64 = 1e-9;
@@ -82,6 +83,8 @@ fn check(
 ) -> std::result::Result<(), TestCaseError> {
     let mut last = results(&seen[0].1, weights, replicas);
     for (pass, graph) in &seen[1..] {
+        let read = parse(&print(graph));
+        prop_assert_eq!(read.as_ref(), Ok(graph), "{}", pass);
         let now = results(graph, weights, replicas);
         prop_assert_eq!(now.len(), last.len(), "{}", pass);
         for (position, (got, want)) in now.iter().zip(&last).enumerate() {
