@@ -215,17 +215,41 @@ impl Inventory {
         out
     }
 
+    /// One device and its IPUs alone.
+    ///
+    /// # Errors
+    ///
+    /// An id that no device has.
+    pub fn only(&self, id: u32) -> std::result::Result<Self, DeviceError> {
+        let device = self.device(id)?;
+        let ipus = device
+            .ipus
+            .iter()
+            .map(|&ipu| self.ipus[ipu as usize].clone());
+        Ok(Self {
+            devices: vec![device.clone()],
+            ipus: ipus.collect(),
+            system: self.system.clone(),
+            ..*self
+        })
+    }
+
+    fn device(&self, id: u32) -> std::result::Result<&Device, DeviceError> {
+        self.devices
+            .get(id as usize)
+            .ok_or(DeviceError::NoSuchDevice {
+                device: device::DeviceId(id),
+                n_devices: self.devices.len(),
+            })
+    }
+
     /// One device and its IPUs, as `gc-info --device-info` and `gc-inventory` have them.
     ///
     /// # Errors
     ///
     /// An id that no device has.
     pub fn show(&self, id: u32) -> std::result::Result<String, DeviceError> {
-        let device = self.devices.get(id as usize);
-        let device = device.ok_or(DeviceError::NoSuchDevice {
-            device: device::DeviceId(id),
-            n_devices: self.devices.len(),
-        })?;
+        let device = self.device(id)?;
         let mut out = String::new();
         if let Some(routing) = device.routing {
             let ids: Vec<String> = device.ipus.iter().map(u32::to_string).collect();

@@ -274,6 +274,15 @@ pub enum Error {
         /// What is wrong in it, and where.
         source: Box<ipu_sim::error::Error>,
     },
+    /// Locks that somebody takes or looks at for longer than that takes.
+    #[error(
+        "cannot look at {}: another process has held it for half a second; is one stopped there?",
+        path.display()
+    )]
+    LocksBusy {
+        /// The file that is locked meanwhile.
+        path: PathBuf,
+    },
     /// A named system that is too small.
     #[error("system {system} has {available} IPUs, the configuration needs {needed}")]
     SystemTooSmall {

@@ -10,7 +10,8 @@
 //! the locks on them end with the process that holds them, however it ends. Who locks a file
 //! writes its name there ([`Holder`]). One more file for each machine is locked only while
 //! somebody takes or looks at the others: so that of two who want overlapping groups one gets all
-//! it wants, and nobody is refused because of somebody who only looks.
+//! it wants, and nobody is refused because of somebody who only looks. Both take moments; a
+//! process that was stopped meanwhile keeps others waiting for no longer than [`GATE_PATIENCE`].
 //!
 //! Left out: machines shared between users or hosts, and telling apart machines of one name.
 
@@ -19,6 +20,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipu_sim::device::{AttachLocks, LockGuard, LockRefusal, NoLocks};
 use ipu_sim::ids::IpuId;
@@ -27,26 +29,49 @@ use serde::Serialize;
 
 use crate::config::options::{ConnectionType, Device};
 
+/// Where locks are, if not where [`shared_folder`] says.
+const FOLDER: &str = "IPU_BENCH_LOCKS";
+
+/// How long to wait for whoever takes or looks at locks, which takes milliseconds.
+const GATE_PATIENCE: Duration = Duration::from_millis(500);
+
 /// The locks for a run on a device of the machine of this name, as the module says.
+///
+/// An offline run takes no device, whichever it names.
 #[must_use]
 pub fn choose(device: &Device, machine: &str) -> Arc<dyn AttachLocks> {
-    if device.id.is_some() || device.connection == ConnectionType::OnDemand {
+    let shares = match device.connection {
+        ConnectionType::Always => device.id.is_some(),
+        ConnectionType::OnDemand => true,
+        ConnectionType::Offline => false,
+    };
+    if shares {
         Arc::new(FileLocks::shared(machine))
     } else {
         Arc::new(NoLocks)
     }
 }
 
-/// The folder that all processes of this user agree on.
+/// The folder that all processes of this user agree on, however they were started: variables
+/// such as `TMPDIR` and `USER` differ between a login, `cron` and `su`.
 fn shared_folder() -> PathBuf {
-    let given = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(runtime) = given("XDG_RUNTIME_DIR") {
-        return PathBuf::from(runtime).join("ipu-bench");
+    if let Some(folder) = std::env::var_os(FOLDER).filter(|value| !value.is_empty()) {
+        return folder.into();
     }
-    // A folder of all users would belong to the first of them.
-    let user = given("USER").or_else(|| given("USERNAME"));
-    let user = user.map_or_else(String::new, |user| user.to_string_lossy().into_owned());
-    std::env::temp_dir().join(format!("ipu-bench-{}", file_name(&user)))
+    folder_of_user()
+}
+
+/// A folder of all users would belong to the first of them.
+#[cfg(unix)]
+fn folder_of_user() -> PathBuf {
+    let user = rustix::process::getuid();
+    PathBuf::from(format!("/tmp/ipu-bench-{user}"))
+}
+
+/// The folder for temporary files is the user's own.
+#[cfg(not(unix))]
+fn folder_of_user() -> PathBuf {
+    std::env::temp_dir().join("ipu-bench")
 }
 
 /// `text` with `_` for everything that has a meaning in paths.
@@ -97,7 +122,12 @@ impl FileLocks {
                 source,
             }
         };
-        let _gate = self.gate().map_err(failed(self.path("gate")))?;
+        let path = self.path("gate");
+        let _gate = match self.gate() {
+            Ok(gate) => gate,
+            Err(TryLockError::WouldBlock) => return Err(crate::Error::LocksBusy { path }),
+            Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
+        };
         for ipu in (0..n_ipus).map(IpuId) {
             let path = self.path(&ipu.0.to_string());
             let mut file = match File::open(&path) {
@@ -108,9 +138,9 @@ impl FileLocks {
             match file.try_lock_shared() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    let mut text = String::new();
-                    file.read_to_string(&mut text).map_err(failed(path))?;
-                    holders.insert(ipu, Holder::read(&text));
+                    let mut text = Vec::new();
+                    file.read_to_end(&mut text).map_err(failed(path))?;
+                    holders.insert(ipu, Holder::read(&String::from_utf8_lossy(&text)));
                 }
                 Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
             }
@@ -122,13 +152,20 @@ impl FileLocks {
         self.folder.join(format!("{}.{what}.lock", self.machine))
     }
 
-    /// Waits until nobody else takes or looks at locks of this machine.
-    fn gate(&self) -> io::Result<File> {
+    /// Waits until nobody else takes or looks at locks of this machine, but not for long.
+    fn gate(&self) -> Result<File, TryLockError> {
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(false);
-        let file = file.open(self.path("gate"))?;
-        file.lock()?;
-        Ok(file)
+        let file = file.open(self.path("gate")).map_err(TryLockError::Error)?;
+        let start = Instant::now();
+        loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if start.elapsed() < GATE_PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                tried => return tried.map(|()| file),
+            }
+        }
     }
 
     /// The locked file of one IPU.
@@ -158,7 +195,12 @@ impl AttachLocks for FileLocks {
             message: format!("{}: {error}", self.folder.display()),
         };
         fs::create_dir_all(&self.folder).map_err(failed)?;
-        let _gate = self.gate().map_err(failed)?;
+        let _gate = match (self.gate(), ipus.first()) {
+            (Ok(gate), _) => gate,
+            // Whoever is in there so long is about to have some; who waits will ask again.
+            (Err(TryLockError::WouldBlock), Some(&ipu)) => return Err(LockRefusal::Busy { ipu }),
+            (Err(error), _) => return Err(failed(error.into())),
+        };
         // A refusal drops, and so unlocks, the files before it.
         let files: Vec<File> = ipus
             .iter()
@@ -235,6 +277,31 @@ mod tests {
         assert!(theirs.try_lock(&ipus(0..4)).is_ok());
     }
 
+    /// A process that was stopped while it took locks.
+    #[test]
+    fn a_gate_that_stays_shut_is_waited_for_in_vain() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = FileLocks::new(folder.path().to_owned(), "pod");
+        let gate = locks.gate().unwrap();
+        let refusal = locks.try_lock(&ipus(2..4)).err();
+        assert_eq!(refusal, Some(LockRefusal::Busy { ipu: IpuId(2) }));
+        let error = locks.holders(8).unwrap_err().to_string();
+        assert!(error.contains("pod.gate.lock"), "{error}");
+        drop(gate);
+        assert!(locks.try_lock(&ipus(2..4)).is_ok());
+    }
+
+    #[test]
+    fn a_holder_may_have_written_anything() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = FileLocks::new(folder.path().to_owned(), "pod");
+        let guard = locks.try_lock(&ipus(1..2)).unwrap();
+        fs::write(folder.path().join("pod.1.lock"), [0xff, 0xfe, b' ', b'x']).unwrap();
+        let holders = locks.holders(4).unwrap();
+        assert_eq!(holders[&IpuId(1)].process, None);
+        drop(guard);
+    }
+
     #[test]
     fn a_folder_that_cannot_be_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -251,6 +318,7 @@ mod tests {
             (None, ConnectionType::Always, false),
             (Some(0), ConnectionType::Always, true),
             (None, ConnectionType::OnDemand, true),
+            (Some(0), ConnectionType::Offline, false),
         ] {
             let device = Device {
                 version: None,

@@ -151,7 +151,6 @@ fn smallest(generation: Generation, ipus: u32) -> Result<Machine> {
     let (prefix, kind) = match generation {
         Generation::Mk1 => ("mk1-", "Mk1"),
         Generation::Mk2 => ("mk2-", "Mk2"),
-        Generation::Bow => ("bow-", "Bow"),
     };
     let names = machines().into_iter();
     let mut alike: Vec<Machine> = names
@@ -238,7 +237,6 @@ mod tests {
         check(None, None, None, Ok(("mk2-pod16", 1472)));
         let mk1 = Some(Generation::Mk1);
         check(None, mk1, None, Ok(("mk1-server16", 1216)));
-        check(None, Some(Generation::Bow), None, Ok(("bow-pod16", 1472)));
         check(
             None,
             None,

@@ -19,7 +19,7 @@ fn run(folder: &Path, more: &[&str]) -> Output {
         .args(SMALL.split_whitespace())
         .args(more)
         .current_dir(folder)
-        .env("XDG_RUNTIME_DIR", folder)
+        .env("IPU_BENCH_LOCKS", folder.join("ipu-bench"))
         .output()
         .expect("the command was built for this test")
 }

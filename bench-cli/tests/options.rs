@@ -211,7 +211,7 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         ("global_batch_size", ..) => "12",
         ("gradient_accumulation_factor", ..) => "14",
         ("device_tiles", ..) => "1000",
-        ("device_version", ..) => "ipu21",
+        ("device_version", ..) => "ipu1",
         ("available_memory_proportion", ..) => "0.002",
         ("device_connection_type", ..) => "offline",
         ("task", ..) => "SQUAD",

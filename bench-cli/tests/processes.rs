@@ -260,7 +260,7 @@ fn the_list_of_devices_says_who_is_attached() {
         let output = Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
             .arg("devices")
             .args(words)
-            .env("XDG_RUNTIME_DIR", folder.path())
+            .env("IPU_BENCH_LOCKS", folder.path().join("ipu-bench"))
             .output()
             .unwrap();
         assert!(output.status.success());

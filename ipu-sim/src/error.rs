@@ -388,6 +388,22 @@ pub enum DescriptionFault {
         /// Its value.
         value: u64,
     },
+    /// A range whose ends are the wrong way round.
+    #[error("`{key}`: expected a range with its lower end first, got `{low}` to `{high}`")]
+    ReversedRange {
+        /// The constant.
+        key: &'static str,
+        /// The end written first.
+        low: String,
+        /// The other.
+        high: String,
+    },
+    /// A source that says nothing.
+    #[error("`{key}`: expected where the value is from, such as \"what if\", got an empty source")]
+    EmptySource {
+        /// The constant.
+        key: &'static str,
+    },
     /// Two constants contradict each other: one exceeds the other.
     #[error("`{key}`: expected at most {most} ({most_what}), got {value}")]
     MoreThan {

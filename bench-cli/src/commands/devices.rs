@@ -25,8 +25,7 @@ pub(super) fn command(command: Command) -> Command {
             Arg::new("json")
                 .long("json")
                 .action(ArgAction::SetTrue)
-                .conflicts_with("ID")
-                .help("print all devices and IPUs as JSON"),
+                .help("print the devices and IPUs as JSON"),
         )
 }
 
@@ -34,9 +33,11 @@ pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode>
     let name = matches.get_one::<String>("system");
     let machine = system::choose(name.map(String::as_str), 1)?;
     let inventory = devices::inventory(&machine)?;
+    let json = matches.get_flag("json");
     let text = match matches.get_one::<u32>("ID") {
+        Some(&id) if json => report::json::text(&inventory.only(id)?),
         Some(&id) => inventory.show(id)?,
-        None if matches.get_flag("json") => report::json::text(&inventory),
+        None if json => report::json::text(&inventory),
         None => inventory.list(),
     };
     super::print(&text)?;

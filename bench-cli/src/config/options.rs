@@ -316,8 +316,6 @@ pub enum Generation {
     Mk1,
     /// `ipu2`.
     Mk2,
-    /// `ipu21`.
-    Bow,
 }
 
 /// Which device runs it; [`crate::locks`] says who else can have it.

@@ -141,7 +141,7 @@ impl Dimension {
         match self {
             Self::Count => (65_536.0, "65536"),
             Self::Bytes => ((1_u64 << 46) as f64, "65536 GiB"),
-            Self::Cycles => (1e9, "1000000000 cycles"),
+            Self::Cycles => (1e6, "1000000 cycles"),
             Self::BytesPerCycle => (65_536.0, "65536 B/cycle"),
             Self::Seconds => (60.0, "60 s"),
             Self::Hertz => (1e12, "1000 GHz"),

@@ -44,6 +44,9 @@ impl Reader {
         let entry = self.left.remove(key);
         let entry = entry.ok_or(Error::DescriptionIncomplete { key })?;
         self.places.insert(key, entry.place.clone());
+        if entry.constant.source.trim().is_empty() {
+            return Err(self.refuse(key, DescriptionFault::EmptySource { key }));
+        }
         self.constants.push(entry.constant.clone());
         Ok(entry)
     }
@@ -73,6 +76,10 @@ impl Reader {
         if let Some([low, high]) = &constant.range {
             let ends = read(low).and_then(|low| Ok(low..=read(high)?));
             let ends = ends.map_err(|fault| self.refuse(key, fault))?;
+            if ends.is_empty() {
+                let (low, high) = (low.clone(), high.clone());
+                return Err(self.refuse(key, DescriptionFault::ReversedRange { key, low, high }));
+            }
             if !ends.contains(&value) {
                 let fault = DescriptionFault::OutsideRange {
                     key,

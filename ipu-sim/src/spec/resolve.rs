@@ -205,13 +205,21 @@ fn check_system(machine: &MachineSpec, reader: &Reader) -> Result<()> {
         let key = reader.own_first(["system.ipus", "system.ipus_per_rack"]);
         reader.multiple(key, n_ipus, per_rack, "IPUs of a rack")?;
         if machine.gateway.is_none() {
-            return Err(Error::DescriptionIncomplete {
-                key: "gateway.port",
-            });
+            let most = "IPUs of a rack, for want of a [gateway] between racks";
+            reader.at_most(key, n_ipus, per_rack, most)?;
         }
     }
     Ok(())
 }
+
+/// Columns or rows of a grid of tiles.
+const GRID_MOST: u64 = 1024;
+
+/// AMP units of a tile.
+const AMP_UNITS_MOST: u64 = 64;
+
+/// Bytes of a load.
+const DATA_PATH_MOST: u64 = 1024;
 
 fn check_chip(machine: &MachineSpec, reader: &Reader) -> Result<()> {
     let tile = &machine.tile;
@@ -261,6 +269,13 @@ fn check_chip(machine: &MachineSpec, reader: &Reader) -> Result<()> {
         "exchange.tiles_per_block",
     ]);
     let grid = [exchange.columns, exchange.rows, exchange.tiles_per_block];
+    for (key, size) in [
+        ("exchange.columns", exchange.columns),
+        ("exchange.rows", exchange.rows),
+    ] {
+        let most = "far beyond any grid, and few enough for a table of routes";
+        reader.at_most(key, u64::from(size), GRID_MOST, most)?;
+    }
     let places = grid.into_iter().map(u64::from).product();
     reader.at_most(
         key,
@@ -268,7 +283,18 @@ fn check_chip(machine: &MachineSpec, reader: &Reader) -> Result<()> {
         places,
         "columns times rows times tiles of a block",
     )?;
-    reader.multiple("chip.data_path", tile.data_path.0, 4, "bytes of an f32")
+    reader.multiple("chip.data_path", tile.data_path.0, 4, "bytes of an f32")?;
+    let most = "B that a tile may load in a cycle, far beyond any";
+    reader.at_most("chip.data_path", tile.data_path.0, DATA_PATH_MOST, most)?;
+    for (key, units) in [
+        ("chip.amp_units_f16_f16", tile.amp.units_f16_f16),
+        ("chip.amp_units_f16_f32", tile.amp.units_f16_f32),
+        ("chip.amp_units_f32_f32", tile.amp.units_f32_f32),
+    ] {
+        let most = "AMP units, far beyond any";
+        reader.at_most(key, u64::from(units), AMP_UNITS_MOST, most)?;
+    }
+    Ok(())
 }
 
 fn check_links(machine: &MachineSpec, reader: &Reader) -> Result<()> {

@@ -506,11 +506,85 @@ fn the_examples_of_the_page_can_be_read() {
     );
 }
 
+/// What would take memory or numbers without end in the tables of routes.
+#[test]
+fn grids_and_loads_have_bounds() {
+    let text = |section: &str, constant: &str| {
+        format!("name = \"mine\"\nbase = [\"mk2-pod16\"]\n[{section}]\n{constant}")
+    };
+    let assumed = "kind = \"assumed\", source = \"what if\"";
+    for (section, key, value, expected) in [
+        (
+            "exchange",
+            "columns",
+            "65536",
+            "1024 (far beyond any grid, and few enough for a table of routes), got 65536",
+        ),
+        (
+            "exchange",
+            "rows",
+            "1025",
+            "1024 (far beyond any grid, and few enough for a table of routes), got 1025",
+        ),
+        (
+            "exchange",
+            "route_per_row",
+            "\"1000001 cycles\"",
+            "1000000 cycles, got `1000001 cycles`",
+        ),
+        (
+            "chip",
+            "data_path",
+            "\"65536 GiB\"",
+            "1024 (B that a tile may load in a cycle, far beyond any), got 70368744177664",
+        ),
+        (
+            "chip",
+            "amp_units_f16_f16",
+            "128",
+            "64 (AMP units, far beyond any), got 128",
+        ),
+    ] {
+        let text = text(
+            section,
+            &format!("{key} = {{ value = {value}, {assumed} }}"),
+        );
+        let place = format!("line 4, column {}", key.len() + 14);
+        refuse(
+            &text,
+            &format!("{place}: `{section}.{key}`: expected at most {expected}"),
+        );
+    }
+}
+
+#[test]
+fn a_range_goes_up_and_a_source_says_something() {
+    let clock = |more: &str| {
+        format!(
+            "name = \"mine\"\nbase = [\"mk2-pod16\"]\n[chip]\nclock = {{ value = \"1.5 GHz\", kind = \"assumed\", {more} }}"
+        )
+    };
+    refuse(
+        &clock("source = \"what if\", range = [\"2 GHz\", \"1 GHz\"]"),
+        "line 4, column 19: `chip.clock`: expected a range with its lower end first, got `2 GHz` \
+         to `1 GHz`",
+    );
+    refuse(
+        &clock("source = \" \""),
+        "line 4, column 19: `chip.clock`: expected where the value is from, such as \"what if\", \
+         got an empty source",
+    );
+}
+
 #[test]
 fn several_racks_need_gateways() {
     let text = "name = \"mine\"\nbase = [\"mk1-server16\"]\n[system]\n\
         ipus = { value = 32, kind = \"assumed\", source = \"what if\" }";
-    refuse(text, "the machine description doesn't give `gateway.port`");
+    refuse(
+        text,
+        "line 4, column 18: `system.ipus`: expected at most 16 (IPUs of a rack, for want of a \
+         [gateway] between racks), got 32",
+    );
 }
 
 #[test]

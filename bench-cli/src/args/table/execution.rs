@@ -209,8 +209,9 @@ pub(super) const DEVICE: Section = Section {
         )
         .choices(&["always", "ondemand", "offline"])
         .help("attach at once, wait for a device shared with other runs, or only compile"),
-        maybe_text("--device-version", "device_version")
-            .help("generation to simulate: ipu1 (Mk1), ipu2 (Mk2) or ipu21 (Bow)"),
+        maybe_text("--device-version", "device_version").help(
+            "generation to simulate: ipu1 (Mk1) or ipu2 (Mk2); for a Bow, name it with --system",
+        ),
         maybe_int("--device-tiles", "device_tiles").help("tiles of one IPU, to simulate fewer"),
         int(
             "--device-ondemand-timeout",

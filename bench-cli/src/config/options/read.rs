@@ -285,14 +285,17 @@ fn session(read: &Reader) -> Session {
     }
 }
 
+/// Graphcore documentation, "Device attributes": a Bow says `ipu2`, too.
+const GENERATIONS: &str = "ipu1 (Mk1) or ipu2 (Mk2); a Bow is --system bow-pod16, \
+     and the C600 card (ipu21) isn't described";
+
 fn device(read: &Reader) -> Result<Device> {
     Ok(Device {
         id: read.maybe("device_id", |key| read.number(key, 0))?,
         version: read.maybe("device_version", |key| match read.text(key) {
             "ipu1" => Ok(Generation::Mk1),
             "ipu2" => Ok(Generation::Mk2),
-            "ipu21" => Ok(Generation::Bow),
-            _ => Err(read.out_of_range(key, "ipu1 (Mk1), ipu2 (Mk2) or ipu21 (Bow)".into())),
+            _ => Err(read.out_of_range(key, GENERATIONS.into())),
         })?,
         tiles: read.maybe("device_tiles", |key| read.count(key))?,
         connection: match read.text("device_connection_type") {
