@@ -8,12 +8,15 @@ use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bench_cli::clock::HostClock;
 use bench_cli::locks::FileLocks;
-use ipu_sim::device::{Connection, Device, DeviceId, DeviceManager, Executable, Mode, Ports};
+use ipu_sim::device::{
+    AttachLocks, Connection, Device, DeviceId, DeviceManager, Executable, LockGuard, LockRefusal,
+    Mode, Ports,
+};
 use ipu_sim::engine;
 use ipu_sim::error::Error;
 use ipu_sim::execute::FloatControl;
@@ -32,8 +35,12 @@ const MACHINE: &str = "mk2-m2000";
 
 /// The machine that all of them share: devices 0 to 3 are IPUs, 4 and 5 are pairs, 6 is all.
 fn manager(folder: &Path) -> DeviceManager {
+    manager_with(Arc::new(FileLocks::new(folder.join("ipu-bench"), MACHINE)))
+}
+
+fn manager_with(locks: Arc<dyn AttachLocks>) -> DeviceManager {
     let ports = Ports {
-        locks: Arc::new(FileLocks::new(folder.join("ipu-bench"), MACHINE)),
+        locks,
         clock: Arc::new(HostClock::start()),
         ..Ports::alone()
     };
@@ -200,16 +207,40 @@ fn a_process_that_is_killed_leaves_its_ipus_free() {
     manager.attach(DeviceId(6), Connection::Always).unwrap();
 }
 
+/// Locks that tell of every refusal.
+struct TellingLocks {
+    locks: FileLocks,
+    refusals: mpsc::Sender<()>,
+}
+
+impl AttachLocks for TellingLocks {
+    fn try_lock(&self, ipus: &[IpuId]) -> Result<LockGuard, LockRefusal> {
+        let tried = self.locks.try_lock(ipus);
+        if tried.is_err() {
+            // Nobody listens any more once the first has been heard.
+            let _ = self.refusals.send(());
+        }
+        tried
+    }
+}
+
 #[test]
 fn whoever_waits_for_a_device_gets_it_when_its_process_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let mut holder = Holder::attached(folder.path(), 1);
-    let manager = manager(folder.path());
+    let (refusals, refused) = mpsc::channel();
+    let locks = TellingLocks {
+        locks: FileLocks::new(folder.path().join("ipu-bench"), MACHINE),
+        refusals,
+    };
+    let manager = manager_with(Arc::new(locks));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| {
             let timeout = Duration::from_secs(60);
             manager.attach(DeviceId(4), Connection::OnDemand { timeout })
         });
+        // Only when the other has been refused once does it wait.
+        refused.recv().unwrap();
         holder.kill();
         waiting.join().unwrap().unwrap();
     });
