@@ -11,7 +11,7 @@
 //! writes its name there ([`Holder`]). One more file for each machine is locked only while
 //! somebody takes or looks at the others: so that of two who want overlapping groups one gets all
 //! it wants, and nobody is refused because of somebody who only looks. Both take moments; a
-//! process that was stopped meanwhile keeps others waiting for no longer than [`GATE_PATIENCE`].
+//! process that was stopped meanwhile keeps others waiting for half a second only.
 //!
 //! Left out: machines shared between users or hosts, and telling apart machines of one name.
 
@@ -20,7 +20,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipu_sim::device::{AttachLocks, LockGuard, LockRefusal, NoLocks};
 use ipu_sim::ids::IpuId;
@@ -32,8 +32,9 @@ use crate::config::options::{ConnectionType, Device};
 /// Where locks are, if not where [`shared_folder`] says.
 const FOLDER: &str = "IPU_BENCH_LOCKS";
 
-/// How long to wait for whoever takes or looks at locks, which takes milliseconds.
-const GATE_PATIENCE: Duration = Duration::from_millis(500);
+/// How often, half a second in all, to wait for whoever takes or looks at locks, which takes milliseconds.
+const GATE_TRIES: u32 = 100;
+const GATE_PAUSE: Duration = Duration::from_millis(5);
 
 /// The locks for a run on a device of the machine of this name, as the module says.
 ///
@@ -157,15 +158,13 @@ impl FileLocks {
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(false);
         let file = file.open(self.path("gate")).map_err(TryLockError::Error)?;
-        let start = Instant::now();
-        loop {
+        for _ in 1..GATE_TRIES {
             match file.try_lock() {
-                Err(TryLockError::WouldBlock) if start.elapsed() < GATE_PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(GATE_PAUSE),
                 tried => return tried.map(|()| file),
             }
         }
+        file.try_lock().map(|()| file)
     }
 
     /// The locked file of one IPU.
