@@ -66,7 +66,7 @@ fn shared_folder() -> PathBuf {
 #[cfg(unix)]
 fn folder_of_user() -> PathBuf {
     let user = rustix::process::getuid();
-    PathBuf::from(format!("/tmp/ipu-bench-{user}"))
+    PathBuf::from("/tmp").join(format!("ipu-bench-{user}"))
 }
 
 /// The folder for temporary files is the user's own.

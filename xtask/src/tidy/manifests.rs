@@ -219,15 +219,17 @@ fn members(root: &Table) -> Vec<&str> {
 
 /// All dependencies of a manifest: normal, for tests, for build scripts.
 fn dependencies(manifest: &Table) -> Vec<(&str, &Value)> {
-    ["dependencies", "dev-dependencies", "build-dependencies"]
-        .into_iter()
-        .flat_map(|kind| {
-            manifest
-                .get(kind)
-                .and_then(Value::as_table)
+    let targets = manifest.get("target").and_then(Value::as_table);
+    let of_targets = targets.into_iter().flatten().map(|(_, target)| target);
+    let of_targets = of_targets.filter_map(Value::as_table);
+    std::iter::once(manifest)
+        .chain(of_targets)
+        .flat_map(|part| {
+            ["dependencies", "dev-dependencies", "build-dependencies"]
                 .into_iter()
-                .flatten()
+                .filter_map(|kind| part.get(kind)?.as_table())
         })
+        .flatten()
         .map(|(name, value)| (name.as_str(), value))
         .collect()
 }
@@ -324,13 +326,14 @@ mod tests {
             &[
                 (
                     "Cargo.toml",
-                    "[workspace]\nmembers = [\"gone\", \"xtask\"]\n[workspace.dependencies]\ntoml = \"1\"\nrayon = \"1\"\n",
+                    "[workspace]\nmembers = [\"gone\", \"xtask\"]\n[workspace.dependencies]\ntoml = \"1\"\nglob = \"1\"\nrayon = \"1\"\n",
                 ),
                 (
                     "xtask/Cargo.toml",
-                    "[dev-dependencies]\ntoml.workspace = true\n",
+                    "[dev-dependencies]\ntoml.workspace = true\n\
+                     [target.'cfg(unix)'.dependencies]\nglob.workspace = true\n",
                 ),
-                ("xtask/src/main.rs", "use toml;"),
+                ("xtask/src/main.rs", "use {glob, toml};"),
             ],
             &expect![[r#"
                 gone/Cargo.toml: missing: every member has a manifest
