@@ -523,6 +523,18 @@ pub enum Violation {
         /// Its scope path.
         name: String,
     },
+    /// A value that is of another micro-batch where it is read.
+    #[error("{op} `{name}` reads {tensor} in {stage}, where it is of another micro-batch")]
+    OtherMicroBatch {
+        /// The reader.
+        op: OpId,
+        /// Its name.
+        name: String,
+        /// The value.
+        tensor: TensorId,
+        /// The stage that runs the reader.
+        stage: StageId,
+    },
     /// An operation of a micro-batch's weight update that has no stage, though others have.
     #[error("{op} `{name}` updates weights outside of stages, others do so in theirs")]
     UpdateOutsideStages {

@@ -188,15 +188,16 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
     }
     // Needs to know what is computed again: the rest is kept for later stages.
     if pipeline.is_some() {
-        graph = placed("stash", stash(graph)?)?;
+        graph = checked(watch, "stash", Form::Pipelined, stash(graph)?)?;
     }
+    let mut pipelined = |pass, graph| checked(watch, pass, Form::Pipelined, graph);
     // Needs every IPU's updates in place, and all copies that they wait for.
     if options.merge_collectives {
-        graph = placed("merge_collectives", merge_collectives(graph))?;
+        graph = pipelined("merge_collectives", merge_collectives(graph))?;
     }
     // Last, for nothing may come between what is alike.
     if options.outline {
-        graph = placed("outline", outline(graph)?)?;
+        graph = pipelined("outline", outline(graph)?)?;
     }
     let streamed = optimizer_options.learning_rate == LearningRate::Stream;
     Ok(Compiled {
@@ -231,10 +232,10 @@ pub fn infer_watched(graph: Graph, options: &Inference, watch: &mut Watch<'_>) -
     // PopART stashes nothing here; so does this, unless a later stage on the same IPU would
     // read another micro-batch's value.
     if pipeline.is_some() {
-        graph = checked(watch, "stash", Form::Placed, stash(graph)?)?;
+        graph = checked(watch, "stash", Form::Pipelined, stash(graph)?)?;
     }
     if options.outline {
-        graph = checked(watch, "outline", Form::Placed, outline(graph)?)?;
+        graph = checked(watch, "outline", Form::Pipelined, outline(graph)?)?;
     }
     Ok(Compiled {
         graph,

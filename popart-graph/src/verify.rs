@@ -31,13 +31,22 @@
 //!     makes, or that give a variable its next value, have one: what has none runs
 //!     before the pipeline.
 //!
+//! A [`Form::Pipelined`] graph also keeps this:
+//!
+//! 14. Every stage that runs an operation, be it to recompute, reads values of its own
+//!     micro-batch: made or recomputed in that stage, copied to it from the stage
+//!     before, or restored in it from a ring that is long enough.
+//!
 //! Left out: whether the graph fits the machine, which is for the lowering to
 //! find, and names, which are only for people.
+
+mod waiting;
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
+use self::waiting::waiting;
 use crate::error::{Result, Violation};
 use crate::infer::infer;
 use crate::ir::{
@@ -51,6 +60,8 @@ pub enum Form {
     Logical,
     /// With copies between IPUs.
     Placed,
+    /// With stashes, if there is a pipeline.
+    Pipelined,
 }
 
 /// Checks every rule of the module's list.
@@ -69,10 +80,13 @@ pub fn verify(graph: &Graph, form: Form) -> Result<()> {
     }
     graph.topological_order()?;
     order_of_phases_and_stages(graph)?;
-    if form == Form::Placed {
+    if form >= Form::Placed {
         locality(graph)?;
         stages(graph)?;
         updates_in_stages(graph)?;
+    }
+    if form >= Form::Pipelined {
+        waiting(graph)?;
     }
     Ok(())
 }

@@ -211,7 +211,7 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: &Expect) {
         let graph = stash(parse(text).unwrap()).unwrap();
-        verify(&graph, Form::Placed).unwrap();
+        verify(&graph, Form::Pipelined).unwrap();
         assert_eq!(stash(graph.clone()).unwrap(), graph);
         expected.assert_eq(&print(&graph));
     }

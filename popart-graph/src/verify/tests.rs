@@ -177,3 +177,56 @@ fn placement() {
     );
     verify(&graph, Form::Logical).unwrap();
 }
+
+/// A pipeline of three stages, in which `a` is computed again for its gradient.
+const PIPELINE: &str = r#"stream %0: f32[4] "x"
+%1: f32[4] = neg(%0) @ipu0 stage0 fwd "kept"
+%2: f32[4] = tanh(%1) @ipu0 stage0 fwd recompute "a"
+%3: f32[4] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "a"
+%4: f32[4] = neg(%3) @ipu1 stage1 bwd "loss"
+%5: f32[4] = ipu_copy(%4) {to: ipu0} @ipu1 stage1 bwd "dy"
+%6: f32[4] = stash(%1) {slots: 3} @ipu0 stage0 fwd "Stashed___kept"
+%7: f32[4] = restore(%6) {slots: 3} @ipu0 stage2 bwd "Restored___kept"
+%8: f32[4] = mul(%7, %5) @ipu0 stage2 bwd "b"
+%9: f32[4] = tanh_grad(%2, %8) @ipu0 stage2 bwd "a"
+inputs %0
+outputs %9
+"#;
+
+#[track_caller]
+fn check_pipeline(from: &str, to: &str, expected: &str) {
+    let text = PIPELINE.replacen(from, to, 1);
+    let graph = parse(&text).unwrap();
+    verify(&graph, Form::Placed).unwrap();
+    let error = verify(&graph, Form::Pipelined).unwrap_err().to_string();
+    assert_eq!(error, format!("malformed graph: {expected}"));
+}
+
+#[test]
+fn stages_see_their_own_micro_batch() {
+    verify(&parse(PIPELINE).unwrap(), Form::Pipelined).unwrap();
+    // The value itself instead of the restored one.
+    check_pipeline(
+        "mul(%7, %5)",
+        "mul(%1, %5)",
+        "op 7 `b` reads %1 in stage2, where it is of another micro-batch",
+    );
+    // Recomputation starts from what nothing brought back.
+    check_pipeline(
+        "tanh(%1)",
+        "tanh(%0)",
+        "op 1 `a` reads %0 in stage2, where it is of another micro-batch",
+    );
+    // What isn't recomputed is gone.
+    check_pipeline(
+        "fwd recompute \"a\"",
+        "fwd \"a\"",
+        "op 8 `a` reads %2 in stage2, where it is of another micro-batch",
+    );
+    // Two micro-batches are between the stages.
+    check_pipeline(
+        "{slots: 3} @ipu0 stage0",
+        "{slots: 2} @ipu0 stage0",
+        "op 6 `Restored___kept` reads %6 in stage2, where it is of another micro-batch",
+    );
+}
