@@ -41,6 +41,8 @@ struct Stages<'a> {
     restored: IdVec<TensorId, BTreeSet<StageId>>,
     /// The stage that a stream is sent to.
     received: IdVec<TensorId, Option<StageId>>,
+    /// Streams that are the same for all micro-batches of a run.
+    of_a_run: IdVec<TensorId, bool>,
 }
 
 impl<'a> Stages<'a> {
@@ -78,6 +80,7 @@ impl<'a> Stages<'a> {
             runs,
             restored,
             received,
+            of_a_run: graph.hyper_parameters(),
         })
     }
 
@@ -86,6 +89,7 @@ impl<'a> Stages<'a> {
         let Some(producer) = self.producers[tensor] else {
             let is_stream = self.graph.tensors[tensor].kind == TensorKind::Stream;
             return !is_stream
+                || self.of_a_run[tensor]
                 || self.received[tensor] == Some(stage)
                 || self.reads_restored(reader, tensor, stage);
         };
