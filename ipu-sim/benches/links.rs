@@ -5,8 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipu_sim::engine::{Mode, Options, time};
-use ipu_sim::exchange::route::Routes;
-use ipu_sim::exchange::{Side, traffic};
+use ipu_sim::exchange::{Fabric, Side, traffic};
 use ipu_sim::ids::IpuId;
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
@@ -104,7 +103,7 @@ fn reads(n_replicas: u32) -> Program {
 
 fn exchange(criterion: &mut Criterion) {
     let spec = machine("mk2-pod16");
-    let routes = Routes::new(&spec.exchange, N_TILES);
+    let fabric = Fabric::new(&spec.exchange, N_TILES);
     let rows = Layout::row_major(vec![spread(N_TILES * 8), AxisSplit::whole(64)]);
     let columns = Layout::row_major(vec![AxisSplit::whole(N_TILES * 8), {
         let cut = Cut {
@@ -121,7 +120,7 @@ fn exchange(criterion: &mut Criterion) {
     };
     criterion.bench_function("exchange over 1472 tiles", |bencher| {
         bencher.iter(|| {
-            let moved = traffic(side(&rows), side(&columns), Bytes(2), N_TILES, &routes);
+            let moved = traffic(side(&rows), side(&columns), Bytes(2), &fabric);
             black_box(moved.phase(&spec))
         });
     });

@@ -11,7 +11,9 @@
 //! get it at twice the rate (IPU exchange in paired mode). One word that several tiles
 //! want is sent once. A receiver turns to each of its senders with a few control
 //! instructions that run beside the words, so that it can't listen to more senders than
-//! that. How long words travel depends on where the tiles lie ([`route`]).
+//! that. One description reaches only so many words; a longer transfer takes several, each with
+//! code and control instructions of its own. How long words travel depends on where the tiles
+//! lie ([`route`]).
 
 pub mod route;
 
@@ -23,7 +25,7 @@ use self::route::Routes;
 
 use crate::ids::TileId;
 use crate::layout::{AxisSplit, Layout};
-use crate::spec::MachineSpec;
+use crate::spec::{ExchangeSpec, MachineSpec};
 use crate::units::{Bytes, BytesPerCycle, Cycles};
 use crate::view::ViewShape;
 
@@ -51,10 +53,10 @@ pub struct TileTraffic {
     pub sent: u32,
     /// Of these, bytes that go to pairs of tiles only, over the lanes of this tile and its partner.
     pub sent_paired: u32,
-    /// Messages that arrive.
+    /// Messages that arrive, each as many times as it takes descriptions.
     pub messages: u32,
-    /// Tiles that it listens to, one after the other.
-    pub senders: u32,
+    /// Descriptions of what it listens to, one after the other: at least one for each sender.
+    pub turns: u32,
     /// Cycles to or from the most distant tile that it exchanges with.
     pub route: u32,
 }
@@ -66,7 +68,7 @@ impl TileTraffic {
         self.sent += other.sent;
         self.sent_paired += other.sent_paired;
         self.messages += other.messages;
-        self.senders += other.senders;
+        self.turns += other.turns;
         self.route = self.route.max(other.route);
     }
 
@@ -80,8 +82,8 @@ impl TileTraffic {
         let single = u64::from(self.received - self.received_paired);
         let words = Bytes(single).div_ceil(tile.exchange_rate)
             + Bytes(u64::from(self.received_paired)).div_ceil(pair_rate);
-        let per_sender = u64::from(machine.exchange.control_words_per_fragment);
-        let control = Cycles(per_sender) * u64::from(self.senders);
+        let per_turn = u64::from(machine.exchange.control_words_per_fragment);
+        let control = Cycles(per_turn) * u64::from(self.turns);
         // What goes to pairs takes half of each lane of the sending pair.
         let alone = u64::from(self.sent - self.sent_paired);
         let shared = u64::from(self.sent_paired + partner.sent_paired);
@@ -97,7 +99,7 @@ const NO_TRAFFIC: TileTraffic = TileTraffic {
     sent: 0,
     sent_paired: 0,
     messages: 0,
-    senders: 0,
+    turns: 0,
     route: 0,
 };
 
@@ -175,37 +177,65 @@ pub struct Side<'a> {
     pub view: &'a ViewShape,
 }
 
-/// Traffic of copying `src` to every copy of `dst`, with `element` bytes each, on `n_tiles` tiles
-/// with these `routes` between them.
+/// What lies between the tiles of an IPU, as far as a copy depends on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fabric {
+    /// Tiles.
+    pub n_tiles: u32,
+    /// Ways between them.
+    pub routes: Routes,
+    /// The most that one description moves.
+    pub description_max: Bytes,
+}
+
+impl Fabric {
+    /// Between the first `n_tiles` tiles of an IPU.
+    #[must_use]
+    pub fn new(spec: &ExchangeSpec, n_tiles: u32) -> Self {
+        Self {
+            n_tiles,
+            routes: Routes::new(spec, n_tiles),
+            description_max: WORD * u64::from(spec.words_per_transfer_max),
+        }
+    }
+
+    /// Descriptions that a message of so many bytes takes.
+    fn descriptions(&self, bytes: u32) -> u32 {
+        let number = u64::from(bytes).div_ceil(self.description_max.0);
+        u32::try_from(number).expect("no more than bytes")
+    }
+}
+
+/// What descriptions count in.
+const WORD: Bytes = Bytes(4);
+
+/// Traffic of copying `src` to every copy of `dst`, with `element` bytes each, between the tiles
+/// of `fabric`.
 ///
 /// # Panics
 ///
-/// If the views have different extents: they are made by the compiler, not by users.
+/// If the views don't fit together ([`crate::verify`]).
 #[must_use]
-pub fn traffic(
-    src: Side<'_>,
-    dst: Side<'_>,
-    element: Bytes,
-    n_tiles: u32,
-    routes: &Routes,
-) -> Traffic {
+pub fn traffic(src: Side<'_>, dst: Side<'_>, element: Bytes, fabric: &Fabric) -> Traffic {
     let groups = pieces(src, dst);
-    let mut out = Traffic::none(n_tiles);
+    let mut out = Traffic::none(fabric.n_tiles);
     let mut sent = BTreeMap::new();
     let mut walk = |src_tile: u32, dst_tile: u32, elements: u64, runs: u32| {
         let bytes = (elements * element.0) as u32;
+        let turns = fabric.descriptions(bytes);
+        let messages = runs * fabric.descriptions(bytes.div_ceil(runs));
         let mut leaves = None;
         let mut to_pairs = true;
         for copy in dst.layout.copies_of(TileId(dst_tile)) {
             if src.layout.has_copy(TileId(src_tile), copy) {
                 continue;
             }
-            let route = routes.between(src_tile, copy.0);
+            let route = fabric.routes.between(src_tile, copy.0);
             leaves = leaves.max(Some(route));
             let tile = &mut out.tiles[copy.0 as usize];
             tile.received += bytes;
-            tile.messages += runs;
-            tile.senders += 1;
+            tile.messages += messages;
+            tile.turns += turns;
             tile.route = tile.route.max(route);
             if paired(dst.layout, dst_tile, copy.0) {
                 tile.received_paired += bytes;
@@ -291,9 +321,13 @@ impl Joint {
 }
 
 /// The pieces of a copy, group by group of linked axes.
+///
+/// # Panics
+///
+/// If the views don't fit together ([`crate::verify`]).
 #[must_use]
 pub fn pieces(src: Side<'_>, dst: Side<'_>) -> Vec<Vec<Piece>> {
-    let joints = refine(src.view, dst.view);
+    let joints = refine(src.view, dst.view).expect("views of a copy fit together");
     let n_src = src.layout.axes.len();
     let n_dst = dst.layout.axes.len();
     let mut group_of: Vec<usize> = (0..n_src + n_dst).collect();
@@ -332,13 +366,16 @@ pub fn pieces(src: Side<'_>, dst: Side<'_>) -> Vec<Vec<Piece>> {
         .collect()
 }
 
-/// Splits the digits of both views until they pair off.
-fn refine(src: &ViewShape, dst: &ViewShape) -> Vec<Joint> {
-    assert_eq!(
-        src.extents(),
-        dst.extents(),
-        "views of a copy have equal extents"
-    );
+/// Whether both sides of a copy have equal extents, in digits that pair off.
+pub(crate) fn views_fit(src: &ViewShape, dst: &ViewShape) -> bool {
+    refine(src, dst).is_some()
+}
+
+/// Splits the digits of both views until they pair off; nothing if they don't.
+fn refine(src: &ViewShape, dst: &ViewShape) -> Option<Vec<Joint>> {
+    if src.extents() != dst.extents() {
+        return None;
+    }
     let mut joints = Vec::new();
     for (src_digits, dst_digits) in src.axes.iter().zip(&dst.axes) {
         let mut a: Vec<_> = src_digits
@@ -352,17 +389,10 @@ fn refine(src: &ViewShape, dst: &ViewShape) -> Vec<Joint> {
             .copied()
             .collect();
         while let (Some(x), Some(y)) = (a.pop(), b.pop()) {
-            let extent = if x.extent.is_multiple_of(y.extent) {
-                y.extent
-            } else {
-                assert!(
-                    y.extent.is_multiple_of(x.extent),
-                    "digits of {} and {} values don't divide each other",
-                    x.extent,
-                    y.extent
-                );
-                x.extent
-            };
+            let extent = x.extent.min(y.extent);
+            if !x.extent.is_multiple_of(extent) || !y.extent.is_multiple_of(extent) {
+                return None;
+            }
             joints.push(Joint {
                 extent,
                 src_axis: usize::from(x.axis),
@@ -380,7 +410,7 @@ fn refine(src: &ViewShape, dst: &ViewShape) -> Vec<Joint> {
             }
         }
     }
-    joints
+    Some(joints)
 }
 
 struct Group<'a> {
@@ -519,7 +549,7 @@ mod tests {
             layout: dst,
             view: dst_view,
         };
-        let counted = traffic(src, dst, Bytes(2), 64, &routes());
+        let counted = traffic(src, dst, Bytes(2), &fabric());
         assert_eq!(counted.tiles, walked(src, dst).tiles);
         let sent = counted.tiles.iter().map(|tile| tile.sent);
         assert!(
@@ -529,12 +559,13 @@ mod tests {
         counted
     }
 
-    fn routes() -> Routes {
-        Routes::new(&machine("mk2-pod16").exchange, 64)
+    fn fabric() -> Fabric {
+        Fabric::new(&machine("mk2-pod16").exchange, 64)
     }
 
     /// The same traffic, element by element.
     fn walked(src: Side<'_>, dst: Side<'_>) -> Traffic {
+        let known = fabric();
         let mut out = Traffic::none(64);
         let mut pairs = BTreeSet::new();
         let tile = |side: Side<'_>, index: &[u32]| {
@@ -575,13 +606,13 @@ mod tests {
             }
         }
         // Messages are runs, which a walk over elements doesn't see.
-        let counted = traffic(src, dst, Bytes(2), 64, &routes());
+        let counted = traffic(src, dst, Bytes(2), &fabric());
         for (tile, counted) in out.tiles.iter_mut().zip(&counted.tiles) {
             tile.messages = counted.messages;
         }
         for (from, to) in pairs {
-            let route = routes().between(from, to);
-            out.tiles[to as usize].senders += 1;
+            let route = known.routes.between(from, to);
+            out.tiles[to as usize].turns += 1;
             for end in [from, to] {
                 let tile = &mut out.tiles[end as usize];
                 tile.route = tile.route.max(route);
@@ -657,6 +688,34 @@ mod tests {
         phase(1000, &[2, 3, 8], (25, 1000));
         // A single word takes as long as turning to its sender.
         phase(1, &[1], (25, 3));
+    }
+
+    /// The 4148 words that one description reaches, and a word more: another turn, and another
+    /// message in the code. Runs count one by one.
+    #[test]
+    fn long_transfers_take_several_descriptions() {
+        let moved = |words: u32, view: &dyn Fn(&ViewShape) -> ViewShape| {
+            let src = Layout::row_major(vec![cut(words * 2, 1, 1)]);
+            let mut dst = src.clone();
+            dst.first_tile = 40;
+            let whole = ViewShape::identity(&[words * 2]);
+            let view = view(&whole);
+            let sides = [&src, &dst].map(|layout| Side {
+                layout,
+                view: &view,
+            });
+            let tile = traffic(sides[0], sides[1], Bytes(2), &fabric()).tiles[40];
+            let busy = tile.busy(&NO_TRAFFIC, &machine("mk2-pod16"));
+            (tile.turns, tile.messages, busy.0)
+        };
+        let whole = |view: &ViewShape| view.clone();
+        // Control instructions of a turn run beside the words of the one before.
+        assert_eq!(moved(4148, &whole), (1, 1, 4148));
+        assert_eq!(moved(4149, &whole), (2, 2, 4149));
+        assert_eq!(moved(3 * 4148, &whole), (3, 3, 3 * 4148));
+        // Columns of a matrix: every element is a message, none of them long.
+        let columns = |view: &ViewShape| view.reshape(&[4148, 4]).unwrap().slice(1, 0, 1).unwrap();
+        assert_eq!(moved(2 * 4148, &columns), (1, 4148, 2074));
     }
 
     #[test]

@@ -120,7 +120,7 @@ pub struct ExchangeSpec {
     pub route_per_column: Cycles,
     /// Control instructions of a receiver for each tile that it turns to.
     pub control_words_per_fragment: u32,
-    /// Longest transfer of one description, in 32-bit words.
+    /// Longest transfer of one description, in 32-bit words; a longer one takes several.
     pub words_per_transfer_max: u32,
 }
 

@@ -284,9 +284,9 @@ pub const KNOBS: &[Knob] = &[
         Run::Training,
     ),
     Knob::new(
-        &[("exchange.words_per_transfer_max", Times(0.5))],
-        Nothing("messages of BERT are shorter than the longest transfer"),
-        Run::Training,
+        &[("exchange.words_per_transfer_max", To("64"))],
+        MoreMemory,
+        Run::Base,
     ),
     Knob::new(&[("sync.global", Times(2.0))], Slower, Run::Training),
     Knob::new(&[("sync.hop", Times(10.0))], Slower, Run::Training),

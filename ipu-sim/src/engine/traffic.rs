@@ -6,8 +6,7 @@
 use indexmap::IndexSet;
 use rayon::prelude::*;
 
-use crate::exchange::route::Routes;
-use crate::exchange::{self, Side, Traffic};
+use crate::exchange::{self, Fabric, Side, Traffic};
 use crate::program::{Exchange, LayoutId, Program, TileCopy};
 use crate::spec::MachineSpec;
 use crate::units::Bytes;
@@ -31,12 +30,12 @@ impl CopyKey {
         }
     }
 
-    fn traffic(&self, program: &Program, n_tiles: u32, routes: &Routes) -> Traffic {
+    fn traffic(&self, program: &Program, fabric: &Fabric) -> Traffic {
         let [src, dst] = [&self.src, &self.dst].map(|(layout, view)| Side {
             layout: program.layout(*layout),
             view,
         });
-        exchange::traffic(src, dst, self.element, n_tiles, routes)
+        exchange::traffic(src, dst, self.element, fabric)
     }
 }
 
@@ -62,11 +61,11 @@ impl Exchanges {
     /// The traffic of every phase on the IPUs of `machine`, by its number.
     pub(crate) fn traffic(&self, program: &Program, machine: &MachineSpec) -> Vec<Traffic> {
         let n_tiles = machine.tile.tiles_per_ipu;
-        let routes = Routes::new(&machine.exchange, n_tiles);
+        let fabric = Fabric::new(&machine.exchange, n_tiles);
         let copies: Vec<&CopyKey> = self.copies.iter().collect();
         let copies: Vec<Traffic> = copies
             .par_iter()
-            .map(|copy| copy.traffic(program, n_tiles, &routes))
+            .map(|copy| copy.traffic(program, &fabric))
             .collect();
         let phases: Vec<&Vec<u32>> = self.phases.iter().collect();
         phases
