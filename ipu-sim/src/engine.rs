@@ -18,6 +18,7 @@
 //! Left out: calls and loops (tens of cycles).
 
 mod compute;
+mod conserve;
 mod costs;
 mod couple;
 mod events;
@@ -39,6 +40,7 @@ use crate::error::Result;
 use crate::network::Fold;
 use crate::program::Program;
 use crate::spec::MachineSpec;
+use crate::topology::Topology;
 
 /// How repeats and replicas are walked; the result is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,16 +71,15 @@ pub struct Options {
 /// # Panics
 ///
 /// If the program is not well formed: a function that calls itself, a vertex without
-/// its inputs, a layout beyond the tiles of the IPU. Programs are made by the compiler.
+/// its inputs, a layout beyond the tiles of the IPU.
 pub fn time(program: &Program, machine: &MachineSpec, options: Options) -> Result<Timeline> {
     let fold = match options.mode {
         Mode::Folded => Fold::Alike,
         Mode::Unfolded => Fold::Nothing,
     };
-    let schedule = costs::schedule(program, machine, fold)?;
-    Ok(walk::walk(
-        &schedule.link(),
-        options.mode,
-        options.trace_depth,
-    ))
+    let topology = Topology::new(machine);
+    let schedule = costs::schedule(program, machine, &topology, fold)?;
+    let timeline = walk::walk(&schedule.link(), options.mode, options.trace_depth);
+    conserve::check(&timeline, program, &topology);
+    Ok(timeline)
 }

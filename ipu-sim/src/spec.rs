@@ -164,8 +164,6 @@ pub struct GatewaySpec {
     pub ports_per_machine: u32,
     /// Rate of a port, each direction.
     pub port: BytesPerSecond,
-    /// Rate between one IPU and its gateway, each direction.
-    pub ipu: BytesPerSecond,
     /// Time to cross one gateway link.
     pub latency: SimSeconds,
 }
@@ -175,6 +173,8 @@ pub struct GatewaySpec {
 pub struct HostSpec {
     /// Host servers.
     pub n_hosts: u32,
+    /// Rate between one IPU and its gateway, or the slot of its card, each direction: PCIe.
+    pub ipu_bandwidth: BytesPerSecond,
     /// Rate between the host and one IPU-Machine, each direction, shared by its IPUs.
     pub machine_bandwidth: BytesPerSecond,
     /// Rate of one host server, each direction, shared by its IPU-Machines.

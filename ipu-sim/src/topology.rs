@@ -20,7 +20,8 @@
 //!
 //! Hosts and streaming memory hang on the gateways. A host reaches its IPU-Machines through one port;
 //! each IPU-Machine has a network adapter of its own, and each of its IPUs a PCIe way to the gateway.
-//! Cards without gateways sit in slots of their host, whose memory is then the streaming memory.
+//! Cards without gateways sit in slots of their host, each IPU with its lanes of the slot, and the
+//! host's memory is then the streaming memory.
 //!
 //! ```text
 //! host ── its port ──┬── gateway ──┬── IPU
@@ -125,6 +126,12 @@ impl Topology {
         topology
     }
 
+    /// Whether hosts and streaming memory lie behind gateways, instead of cards in slots.
+    #[must_use]
+    pub fn has_gateways(&self) -> bool {
+        self.has_gateways
+    }
+
     /// Parallel links by id.
     #[must_use]
     pub fn bundles(&self) -> &IdVec<BundleId, Bundle> {
@@ -200,11 +207,13 @@ impl Topology {
     /// What data crosses between its buffer and `ipu`.
     #[must_use]
     pub fn route_host(&self, ipu: IpuId, way: HostWay) -> Vec<BundleId> {
-        if !self.has_gateways {
-            return self.along(&way.ordered(self.to_host(ipu)));
+        let mut nodes = vec![Node::Ipu(ipu)];
+        if self.has_gateways {
+            nodes.push(Node::Gateway(self.ipu_machine(ipu)));
+        } else {
+            nodes.extend(self.to_host(ipu));
         }
-        let gateway = Node::Gateway(self.ipu_machine(ipu));
-        self.along(&way.ordered(vec![Node::Ipu(ipu), gateway]))
+        self.along(&way.ordered(nodes))
     }
 
     /// What data crosses between the streaming memory of its IPU-Machine and `ipu`.
@@ -341,6 +350,11 @@ impl Topology {
 
     fn join_hosts(&mut self, machine: &MachineSpec) {
         let (host, memory) = (&machine.host, &machine.streaming_memory);
+        for ipu in (0..self.n_ipus).map(IpuId) {
+            let ends = (Node::Ipu(ipu), Node::Gateway(self.ipu_machine(ipu)));
+            let rate = host.ipu_bandwidth;
+            self.join_both_ways(ends, 1, rate, rate, SimSeconds::ZERO);
+        }
         for number in 0..machine.n_machines() {
             let gateway = Node::Gateway(IpuMachineId(number));
             let ends = (gateway, Node::StreamingMemory(IpuMachineId(number)));
@@ -382,10 +396,6 @@ impl Topology {
         } else {
             gateway.ports_per_machine
         };
-        for ipu in (0..self.n_ipus).map(IpuId) {
-            let ends = (Node::Ipu(ipu), Node::Gateway(self.ipu_machine(ipu)));
-            self.join_both_ways(ends, 1, gateway.ipu, gateway.ipu, SimSeconds::ZERO);
-        }
         for ipu in (0..self.n_ipus).step_by(self.ipus_per_machine as usize) {
             if let Some(next) = racks.next(self.rack(IpuId(ipu)).0) {
                 let peer = next * self.ipus_per_rack + ipu % self.ipus_per_rack;

@@ -317,9 +317,9 @@ pub const KNOBS: &[Knob] = &[
         Run::Racks,
     ),
     Knob::new(&[("gateway.port", Times(0.1))], Slower, Run::Racks),
-    Knob::new(&[("gateway.ipu", Times(0.01))], Slower, Run::Racks),
     Knob::new(&[("gateway.latency", Times(10.0))], Slower, Run::Racks),
     Knob::new(&[("host.hosts", Times(2.0))], Faster, Run::Racks),
+    Knob::new(&[("host.ipu_bandwidth", Times(0.01))], Slower, Run::Racks),
     Knob::new(
         &[("host.machine_bandwidth", Times(0.5))],
         Slower,

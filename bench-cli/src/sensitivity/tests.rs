@@ -29,7 +29,7 @@ fn more_bandwidth_and_less_latency_are_never_slower() {
         "chip.amp_coefficient_rate",
         "links.usable",
         "gateway.port",
-        "gateway.ipu",
+        "host.ipu_bandwidth",
         "host.machine_bandwidth",
         "streaming_memory.bandwidth",
     ];

@@ -59,10 +59,14 @@ impl Ends {
     }
 }
 
-/// The schedule of `program` on `machine`.
-pub(super) fn schedule(program: &Program, machine: &MachineSpec, fold: Fold) -> Result<Schedule> {
-    let topology = Topology::new(machine);
-    let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
+/// The schedule of `program` on `machine`, whose links are `topology`.
+pub(super) fn schedule(
+    program: &Program,
+    machine: &MachineSpec,
+    topology: &Topology,
+    fold: Fold,
+) -> Result<Schedule> {
+    let placement = ReplicaPlacement::new(topology, program.n_replicas, program.n_ipus)?;
     let mut distinct = Distinct::default();
     for steps in program.functions.values().map(|function| &function.steps) {
         distinct.add(program, steps);
@@ -80,9 +84,9 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec, fold: Fold) -> 
         program,
         machine,
         tiles,
-        collectives: Collectives::new(placement, &topology, machine, fold),
+        collectives: Collectives::new(placement, topology, machine, fold),
         placement,
-        topology: &topology,
+        topology,
         compute,
         exchange: phases.collect(),
         distinct,
@@ -99,8 +103,8 @@ pub(super) fn schedule(program: &Program, machine: &MachineSpec, fold: Fold) -> 
         .map(|function| costs.steps(&function.steps))
         .collect();
     let steps = costs.steps(&program.steps);
-    let ways = ways(&costs.ends, &placement, &topology);
-    let (network, partition) = Network::new(&ways, &topology, machine.tile.clock, fold);
+    let ways = ways(&costs.ends, &placement, topology);
+    let (network, partition) = Network::new(&ways, topology, machine.tile.clock, fold);
     let classes = classes(&partition.owners, program.n_replicas, fold);
     let n_ends = costs.ends.len();
     let lanes = classes.iter().map(|&replica| {
@@ -323,9 +327,15 @@ impl Costs<'_> {
             .collect()
     }
 
-    /// Elements of streams: the host answers, then all move at once.
+    /// Elements of streams, on one or more IPUs: the host answers, then all move at once.
     fn host_transfers(&mut self, source: SourceId, transfers: &[&Transfer]) -> Option<Timed> {
-        let ipu = self.program.vars[transfers.first()?.var()].ipu;
+        let ipu_of = |transfer: &Transfer| self.program.vars[transfer.var()].ipu;
+        let mut ipus: SmallVec<[IpuId; 2]> = transfers.iter().map(|each| ipu_of(each)).collect();
+        ipus.sort_unstable();
+        ipus.dedup();
+        if ipus.is_empty() {
+            return None;
+        }
         let mut moving: SmallVec<[Moving; 1]> = SmallVec::new();
         let mut moves: SmallVec<[(Channel, Bytes); 1]> = SmallVec::new();
         for transfer in transfers {
@@ -334,6 +344,7 @@ impl Costs<'_> {
                 Transfer::HostWrite { stream, .. } => (stream, HostWay::Out, Channel::HostWrite),
                 Transfer::RemoteLoad { .. } | Transfer::RemoteStore { .. } => continue,
             };
+            let ipu = self.program.vars[transfer.var()].ipu;
             let bytes = self.program.bytes_of(transfer.var());
             let buffer = Buffer {
                 ends: self.ends(Ends::Buffer(ipu, way)),
@@ -341,7 +352,8 @@ impl Costs<'_> {
                 way,
                 ipu,
             };
-            self.streams[stream].buffer.get_or_insert(buffer);
+            let known = self.streams[stream].buffer.get_or_insert(buffer);
+            assert_eq!(*known, buffer, "{stream} has one size, one way and one IPU");
             if way == HostWay::Out {
                 // What the device sends is buffered in any case.
                 self.streams[stream].depth = self.program.streams[stream].buffering_depth;
@@ -356,7 +368,7 @@ impl Costs<'_> {
         let latency = self.machine.tile.clock.cycles(self.machine.host.latency);
         Some(Timed::Leaf(Leaf {
             source,
-            ipus: smallvec![ipu],
+            ipus,
             scope: Scope::Replica,
             spends: smallvec![(Activity::Host, latency)],
             flops: Flops::ZERO,
@@ -393,10 +405,13 @@ impl Costs<'_> {
             .tile
             .clock
             .cycles(self.machine.streaming_memory.latency);
-        let start = self.machine.sync.global + self.start_external() + latency;
+        let ipus = self.replica_from(ipu);
+        // An IPU alone still syncs with its gateway.
+        let sync = self.sync(&ipus).max(self.machine.sync.global);
+        let start = sync + self.start_external() + latency;
         Some(Timed::Leaf(Leaf {
             source,
-            ipus: self.replica_from(ipu),
+            ipus,
             scope: Scope::Replica,
             spends: smallvec![(Activity::StreamingMemory, start)],
             flops: Flops::ZERO,

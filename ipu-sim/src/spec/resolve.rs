@@ -64,6 +64,7 @@ fn read(description: Description) -> Result<MachineSpec> {
         gateway: gateway(&mut reader)?,
         host: HostSpec {
             n_hosts: reader.count("host.hosts")?,
+            ipu_bandwidth: reader.rate("host.ipu_bandwidth")?,
             machine_bandwidth: reader.rate("host.machine_bandwidth")?,
             server_bandwidth: reader.rate("host.server_bandwidth")?,
             latency: reader.seconds("host.latency")?,
@@ -163,7 +164,6 @@ fn gateway(reader: &mut Reader) -> Result<Option<GatewaySpec>> {
     Ok(Some(GatewaySpec {
         ports_per_machine: reader.count("gateway.ports_per_machine")?,
         port: reader.rate("gateway.port")?,
-        ipu: reader.rate("gateway.ipu")?,
         latency: reader.seconds("gateway.latency")?,
     }))
 }

@@ -211,7 +211,7 @@ fn hosts_and_memory_are_reached_through_the_gateway() {
         "mk1-server16",
         2,
         |t, ipu| t.route_host(ipu, HostWay::In),
-        &[Node::Host(HostId(0)), port],
+        &[Node::Host(HostId(0)), port, gateway],
     );
     // The second host of an IPU-POD128 serves the second rack.
     let second = Node::Host(HostId(1));

@@ -5,30 +5,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::ids::IdVec;
 use crate::spec::fixtures::machine as shipped;
-use crate::topology::{Bundle, Node, ReplicaPlacement, Topology};
-
-/// Bytes that entered what `at` picks, and bytes that left it. The port of streaming memory, which
-/// serves both directions, is aside.
-fn through(timeline: &Timeline, topology: &Topology, at: impl Fn(Node) -> bool) -> [Bytes; 2] {
-    let bundles = topology.bundles().iter();
-    let bundles = bundles.filter(|(_, bundle)| !is_memory(bundle));
-    let [mut entered, mut left] = [Bytes::ZERO; 2];
-    for (id, bundle) in bundles {
-        let carried = timeline.carried[id];
-        entered += if at(bundle.to) { carried } else { Bytes::ZERO };
-        left += if at(bundle.from) {
-            carried
-        } else {
-            Bytes::ZERO
-        };
-    }
-    [entered, left]
-}
-
-fn is_memory(bundle: &Bundle) -> bool {
-    let memory = |node| matches!(node, Node::StreamingMemory(_));
-    memory(bundle.from) || memory(bundle.to)
-}
+use crate::topology::{Node, ReplicaPlacement, Topology};
 
 /// What hosts may have made ready before the run, and drain after it: the buffers of streams.
 fn buffered(program: &Program) -> Bytes {
@@ -56,15 +33,14 @@ fn buffered(program: &Program) -> Bytes {
     buffers.into_values().sum::<Bytes>() * u64::from(program.n_replicas)
 }
 
-/// No link carries more than it can in the time of the run, but for what hosts buffer; what enters a gateway or a port leaves
-/// it; hosts and streaming memory give and take what replicas moved, and so do all IPUs together.
+/// No link carries more than it can in the time of the run, but for what hosts buffer. (That no
+/// byte is lost or made, [`conserve`] has checked already.)
 #[track_caller]
 pub(super) fn check_links(timeline: &Timeline, program: &Program, machine: &MachineSpec) {
     let topology = Topology::new(machine);
-    let bundles = || topology.bundles().iter();
     let seconds = machine.tile.clock.seconds(timeline.total).0;
     let buffered = buffered(program);
-    for (id, bundle) in bundles() {
+    for (id, bundle) in topology.bundles().iter() {
         let carried = timeline.carried[id].0 as f64;
         let (from, to) = (bundle.from, bundle.to);
         let host = |node| matches!(node, Node::Host(_) | Node::HostPort(_));
@@ -75,37 +51,6 @@ pub(super) fn check_links(timeline: &Timeline, program: &Program, machine: &Mach
         let room = bundle.capacity.0 * seconds + ahead.0 as f64;
         assert!(carried <= room, "{from:?} to {to:?}: {carried} of {room} B");
     }
-    let all = |channel| timeline.moved.on(channel) * u64::from(program.n_replicas);
-    let memory = [all(Channel::RemoteStore), all(Channel::RemoteLoad)];
-    let ports = bundles().filter(|(_, bundle)| is_memory(bundle));
-    let ports: Bytes = ports.map(|(id, _)| timeline.carried[id]).sum();
-    assert_eq!(ports, memory[0] + memory[1]);
-    // Without gateways, streaming memory is the host's.
-    let of_host = match machine.gateway {
-        Some(_) => [Bytes::ZERO; 2],
-        None => memory,
-    };
-    let host = through(timeline, &topology, |node| matches!(node, Node::Host(_)));
-    let streams = [all(Channel::HostWrite), all(Channel::HostRead)];
-    let expected = [0, 1].map(|way| streams[way] + of_host[way]);
-    assert_eq!(host, expected, "hosts");
-    for (_, bundle) in bundles() {
-        if let Node::HostPort(_) = bundle.to {
-            let [entered, left] = through(timeline, &topology, |node| node == bundle.to);
-            assert_eq!(entered, left, "{:?}", bundle.to);
-        }
-    }
-    // The slot of a card is where its IPUs' bytes come from, and no gateway.
-    let gateway = |node| matches!(node, Node::Gateway(_));
-    if machine.gateway.is_some() {
-        let [entered, left] = through(timeline, &topology, gateway);
-        assert_eq!(entered + memory[1], left + memory[0], "gateways");
-    }
-    let slot = |node| machine.gateway.is_none() && gateway(node);
-    let ipu = |node| matches!(node, Node::Ipu(_)) || slot(node);
-    let [entered, left] = through(timeline, &topology, ipu);
-    let [to, from] = [0, 1].map(|way| streams[way] + memory[way]);
-    assert_eq!(entered + to, left + from, "IPUs");
 }
 
 /// An all-reduce of a vector of 128 B on every IPU of every replica.
@@ -205,4 +150,120 @@ fn copies_cross_every_link_of_their_routes() {
     }
     assert_eq!(timeline.carried, expected);
     check_links(&timeline, &fixture.program, &machine);
+}
+
+/// What a step transfers for several IPUs goes each its own way, all at once: two IPUs of different
+/// IPU-Machines take as long as one.
+#[test]
+fn a_host_transfer_of_several_ipus_goes_to_each() {
+    let machine = simplified(shipped("mk2-pod16").scaled_down(16, 32).unwrap());
+    let topology = Topology::new(&machine);
+    let run = |ipus: &[usize]| {
+        let mut fixture = Fixture::new(8, 1);
+        let reads = ipus.iter().flat_map(|&ipu| match fixture.read(ipu, false) {
+            Step::Transfers { transfers, .. } => transfers,
+            _ => unreachable!("a read is a transfer"),
+        });
+        let reads = reads.collect();
+        fixture.program.steps = vec![fixture.transfers(reads)];
+        let options = |mode| Options {
+            mode,
+            trace_depth: 0,
+        };
+        let timeline = time(&fixture.program, &machine, options(Mode::Folded)).unwrap();
+        let unfolded = time(&fixture.program, &machine, options(Mode::Unfolded)).unwrap();
+        assert_eq!(timeline, unfolded);
+        let bundles = topology.bundles().iter();
+        let used = bundles.filter(|(id, _)| timeline.carried[*id] > Bytes::ZERO);
+        let to = used.map(|(id, bundle)| (bundle.to, timeline.carried[id].0));
+        (timeline.total, to.collect::<BTreeMap<_, _>>())
+    };
+    let gateway = |n| Node::Gateway(crate::topology::IpuMachineId(n));
+    let (host, ipu) = (crate::topology::HostId(0), |n| Node::Ipu(IpuId(n)));
+    let (alone, carried) = run(&[4]);
+    let expected = [
+        (Node::HostPort(host), 128),
+        (gateway(1), 128),
+        (ipu(4), 128),
+    ];
+    assert_eq!(carried, expected.into());
+    let (both, carried) = run(&[4, 0]);
+    let mut expected = vec![
+        (Node::HostPort(host), 256),
+        (gateway(0), 128),
+        (gateway(1), 128),
+    ];
+    expected.extend([(ipu(0), 128), (ipu(4), 128)]);
+    assert_eq!(carried, expected.into_iter().collect());
+    assert_eq!(both, alone);
+    // Two of one IPU-Machine share its adapter.
+    let (shared, _) = run(&[4, 5]);
+    assert_eq!(shared, alone + Cycles(128));
+}
+
+/// Each IPU of a card has half of the slot's lanes: two read as long as one.
+#[test]
+fn the_ipus_of_a_card_read_at_their_own_rate() {
+    let machine = shipped("mk1-server16");
+    let cycles = |ipus: &[usize]| {
+        let mut fixture = Fixture::new(2, 1);
+        let layout = Layout::row_major(vec![AxisSplit::cut(
+            1 << 24,
+            &[Cut {
+                parts: 1024,
+                grain: 1,
+                tile_stride: 1,
+            }],
+        )]);
+        let layout = fixture.program.add_layout(layout);
+        for var in fixture.program.vars.values_mut() {
+            var.layout = layout;
+        }
+        let mut reads: Vec<Step> = ipus.iter().map(|&ipu| fixture.read(ipu, false)).collect();
+        fixture.program.steps.append(&mut reads);
+        let options = Options {
+            mode: Mode::Folded,
+            trace_depth: 0,
+        };
+        let total = time(&fixture.program, &machine, options).unwrap().total;
+        let fixed = machine.tile.clock.cycles(machine.host.latency) * 2;
+        machine.tile.clock.seconds(total - fixed).0
+    };
+    let bytes = f64::from(2 << 24);
+    let rates = [cycles(&[0]), cycles(&[0, 1])].map(|seconds| bytes / seconds / 1e9);
+    // In GB/s; the wait for the host aside.
+    assert!((rates[0] - 16.0).abs() < 0.2, "{rates:?}");
+    assert!((rates[1] - 16.0).abs() < 0.2, "{rates:?}");
+}
+
+/// All IPUs of a replica meet for streaming memory, which takes as long as they lie apart.
+#[test]
+fn transfers_with_streaming_memory_sync_by_distance() {
+    let machine = shipped("mk2-pod64");
+    let cycles = |n_ipus: u32| {
+        let mut fixture = Fixture::new(n_ipus, 1);
+        let buffer = fixture.program.remote_buffers.push(RemoteBuffer {
+            name: "moments".into(),
+            bytes: Bytes(128),
+        });
+        let var = fixture.even[0];
+        let load = fixture.transfers(vec![Transfer::RemoteLoad { buffer, var }]);
+        fixture.program.steps = vec![load];
+        let options = Options {
+            mode: Mode::Folded,
+            trace_depth: 0,
+        };
+        time(&fixture.program, &machine, options).unwrap().total
+    };
+    let hops = |n: u32| {
+        machine
+            .tile
+            .clock
+            .cycles(SimSeconds(2.0 * f64::from(n) * 15e-9))
+    };
+    let near = cycles(1);
+    // Half the rungs between the most distant two, there and back.
+    for (n_ipus, expected) in [(2, 0), (4, 1), (16, 4), (64, 8)] {
+        assert_eq!(cycles(n_ipus) - near, hops(expected), "{n_ipus} IPUs");
+    }
 }

@@ -14,6 +14,8 @@ enum Random {
     Copies(Vec<(u32, u32)>),
     Read(u32),
     Late(u32),
+    /// Two IPUs, or one, in one step.
+    ReadTogether(u32, u32),
     Write(u32),
     Load(u32),
     Store(u32),
@@ -37,6 +39,7 @@ fn random_steps(depth: u32, calls: bool) -> BoxedStrategy<Vec<Random>> {
         3 => pairs.prop_map(Random::Copies),
         1 => ipu.clone().prop_map(Random::Read),
         1 => ipu.clone().prop_map(Random::Late),
+        1 => (ipu.clone(), ipu.clone()).prop_map(|(one, other)| Random::ReadTogether(one, other)),
         1 => ipu.clone().prop_map(Random::Write),
         1 => ipu.clone().prop_map(Random::Load),
         1 => ipu.clone().prop_map(Random::Store),
@@ -58,6 +61,8 @@ fn random_steps(depth: u32, calls: bool) -> BoxedStrategy<Vec<Random>> {
 /// Turns what is random into steps of a program.
 struct Maker {
     fixture: Fixture,
+    /// A replica's share of each of the vectors that are even.
+    shards: Vec<VarId>,
     reads: Vec<[Step; 3]>,
     moves: Vec<[Step; 2]>,
 }
@@ -66,6 +71,7 @@ impl Maker {
     fn new(n_ipus: u32, n_replicas: u32, depth: u32) -> Self {
         let mut fixture = Fixture::new(n_ipus, n_replicas);
         let _ = ["first", "second"].map(|name| fixture.program.section(name));
+        let shards = (0..n_ipus as usize).map(|ipu| fixture.shard(ipu)).collect();
         let (mut reads, mut moves) = (Vec::new(), Vec::new());
         for ipu in 0..n_ipus as usize {
             let (ready, late) = (fixture.read(ipu, true), fixture.read(ipu, false));
@@ -93,6 +99,7 @@ impl Maker {
         }
         Self {
             fixture,
+            shards,
             reads,
             moves,
         }
@@ -115,15 +122,27 @@ impl Maker {
                 }
                 Random::Read(ipu) => self.reads[at(*ipu)][0].clone(),
                 Random::Late(ipu) => self.reads[at(*ipu)][1].clone(),
+                Random::ReadTogether(one, other) => {
+                    let reads = [one, other].map(|&ipu| &self.reads[at(ipu)]);
+                    let transfers = [&reads[0][0], &reads[1][1]].map(|step| match step {
+                        Step::Transfers { transfers, .. } => transfers[0],
+                        other => unreachable!("{other:?} is no read"),
+                    });
+                    self.fixture.transfers(transfers.into())
+                }
                 Random::Write(ipu) => self.reads[at(*ipu)][2].clone(),
                 Random::Load(ipu) => self.moves[at(*ipu)][0].clone(),
                 Random::Store(ipu) => self.moves[at(*ipu)][1].clone(),
                 Random::Collective(ipu, kind) => {
-                    let var = self.fixture.even[at(*ipu)];
+                    let src = self.fixture.even[at(*ipu)];
+                    let dst = match kind {
+                        CollectiveKind::AllReduce => src,
+                        _ => self.shards[at(*ipu)],
+                    };
                     Step::Collective(Collective {
                         source: SourceId(0),
                         kind: *kind,
-                        tensors: vec![CollectiveTensor { src: var, dst: var }],
+                        tensors: vec![CollectiveTensor { src, dst }],
                     })
                 }
                 Random::Section(second) => Step::Section(SectionId(u32::from(*second))),
@@ -212,9 +231,7 @@ proptest! {
         let mut machine = simplified(shipped(name).scaled_down(16, 32).unwrap());
         // Slow links make transfers last long enough to meet.
         machine.links.usable.0 /= f64::from(slow_links);
-        if let Some(gateway) = &mut machine.gateway {
-            gateway.ipu.0 /= f64::from(slow_links);
-        }
+        machine.host.ipu_bandwidth.0 /= f64::from(slow_links);
         machine.links.latency = SimSeconds(3e-9);
         let timed = |mode| time(&program, &machine, Options { mode, trace_depth: 2 }).unwrap();
         let folded = timed(Mode::Folded);
