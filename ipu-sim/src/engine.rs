@@ -20,6 +20,7 @@
 mod compute;
 mod conserve;
 mod costs;
+mod countable;
 mod couple;
 mod events;
 mod schedule;
@@ -66,19 +67,27 @@ pub struct Options {
 /// # Errors
 ///
 /// [`crate::error::Error::ReplicasDontFit`] if the machine has too few IPUs,
-/// [`crate::error::Error::NoReplicas`] if the program has none.
-///
-/// # Panics
-///
-/// If the program is not well formed: a function that calls itself, a vertex without
-/// its inputs, a layout beyond the tiles of the IPU.
+/// [`crate::error::Error::NoReplicas`] if the program has none,
+/// [`crate::error::Error::BadProgram`] if it breaks a rule of [`crate::verify`], or takes 2^62
+/// cycles and more.
 pub fn time(program: &Program, machine: &MachineSpec, options: Options) -> Result<Timeline> {
+    program.verify(machine)?;
+    time_verified(program, machine, options)
+}
+
+/// As [`time`], of a program that keeps the rules of [`crate::verify`].
+pub(crate) fn time_verified(
+    program: &Program,
+    machine: &MachineSpec,
+    options: Options,
+) -> Result<Timeline> {
     let fold = match options.mode {
         Mode::Folded => Fold::Alike,
         Mode::Unfolded => Fold::Nothing,
     };
     let topology = Topology::new(machine);
     let schedule = costs::schedule(program, machine, &topology, fold)?;
+    countable::check(&schedule, program, machine, &topology)?;
     let timeline = walk::walk(&schedule.link(), options.mode, options.trace_depth);
     conserve::check(&timeline, program, &topology);
     Ok(timeline)

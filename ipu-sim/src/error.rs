@@ -12,6 +12,7 @@ use crate::ids::IpuId;
 use crate::spec::quantity::Dimension;
 use crate::spec::suggest::did_you_mean;
 use crate::units::Bytes;
+use crate::verify::BadProgram;
 use crate::weigh::OutOfMemory;
 
 /// The result of everything in this crate that can fail.
@@ -161,6 +162,9 @@ pub enum Error {
         /// The message of its panic.
         message: String,
     },
+    /// A program breaks a rule of [`crate::verify`].
+    #[error(transparent)]
+    BadProgram(Box<BadProgram>),
     /// An executable for another number of IPUs than the device has.
     #[error("`{executable}`: expected a device of {expected} IPUs, got one of {got}")]
     WrongIpuCount {
@@ -234,6 +238,12 @@ fn recovery(class: ErrorClass) -> String {
 impl From<OutOfMemory> for Error {
     fn from(error: OutOfMemory) -> Self {
         Self::OutOfMemory(Box::new(error))
+    }
+}
+
+impl From<Box<BadProgram>> for Error {
+    fn from(error: Box<BadProgram>) -> Self {
+        Self::BadProgram(error)
     }
 }
 

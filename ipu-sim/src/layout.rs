@@ -63,9 +63,9 @@ pub struct AxisSplit {
 /// An even cut of an axis: `parts` pieces of whole `grain`s, `tile_stride` tiles apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// Number of pieces.
+    /// Number of pieces, at least 1.
     pub parts: u32,
-    /// Pieces begin at multiples of this many indices.
+    /// Pieces begin at multiples of this many indices, at least 1.
     pub grain: u32,
     /// Distance in tiles between neighbouring pieces.
     pub tile_stride: u32,
@@ -82,6 +82,10 @@ impl AxisSplit {
     ///
     /// Where grains don't divide evenly, the last pieces get one more, as the
     /// convolution planner of PopLibs places them. Pieces without indices are left out.
+    ///
+    /// # Panics
+    ///
+    /// If a cut has no parts, or grains of no indices.
     ///
     /// ```
     /// use ipu_sim::layout::{AxisSplit, Cut};
@@ -232,6 +236,10 @@ impl AxisSplit {
 }
 
 fn even_pieces(extent: u32, cut: Cut) -> impl Iterator<Item = (u32, u32, u32)> {
+    assert!(
+        cut.parts > 0 && cut.grain > 0,
+        "expected a cut into at least one part of whole grains of at least one index, got {cut:?}"
+    );
     let grains = extent.div_ceil(cut.grain);
     let begin = move |piece: u32| {
         let short = cut.parts - grains % cut.parts;
@@ -331,14 +339,16 @@ impl Layout {
     /// Number of boxes: tiles of one copy.
     #[must_use]
     pub fn n_boxes(&self) -> usize {
-        self.axes.iter().map(|axis| axis.places.len()).product()
+        let places = self.axes.iter().map(|axis| axis.places.len());
+        places.fold(1, usize::saturating_mul)
     }
 
-    /// One past the highest tile used.
+    /// One past the highest tile used, or the last number if it is beyond.
     #[must_use]
     pub fn tile_end(&self) -> u32 {
         let copies = self.copies.last().copied().unwrap_or(0);
-        self.first_tile + copies + self.axes.iter().map(AxisSplit::tile_max).sum::<u32>() + 1
+        let offsets = self.axes.iter().map(AxisSplit::tile_max).chain([copies, 1]);
+        offsets.fold(self.first_tile, u32::saturating_add)
     }
 
     /// All boxes with the tile of their first copy, last axis fastest.

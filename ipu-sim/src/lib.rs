@@ -31,6 +31,7 @@ pub mod exchange;
 pub mod layout;
 pub mod program;
 pub mod text;
+pub mod verify;
 pub mod vertex;
 pub mod view;
 

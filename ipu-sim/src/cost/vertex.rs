@@ -106,8 +106,7 @@ impl VertexSizes<'_> {
 ///
 /// # Panics
 ///
-/// If no codelet exists for the element types, or operands are missing: programs are
-/// made by the compiler, not by users.
+/// If no codelet exists for the element types, or operands are missing ([`crate::verify`]).
 #[must_use]
 pub fn cycles(vertex: &Vertex, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycles {
     let elements = sizes.output.elements();

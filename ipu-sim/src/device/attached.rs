@@ -90,8 +90,8 @@ impl Attached {
     /// # Errors
     ///
     /// [`Error::WrongIpuCount`] unless the device is the smallest group that has room for all
-    /// replicas, [`Error::TooManyTiles`] for a program of a larger chip, [`Error::OutOfMemory`]
-    /// with the fullest tile and its largest variables, [`Error::OutOfStreamingMemory`],
+    /// replicas, [`Error::TooManyTiles`] for a program of a larger chip, [`Error::BadProgram`] for
+    /// one that breaks a rule of [`crate::verify`], [`Error::OutOfMemory`] with the fullest tile and its largest variables, [`Error::OutOfStreamingMemory`],
     /// [`Error::NoReplicas`] for a program of nothing; [`Error::Hardware`] if something is wrong
     /// with the machine, and what stopped the device if that needs more than a reset.
     pub fn load(mut self, executable: Executable) -> Result<Loaded> {

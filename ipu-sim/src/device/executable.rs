@@ -79,7 +79,8 @@ fn collect_streams(steps: &[Step], streams: &mut BTreeSet<StreamId>) {
 ///
 /// [`Error::NoReplicas`] for a program without IPUs, [`Error::WrongIpuCount`] unless the device
 /// is the smallest kind that has enough IPUs, [`Error::TooManyTiles`] for a program of a larger
-/// chip, [`Error::OutOfStreamingMemory`] or [`Error::OutOfMemory`] for one that is too large.
+/// chip, [`Error::BadProgram`] for one that breaks a rule of [`crate::verify`],
+/// [`Error::OutOfStreamingMemory`] or [`Error::OutOfMemory`] for one that is too large.
 pub(super) fn fit(
     executable: &Executable,
     device: Device,
@@ -89,7 +90,8 @@ pub(super) fn fit(
     if executable.n_ipus() == 0 {
         return Err(Error::NoReplicas);
     }
-    let expected = executable.n_ipus().next_power_of_two();
+    let expected = executable.n_ipus().checked_next_power_of_two();
+    let expected = expected.unwrap_or(u64::MAX);
     if expected != u64::from(device.n_ipus) {
         return Err(Error::WrongIpuCount {
             executable: executable.name.clone(),
@@ -106,6 +108,7 @@ pub(super) fn fit(
             needed: tiles,
         });
     }
+    program.verify(machine)?;
     check_streaming_memory(program, machine)?;
     let weight = weigh(program, machine)?;
     weight.verdict()?;

@@ -305,6 +305,7 @@ impl Error {
             | Self::NoReplicas
             | Self::NoSuchDevice { .. }
             | Self::NoSuchGroup { .. }
+            | Self::BadProgram(_)
             | Self::WrongIpuCount { .. }
             | Self::TooManyTiles { .. } => ErrorClass::Setup,
             Self::OutOfMemory(_) | Self::OutOfStreamingMemory { .. } => ErrorClass::Memory,

@@ -274,7 +274,7 @@ impl Run<'_> {
             machine,
             ..
         } = self.load;
-        let timeline = engine::time(&executable.program, machine, executable.timing)?;
+        let timeline = engine::time_verified(&executable.program, machine, executable.timing)?;
         Ok(Arc::clone(self.timeline.insert(Arc::new(timeline))))
     }
 }

@@ -122,6 +122,7 @@ pub(super) fn schedule(
         lanes: lanes.collect(),
         network,
         n_bundles: topology.bundles().len(),
+        route_max: ways.iter().map(|way| way.route.len()).max().unwrap_or(0),
         rounds: costs.collectives.into_rounds(),
         streams: costs.streams,
         functions,

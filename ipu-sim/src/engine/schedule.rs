@@ -115,6 +115,8 @@ pub(super) struct Schedule {
     pub(super) network: Network,
     /// Links of the machine.
     pub(super) n_bundles: usize,
+    /// Those of the longest way.
+    pub(super) route_max: usize,
     /// What moves in the rounds of collectives.
     pub(super) rounds: Rounds,
     /// By class of replicas and [`EndsId`]; none where a way has no links.
@@ -210,7 +212,7 @@ impl Schedule {
     ///
     /// # Panics
     ///
-    /// If a function calls itself: programs are made by the compiler, not by users.
+    /// If a function calls itself ([`crate::verify`]).
     pub(super) fn link(mut self) -> Linked {
         let functions = std::mem::take(&mut self.functions);
         let steps = std::mem::take(&mut self.steps);

@@ -7,8 +7,9 @@ use crate::spec::MachineSpec;
 use crate::topology::{ReplicaPlacement, Topology};
 use crate::units::Bytes;
 
-/// Checks every IPU-Machine: a buffer lies in the streaming memory beside the IPU that uses it, or,
-/// if none does, beside the first of its replica.
+/// Checks every IPU-Machine: a buffer lies in the streaming memory beside the IPUs that use it
+/// (those of one IPU-Machine, says [`crate::verify`]), or, if none does, beside the first of its
+/// replica.
 ///
 /// # Errors
 ///
@@ -31,7 +32,8 @@ pub(crate) fn check_streaming_memory(program: &Program, machine: &MachineSpec) -
         let ipu = user.unwrap_or(IpuId(0));
         for replica in placement.replicas() {
             let place = topology.ipu_machine(placement.ipu(replica, ipu));
-            needed[place.0 as usize] += program.remote_buffers[buffer].bytes;
+            let sum = &mut needed[place.0 as usize].0;
+            *sum = sum.saturating_add(program.remote_buffers[buffer].bytes.0);
         }
     }
     let capacity = machine.streaming_memory.capacity;

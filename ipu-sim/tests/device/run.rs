@@ -1,8 +1,14 @@
 //! Running, and what can be seen of it.
 
-use ipu_sim::device::{Attached, Condition, Counters, Loaded, Mode, StreamQueue};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ipu_sim::device::{
+    Attached, Condition, Connection, Counters, DeviceManager, Fault, Hardware, Loaded, Mode, Ports,
+    RecoveryAction, StreamQueue,
+};
 use ipu_sim::engine::{self, Channel};
-use ipu_sim::ids::ReplicaId;
+use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Program, RemoteBuffer, RemoteBufferId, StreamId, VarId, VarKind};
 use ipu_sim::units::{Bytes, Cycles};
@@ -246,22 +252,37 @@ fn streams_without_a_host_keep_a_run_from_starting() {
     assert_eq!(device.stream("to device"), Ok(to_device));
 }
 
+/// Hardware that panics when it is told to.
+#[derive(Default)]
+struct Buggy {
+    panics: AtomicBool,
+}
+
+impl Hardware for Buggy {
+    fn fault(&self, _: &[IpuId]) -> Option<Fault> {
+        assert!(!self.panics.load(Ordering::Relaxed), "a bug");
+        None
+    }
+
+    fn recovered(&self, _: &[IpuId], _: RecoveryAction) {}
+}
+
 #[test]
 fn a_device_that_panics_says_so_to_everybody() {
-    let mut program = Program::new(1, 1);
-    // The output lies on a tile where the vertex lacks its input: no compiler makes that.
-    let x = var(&mut program, "x", VarKind::Weight, spread(4, 1));
-    let y = var(&mut program, "y", VarKind::Weight, spread(4, 2));
-    let source = program.add_source("x", "test");
-    program.steps = vec![square(source, x, y)];
-    let mut device = attach(1).load(executable(program)).unwrap();
-    device.write(FIRST, x, &[1.0; 4]).unwrap();
+    // Programs that would make it panic aren't loaded, so that the bug is in a port.
+    let buggy = Arc::new(Buggy::default());
+    let ports = Ports {
+        hardware: Arc::clone(&buggy) as Arc<dyn Hardware>,
+        ..Ports::alone()
+    };
+    let manager = DeviceManager::new(machine(), ports);
+    let attached = manager.attach_any(1, Connection::Always).unwrap();
+    let program = squares(1).program;
+    let x = VarId(0);
+    let mut device = attached.load(executable(program)).unwrap();
+    buggy.panics.store(true, Ordering::Relaxed);
     let error = device.run(Mode::Time).unwrap_err();
-    let text = error.to_string();
-    assert!(
-        text.starts_with("device 0 failed: tile 1 lacks an input"),
-        "{text}"
-    );
+    assert_eq!(error.to_string(), "device 0 failed: a bug");
     assert_eq!(device.read(FIRST, x).unwrap_err(), error);
     assert_eq!(device.run(Mode::Time).unwrap_err(), error);
     let attached = device.unload();

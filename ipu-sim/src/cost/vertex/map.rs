@@ -72,7 +72,7 @@ pub(super) fn cycles(op: &MapOp, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cy
         MapOp::Unary(f) => map.unary(f),
         MapOp::UnaryGrad(f) => map.unary_grad(f),
         MapOp::Binary(f) => map.binary(f),
-        MapOp::Scale { .. } if map.is_uniform() => {
+        MapOp::Scale { .. } if map.is_uniform() && map.is_float() => {
             broadcast_scalar_1d(BinaryOp::Multiply, dtype, map.destination(), n, spec)
         }
         MapOp::Scale { .. } => map.fused(&[(MULTIPLY, 1)]),

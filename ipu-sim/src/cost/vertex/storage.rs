@@ -86,7 +86,8 @@ pub(super) fn copy(sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycles {
 pub(super) fn reduce(op: ReduceOp, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycles {
     let (input, workers) = (&sizes.inputs[0], u64::from(spec.workers));
     let n_outputs = sizes.output.elements();
-    let n_partials = input.elements() / n_outputs;
+    // At least the value itself, where the output has axes that the input lacks.
+    let n_partials = (input.elements() / n_outputs).max(1);
     let reduce = Reduce {
         op: match op {
             ReduceOp::Sum => reduce::ReduceOp::Add,

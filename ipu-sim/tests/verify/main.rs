@@ -1,0 +1,7 @@
+//! What is refused of programs before they are loaded or timed, and that nothing else is.
+#![cfg(test)]
+
+mod good;
+mod mutations;
+mod rules;
+mod types;
