@@ -23,7 +23,7 @@ use bert_model::data::Vocabulary;
 
 pub use error::DataError;
 
-use crate::{Error, Result};
+use crate::{Error, Result, report};
 
 /// The text of a file.
 ///
@@ -113,6 +113,26 @@ pub(crate) fn check_free(path: &Path, replace: Replace) -> Result<()> {
     if replace == Replace::No && path.exists() {
         let path = path.into();
         return Err(DataError::Exists { path }.into());
+    }
+    Ok(())
+}
+
+/// Makes sure before the work that `outputs` can be written, and that none of them is another one
+/// or one of `inputs`, whatever may be replaced.
+///
+/// # Errors
+///
+/// As [`report::check_apart`], [`check_free`] and [`report::check_writable`].
+pub(crate) fn check_outputs<'a>(
+    outputs: &'a [PathBuf],
+    inputs: impl IntoIterator<Item = &'a PathBuf>,
+    replace: Replace,
+) -> Result<()> {
+    let inputs = inputs.into_iter().map(PathBuf::as_path);
+    report::check_apart(outputs.iter().map(PathBuf::as_path), inputs)?;
+    for path in outputs {
+        check_free(path, replace)?;
+        report::check_writable(path)?;
     }
     Ok(())
 }

@@ -189,6 +189,12 @@ pub enum Error {
         /// The file.
         path: std::path::PathBuf,
     },
+    /// An output that would replace what it is made of.
+    #[error("{} is one of the inputs: the output needs a file of its own", path.display())]
+    OwnInput {
+        /// The file.
+        path: PathBuf,
+    },
     /// A program that takes more memory than the machine has, which was simulated all the same.
     #[error("{message}")]
     DoesNotFit {

@@ -2,17 +2,20 @@
 
 pub mod csv;
 pub mod json;
+mod place;
 pub mod table;
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{
     fs,
     io::{self, Write},
 };
 
+pub use place::check_apart;
+
 use crate::interrupt::Unfinished;
 use crate::{Error, Result};
+use place::{followed, is_special};
 
 /// Writes `text` to `path`, whole or not at all, as [`Partial`] does.
 ///
@@ -28,7 +31,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 
 /// A file that is written beside the place where it belongs and takes that name when it is
 /// finished. Dropped before, or interrupted, it leaves nothing behind, and what was at its place
-/// stays. A link or a pipe is written to directly.
+/// stays. Links are followed; a pipe or a device is written to directly.
 #[derive(Debug)]
 pub struct Partial {
     path: PathBuf,
@@ -48,23 +51,23 @@ impl Partial {
     ///
     /// # Errors
     ///
-    /// If the folder can't be written to.
+    /// If the folder can't be written to, or if `path` is a folder.
     pub fn create(path: &Path) -> Result<Self> {
-        let beside = (!is_special(path)).then(|| {
-            let beside = partial(path);
-            Beside {
-                _noted: Unfinished::new(&beside),
-                path: beside,
-            }
-        });
-        let place = beside.as_ref().map_or(path, |beside| &beside.path);
-        let file = match beside {
-            Some(_) => fs::File::create(place),
-            None => fs::File::options().write(true).open(place),
+        let place = followed(path);
+        let created = if place.is_dir() {
+            Err(io::ErrorKind::IsADirectory.into())
+        } else if place.as_os_str().is_empty() {
+            Err(io::ErrorKind::NotFound.into())
+        } else if is_special(&place) {
+            let file = fs::File::options().write(true).open(&place);
+            file.map(|file| (file, None))
+        } else {
+            create_beside(&place).map(|(file, beside)| (file, Some(beside)))
         };
+        let (file, beside) = created.map_err(|source| cannot_write(path, source))?;
         Ok(Self {
-            path: path.into(),
-            file: file.map_err(|source| cannot_write(path, source))?,
+            path: place,
+            file,
             beside,
         })
     }
@@ -102,6 +105,37 @@ impl Drop for Partial {
     }
 }
 
+/// A new file whose name is that of `path` and `.partial`, with a number if there is one already:
+/// it may be somebody's.
+fn create_beside(path: &Path) -> io::Result<(fs::File, Beside)> {
+    /// Names that are tried: more are no accident.
+    const NAMES: u32 = 1000;
+    for number in 0..NAMES {
+        let mut beside = path.as_os_str().to_owned();
+        match number {
+            0 => beside.push(".partial"),
+            _ => beside.push(format!(".{number}.partial")),
+        }
+        let beside = PathBuf::from(beside);
+        // Before it is noted, which would have it removed by Ctrl-C.
+        if fs::symlink_metadata(&beside).is_ok() {
+            continue;
+        }
+        let noted = Unfinished::new(&beside);
+        match fs::File::create_new(&beside) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => {
+                let beside = Beside {
+                    path: beside,
+                    _noted: noted,
+                };
+                return created.map(|file| (file, beside));
+            }
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
 /// Finds out whether [`write()`] will be able to write to `path`, so that a long run need not end
 /// in vain. What is there stays as it is.
 ///
@@ -109,55 +143,26 @@ impl Drop for Partial {
 ///
 /// If the folder is missing or can't be written to, or if `path` is a folder.
 pub fn check_writable(path: &Path) -> Result<()> {
-    let checked = if path.is_dir() {
-        Err(io::ErrorKind::IsADirectory.into())
-    } else if path.as_os_str().is_empty() {
-        Err(io::ErrorKind::NotFound.into())
-    } else if is_special(path) {
-        Ok(())
-    } else {
-        let partial = partial(path);
-        fs::write(&partial, "").and_then(|()| fs::remove_file(&partial))
-    };
-    checked.map_err(|source| cannot_write(path, source))
+    let place = followed(path);
+    if is_special(&place) {
+        // Opening a pipe would wait for its reader; links that lead nowhere are found out.
+        let found = fs::metadata(&place);
+        return found
+            .map(|_| ())
+            .map_err(|source| cannot_write(path, source));
+    }
+    Partial::create(path).map(drop)
 }
 
 /// As [`check_writable`] for all `paths`, which must be different files.
 ///
 /// # Errors
 ///
-/// As [`check_writable`]; two paths of one file.
+/// As [`check_writable`] and [`check_apart`].
 pub fn check_all_writable<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for path in paths {
-        check_writable(path)?;
-        if !is_special(path) && !seen.insert(place(path)) {
-            return Err(Error::SameFile { path: path.into() });
-        }
-    }
-    Ok(())
-}
-
-/// Where a file is, however its folder is named.
-fn place(path: &Path) -> PathBuf {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));
-    match (folder, path.file_name()) {
-        (Ok(folder), Some(name)) => folder.join(name),
-        _ => path.into(),
-    }
-}
-
-fn is_special(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
-}
-
-fn partial(path: &Path) -> PathBuf {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    partial.into()
+    let paths: Vec<&Path> = paths.into_iter().collect();
+    paths.iter().try_for_each(|path| check_writable(path))?;
+    check_apart(paths, [])
 }
 
 fn cannot_write(path: &Path, source: io::Error) -> Error {
@@ -201,5 +206,37 @@ mod tests {
         drop(file);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(fs::read_to_string(&path).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_beside_it_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a.json.partial"), "mine").unwrap();
+        check_writable(&path("a.json")).unwrap();
+        write(&path("a.json"), "new").unwrap();
+        let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+        assert_eq!(read("a.json.partial"), "mine");
+        assert_eq!(read("a.json"), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_is_written_through_and_whole() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        write(&path("a.json"), "a long old text").unwrap();
+        for (link, target) in [("old", "a.json"), ("new", "b.json"), ("loop", "loop")] {
+            symlink(target, path(link)).unwrap();
+        }
+        for (link, target) in [("old", "a.json"), ("new", "b.json")] {
+            check_writable(&path(link)).unwrap();
+            write(&path(link), "short").unwrap();
+            assert_eq!(fs::read_to_string(path(target)).unwrap(), "short");
+            assert!(path(link).is_symlink());
+        }
+        assert!(check_writable(&path("loop")).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! Files of results are written whatever happens to the log, each of its own.
+//! Files of results are written whatever happens to the log, each of its own, and never over what
+//! they are made of.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -63,4 +64,92 @@ fn two_outputs_dont_share_a_file() {
     let wanted = "two outputs are to go to sub/../both.json: each needs a file of its own";
     assert!(stderr.contains(wanted), "{stderr}");
     assert!(!folder.path().join("both.json").exists());
+}
+
+/// `ipu-bench` with these words, in a folder with a text, a vocabulary, and a link to either.
+fn made_of_text(line: &str) -> (tempfile::TempDir, Output) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("t.txt"), TEXT).unwrap();
+    std::fs::write(path("v.txt"), VOCABULARY).unwrap();
+    std::os::unix::fs::symlink("t.txt", path("link")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
+        .args(line.split_whitespace())
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    (folder, output)
+}
+
+const TEXT: &str = "a b a b a b\nb a b a\n\na a a b\nb b b a\n";
+const VOCABULARY: &str = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n";
+
+#[test]
+fn data_is_not_written_over_what_it_is_made_of() {
+    const RECORDS: &str = "data pretraining --input-file t.txt --vocab-file v.txt \
+        --sequence-length 16 --mask-tokens 3 --force --output-file";
+    const WORDS: &str = "data vocabulary --input-file t.txt --force --output-file";
+    for (line, named) in [
+        (format!("{RECORDS} t.txt"), "t.txt"),
+        (format!("{RECORDS} v.txt"), "v.txt"),
+        (format!("{RECORDS} link"), "link"),
+        (format!("{RECORDS} o.bin,./t.txt"), "./t.txt"),
+        (format!("{WORDS} t.txt"), "t.txt"),
+        (format!("{WORDS} link"), "link"),
+    ] {
+        let (folder, output) = made_of_text(&line);
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let wanted = format!("error: {named} is one of the inputs: the output needs a file");
+        assert!(stderr.contains(&wanted), "{line}: {stderr}");
+        let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+        assert_eq!(read("t.txt"), TEXT, "{line}");
+        assert_eq!(read("v.txt"), VOCABULARY, "{line}");
+        assert!(!folder.path().join("o.bin").exists(), "{line}");
+    }
+}
+
+#[test]
+fn records_go_to_files_of_their_own() {
+    for outputs in ["o.bin,o.bin", "o.bin,./o.bin"] {
+        let (folder, output) = made_of_text(&format!(
+            "data pretraining --input-file t.txt --vocab-file v.txt --sequence-length 16 \
+             --mask-tokens 3 --output-file {outputs}"
+        ));
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("two outputs are to go to"), "{stderr}");
+        assert!(!folder.path().join("o.bin").exists());
+    }
+}
+
+#[test]
+fn metrics_dont_replace_the_preset() {
+    let folder = tempfile::tempdir().unwrap();
+    let preset = folder.path().join("preset.json");
+    std::fs::write(&preset, "{}").unwrap();
+    let more = ["--config", "preset.json", "--metrics-json", "./preset.json"];
+    let output = bench(folder.path(), &more, Stdio::null());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("./preset.json is one of the inputs"),
+        "{stderr}"
+    );
+    assert_eq!(std::fs::read_to_string(&preset).unwrap(), "{}");
+}
+
+/// A link to what isn't there yet is that file.
+#[test]
+fn a_link_and_its_target_are_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("a.json", folder.path().join("lnk.json")).unwrap();
+    let more = ["--metrics-json", "lnk.json", "--memory-report", "a.json"];
+    let output = bench(folder.path(), &more, Stdio::null());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("two outputs are to go to a.json"),
+        "{stderr}"
+    );
 }

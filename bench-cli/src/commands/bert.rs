@@ -44,13 +44,23 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     given.inspect.check()?;
     let metrics = given.metrics_json.iter().map(Path::new);
     let inspected = given.inspect.files()?;
-    report::check_all_writable(metrics.chain(inspected.iter().map(PathBuf::as_path)))?;
+    let outputs = metrics.chain(inspected.iter().map(PathBuf::as_path));
+    report::check_apart(outputs.clone(), inputs(&given, &prepared))?;
+    report::check_all_writable(outputs)?;
     let command = ["ipu-bench".into(), "bert".into()]
         .into_iter()
         .chain(words)
         .collect();
     simulate(&given, &prepared, command, &console)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The files that a run reads, or would if they were there.
+fn inputs<'a>(given: &'a Given, prepared: &'a Prepared) -> impl Iterator<Item = &'a Path> {
+    let named = given.config.iter().chain(&given.system).map(Path::new);
+    let data = &prepared.request.options.data;
+    let data = data.input_files.iter().chain(&data.vocab_file);
+    named.chain(data.map(PathBuf::as_path))
 }
 
 /// The runs of a program, one after the other, with their lines, and the files of the first.

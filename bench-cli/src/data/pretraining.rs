@@ -7,9 +7,9 @@ use bert_model::data::{Case, Corpus, Recipe, Record, RecordMaker, Tokeniser};
 use indicatif::ProgressBar;
 
 use super::{
-    Replace, cannot_write, check_free, matching, read_text, read_vocabulary, recipe_error,
+    Replace, cannot_write, check_outputs, matching, read_text, read_vocabulary, recipe_error,
 };
-use crate::report::{self, Partial};
+use crate::report::Partial;
 use crate::{Error, Result};
 
 /// What to make of what.
@@ -52,15 +52,14 @@ pub struct Made {
 /// Files that can't be read or written, a text or recipe that gives no records.
 pub fn make(request: &Request, bar: &ProgressBar) -> Result<Made> {
     let outputs: Vec<PathBuf> = request.output_files.split(',').map(PathBuf::from).collect();
-    for path in &outputs {
-        check_free(path, request.replace)?;
-        report::check_writable(path)?;
-    }
+    let inputs = matching(&request.input_files)?;
+    let read = inputs.iter().chain([&request.vocabulary]);
+    check_outputs(&outputs, read, request.replace)?;
     let vocabulary = read_vocabulary(&request.vocabulary)?;
     let tokeniser = Tokeniser::new(&vocabulary, request.case);
     let mut corpus = Corpus::default();
-    for path in matching(&request.input_files)? {
-        let text = read_text(&path)?;
+    for path in &inputs {
+        let text = read_text(path)?;
         text.lines()
             .for_each(|line| corpus.push_line(line, &tokeniser));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bert_model::data::{Case, Vocabulary};
 
-use super::{Replace, check_free, matching, read_text, recipe_error};
+use super::{Replace, check_outputs, matching, read_text, recipe_error};
 use crate::{Result, report};
 
 /// Writes a vocabulary of at most `size` tokens that can spell the texts in `input_files`, a
@@ -20,9 +20,8 @@ pub fn write(
     size: u32,
     replace: Replace,
 ) -> Result<u32> {
-    check_free(output, replace)?;
-    report::check_writable(output)?;
     let texts = matching(input_files)?;
+    check_outputs(&[output.into()], &texts, replace)?;
     let texts: Vec<String> = texts
         .iter()
         .map(|path| read_text(path))
