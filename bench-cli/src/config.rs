@@ -12,6 +12,8 @@
 pub mod file;
 pub mod options;
 
+use std::path::Path;
+
 use serde_json::{Map, Value, json};
 
 use crate::args::spec::Support;
@@ -55,7 +57,7 @@ pub fn resolve(
         values["low_latency_inference"] = json!(true);
     }
     let folder = crate::args::values::show(&values["checkpoint_dir"]);
-    values["checkpoint_dir"] = json!(format!("{folder}/{stamp}"));
+    values["checkpoint_dir"] = json!(Path::new(&folder).join(stamp).to_string_lossy());
     values.insert("use_popdist".into(), json!(false));
     values.insert("popdist_size".into(), json!(1));
     values.insert("popdist_rank".into(), json!(0));

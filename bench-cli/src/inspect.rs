@@ -43,7 +43,12 @@ impl Inspect {
     /// A folder that can't be written.
     pub fn check(&self) -> Result<()> {
         if let Some(folder) = &self.ir {
-            fs::create_dir_all(folder).map_err(|source| Error::File {
+            // Of a folder without a name, the system has nothing to say.
+            let created = match folder.as_os_str().is_empty() {
+                true => Err(std::io::ErrorKind::NotFound.into()),
+                false => fs::create_dir_all(folder),
+            };
+            created.map_err(|source| Error::File {
                 action: "create",
                 path: folder.clone(),
                 source,

@@ -2,12 +2,16 @@
 
 pub mod unread;
 
-use serde_json::{Map, Value};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
 
 use crate::args::{Given, table};
 use crate::config::{self, BertOptions, Resolved};
 use crate::system::{self, Machine};
-use crate::{Result, clock};
+use crate::{Error, Result, clock};
 
 /// A run to simulate.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +22,55 @@ pub struct RunRequest {
     pub resolved: Map<String, Value>,
     /// The machine, large enough if it ships.
     pub machine: Machine,
+}
+
+impl RunRequest {
+    /// Makes the folder of this run, under the name that its configuration gives it, or if another
+    /// run has that one, with the first free number behind it. The configuration follows.
+    ///
+    /// # Errors
+    ///
+    /// A folder that can't be created.
+    pub fn make_folder(&mut self) -> Result<PathBuf> {
+        let wanted = PathBuf::from(&self.options.output.checkpoint_dir);
+        let cannot = |source| Error::File {
+            action: "create",
+            path: wanted.clone(),
+            source,
+        };
+        if let Some(parent) = wanted.parent() {
+            fs::create_dir_all(parent).map_err(cannot)?;
+        }
+        let mut number = 1_u32;
+        loop {
+            let folder = match number {
+                1 => wanted.clone(),
+                _ => PathBuf::from(format!("{}-{number}", wanted.display())),
+            };
+            match fs::create_dir(&folder) {
+                Ok(()) => {
+                    self.move_to(&folder);
+                    return Ok(folder);
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && number < u32::MAX => {
+                    number += 1;
+                }
+                Err(error) => return Err(cannot(error)),
+            }
+        }
+    }
+
+    /// Names another folder for this run.
+    pub fn move_to(&mut self, folder: &Path) {
+        let old = std::mem::take(&mut self.options.output.checkpoint_dir);
+        let new = folder.display().to_string();
+        for (key, inside) in [("checkpoint_dir", ""), ("onnx_checkpoint", "/model.onnx")] {
+            if self.resolved[key] == json!(format!("{old}{inside}")) {
+                self.resolved[key] = json!(format!("{new}{inside}"));
+            }
+        }
+        self.options.output.checkpoint_dir = new;
+    }
 }
 
 /// A request and what the user should hear about it.
@@ -121,4 +174,56 @@ fn unfilled(options: &BertOptions) -> Option<String> {
              {layers}"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args;
+
+    /// A training and its validation, whose files go to `folder`.
+    fn prepared(folder: &str) -> Prepared {
+        let line = "--epochs 1 --generated-data --checkpoint-dir";
+        let words = line.split(' ').chain([folder]).map(String::from);
+        prepare(&args::parse(words).unwrap(), clock::Date::from_unix(0)).unwrap()
+    }
+
+    #[test]
+    fn runs_of_one_second_have_folders_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("new/ckpts").display().to_string();
+        for expected in [
+            "70-01-01-00-00-00",
+            "70-01-01-00-00-00-2",
+            "70-01-01-00-00-00-3",
+        ] {
+            let expected = format!("{root}/{expected}");
+            let mut prepared = prepared(&root);
+            let made = prepared.request.make_folder().unwrap();
+            assert_eq!(made, Path::new(&expected));
+            assert!(made.is_dir());
+            let mut validation = prepared.validation.unwrap();
+            validation.move_to(&made);
+            for request in [&prepared.request, &validation] {
+                assert_eq!(request.options.output.checkpoint_dir, expected);
+                assert_eq!(request.resolved["checkpoint_dir"], expected);
+            }
+            let model = format!("{expected}/model.onnx");
+            assert_eq!(validation.resolved["onnx_checkpoint"], model);
+            assert_eq!(prepared.request.resolved["onnx_checkpoint"], Value::Null);
+        }
+    }
+
+    #[test]
+    fn folders_are_joined_as_paths() {
+        for (folder, expected) in [
+            ("", "70-01-01-00-00-00"),
+            ("a/", "a/70-01-01-00-00-00"),
+            ("/", "/70-01-01-00-00-00"),
+            ("a", "a/70-01-01-00-00-00"),
+        ] {
+            let found = prepared(folder).request.options.output.checkpoint_dir;
+            assert_eq!(found, expected, "{folder}");
+        }
+    }
 }

@@ -153,3 +153,31 @@ fn a_link_and_its_target_are_one_file() {
         "{stderr}"
     );
 }
+
+/// Within one second, most of the time.
+#[test]
+fn every_run_leaves_its_own_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let runs = 5;
+    for _ in 0..runs {
+        let output = bench(folder.path(), &["--checkpoint-dir", ""], Stdio::null());
+        assert!(output.status.success(), "{output:?}");
+    }
+    let mut configurations = std::collections::BTreeSet::new();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path().join("config.json")).unwrap();
+        let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        configurations.insert(config["checkpoint_dir"].to_string());
+    }
+    assert_eq!(configurations.len(), runs, "{configurations:?}");
+}
+
+#[test]
+fn a_folder_without_a_name_is_found_out_before_the_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(folder.path(), &["--dump-ir", ""], Stdio::null());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let wanted = "ipu-bench: error: cannot create ''";
+    assert!(stderr.starts_with(wanted), "{stderr}");
+}

@@ -70,7 +70,7 @@ fn simulate(
     command: Vec<String>,
     console: &Console,
 ) -> anyhow::Result<()> {
-    let runs = runs(prepared)?;
+    let mut runs = runs(prepared)?;
     say(prepared, console)?;
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
@@ -78,8 +78,8 @@ fn simulate(
     };
     let options = &prepared.request.options;
     // What no device can run must not leave a folder behind.
-    let mut device = Some(run::acquire(runs[0].request).with_context(while_running)?);
-    write_config(&prepared.request)?;
+    let mut device = Some(run::acquire(&runs[0].request).with_context(while_running)?);
+    write_config(&mut runs, &prepared.request)?;
     let process = Process {
         hostname: hostname(),
         command,
@@ -100,7 +100,7 @@ fn simulate(
         }
         let device = match device.take() {
             Some(device) => device,
-            None => run::acquire(this.request).with_context(context)?,
+            None => run::acquire(&this.request).with_context(context)?,
         };
         let mut plans = compile::plans_for(&this.request.machine.spec);
         let inspect = match first {
@@ -114,11 +114,11 @@ fn simulate(
         }
         let refusal = metrics.out_of_memory.clone();
         if let Some(path) = given.metrics_json.as_ref().filter(|_| first) {
-            let text = report::json::text(&Report::new(this.request, metrics));
+            let text = report::json::text(&Report::new(&this.request, metrics));
             report::write(Path::new(path), &text)?;
         }
         if let Some(message) = refusal {
-            advise(this.request, &plans, console)?;
+            advise(&this.request, &plans, console)?;
             return Err(Error::DoesNotFit { message }).with_context(context);
         }
         if options.device.connection == ConnectionType::Offline {
@@ -131,15 +131,15 @@ fn simulate(
 }
 
 /// One of the runs of a program, and what it reads.
-struct Run<'a> {
-    request: &'a RunRequest,
+struct Run {
+    request: RunRequest,
     dataset: Dataset,
     validation: bool,
 }
 
 /// The runs in order, at least one: inference, or training and its validation. Their data is
 /// found, or found wanting, before the first of them starts.
-fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run<'_>>> {
+fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run>> {
     let options = &prepared.request.options;
     let main = options.session.inference || options.run.training;
     let main = main.then_some((&prepared.request, false));
@@ -152,7 +152,7 @@ fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run<'_>>> {
                 false => error,
             })?;
             Ok(Run {
-                request,
+                request: request.clone(),
                 dataset,
                 validation,
             })
@@ -163,13 +163,13 @@ fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run<'_>>> {
 /// Runs one of the runs and prints its lines.
 fn one(
     log: &mut Log<'_>,
-    this: &Run<'_>,
+    this: &Run,
     device: Attached,
     inspect: &Inspect,
     plans: &mut PlanCache,
     console: &Console,
 ) -> anyhow::Result<Metrics> {
-    let request = this.request;
+    let request = &this.request;
     log.print(log::before_compile(request, &this.dataset));
     let metrics = match run::run(request, device, inspect, plans) {
         Ok(metrics) => metrics,
@@ -211,17 +211,17 @@ fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) -> anyhow:
     Ok(())
 }
 
-/// The resolved configuration, in the folder of this run, as the original leaves it.
-fn write_config(request: &RunRequest) -> anyhow::Result<()> {
-    let folder = PathBuf::from(&request.options.output.checkpoint_dir);
-    std::fs::create_dir_all(&folder).map_err(|source| Error::File {
-        action: "create",
-        path: folder.clone(),
-        source,
-    })?;
+/// The resolved configuration of a program, in a new folder, as the original leaves it. All its
+/// runs have that folder.
+fn write_config(runs: &mut [Run], program: &RunRequest) -> anyhow::Result<()> {
+    let mut program = program.clone();
+    let folder = program.make_folder()?;
+    for run in runs {
+        run.request.move_to(&folder);
+    }
     report::write(
         &folder.join("config.json"),
-        &report::json::text(&request.resolved),
+        &report::json::text(&program.resolved),
     )?;
     Ok(())
 }
