@@ -9,6 +9,7 @@
 pub mod compare;
 pub mod evaluate;
 pub mod execute;
+pub mod matrix;
 pub mod plan;
 pub mod shards;
 pub mod stale;

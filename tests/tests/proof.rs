@@ -3,21 +3,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
-
-use bert_model::config::{Dropout, Mode, Task};
-use bert_model::placement::{Recomputation, SquadHead};
+use bert_model::config::{Mode, Task};
+use bert_model::placement::Recomputation;
 use ipu_sim::program::Step;
-use popart_graph::ir::{Op, OpKind, Reduction, TensorId};
+use popart_graph::ir::{Op, OpKind, TensorId};
 use popart_graph::passes::optimizer::rules::UpdateRule;
 use popart_graph::passes::{OptimizerState, Pipelining};
 use rayon::prelude::*;
 use tests::compare::{Distance, norm};
-use tests::plan::{adam, lamb, other_correction, plain_sgd, sgd};
+use tests::matrix::{FACTORS, PRETRAINING, SQUAD, all, asked_for, combined, turn};
+use tests::plan::{adam, lamb, plain_sgd, sgd};
 use tests::{Case, Plan, Results};
-
-const PRETRAINING: Task = Task::Pretraining(Mode::Training);
-const SQUAD: Task = Task::Squad(Mode::Training);
 
 /// Of outputs and of every variable, in the norm of the tensor: many roundings of `f32`, each
 /// 6e-8 of a number, in sums of up to 256.
@@ -326,181 +322,74 @@ fn what_nothing_wrote_cant_be_read() {
     assert!(text.ends_with(" is read before it is written"), "{text}");
 }
 
-/// The values of one factor of the matrix that are combined with those of the others.
-const FACTORS: [usize; 8] = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 6, 2, 4];
-
-/// Which model is where.
-struct Placed {
-    task: Task,
-    pipelining: Pipelining,
-    encoder_start_ipu: u32,
-    layers_per_ipu: &'static [u32],
-    squad_head: SquadHead,
-    /// Of the pipeline, backward ones included; 1 without one.
-    n_stages: u32,
-}
-
-const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -> Placed {
-    Placed {
-        task: PRETRAINING,
-        pipelining,
-        encoder_start_ipu,
-        layers_per_ipu: &[1],
-        squad_head: SquadHead::FirstIpu,
-        n_stages,
-    }
-}
-
-/// A pipeline for pre-training returns to its first IPU, for the projection shares the word
-/// table; one for SQuAD may end where its encoder does.
-const PLACEMENTS: [Placed; 7] = [
-    // One IPU, and four in turn.
-    Placed {
-        layers_per_ipu: &[2],
-        ..placed(Pipelining::Off, 0, 1)
-    },
-    placed(Pipelining::Off, 2, 1),
-    // Two forward stages, and four.
-    Placed {
-        task: SQUAD,
-        squad_head: SquadHead::LastEncoderIpu,
-        ..placed(Pipelining::On, 0, 3)
-    },
-    Placed {
-        task: SQUAD,
-        squad_head: SquadHead::LastEncoderIpu,
-        ..placed(Pipelining::On, 2, 7)
-    },
-    // Back on the first IPU: two IPUs, three, and two again for SQuAD.
-    placed(Pipelining::On, 0, 5),
-    placed(Pipelining::On, 1, 7),
-    Placed {
-        task: SQUAD,
-        ..placed(Pipelining::On, 0, 5)
-    },
-];
-
-const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
-
-/// The plan of one value of each factor; none where they exclude each other: a pipeline that
-/// accumulates needs as many micro-batches as stages, and only a pipeline recomputes. One that
-/// doesn't accumulate makes enough updates to fill it and repeat its main cycle.
-///
-/// What isn't a factor takes turns: tiles of an IPU, reduction, dropout, merged collectives.
-fn combined(values: [usize; 8]) -> Option<Plan> {
-    let [
-        placement,
-        accumulation,
-        recomputation,
-        qkv,
-        vocab,
-        rule,
-        replicas,
-        state,
-    ] = values;
-    let placed = &PLACEMENTS[placement];
-    let micro_batches = ACCUMULATIONS[accumulation];
-    let recomputation = [
-        Recomputation::Off,
-        Recomputation::FromStageInput,
-        Recomputation::FromEveryLayer,
-    ][recomputation];
-    let rule = [
-        lamb(),
-        other_correction(lamb()),
-        adam(),
-        other_correction(adam()),
-        sgd(),
-        plain_sgd(),
-    ][rule];
-    let (valid, updates) = match placed.pipelining {
-        Pipelining::On if micro_batches == 1 => (true, placed.n_stages + 1),
-        Pipelining::On => (micro_batches >= placed.n_stages, 1),
-        Pipelining::Off => (recomputation == Recomputation::Off, 1),
-    };
-    let turn: usize = values.iter().sum();
-    valid.then_some(Plan {
-        updates,
-        recomputation,
-        encoder_start_ipu: placed.encoder_start_ipu,
-        layers_per_ipu: placed.layers_per_ipu,
-        squad_head: placed.squad_head,
-        split_qkv: qkv == 0,
-        vocab_steps: 1 + vocab as u32,
-        replicas: 1 + replicas as u32,
-        state: OptimizerState {
-            sharded: state % 2 == 1,
-            off_chip: state / 2 == 1,
-        },
-        n_tiles: [16, 32, 64][turn % 3],
-        merge_collectives: turn % 2 == 1,
-        reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
-        dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
-        ..Plan::new(placed.task, placed.pipelining, micro_batches, rule)
-    })
-}
-
-/// All combinations that can be.
-fn all() -> Vec<[usize; 8]> {
-    let mut all = vec![[0; 8]];
-    for (factor, &count) in FACTORS.iter().enumerate() {
-        let with = |values: [usize; 8]| {
-            (0..count).map(move |value| {
-                let mut values = values;
-                values[factor] = value;
-                values
-            })
-        };
-        all = all.into_iter().flat_map(with).collect();
-    }
-    all.retain(|&values| combined(values).is_some());
-    all
-}
-
-/// Every choice of `strength` factors with their values, each as one number: a digit for each
-/// factor, 0 where it isn't chosen.
-fn choices(values: [usize; 8], strength: u32) -> impl Iterator<Item = u64> {
-    let chosen = (0_u32..1 << 8).filter(move |mask| mask.count_ones() == strength);
-    chosen.map(move |mask| {
-        let digits = values.iter().enumerate().map(|(factor, &value)| {
-            (u64::from(mask >> factor & 1) * (value as u64 + 1)) << (4 * factor)
-        });
-        digits.sum()
-    })
-}
-
-/// Few combinations in which every choice of `strength` values occurs that can occur at all:
-/// always the one that adds most, the first of equals.
-fn covering(strength: u32) -> Vec<[usize; 8]> {
+/// Two values of a factor whose graphs are equal in every combination would prove one thing twice.
+#[test]
+fn no_two_values_of_a_factor_give_the_same_graphs() {
+    // A mean over all replicas, of which there may be two.
+    const TURN: usize = 1;
     let all = all();
-    let mut missing: BTreeSet<u64> = all
-        .iter()
-        .flat_map(|&values| choices(values, strength))
-        .collect();
-    let mut chosen = Vec::new();
-    while !missing.is_empty() {
-        let gain = |values: &[usize; 8]| {
-            let found = choices(*values, strength).filter(|choice| missing.contains(choice));
-            found.count()
-        };
-        let best = all.iter().rev().max_by_key(|values| gain(values)).unwrap();
-        for choice in choices(*best, strength) {
-            missing.remove(&choice);
+    let graph = |values| {
+        Case::new(combined(values, TURN).unwrap())
+            .unwrap()
+            .compiled
+            .graph
+    };
+    for (factor, &count) in FACTORS.iter().enumerate() {
+        for (one, other) in
+            (0..count).flat_map(|one| (one + 1..count).map(move |other| (one, other)))
+        {
+            let pairs = all.iter().rev().filter(|values| values[factor] == one);
+            let mut pairs = pairs.filter_map(|&values| {
+                let mut changed = values;
+                changed[factor] = other;
+                combined(changed, TURN).map(|_| (values, changed))
+            });
+            let differ = pairs.any(|(values, changed)| graph(values) != graph(changed));
+            assert!(
+                differ,
+                "values {one} and {other} of factor {factor} give the same graphs"
+            );
         }
-        chosen.push(*best);
     }
-    chosen
 }
 
-/// What `IPU_BENCH_PROOF` asks for: `2` values together in every way, the default; `3`; or
-/// `all`, which takes an hour.
-fn asked_for() -> Vec<[usize; 8]> {
-    match std::env::var("IPU_BENCH_PROOF").as_deref() {
-        Err(_) | Ok("2") => covering(2),
-        Ok("3") => covering(3),
-        Ok("all") => all(),
-        Ok(other) => panic!("IPU_BENCH_PROOF is 2, 3 or all, not `{other}`"),
+/// With both layers on one IPU, each way to recompute has a graph of its own; with one, keeping the
+/// output of every layer keeps nothing more.
+#[test]
+fn every_recomputation_has_a_graph_of_its_own() {
+    let graphs = |plan: Plan| {
+        let ways = [
+            Recomputation::Off,
+            Recomputation::FromStageInput,
+            Recomputation::FromEveryLayer,
+        ];
+        ways.map(|recomputation| {
+            let case = Case::new(Plan {
+                recomputation,
+                ..plan
+            })
+            .unwrap();
+            case.compiled.graph
+        })
+    };
+    let mut seen = 0;
+    for values in all().into_iter().filter(|values| values[2..] == [0; 6]) {
+        let plan = combined(values, turn(values)).unwrap();
+        if plan.pipelining == Pipelining::Off {
+            continue;
+        }
+        let [off, from_stage, from_layer] = graphs(plan);
+        assert_ne!(off, from_stage, "{values:?}");
+        assert_ne!(off, from_layer, "{values:?}");
+        assert_eq!(
+            from_stage == from_layer,
+            plan.layers_per_ipu == [1],
+            "{values:?}"
+        );
+        seen += u32::from(plan.layers_per_ipu == [2]);
     }
+    // Placements of 3, 5 and 7 stages without accumulation, with 8, and the first also with 4.
+    assert_eq!(seen, 7);
 }
 
 /// Placement, accumulation, recomputation, split or merged queries, keys and values, serialised
@@ -513,7 +402,7 @@ fn every_pair_of_choices() {
     let failures: Vec<String> = chosen
         .par_iter()
         .flat_map_iter(|&values| {
-            let failures = differences(combined(values).unwrap());
+            let failures = differences(combined(values, turn(values)).unwrap());
             let named = move |failure: String| format!("{values:?}: {failure}");
             failures.into_iter().map(named)
         })

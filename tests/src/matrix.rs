@@ -1,0 +1,223 @@
+//! The matrix of the executed proof: every factor that a training step is made of, and few
+//! combinations in which they meet.
+
+use std::collections::BTreeSet;
+
+use bert_model::config::{Dropout, Mode, Task};
+use bert_model::placement::{Recomputation, SquadHead};
+use popart_graph::ir::Reduction;
+use popart_graph::passes::{OptimizerState, Pipelining};
+
+use crate::Plan;
+use crate::plan::{adam, lamb, other_correction, plain_sgd, sgd};
+
+/// Training on masked words and next sentences.
+pub const PRETRAINING: Task = Task::Pretraining(Mode::Training);
+
+/// Training on questions.
+pub const SQUAD: Task = Task::Squad(Mode::Training);
+
+/// One value of each factor, by number: placement, accumulation, recomputation, split or merged
+/// queries, keys and values, slices of the word table, optimiser, replicas, where moments live.
+pub type Values = [usize; 8];
+
+/// How many values each factor has.
+pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 6, 2, 4];
+
+/// Which model is where.
+struct Placed {
+    task: Task,
+    pipelining: Pipelining,
+    encoder_start_ipu: u32,
+    layers_per_ipu: &'static [u32],
+    squad_head: SquadHead,
+    /// Of the pipeline, backward ones included; 1 without one.
+    n_stages: u32,
+}
+
+const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -> Placed {
+    Placed {
+        task: PRETRAINING,
+        pipelining,
+        encoder_start_ipu,
+        layers_per_ipu: &[1],
+        squad_head: SquadHead::FirstIpu,
+        n_stages,
+    }
+}
+
+/// A pipeline for pre-training returns to its first IPU, for the projection shares the word
+/// table; one for SQuAD may end where its encoder does. Those with both layers on one IPU have a
+/// layer whose output may be kept while all between is computed again.
+const PLACEMENTS: [Placed; 7] = [
+    // One IPU, and four in turn.
+    Placed {
+        layers_per_ipu: &[2],
+        ..placed(Pipelining::Off, 0, 1)
+    },
+    placed(Pipelining::Off, 2, 1),
+    // Two forward stages, and four.
+    Placed {
+        task: SQUAD,
+        layers_per_ipu: &[2],
+        squad_head: SquadHead::LastEncoderIpu,
+        ..placed(Pipelining::On, 1, 3)
+    },
+    Placed {
+        task: SQUAD,
+        squad_head: SquadHead::LastEncoderIpu,
+        ..placed(Pipelining::On, 2, 7)
+    },
+    // Back on the first IPU: from two IPUs, whose first also has a layer or not, and from three,
+    // with four forward stages.
+    placed(Pipelining::On, 0, 5),
+    Placed {
+        layers_per_ipu: &[2],
+        ..placed(Pipelining::On, 1, 5)
+    },
+    Placed {
+        task: SQUAD,
+        layers_per_ipu: &[2],
+        ..placed(Pipelining::On, 2, 7)
+    },
+];
+
+const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
+
+/// What isn't a factor: tiles of an IPU, reduction, dropout and merged collectives take turns with
+/// the combinations.
+#[must_use]
+pub fn turn(values: Values) -> usize {
+    values.iter().sum()
+}
+
+/// The plan of one value of each factor at a [`turn`]; none where they exclude each other or give
+/// what another combination gives: a pipeline that accumulates needs as many micro-batches as
+/// stages, only a pipeline recomputes, and only one with several layers on an IPU has an output of
+/// a layer to keep. A pipeline that doesn't accumulate makes enough updates to fill it and repeat
+/// its main cycle.
+#[must_use]
+pub fn combined(values: Values, turn: usize) -> Option<Plan> {
+    let [
+        placement,
+        accumulation,
+        recomputation,
+        qkv,
+        vocab,
+        rule,
+        replicas,
+        state,
+    ] = values;
+    let placed = &PLACEMENTS[placement];
+    let micro_batches = ACCUMULATIONS[accumulation];
+    let recomputation = [
+        Recomputation::Off,
+        Recomputation::FromStageInput,
+        Recomputation::FromEveryLayer,
+    ][recomputation];
+    let rule = [
+        lamb(),
+        other_correction(lamb()),
+        adam(),
+        other_correction(adam()),
+        sgd(),
+        plain_sgd(),
+    ][rule];
+    let several_layers = placed.layers_per_ipu != [1];
+    if recomputation == Recomputation::FromEveryLayer && !several_layers {
+        return None;
+    }
+    let (valid, updates) = match placed.pipelining {
+        Pipelining::On if micro_batches == 1 => (true, placed.n_stages + 1),
+        Pipelining::On => (micro_batches >= placed.n_stages, 1),
+        Pipelining::Off => (recomputation == Recomputation::Off, 1),
+    };
+    valid.then_some(Plan {
+        updates,
+        recomputation,
+        encoder_start_ipu: placed.encoder_start_ipu,
+        layers_per_ipu: placed.layers_per_ipu,
+        squad_head: placed.squad_head,
+        split_qkv: qkv == 0,
+        vocab_steps: 1 + vocab as u32,
+        replicas: 1 + replicas as u32,
+        state: OptimizerState {
+            sharded: state % 2 == 1,
+            off_chip: state / 2 == 1,
+        },
+        n_tiles: [16, 32, 64][turn % 3],
+        merge_collectives: turn % 2 == 1,
+        reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
+        dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
+        ..Plan::new(placed.task, placed.pipelining, micro_batches, rule)
+    })
+}
+
+/// All combinations that can be.
+#[must_use]
+pub fn all() -> Vec<Values> {
+    let mut all = vec![[0; 8]];
+    for (factor, &count) in FACTORS.iter().enumerate() {
+        let with = |values: Values| {
+            (0..count).map(move |value| {
+                let mut values = values;
+                values[factor] = value;
+                values
+            })
+        };
+        all = all.into_iter().flat_map(with).collect();
+    }
+    all.retain(|&values| combined(values, 0).is_some());
+    all
+}
+
+/// Every choice of `strength` factors with their values, each as one number: a digit for each
+/// factor, 0 where it isn't chosen.
+fn choices(values: Values, strength: u32) -> impl Iterator<Item = u64> {
+    let chosen = (0_u32..1 << 8).filter(move |mask| mask.count_ones() == strength);
+    chosen.map(move |mask| {
+        let digits = values.iter().enumerate().map(|(factor, &value)| {
+            (u64::from(mask >> factor & 1) * (value as u64 + 1)) << (4 * factor)
+        });
+        digits.sum()
+    })
+}
+
+/// Few combinations in which every choice of `strength` values occurs that can occur at all:
+/// always the one that adds most, the first of equals.
+fn covering(strength: u32) -> Vec<Values> {
+    let all = all();
+    let mut missing: BTreeSet<u64> = all
+        .iter()
+        .flat_map(|&values| choices(values, strength))
+        .collect();
+    let mut chosen = Vec::new();
+    while !missing.is_empty() {
+        let gain = |values: &Values| {
+            let found = choices(*values, strength).filter(|choice| missing.contains(choice));
+            found.count()
+        };
+        let best = all.iter().rev().max_by_key(|values| gain(values));
+        let best = best.expect("what is missing is in one of them");
+        for choice in choices(*best, strength) {
+            missing.remove(&choice);
+        }
+        chosen.push(*best);
+    }
+    chosen
+}
+
+/// What `IPU_BENCH_PROOF` asks for: `2` values together in every way, the default; `3`; or
+/// `all`, which takes an hour.
+///
+/// # Panics
+/// If it is something else.
+#[must_use]
+pub fn asked_for() -> Vec<Values> {
+    match std::env::var("IPU_BENCH_PROOF").as_deref() {
+        Err(_) | Ok("2") => covering(2),
+        Ok("3") => covering(3),
+        Ok("all") => all(),
+        Ok(other) => panic!("IPU_BENCH_PROOF is 2, 3 or all, not `{other}`"),
+    }
+}
