@@ -1,7 +1,8 @@
 //! Every option does what the table says of it.
 //!
 //! An option *acts* if the program that the machine runs, its time or memory, the lines of the
-//! log, the folder of the run or the notes differ from those of the same line without it. One
+//! log or the folder of the run differ from those of the same line without it; that a note says
+//! something else is not enough. One
 //! *without effect* changes none of them and is named in a note with the reason. Any other is
 //! *refused* by name, with status 2.
 //!
@@ -257,7 +258,11 @@ fn judge(option: &OptionSpec, bases: &mut Bases) -> anyhow::Result<Option<String
     with.extend(other_words(option));
     let wrong = match option.support {
         Support::Acts if OF_THE_DEVICE.contains(&option.name) => None,
-        Support::Acts => (observe(&with)? == *bases.get(&line)?).then_some("doesn't act"),
+        Support::Acts => {
+            let (before, mut after) = (bases.get(&line)?, observe(&with)?);
+            after.notes.clone_from(&before.notes);
+            (after == *before).then_some("doesn't act")
+        }
         Support::NoEffect(reason) => {
             let (before, mut after) = (bases.get(&line)?, observe(&with)?);
             let is_about = |note: &String| note.contains(option.name) && note.contains(reason);
@@ -333,6 +338,18 @@ fn idle(rule: &Rule) -> String {
         | "only --synthetic-data reads it"
         | "only --device-connection-type ondemand waits"
         | "no validation follows the training" => training,
+        "only inference has that output, and no validation follows the training" => {
+            training.replace("PIPELINE", "DEFAULT") + " --task SQUAD --num-layers 1"
+        }
+        "--inference does nothing else anyway" => {
+            squad.replace("--no-model-save", "") + " --inference"
+        }
+        "only --execution-mode PIPELINE has stages to scale by" => {
+            training.replace("PIPELINE", "DEFAULT") + " --num-layers 1"
+        }
+        "--lr-warmup-steps 0 leaves no warm-up" => {
+            format!("{training} --learning-rate-function Linear")
+        }
         "only --optimizer SGD reads it" | "only LAMB reads it" => {
             format!("{training} --optimizer ADAM")
         }

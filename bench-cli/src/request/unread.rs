@@ -76,6 +76,22 @@ pub const RULES: &[Rule] = &[
         reason: "only training reads it",
     },
     Rule {
+        keys: &["gradient_reduction_type"],
+        // The loss that perplexity is printed of is reduced, too.
+        idle: |options| options.session.inference && !options.model.inference_lm_perplexity,
+        reason: "only training reads it",
+    },
+    Rule {
+        keys: &["no_training", "no_validation", "no_model_save"],
+        idle: |options| options.session.inference,
+        reason: "--inference does nothing else anyway",
+    },
+    Rule {
+        keys: &["continuous_pipeline_optimizer_scaling"],
+        idle: |options| options.placement.execution_mode == ExecutionMode::Default,
+        reason: "only --execution-mode PIPELINE has stages to scale by",
+    },
+    Rule {
         keys: &["recompute_checkpoint_every_layer"],
         idle: |options| options.placement.execution_mode == ExecutionMode::Default,
         reason: "only --execution-mode PIPELINE computes layers again",
@@ -127,6 +143,11 @@ pub const RULES: &[Rule] = &[
         reason: "only --learning-rate-function Linear reads it",
     },
     Rule {
+        keys: &["lr_warmup_start", "lr_steps_per_warmup_update"],
+        idle: |options| options.learning_rate.warmup_steps == 0,
+        reason: "--lr-warmup-steps 0 leaves no warm-up",
+    },
+    Rule {
         keys: &["lr_schedule_by_epoch", "lr_schedule_by_step"],
         idle: |options| options.learning_rate.function == RateFunction::Linear,
         reason: "only --learning-rate-function Scheduled reads it",
@@ -172,14 +193,27 @@ pub const RULES: &[Rule] = &[
         reason: "only --device-connection-type ondemand waits",
     },
     Rule {
-        keys: &["validation_config", "epochs_inference"],
-        idle: |options| {
-            let validates = options.run.validation && options.run.model_save;
-            !(options.session.inference || validates)
-        },
+        keys: &[
+            "validation_config",
+            "epochs_inference",
+            "low_latency_inference",
+            "inference_lm_perplexity",
+        ],
+        idle: only_trains,
         reason: "no validation follows the training",
     },
+    Rule {
+        keys: &["squad_single_output"],
+        idle: only_trains,
+        reason: "only inference has that output, and no validation follows the training",
+    },
 ];
+
+/// Whether nothing of the run is inference.
+fn only_trains(options: &BertOptions) -> bool {
+    let validates = options.run.validation && options.run.model_save;
+    !(options.session.inference || validates)
+}
 
 /// A line for each reason why something in `given` changes nothing; `resolved` has its values.
 pub(super) fn notes(
@@ -246,6 +280,43 @@ mod tests {
                 "no effect: --max-weight-norm: only LAMB reads it",
             ]
         );
+    }
+
+    /// Lines on which options of inference, of validation and of a warm-up have nothing to do.
+    #[test]
+    fn what_nothing_follows_is_named() {
+        const TRAINED: &str = "no validation follows the training";
+        for (line, named, reason) in [
+            (
+                "--low-latency-inference --inference-lm-perplexity",
+                "--low-latency-inference, --inference-lm-perplexity",
+                TRAINED,
+            ),
+            (
+                "--task SQUAD --squad-single-output",
+                "--squad-single-output",
+                "only inference has that output, and no validation follows the training",
+            ),
+            (
+                "--continuous-pipeline-optimizer-scaling true",
+                "--continuous-pipeline-optimizer-scaling",
+                "only --execution-mode PIPELINE has stages to scale by",
+            ),
+            (
+                "--learning-rate-function Linear --lr-warmup-start 1 \
+                 --lr-steps-per-warmup-update 2",
+                "--lr-warmup-start, --lr-steps-per-warmup-update",
+                "--lr-warmup-steps 0 leaves no warm-up",
+            ),
+        ] {
+            assert_eq!(notes(line), [format!("no effect: {named}: {reason}")]);
+        }
+        let notes = notes("--inference --gradient-reduction-type Mean --no-training");
+        let expected = [
+            "no effect: --epochs, --gradient-reduction-type: only training reads it",
+            "no effect: --no-training, --no-model-save: --inference does nothing else anyway",
+        ];
+        assert_eq!(notes, expected);
     }
 
     #[test]
