@@ -62,62 +62,6 @@ fn lines_resolve_to_the_published_batches() {
     }
 }
 
-/// Compares all 142 keys with the arguments that the original's own parser resolved, where
-/// `IPU_BENCH_GOLDEN` names the folder that holds them (`benchmark_commands.json`).
-#[test]
-fn lines_resolve_as_the_original_parser_does() {
-    let Ok(folder) = std::env::var("IPU_BENCH_GOLDEN") else {
-        eprintln!("skipped: IPU_BENCH_GOLDEN is not set");
-        return;
-    };
-    let text = std::fs::read_to_string(format!("{folder}/benchmark_commands.json")).unwrap();
-    let golden: Vec<Value> = serde_json::from_str(&text).unwrap();
-    assert_eq!(golden.len(), 10);
-    for (number, golden) in golden.iter().enumerate() {
-        let words = golden["argv"].as_array().unwrap().iter();
-        let words = words.map(|word| word.as_str().unwrap().to_string());
-        let given = args::parse(words).unwrap();
-        let actual = prepare(&given, date()).unwrap().request.resolved;
-        let expected = golden["config"].as_object().unwrap();
-        let keys = |map: &serde_json::Map<String, Value>| map.keys().cloned().collect::<Vec<_>>();
-        assert_eq!(keys(&actual), keys(expected), "line {}", number + 1);
-        assert_eq!(actual.len(), 142);
-        for (key, expected) in expected {
-            let expected = match expected.as_str() {
-                Some(text) => json!(text.replace("<date>", "70-01-01-00-00-00")),
-                None => expected.clone(),
-            };
-            let same = expected == actual[key]
-                || expected
-                    .as_f64()
-                    .is_some_and(|number| Some(number) == actual[key].as_f64());
-            assert!(
-                same,
-                "line {}: {key}: expected {expected}, got {}",
-                number + 1,
-                actual[key]
-            );
-        }
-        // The published arguments and ours differ in the name of the data folder only.
-        let ours = runs();
-        let same = |run: &&SuiteRun| {
-            let plain = |text: &str| text.replace('$', "");
-            let golden_words = golden["argv"].as_array().unwrap();
-            run.arguments.len() == golden_words.len()
-                && run
-                    .arguments
-                    .iter()
-                    .zip(golden_words)
-                    .all(|(a, b)| plain(a) == plain(b.as_str().unwrap()))
-        };
-        assert!(
-            ours.iter().any(|run| same(&run)),
-            "line {} is no run of the suite",
-            number + 1
-        );
-    }
-}
-
 #[test]
 fn results_of_good_and_failed_runs() {
     let all = runs();
