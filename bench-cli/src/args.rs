@@ -10,10 +10,12 @@
 //!
 //! Left out: negative numbers that start with their point (`-.5`).
 
+pub mod later;
 pub mod spec;
 pub mod table;
 pub mod values;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anstream::ColorChoice;
@@ -201,6 +203,35 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
     Ok(given)
 }
 
+/// The words as texts.
+///
+/// # Errors
+///
+/// [`Error::NotUtf8`] with the option that the word belongs to.
+pub fn texts(words: impl IntoIterator<Item = OsString>) -> Result<Vec<String>> {
+    let mut texts: Vec<String> = Vec::new();
+    for word in words {
+        match word.into_string() {
+            Ok(text) => texts.push(text),
+            Err(word) => {
+                let word = word.to_string_lossy();
+                let (option, word) = match word.split_once('=') {
+                    Some((name, value)) if name.starts_with("--") => (Some(name), value),
+                    _ => {
+                        let mut before = texts.iter().rev().map(String::as_str);
+                        (before.find(|text| text.starts_with("--")), &*word)
+                    }
+                };
+                return Err(Error::NotUtf8 {
+                    option: option.map(String::from),
+                    word: word.into(),
+                });
+            }
+        }
+    }
+    Ok(texts)
+}
+
 fn expand_all(words: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
     let mut options_ended = false;
     words
@@ -293,14 +324,17 @@ pub fn unrecognized(words: Vec<String>) -> Error {
         all.map(|option| option.name)
     };
     let typed = words.iter().filter(|word| word.starts_with("--"));
-    let meant = typed.filter_map(|word| {
-        let name = word.split('=').next().unwrap_or_default();
+    let typed = typed.map(|word| word.split('=').next().unwrap_or_default());
+    let (of_later, typed): (Vec<&str>, Vec<&str>) =
+        typed.partition(|name| later::named(name).is_some());
+    let meant = typed.into_iter().filter_map(|name| {
         let meant = most_like(&name.to_ascii_lowercase().replace('_', "-"), names());
         // A word that is an option was refused for where it stands.
         meant.filter(|meant| *meant != name)
     });
     Error::Unrecognized {
         suggestions: meant.collect(),
+        later: of_later.into_iter().filter_map(later::named).collect(),
         words,
     }
 }

@@ -301,6 +301,11 @@ fn notes(values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
         notes.push("offline: the program is compiled and timed, but its run is not logged".into());
     }
     let training = !options.session.inference;
+    let infers = !training || (options.run.validation && options.run.model_save);
+    let real = !(options.run.generated_data || options.run.synthetic_data);
+    if infers && real && options.model.task == options::Task::Squad {
+        notes.push("no predictions and no F1 are written: a timed run computes no answers".into());
+    }
     if training && options.run.model_save {
         let mut note = String::from("no model files are written: --no-model-save silences this");
         // The original validates only what it saved.

@@ -99,9 +99,31 @@ pub(crate) fn data_error(path: &Path, source: bert_model::error::Error) -> Error
     DataError::Content { path, source }.into()
 }
 
-/// What is wrong with what was asked for.
+/// What is wrong with what was asked for, by the name of the option that asked for it.
 pub(crate) fn recipe_error(source: bert_model::error::Error) -> Error {
-    DataError::Recipe(Box::new(source)).into()
+    use bert_model::error::Error as Model;
+    let (field, range, value) = match source {
+        Model::Zero { field } => (field, "at least 1", 0.0),
+        Model::Range {
+            field,
+            range,
+            value,
+        } => (field, range, value),
+        other => return DataError::Recipe(Box::new(other)).into(),
+    };
+    let option = match field {
+        "sequence_length" => "--sequence-length",
+        "mask_tokens" => "--mask-tokens",
+        "mask_probability" => "--mlm-prob",
+        "short_sequence_probability" => "--short-seq-prob",
+        _ => return DataError::Recipe(Box::new(source)).into(),
+    };
+    DataError::Asked {
+        option,
+        range,
+        value,
+    }
+    .into()
 }
 
 /// Refuses to replace a file unless told to.
@@ -157,6 +179,59 @@ mod tests {
         fs::write(&path, b"one\ntwo\nthr\xffee\n").unwrap();
         let error = read_text(&path).unwrap_err().to_string();
         assert!(error.ends_with("text:3: not UTF-8 text"), "{error}");
+    }
+
+    /// Nobody who types a command knows the names of our fields.
+    #[test]
+    fn recipes_are_wrong_by_the_names_of_options() {
+        use bert_model::data::{Corpus, Recipe, RecordLayout, RecordMaker};
+        let vocabulary = Vocabulary::of_words("a b", bert_model::data::Case::Keep, 2000).unwrap();
+        let sound = Recipe {
+            layout: RecordLayout {
+                sequence_length: 16,
+                mask_tokens: 3,
+            },
+            mask_probability: 0.15,
+            short_sequence_probability: 0.1,
+            pad_position: 384,
+            seed: 1,
+        };
+        let sized = |sequence_length, mask_tokens| Recipe {
+            layout: RecordLayout {
+                sequence_length,
+                mask_tokens,
+            },
+            ..sound
+        };
+        let (mask, short) = (2.0, -1.0);
+        for (recipe, expected) in [
+            (
+                Recipe {
+                    mask_probability: mask,
+                    ..sound
+                },
+                "argument --mlm-prob: must be in 0 to 1, got 2",
+            ),
+            (
+                Recipe {
+                    short_sequence_probability: short,
+                    ..sound
+                },
+                "argument --short-seq-prob: must be in 0 to 1, got -1",
+            ),
+            (
+                sized(4, 1),
+                "argument --sequence-length: must be 5 or more, got 4",
+            ),
+            (
+                sized(16, 0),
+                "argument --mask-tokens: must be at least 1, got 0",
+            ),
+        ] {
+            let made = RecordMaker::new(Corpus::default(), &vocabulary, recipe);
+            let error = recipe_error(made.err().unwrap());
+            assert_eq!(error.to_string(), expected);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::args::later::Later;
 use crate::python::{repr, repr_items};
 
 /// The result of this crate's functions.
@@ -14,12 +15,30 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Words that are no options and belong to none.
-    #[error("unrecognized arguments: {}{}", words.join(" "), did_you_mean(suggestions))]
+    #[error(
+        "unrecognized arguments: {}{}{}",
+        words.join(" "),
+        did_you_mean(suggestions),
+        of_later_versions(later)
+    )]
     Unrecognized {
         /// The words, in order.
         words: Vec<String>,
         /// Options that look like one of them.
         suggestions: Vec<&'static str>,
+        /// Those that are options of later versions.
+        later: Vec<Later>,
+    },
+    /// A word that is no text.
+    #[error("{}not UTF-8 text: {}", match option {
+        Some(option) => format!("argument {option}: "),
+        None => String::new(),
+    }, repr(word))]
+    NotUtf8 {
+        /// The option that it belongs to, if there is one.
+        option: Option<String>,
+        /// The word, as far as it is text.
+        word: String,
     },
     /// A start of several options.
     #[error("ambiguous option: {word} could match {}", candidates.join(", "))]
@@ -156,9 +175,10 @@ pub enum Error {
     },
     /// Keys that are no options.
     #[error(
-        "{path}: Unknown arg(s) in config file: {{{}}}{}",
+        "{path}: Unknown arg(s) in config file: {{{}}}{}{}",
         repr_items(keys),
-        did_you_mean(suggestions)
+        did_you_mean(suggestions),
+        of_later_versions(later)
     )]
     UnknownKeys {
         /// The file.
@@ -167,6 +187,24 @@ pub enum Error {
         keys: Vec<String>,
         /// Keys that look like one of them.
         suggestions: Vec<&'static str>,
+        /// Those that are options of later versions.
+        later: Vec<Later>,
+    },
+    /// A value that the option it is for refuses.
+    #[error("{path}: {inner}")]
+    ConfigValue {
+        /// The file.
+        path: String,
+        /// Why.
+        inner: Box<Error>,
+    },
+    /// A file that can't be a configuration or a description.
+    #[error("{path}: larger than {most} bytes: no configuration or description is that long")]
+    TooLong {
+        /// The file.
+        path: String,
+        /// Bytes that are read of a file at the most.
+        most: u64,
     },
     /// A value of the wrong type.
     #[error("{path}: key {}: expected {expected}, got {found}", repr(key))]
@@ -290,7 +328,13 @@ pub enum Error {
         path: PathBuf,
     },
     /// A named system that is too small.
-    #[error("system {system} has {available} IPUs, the configuration needs {needed}")]
+    #[error(
+        "system {system} has {available} IPUs, the configuration needs {needed}{}",
+        match enough {
+            Some(enough) => format!(": {enough} has as many"),
+            None => String::new(),
+        }
+    )]
     SystemTooSmall {
         /// The system.
         system: String,
@@ -298,6 +342,8 @@ pub enum Error {
         available: u64,
         /// IPUs that the configuration asks for.
         needed: u64,
+        /// The smallest shipped system of its kind that has them, if there is one.
+        enough: Option<&'static str>,
     },
 }
 
@@ -320,6 +366,11 @@ fn did_you_mean(suggestions: &[&'static str]) -> String {
         [] => String::new(),
         names => format!("\n  did you mean {}?", names.join(", ")),
     }
+}
+
+/// A line for each.
+fn of_later_versions(later: &[Later]) -> String {
+    later.iter().map(|later| format!("\n  {later}")).collect()
 }
 
 /// The one of `names` that `word` looks most like, if it looks like any.
@@ -383,7 +434,9 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Validation(source) => source.exit_code(),
+            Error::ConfigValue { inner, .. } => inner.exit_code(),
             Error::Unrecognized { .. }
+            | Error::NotUtf8 { .. }
             | Error::Ambiguous { .. }
             | Error::MissingValue { .. }
             | Error::UnexpectedValue { .. }

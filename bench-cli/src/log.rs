@@ -269,6 +269,22 @@ pub fn after_compile<'a>(
     std::iter::once(compiled).chain(rest.filter(move |_| !offline))
 }
 
+/// What is to be said of a training that ends before it starts.
+#[must_use]
+pub fn nothing_to_train(options: &BertOptions, dataset: &Dataset) -> Option<String> {
+    let (first, end) = (
+        first_step(options, dataset),
+        training_steps(options, dataset),
+    );
+    (first >= end).then(|| {
+        format!(
+            "no step is left to train: --continue-training-from-epoch {} starts at step {first}, \
+             and step {end} is the end",
+            options.run.start_epoch
+        )
+    })
+}
+
 /// The step that training starts with.
 fn first_step(options: &BertOptions, dataset: &Dataset) -> u64 {
     options.run.start_epoch * dataset.steps_per_epoch

@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::shipped::machines;
 
+use crate::config::file;
 use crate::config::options::{Device, Generation};
 use crate::{Error, Result};
 
@@ -79,9 +80,25 @@ pub fn choose(named: Option<&str>, ipus: u32) -> Result<Machine> {
             system: name.into(),
             available: machine.spec.n_ipus.into(),
             needed: ipus.into(),
+            enough: enough_like(name, ipus),
         });
     }
     Ok(machine)
+}
+
+/// The smallest shipped machine of the family of `name` (`bow-pod16`: `bow`) that has `ipus`
+/// IPUs; of a description of one's own, the smallest of all Mk2 ones.
+fn enough_like(name: &str, ipus: u32) -> Option<&'static str> {
+    let family = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
+    let wanted = match machines().contains(&name) {
+        true => family(name),
+        false => "mk2".into(),
+    };
+    let enough = machines().into_iter().filter_map(|name| {
+        let n_ipus = shipped(name).spec.n_ipus;
+        (family(name) == wanted && n_ipus >= ipus).then_some((n_ipus, name))
+    });
+    enough.min().map(|(_, name)| name)
 }
 
 /// The shipped machines, a row each.
@@ -177,7 +194,7 @@ fn shipped(name: &str) -> Machine {
 }
 
 fn from_file(path: &str) -> Result<Machine> {
-    let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+    let text = file::read_text(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => Error::UnknownSystem {
             name: path.into(),
             shipped: machines(),
@@ -187,7 +204,7 @@ fn from_file(path: &str) -> Result<Machine> {
             path: path.into(),
             source,
         },
-    })?;
+    })??;
     let spec = MachineSpec::from_toml(&text).map_err(|source| Error::System {
         name: path.into(),
         source: Box::new(source),
@@ -270,7 +287,7 @@ mod tests {
             (
                 Some("mk2-pod16"),
                 64,
-                "system mk2-pod16 has 16 IPUs, the configuration needs 64",
+                "system mk2-pod16 has 16 IPUs, the configuration needs 64: mk2-pod64 has as many",
             ),
             (
                 Some("pod"),
@@ -301,7 +318,7 @@ mod tests {
         check(
             mine,
             8,
-            Err("system mine.toml has 4 IPUs, the configuration needs 8"),
+            Err("system mine.toml has 4 IPUs, the configuration needs 8: mk2-pod16 has as many"),
         );
         check(
             &format!(

@@ -181,3 +181,79 @@ fn a_folder_without_a_name_is_found_out_before_the_work() {
     let wanted = "ipu-bench: error: cannot create ''";
     assert!(stderr.starts_with(wanted), "{stderr}");
 }
+
+/// stderr of a run.
+fn said(more: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let output = bench(folder.path(), more, Stdio::null());
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn answers_that_are_not_written_are_named_where_they_would_be() {
+    const NOTE: &str = "no predictions and no F1 are written";
+    assert!(!said(&[]).contains(NOTE));
+    let sample = |name: &str| format!("{}/sample/{name}", env!("CARGO_MANIFEST_DIR"));
+    let (questions, vocabulary) = (sample("dev-v1.1.json"), sample("vocab.txt"));
+    let real = [
+        "--generated-data",
+        "false",
+        "--input-files",
+        &questions,
+        "--vocab-file",
+        &vocabulary,
+        "--do-lower-case",
+        "--vocab-length",
+        "30400",
+        "--sequence-length",
+        "128",
+        "--device-tiles",
+        "1472",
+        "--batches-per-step",
+        "1",
+    ];
+    let stderr = said(&real);
+    assert!(stderr.contains(NOTE), "{stderr}");
+}
+
+#[test]
+fn a_training_that_is_over_before_it_starts_says_so() {
+    const NOTE: &str = "no step is left to train";
+    let training = ["--inference", "false", "--no-model-save", "--epochs", "1"];
+    let with = |epoch: &str| {
+        let more = [&training[..], &["--continue-training-from-epoch", epoch]].concat();
+        said(&more)
+    };
+    assert!(!with("0").contains(NOTE));
+    let stderr = with("5");
+    let wanted = "--continue-training-from-epoch 5 starts at step 5, and step 1 is the end";
+    assert!(stderr.contains(NOTE) && stderr.contains(wanted), "{stderr}");
+}
+
+#[test]
+fn a_value_that_is_no_text_is_named_with_its_option() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let bad = std::ffi::OsStr::from_bytes(b"o\xff.json");
+    let joined = std::ffi::OsStr::from_bytes(b"--metrics-json=o\xff.json");
+    for (words, option) in [
+        (vec!["--checkpoint-dir".as_ref(), bad], "--checkpoint-dir"),
+        (
+            vec!["--input-files".as_ref(), "a.bin".as_ref(), bad],
+            "--input-files",
+        ),
+        (vec![joined], "--metrics-json"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
+            .arg("bert")
+            .args(words)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let wanted = format!("error: argument {option}: not UTF-8 text: 'o\u{fffd}.json'");
+        assert!(stderr.contains(&wanted), "{stderr}");
+    }
+}

@@ -11,7 +11,7 @@ use popart_graph::ir::{Partials, Reduction};
 use crate::error::{Error, Result};
 
 /// Largest size of a model that is accepted.
-const EXTENT_MAX: u32 = 1 << 28;
+pub const EXTENT_MAX: u32 = 1 << 28;
 
 /// What the model is for, and whether it learns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::spec::{Arity, Kind, OptionSpec};
+use crate::python::repr;
 use crate::{Error, Result};
 
 const MODES: &[&str] = &["DEFAULT", "PIPELINE", "PHASED"];
@@ -119,12 +120,12 @@ fn json_word(option: &OptionSpec, word: &str) -> Result<Value> {
     let (path, text) = if word.trim_start().starts_with('{') {
         (option.name.to_string(), word.to_string())
     } else {
-        let text = std::fs::read_to_string(word).map_err(|source| Error::File {
+        let text = crate::config::file::read_text(word).map_err(|source| Error::File {
             action: "read",
             path: PathBuf::from(word),
             source,
         })?;
-        (word.to_string(), text)
+        (word.to_string(), text?)
     };
     crate::config::file::parse(&path, &text).map(Value::Object)
 }
@@ -146,7 +147,10 @@ pub fn from_json(option: &OptionSpec, value: &Value, path: &str) -> Result<Value
     match value {
         Value::Null if option.default_value().is_null() => Ok(Value::Null),
         Value::String(word) if *value != option.default_value() => {
-            let scalar = from_word(option, word)?;
+            let scalar = from_word(option, word).map_err(|inner| Error::ConfigValue {
+                path: path.to_string(),
+                inner: Box::new(inner),
+            })?;
             Ok(if option.is_list() {
                 json!([scalar])
             } else {
@@ -172,7 +176,8 @@ pub fn from_json(option: &OptionSpec, value: &Value, path: &str) -> Result<Value
             }
         }
         Value::Object(keys) if option.kind == Kind::Json => {
-            crate::config::file::check(path, keys).map(Value::Object)
+            let inside = format!("{path}: key {}", repr(option.key));
+            crate::config::file::check(&inside, keys).map(Value::Object)
         }
         _ if option.is_list() => Err(wrong()),
         _ => scalar(option, value).ok_or_else(wrong),

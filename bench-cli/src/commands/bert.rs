@@ -21,13 +21,7 @@ use popart_graph::plan::PlanCache;
 
 /// Runs the benchmark with the `words` after `bert`.
 pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
-    let words = words
-        .into_iter()
-        .map(|word| {
-            word.into_string()
-                .map_err(|word| args::unrecognized(vec![word.to_string_lossy().into_owned()]))
-        })
-        .collect::<Result<Vec<String>, Error>>()?;
+    let words = args::texts(words)?;
     let given = args::parse(words.iter().cloned())?;
     if given.help {
         let help = args::command().bin_name("ipu-bench bert").render_help();
@@ -72,6 +66,13 @@ fn simulate(
 ) -> anyhow::Result<()> {
     let mut runs = runs(prepared)?;
     say(prepared, console)?;
+    if let Some(training) = runs
+        .iter()
+        .find(|run| !run.request.options.session.inference)
+        && let Some(note) = log::nothing_to_train(&training.request.options, &training.dataset)
+    {
+        console.note(&note)?;
+    }
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
         None => "while running the given options".into(),

@@ -246,10 +246,8 @@ fn run_pretraining(matches: &ArgMatches, console: &Console) -> anyhow::Result<St
         copies: u64::from(*value::<u32>(matches, "duplication-factor")),
         samples_max: match *value::<i64>(matches, "max-samples") {
             -1 => None,
-            most => Some(
-                u64::try_from(most)
-                    .map_err(|_| bench_cli::Error::Data(DataError::MaxSamples(most)))?,
-            ),
+            most @ 1.. => Some(most.unsigned_abs()),
+            none => return Err(bench_cli::Error::Data(DataError::MaxSamples(none)).into()),
         },
         replace: replace(matches),
     };
@@ -272,7 +270,7 @@ fn run_inspect(matches: &ArgMatches) -> anyhow::Result<String> {
         Some(&given) => given,
         None => inspect::usual_mask_tokens(sequence_length)?,
     };
-    let text = inspect::show(&inspect::Request {
+    let request = inspect::Request {
         file: value::<PathBuf>(matches, "FILE").clone(),
         layout: RecordLayout {
             sequence_length,
@@ -281,8 +279,19 @@ fn run_inspect(matches: &ArgMatches) -> anyhow::Result<String> {
         vocabulary: super::path(matches, "vocab-file").map(PathBuf::from),
         first: *value(matches, "first"),
         count: *value(matches, "count"),
-    })?;
-    Ok(text)
+    };
+    let records = inspect::count(&request.file, request.layout)?;
+    // The first of an empty file is asked for by nobody: 0 is the default.
+    if request.first > 0 && request.first >= records {
+        let (path, first) = (request.file, request.first);
+        let error = DataError::BehindTheEnd {
+            path,
+            first,
+            records,
+        };
+        return Err(bench_cli::Error::Data(error).into());
+    }
+    Ok(inspect::show(&request)?)
 }
 
 fn run_vocabulary(matches: &ArgMatches) -> anyhow::Result<String> {

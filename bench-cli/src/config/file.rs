@@ -3,10 +3,12 @@
 //! Stricter than the original: types and choices are checked, not only key names. The shipped
 //! presets are built in, so that they work outside the repository.
 
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use crate::args::later::{self, Later};
 use crate::args::{table, values};
 use crate::error::most_like;
 use crate::{Error, Result};
@@ -52,8 +54,8 @@ pub struct Preset {
 ///
 /// No such file and no such preset; text that is not a JSON object; unknown keys, wrong types.
 pub fn load(path: &str) -> Result<Preset> {
-    let (text, built_in) = match std::fs::read_to_string(path) {
-        Ok(text) => (text, false),
+    let (text, built_in) = match read_text(path) {
+        Ok(text) => (text?, false),
         Err(source) => match built_in(path) {
             Some(text) if source.kind() == std::io::ErrorKind::NotFound => (text.to_string(), true),
             _ => {
@@ -117,14 +119,12 @@ pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Valu
         .cloned()
         .collect();
     if !keys.is_empty() {
-        let known = || table::options().map(|option| option.key);
-        let meant = keys.iter().filter_map(|key| {
-            let key = key.trim_start_matches('-').replace('-', "_");
-            most_like(&key, known())
-        });
+        let later: Vec<Later> = keys.iter().filter_map(|key| later::named(key)).collect();
+        let slips = keys.iter().filter(|key| later::named(key).is_none());
         return Err(Error::UnknownKeys {
             path: path.to_string(),
-            suggestions: meant.collect(),
+            suggestions: slips.filter_map(|key| meant(key)).collect(),
+            later,
             keys,
         });
     }
@@ -135,6 +135,35 @@ pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Valu
             Ok((key.clone(), values::from_json(option, value, path)?))
         })
         .collect()
+}
+
+/// The key that an unknown one may stand for: that of the option of its name, as `popart_dtype`
+/// is for `dtype`, or one that looks like it.
+fn meant(key: &str) -> Option<&'static str> {
+    let key = key.trim_start_matches('-').replace('-', "_");
+    let named = table::options().find(|option| option.name[2..].replace('-', "_") == key);
+    let alike = || most_like(&key, table::options().map(|option| option.key));
+    named.map(|option| option.key).or_else(alike)
+}
+
+/// The text of a configuration or a description, which no pipe or device makes endless.
+///
+/// # Errors
+///
+/// As [`std::fs::read_to_string`], as the system says it; [`Error::TooLong`].
+pub(crate) fn read_text(path: &str) -> io::Result<Result<String>> {
+    /// Those that ship have less than 64 KiB.
+    const BYTES_MAX: u64 = 16 << 20;
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    let read = file.take(BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > BYTES_MAX {
+        return Ok(Err(Error::TooLong {
+            path: path.into(),
+            most: BYTES_MAX,
+        }));
+    }
+    Ok(Ok(text))
 }
 
 #[cfg(test)]
@@ -220,15 +249,26 @@ mod tests {
             ),
             (
                 r#"{"num_layers": "x"}"#,
-                "argument --num-layers: invalid int value: 'x'",
+                "a.json: argument --num-layers: invalid int value: 'x'",
             ),
             (
                 r#"{"task": "FOO"}"#,
-                "argument --task: invalid choice: 'FOO' (choose from 'PRETRAINING', 'SQUAD', 'MRPC')",
+                "a.json: argument --task: invalid choice: 'FOO' (choose from 'PRETRAINING', 'SQUAD', 'MRPC')",
             ),
             (
                 r#"{"validation_config": {"foo": 1}}"#,
-                "a.json: Unknown arg(s) in config file: {'foo'}",
+                "a.json: key 'validation_config': Unknown arg(s) in config file: {'foo'}",
+            ),
+            (
+                r#"{"dtype": "FLOAT16"}"#,
+                "a.json: Unknown arg(s) in config file: {'dtype'}\n  did you mean popart_dtype?",
+            ),
+            (
+                r#"{"device_iterations": 4, "seeds": 1}"#,
+                "a.json: Unknown arg(s) in config file: {'device_iterations', 'seeds'}\n  \
+                 did you mean seed?\n  \
+                 --device-iterations is an option of later versions of the benchmark: \
+                 --batches-per-step counts them here",
             ),
         ] {
             check_error(text, expected);

@@ -293,7 +293,7 @@ mod tests {
         check_questions("--inference --sequence-length 80", Ok((5, 0)));
         check_questions(
             "--inference --sequence-length 60",
-            Err("`sequence_length` must be 68 or more"),
+            Err("argument --sequence-length: must be 68 or more for questions, got 60"),
         );
         check_questions("", Err("exactly 1 answer. Got 3"));
         check_questions("--inference --input-files Cargo.toml", Err("Cargo.toml:1:"));

@@ -107,8 +107,28 @@ pub enum DataError {
     #[error("--mask-tokens is needed: only sequence lengths 128, 384 and 512 have a usual number")]
     MaskTokens,
     /// A number of records that is none.
-    #[error("--max-samples: expected -1 for all, or 0 or more, got {0}")]
+    #[error("--max-samples: expected -1 for all, or 1 or more, got {0}")]
     MaxSamples(i64),
+    /// A record asked for behind the last one.
+    #[error("--first {first}: {} has {records} records, numbered from 0", path.display())]
+    BehindTheEnd {
+        /// The file.
+        path: PathBuf,
+        /// The record asked for.
+        first: u64,
+        /// Records that there are.
+        records: u64,
+    },
+    /// A number that was asked for and that can't be.
+    #[error("argument {option}: must be {range}, got {value}")]
+    Asked {
+        /// The option.
+        option: &'static str,
+        /// What it may be, in words.
+        range: &'static str,
+        /// What it is.
+        value: f64,
+    },
     /// A text or recipe that nothing can be made of.
     #[error("{0}")]
     Recipe(Box<bert_model::error::Error>),

@@ -7,7 +7,8 @@ use bert_model::data::{Case, Corpus, Recipe, Record, RecordMaker, Tokeniser};
 use indicatif::ProgressBar;
 
 use super::{
-    Replace, cannot_write, check_outputs, matching, read_text, read_vocabulary, recipe_error,
+    DataError, Replace, cannot_write, check_outputs, matching, read_text, read_vocabulary,
+    recipe_error,
 };
 use crate::report::Partial;
 use crate::{Error, Result};
@@ -52,6 +53,14 @@ pub struct Made {
 /// Files that can't be read or written, a text or recipe that gives no records.
 pub fn make(request: &Request, bar: &ProgressBar) -> Result<Made> {
     let outputs: Vec<PathBuf> = request.output_files.split(',').map(PathBuf::from).collect();
+    if request.copies == 0 {
+        return Err(DataError::Asked {
+            option: "--duplication-factor",
+            range: "at least 1",
+            value: 0.0,
+        }
+        .into());
+    }
     let inputs = matching(&request.input_files)?;
     let read = inputs.iter().chain([&request.vocabulary]);
     check_outputs(&outputs, read, request.replace)?;

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use bert_model::data::squad::{Answer, Question};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::read_text;
 use crate::{Error, Result};
@@ -36,7 +37,17 @@ struct Asked {
 #[derive(Deserialize)]
 struct Answered {
     text: String,
+    #[serde(deserialize_with = "start")]
     answer_start: usize,
+}
+
+/// A place in a text: not everything that is no place is no number.
+fn start<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<usize, D::Error> {
+    let found = i64::deserialize(from)?;
+    usize::try_from(found).map_err(|_| {
+        let expected = "answer_start: expected a place in the text, 0 or more";
+        D::Error::custom(format!("{expected}, got {found}"))
+    })
 }
 
 /// The questions of a file, in order.
@@ -75,5 +86,21 @@ fn answer(answered: Answered) -> Answer {
     Answer {
         text: answered.text,
         start: answered.answer_start,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_before_the_text_is_named() {
+        let text = r#"{"data": [{"paragraphs": [{"context": "a", "qas": [
+            {"id": "q", "question": "b", "answers": [{"text": "a", "answer_start": -2}]}
+        ]}]}]}"#;
+        let error = parse(Path::new("q.json"), text).unwrap_err().to_string();
+        assert!(error.starts_with("q.json:2:"), "{error}");
+        let expected = "answer_start: expected a place in the text, 0 or more, got -2";
+        assert!(error.ends_with(expected), "{error}");
     }
 }

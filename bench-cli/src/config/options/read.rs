@@ -2,6 +2,7 @@
 //!
 //! Values leave JSON here, once, and are checked for what no model or machine can have.
 
+use bert_model::config::EXTENT_MAX;
 use ipu_sim::numerics::DType;
 use serde_json::{Map, Value};
 
@@ -22,6 +23,7 @@ impl BertOptions {
     pub fn from_values(values: &Map<String, Value>) -> Result<Self> {
         let read = Reader { values };
         let model = model(&read)?;
+        check_extents(&read)?;
         Ok(Self {
             placement: placement(&read, &model)?,
             model,
@@ -143,6 +145,27 @@ fn model(read: &Reader) -> Result<Model> {
     })
 }
 
+/// What `bert_model` asks of sizes, by the names of their options.
+fn check_extents(read: &Reader) -> Result<()> {
+    for key in [
+        "micro_batch_size",
+        "sequence_length",
+        "max_positional_length",
+        "vocab_length",
+        "hidden_size",
+    ] {
+        if read.count(key)? > EXTENT_MAX {
+            return Err(read.out_of_range(key, format!("at most {EXTENT_MAX}")));
+        }
+    }
+    let sequence_length = read.count("sequence_length")?;
+    let rows = read.count("micro_batch_size")?.checked_mul(sequence_length);
+    rows.map(|_| ()).ok_or_else(|| {
+        let most = format!("less than 2^32 tokens in sequences of {sequence_length}");
+        read.out_of_range("micro_batch_size", most)
+    })
+}
+
 /// The original knows three words, and takes any other for Relu.
 fn activation(read: &Reader) -> Activation {
     match read.text("activation_type") {
@@ -186,6 +209,10 @@ fn placement(read: &Reader, model: &Model) -> Result<Placement> {
     };
     let encoder_start_ipu = read.number("encoder_start_ipu", 0)?;
     let ipus = u64::from(encoder_start_ipu) + u64::from(last_encoder_ipu) + 1;
+    let of_a_replica = u32::try_from(ipus).map_err(|_| {
+        let most = "less than 2^32 IPUs of a replica";
+        read.out_of_range("encoder_start_ipu", most.into())
+    })?;
     let all_ipus = ipus.checked_mul(u64::from(read.count("replication_factor")?));
     let too_many = || read.out_of_range("replication_factor", "less than 2^32 IPUs in all".into());
     Ok(Placement {
@@ -198,7 +225,7 @@ fn placement(read: &Reader, model: &Model) -> Result<Placement> {
         } else {
             Some(read.proportions("available_memory_proportion", last_encoder_ipu + 1)?)
         },
-        ipus_per_replica: u32::try_from(ipus).map_err(|_| too_many())?,
+        ipus_per_replica: of_a_replica,
         ipus_requested: all_ipus
             .and_then(u64::checked_next_power_of_two)
             .and_then(|ipus| u32::try_from(ipus).ok())
