@@ -33,8 +33,8 @@ pub struct Trial {
     pub fits: bool,
 }
 
-/// Tries what could make the run fit. Of the smaller micro batches only the largest that fits is
-/// kept, or else the smallest. `plans` are those that the run made.
+/// Tries what could make the run fit. Of the smaller micro batches, and of fewer layers on an IPU,
+/// only the largest that fits is kept, or else the smallest. `plans` are those that the run made.
 #[must_use]
 pub fn trials(request: &RunRequest, plans: &PlanCache) -> Vec<Trial> {
     let resolved = &request.resolved;
@@ -43,21 +43,41 @@ pub fn trials(request: &RunRequest, plans: &PlanCache) -> Vec<Trial> {
     let now = unchanged.and_then(|trial| trial.taken);
     let region = now.map_or(Region::Tile, |taken| taken.region);
     let attempt = |change: &Change| attempt(resolved, change, machine, plans.clone(), region);
-    let smaller = smaller_micro_batches(resolved);
+    let sequences = [
+        smaller_micro_batches(resolved),
+        fewer_layers(resolved, &request.options, machine),
+    ];
     let changes = other_changes(resolved, &request.options);
     // What changes nothing where it is too full can't help, alone or with others.
     let matters = |trial: &Trial| trial.taken.is_none() || trial.taken != now;
-    let (batch, others) = rayon::join(
-        || largest_that_fits(&smaller, attempt),
+    let (smaller, others) = rayon::join(
         || -> Vec<Trial> {
+            let tried = sequences.par_iter();
+            tried
+                .filter_map(|changes| largest_that_fits(changes, attempt))
+                .collect()
+        },
+        || -> Vec<(&Change, Trial)> {
             let tried = changes.par_iter();
-            tried.filter_map(attempt).filter(matters).collect()
+            let tried = tried.filter_map(|change| Some((change, attempt(change)?)));
+            tried.filter(|(_, trial)| matters(trial)).collect()
         },
     );
-    let mut trials: Vec<Trial> = batch.into_iter().chain(others).collect();
+    let helps = |trial: &Trial| match (trial.taken, now) {
+        (Some(taken), Some(now)) => taken.bytes < now.bytes,
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    let helping = others.iter().filter(|(_, trial)| helps(trial));
+    let helping: Vec<&Change> = helping.map(|(change, _)| *change).collect();
+    let mut trials: Vec<Trial> = smaller
+        .into_iter()
+        .chain(others.iter().map(|(_, trial)| trial.clone()))
+        .collect();
     if !trials.iter().any(|trial| trial.fits) {
-        // All at once, with the smallest micro batch. Later values of a key win.
-        let together = changes.iter().chain(smaller.last()).flatten().cloned();
+        // All that helps at once, with the smallest of each sequence. Later values of a key win.
+        let smallest = sequences.iter().filter_map(|changes| changes.last());
+        let together = helping.into_iter().chain(smallest).flatten().cloned();
         trials.extend(attempt(&together.collect()));
     }
     trials
@@ -141,6 +161,34 @@ fn smaller_micro_batches(resolved: &Map<String, Value>) -> Vec<Change> {
         .collect()
 }
 
+/// Halves of the layers of an IPU, down to one, for which the machine has the IPUs.
+fn fewer_layers(
+    resolved: &Map<String, Value>,
+    options: &BertOptions,
+    machine: &MachineSpec,
+) -> Vec<Change> {
+    let layers = options.placement.layers_per_ipu.iter().max();
+    let layers = layers.map_or(1, |most| (*most).min(options.model.num_layers));
+    let halved = |layers: &u32| (*layers > 1).then(|| layers.div_ceil(2));
+    let changes = std::iter::successors(halved(&layers), halved)
+        .map(|fewer| vec![("layers_per_ipu", json!([fewer]))]);
+    changes
+        .filter(|change| {
+            changed(resolved, change)
+                .is_some_and(|options| options.placement.ipus_requested <= machine.n_ipus)
+        })
+        .collect()
+}
+
+/// The options with a change; none if it doesn't go with the rest.
+fn changed(resolved: &Map<String, Value>, change: &Change) -> Option<BertOptions> {
+    let mut changed = resolved.clone();
+    for (key, value) in change {
+        changed.insert((*key).into(), value.clone());
+    }
+    BertOptions::from_values(&changed).ok()
+}
+
 fn other_changes(resolved: &Map<String, Value>, options: &BertOptions) -> Vec<Change> {
     let on = |key: &str| resolved[key] == true;
     let mut changes: Vec<Change> = Vec::new();
@@ -172,12 +220,6 @@ fn other_changes(resolved: &Map<String, Value>, options: &BertOptions) -> Vec<Ch
             ("available_memory_proportion", json!([0.15])),
         ]),
     }
-    let layers = options.placement.layers_per_ipu.iter().max();
-    let layers = layers.map_or(1, |most| (*most).min(options.model.num_layers));
-    if layers > 1 {
-        let fewer = json!([layers.div_ceil(2)]);
-        changes.push(vec![("layers_per_ipu", fewer)]);
-    }
     let (steps, vocabulary) = (
         options.model.embedding_serialization_vocab_steps,
         options.model.vocab_length,
@@ -198,11 +240,7 @@ fn attempt(
     mut plans: PlanCache,
     region: Region,
 ) -> Option<Trial> {
-    let mut changed = resolved.clone();
-    for (key, value) in change {
-        changed.insert((*key).into(), value.clone());
-    }
-    let options = BertOptions::from_values(&changed).ok()?;
+    let options = changed(resolved, change)?;
     if options.placement.ipus_requested > machine.n_ipus {
         return None;
     }

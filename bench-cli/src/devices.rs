@@ -13,6 +13,7 @@ use ipu_sim::error::Error as DeviceError;
 use ipu_sim::ids::IpuId;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::topology::Topology;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::Result;
@@ -23,7 +24,7 @@ use crate::system::Machine;
 const SCHEMA: u32 = 1;
 
 /// All devices of a machine.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Inventory {
     schema_version: u32,
     /// The machine.
@@ -35,7 +36,7 @@ pub struct Inventory {
 }
 
 /// An IPU or a group of them.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Device {
     /// What it is attached by.
     pub id: u32,
@@ -48,7 +49,7 @@ pub struct Device {
 }
 
 /// One IPU.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Ipu {
     /// Its id, and that of the device of this IPU alone.
     pub id: u32,
@@ -79,7 +80,7 @@ pub struct Ipu {
 }
 
 /// Links from an IPU to another.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Neighbour {
     /// The other.
     pub ipu: u32,

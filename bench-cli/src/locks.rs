@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use ipu_sim::device::{AttachLocks, LockGuard, LockRefusal, NoLocks};
 use ipu_sim::ids::IpuId;
-
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::options::{ConnectionType, Device};
@@ -210,7 +210,7 @@ impl AttachLocks for FileLocks {
 }
 
 /// A process that is attached to an IPU.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Holder {
     /// Its id; none if it hasn't said.
     pub process: Option<u32>,

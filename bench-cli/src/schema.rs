@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::args::spec::{Kind, OptionSpec};
 use crate::args::table;
+use crate::devices::Inventory;
 use crate::inspect::MemoryReport;
 use crate::metrics::{Report, SCHEMA_VERSION};
 use crate::plan::Plans;
@@ -24,6 +25,7 @@ pub const NAMES: &[(&str, &str)] = &[
     ),
     ("validation", "written by `validate --json`"),
     ("plans", "printed by `plan --json`"),
+    ("devices", "printed by `devices --json`"),
     ("config", "read by `bert --config`; every key is optional"),
     (
         "resolved-config",
@@ -40,6 +42,7 @@ pub fn schema(name: &str) -> Option<Value> {
         "memory-report" => derived::<MemoryReport>(),
         "validation" => derived::<Validation>(),
         "plans" => derived::<Plans>(),
+        "devices" => derived::<Inventory>(),
         "config" => config(Keys::Some),
         "resolved-config" => config(Keys::All),
         _ => return None,
@@ -64,7 +67,7 @@ fn config(keys: Keys) -> Value {
     for option in table::options() {
         properties
             .entry(option.key)
-            .or_insert_with(|| property(option));
+            .or_insert_with(|| property(option, keys));
     }
     if keys == Keys::All {
         for (key, kind) in [
@@ -92,10 +95,21 @@ fn config(keys: Keys) -> Value {
     })
 }
 
-fn property(option: &OptionSpec) -> Value {
+/// A file may give a number as text, as one types it, and one file without a list.
+fn property(option: &OptionSpec, keys: Keys) -> Value {
+    let number = |kind: &str, pattern: &str| match keys {
+        Keys::Some => json!({ "anyOf": [
+            { "type": kind },
+            { "type": "string", "pattern": pattern },
+        ]}),
+        Keys::All => json!({ "type": kind }),
+    };
     let mut value = match option.kind {
-        Kind::Int => json!({ "type": "integer" }),
-        Kind::IntOrConfigFloat | Kind::Float => json!({ "type": "number" }),
+        Kind::Int => number("integer", r"^\s*[-+]?[0-9]+\s*$"),
+        Kind::IntOrConfigFloat | Kind::Float => number(
+            "number",
+            r"^\s*[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\s*$",
+        ),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Text | Kind::Constant(_) if option.choices.is_empty() => json!({ "type": "string" }),
         Kind::Text | Kind::Constant(_) => {
@@ -116,7 +130,11 @@ fn property(option: &OptionSpec) -> Value {
         Kind::Json => json!({ "type": "object" }),
     };
     if option.is_list() {
-        value = json!({ "type": "array", "items": value });
+        let list = json!({ "type": "array", "items": value.clone() });
+        value = match option.kind {
+            Kind::Text => json!({ "anyOf": [list, value] }),
+            _ => list,
+        };
     }
     let default = option.default_value();
     if default.is_null() {
@@ -179,6 +197,11 @@ mod tests {
         if !typed {
             return Err(format!("{value} is no {}", schema["type"]));
         }
+        if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str())
+            && !regex::Regex::new(pattern).unwrap().is_match(text)
+        {
+            return Err(format!("{text} isn't {pattern}"));
+        }
         for key in schema["required"].as_array().into_iter().flatten() {
             let key = key.as_str().unwrap();
             value.get(key).ok_or(format!("{key} is missing"))?;
@@ -208,8 +231,18 @@ mod tests {
             let schema = schema(name).unwrap();
             assert_eq!(fits(&schema, &schema, value), Ok(()), "{name}");
         };
+        for (path, _) in crate::config::file::BUILT_IN {
+            let preset = crate::config::file::load(path).unwrap();
+            check("config", &Value::Object(preset.values));
+        }
+        check(
+            "config",
+            &json!({ "num_layers": "4", "input_files": "a.bin" }),
+        );
+        let machine = crate::system::choose(Some("mk2-m2000"), 1).unwrap();
+        let inventory = crate::devices::inventory(&machine).unwrap();
+        check("devices", &serde_json::to_value(&inventory).unwrap());
         let preset = crate::config::file::load("pretrain_large_128.json").unwrap();
-        check("config", &Value::Object(preset.values.clone()));
         let given = crate::args::parse(["--epochs", "1"].map(String::from)).unwrap();
         let resolved = crate::config::resolve(&given, Some(&preset.values), "date").unwrap();
         check("resolved-config", &Value::Object(resolved.values));

@@ -262,6 +262,11 @@ fn summarise(request: &RunRequest, metrics: &Metrics, console: &Console) -> anyh
         metrics.host_seconds.compile.0,
         metrics.host_seconds.simulate.0,
     ))?;
+    let options = &request.options;
+    let logged = options.device.connection != ConnectionType::Offline;
+    if metrics.fits && logged && !options.session.inference {
+        console.note("losses and accuracies are nan, for a timed run computes no values")?;
+    }
     if metrics.fits {
         console.note(&metrics.accuracy.text())?;
     }

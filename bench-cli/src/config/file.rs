@@ -24,7 +24,7 @@ macro_rules! built_in {
 }
 
 /// Presets built into the program: path in the repository, and text.
-const BUILT_IN: &[(&str, &str)] = built_in![
+pub(crate) const BUILT_IN: &[(&str, &str)] = built_in![
     "pretrain_base_128.json",
     "pretrain_base_384.json",
     "pretrain_large_128.json",

@@ -49,6 +49,8 @@ pub fn count(path: &Path, layout: RecordLayout) -> Result<u64> {
     if !found.is_file() {
         return Err(DataError::NotAFile { path: path.into() }.into());
     }
+    // The size may be had even of a file that can't be read.
+    File::open(path).map_err(|source| cannot_read(path, source))?;
     let bytes = found.len();
     layout.records_in(bytes).map_err(|_| {
         let path = path.into();

@@ -82,6 +82,14 @@ pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph> {
         .filter(|&op| graph.ops[op].phase == Phase::Update)
         .collect();
     let producers = graph.producers();
+    let mut zeros: BTreeMap<TensorId, Vec<OpId>> = BTreeMap::new();
+    for (id, op) in graph.ops.iter().filter(|(_, op)| op.kind == OpKind::Zero) {
+        zeros.entry(op.inputs[0]).or_default().push(id);
+    }
+    let mut takers: BTreeMap<TensorId, Vec<usize>> = BTreeMap::new();
+    for (at, &(_, value)) in graph.updates.iter().enumerate() {
+        takers.entry(value).or_default().push(at);
+    }
     let mut ctx = Ctx {
         shards: replicas,
         full: BTreeMap::new(),
@@ -89,6 +97,8 @@ pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph> {
         partial: BTreeSet::new(),
         totals: BTreeMap::new(),
         producers,
+        zeros,
+        takers,
         graph,
     };
     for &op in &order {
@@ -118,6 +128,10 @@ struct Ctx {
     totals: BTreeMap<TensorId, TensorId>,
     /// Of the tensors before sharding.
     producers: IdVec<TensorId, Option<OpId>>,
+    /// What zeroes each tensor.
+    zeros: BTreeMap<TensorId, Vec<OpId>>,
+    /// Places among the updates of variables that take each value.
+    takers: BTreeMap<TensorId, Vec<usize>>,
 }
 
 impl Ctx {
@@ -248,10 +262,8 @@ impl Ctx {
 
     /// Lets what zeroed the reduced sum zero the sum that was reduced.
     fn zero_instead(&mut self, reduced: TensorId, sum: TensorId) {
-        for op in self.graph.ops.values_mut() {
-            if op.kind == OpKind::Zero && op.inputs[0] == reduced {
-                op.inputs[0] = sum;
-            }
+        for &op in self.zeros.get(&reduced).into_iter().flatten() {
+            self.graph.ops[op].inputs[0] = sum;
         }
     }
 
@@ -260,10 +272,8 @@ impl Ctx {
         let value = self.graph.ops[op].outputs[0];
         self.shrink(value);
         let gathered = self.gathered(value, op)?;
-        for (_, taken) in &mut self.graph.updates {
-            if *taken == value {
-                *taken = gathered;
-            }
+        for &at in self.takers.get(&value).into_iter().flatten() {
+            self.graph.updates[at].1 = gathered;
         }
         Ok(())
     }

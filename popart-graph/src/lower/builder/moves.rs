@@ -172,7 +172,9 @@ impl Builder<'_> {
                 let axis = dst.shape.axes.iter().position(|digits| {
                     digits.last().is_some_and(|digit| digit.axis == inner.axis)
                 })?;
-                part.shape.axes[axis].last().map(|digit| digit.axis)
+                // What repeats has no neighbours, and needn't be of any axis.
+                let digit = part.shape.axes[axis].last()?;
+                (digit.stride > 0).then_some(digit.axis)
             });
         let (Some(wanted), Some(inner)) = (wanted, layout.innermost()) else {
             return part.clone();
