@@ -40,7 +40,7 @@ fn picked(ctx: &mut Ctx<'_>, probabilities: &Value, labels: &Value, name: &str) 
     let dtype = probabilities.dtype;
     let only = ctx
         .builder
-        .map(pick, &[&column, probabilities], dtype, name);
+        .map_at(pick, &[&column, probabilities], 1, dtype, name);
     sum(ctx, &only, &[1], DType::F32, name)
 }
 

@@ -26,6 +26,20 @@ impl Builder<'_> {
         self.map_into(op, inputs, &home, var)
     }
 
+    /// The same where input `place` lies, which has the shape of the result.
+    pub(crate) fn map_at(
+        &mut self,
+        op: MapOp,
+        inputs: &[&Value],
+        place: usize,
+        dtype: DType,
+        name: &str,
+    ) -> Value {
+        let home = self.home(inputs, Some(place));
+        let var = self.add_var(name, dtype, home.layout.clone(), VarKind::Activation);
+        self.map_into(op, inputs, &home, var)
+    }
+
     /// The same with further operands that the caller has placed.
     pub(crate) fn map_with(
         &mut self,

@@ -8,6 +8,7 @@ use ipu_sim::view::View;
 use smallvec::SmallVec;
 
 use super::Builder;
+use super::reduce::without_axes;
 use crate::lower::value::Value;
 
 /// Rows of a block that is transposed at once: as many as the AMP takes channels in.
@@ -109,13 +110,11 @@ impl Builder<'_> {
     pub(crate) fn beside(&mut self, value: &Value, other: &Value) -> Value {
         let home = self.home(&[other], None);
         let operand = self.align(&[value], &home).remove(0);
-        Value::of(
-            View {
-                var: operand.var,
-                shape: home.view,
-            },
-            value.dtype,
-        )
+        // Axes of one index aren't walked, and so not brought along.
+        let kept: Vec<u8> = operand.labels.iter().map(|label| label.0).collect();
+        let shape = without_axes(&home.view, &[], &kept);
+        let var = operand.var;
+        Value::of(View { var, shape }, value.dtype)
     }
 
     /// Copies a tensor into a view of the same shape.
@@ -172,9 +171,7 @@ impl Builder<'_> {
                 let axis = dst.shape.axes.iter().position(|digits| {
                     digits.last().is_some_and(|digit| digit.axis == inner.axis)
                 })?;
-                // What repeats has no neighbours, and needn't be of any axis.
-                let digit = part.shape.axes[axis].last()?;
-                (digit.stride > 0).then_some(digit.axis)
+                part.shape.axes[axis].last().map(|digit| digit.axis)
             });
         let (Some(wanted), Some(inner)) = (wanted, layout.innermost()) else {
             return part.clone();

@@ -216,7 +216,7 @@ fn partials_layout(layout: &Layout, reduced: &[u8], kept: &[u8]) -> Layout {
 }
 
 /// `view` without logical `axes`; digits are renumbered to the variable axes `kept`.
-fn without_axes(view: &ViewShape, axes: &[usize], kept: &[u8]) -> ViewShape {
+pub(super) fn without_axes(view: &ViewShape, axes: &[usize], kept: &[u8]) -> ViewShape {
     let renumber = |axis: u8| kept.iter().position(|&candidate| candidate == axis);
     ViewShape {
         axes: view
