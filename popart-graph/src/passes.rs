@@ -6,6 +6,12 @@
 //! graph.
 //!
 //! Ids of the model's tensors stay valid throughout.
+//!
+//! Not every transform of PopART is a pass here. Products in slices, the tied word table, split or
+//! merged attention weights and split linear layers are in the model's graph from the start
+//! (`bert-model`), for the options that ask for them are the model's. Loss scaling is how
+//! [`differentiate()`] begins; sums and means over micro-batches and replicas are factors of
+//! [`accumulate()`] and [`optimizer()`].
 
 pub mod accumulate;
 pub mod differentiate;
