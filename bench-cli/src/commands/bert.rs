@@ -32,7 +32,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let console = Console { quiet: given.quiet };
     let prepared = prepare(&given, Date::now())?;
     if given.print_config {
-        super::print(&report::json::text(&prepared.request.resolved))?;
+        super::print(&report::json::config_text(&prepared.request.resolved))?;
         return Ok(ExitCode::SUCCESS);
     }
     given.inspect.check()?;
@@ -222,7 +222,7 @@ fn write_config(runs: &mut [Run], program: &RunRequest) -> anyhow::Result<()> {
     }
     report::write(
         &folder.join("config.json"),
-        &report::json::text(&program.resolved),
+        &report::json::config_text(&program.resolved),
     )?;
     Ok(())
 }
