@@ -130,7 +130,7 @@ fn help(option: &OptionSpec) -> String {
         help += &format!(" [default: {}]", values::show(&default));
     }
     match option.support {
-        Support::Acts => help,
+        Support::Acts | Support::ActsOnValues => help,
         Support::NoEffect(_) => help + " [no effect]",
         Support::NotYet(_) => help + " [not supported yet]",
     }

@@ -2,7 +2,8 @@
 //!
 //! An option *acts* if the program that the machine runs, its time or memory, the lines of the
 //! log or the folder of the run differ from those of the same line without it; that a note says
-//! something else is not enough. One
+//! something else is not enough. One that acts *on values only* changes the text of the program
+//! and nothing else of these. One
 //! *without effect* changes none of them and is named in a note with the reason. Any other is
 //! *refused* by name, with status 2.
 //!
@@ -221,6 +222,8 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         ("execution_mode", ..) => "DEFAULT",
         ("activation_type", ..) => "Relu",
         ("lr_warmup_steps", ..) => "2",
+        // Other values only move numbers; none leaves out what they are for.
+        ("momentum" | "dropout_prob", ..) => "0",
         ("log_level", ..) => "ERROR",
         (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
         (_, Kind::Float, _) => "0.25",
@@ -258,10 +261,18 @@ fn judge(option: &OptionSpec, bases: &mut Bases) -> anyhow::Result<Option<String
     with.extend(other_words(option));
     let wrong = match option.support {
         Support::Acts if OF_THE_DEVICE.contains(&option.name) => None,
-        Support::Acts => {
+        Support::Acts | Support::ActsOnValues => {
             let (before, mut after) = (bases.get(&line)?, observe(&with)?);
             after.notes.clone_from(&before.notes);
-            (after == *before).then_some("doesn't act")
+            let acts = after != *before;
+            after.program.clone_from(&before.program);
+            let on_more = after != *before;
+            match (acts, on_more, option.support == Support::ActsOnValues) {
+                (false, ..) => Some("doesn't act"),
+                (_, true, true) => Some("acts on more than values"),
+                (_, false, false) => Some("acts on values only"),
+                _ => None,
+            }
         }
         Support::NoEffect(reason) => {
             let (before, mut after) = (bases.get(&line)?, observe(&with)?);

@@ -14,7 +14,7 @@ A switch takes `true` or `false`; without a word it means the value under *bare*
 What an option does here:
 
 - **acts**: it changes the program that the machine runs, the log or the files of the run.
-  What the program holds as a number only (`--beta1`, `--loss-scaling`, `--layer-norm-eps`) shows in `--dump-program` and moves neither time nor memory.
+- **acts on values only**: it is a number in the program, which `--dump-program` shows, and moves neither time nor memory nor the log.
 - **no effect**: it is accepted, a note on stderr says why nothing changes.
 - **refused**: any value but the default is an error with that reason (status 2).
 
@@ -41,6 +41,7 @@ fn row(option: &OptionSpec) -> String {
     };
     let does = match option.support {
         Support::Acts => "acts".into(),
+        Support::ActsOnValues => "acts on values only".into(),
         Support::NoEffect(reason) => format!("no effect: {reason}"),
         Support::NotYet(reason) => format!("refused: {reason}"),
     };

@@ -71,6 +71,9 @@ pub enum Default {
 pub enum Support {
     /// It shapes the run or what is printed of it.
     Acts,
+    /// It is a number in the program that the machine runs, and moves nothing else: neither time
+    /// nor memory nor what is printed.
+    ActsOnValues,
     /// It is accepted, and a note says why nothing changes.
     NoEffect(&'static str),
     /// Any value but the default is refused, with this reason.
@@ -136,9 +139,21 @@ impl OptionSpec {
         self
     }
 
+    /// The same option with a default that the original writes as a whole number.
+    pub(super) const fn whole_default(mut self, default: i64) -> Self {
+        self.default = Default::Int(default);
+        self
+    }
+
     /// The same option with its line of help.
     pub(super) const fn help(mut self, help: &'static str) -> Self {
         self.help = help;
+        self
+    }
+
+    /// The same option, acting on values only.
+    pub(super) const fn on_values(mut self) -> Self {
+        self.support = Support::ActsOnValues;
         self
     }
 

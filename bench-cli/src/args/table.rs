@@ -135,7 +135,7 @@ mod tests {
             assert!(!option.help.is_empty(), "{} has no help", option.name);
             assert!(!option.help.ends_with('.'), "{}", option.name);
             match option.support {
-                Support::Acts => {}
+                Support::Acts | Support::ActsOnValues => {}
                 Support::NoEffect(reason) | Support::NotYet(reason) => assert!(!reason.is_empty()),
             }
             assert!(

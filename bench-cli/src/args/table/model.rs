@@ -59,7 +59,9 @@ pub(super) const MODEL: Section = Section {
         float("--attn-dropout-prob", "attn_dropout_prob", 0.1)
             .no_effect(PHASED)
             .help("probability of dropping an attention probability in phased execution"),
-        float("--layer-norm-eps", "layer_norm_eps", 0.001).help("epsilon of layer norms"),
+        float("--layer-norm-eps", "layer_norm_eps", 0.001)
+            .on_values()
+            .help("epsilon of layer norms"),
         text("--task", "task", "PRETRAINING")
             .choices(&["PRETRAINING", "SQUAD", "MRPC"])
             .help("what the model is trained or used for"),
@@ -72,7 +74,9 @@ pub(super) const MODEL: Section = Section {
             .help("leave out the padding mask"),
         text("--activation-type", "activation_type", "Gelu")
             .help("activation function: Gelu, SGelu, LRelu; any other word means Relu"),
-        float("--relu-leak", "relu_leak", 0.1).help("slope of LRelu below zero"),
+        float("--relu-leak", "relu_leak", 0.1)
+            .on_values()
+            .help("slope of LRelu below zero"),
         text("--dtype", "popart_dtype", "FLOAT16")
             .choices(&["FLOAT16", "FLOAT"])
             .help("type of weights and activations"),

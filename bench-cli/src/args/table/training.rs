@@ -17,14 +17,28 @@ pub(super) const OPTIMIZER: Section = Section {
             .help("optimizer; NO_BIAS forms leave out bias correction"),
         float("--learning-rate", "learning_rate", 0.0008)
             .help("constant rate, or the peak of a linear schedule"),
-        float("--loss-scaling", "loss_scaling", 4.0).help("factor on the loss gradient"),
-        float("--weight-decay", "weight_decay", 0.0).help("decay of weight matrices"),
+        float("--loss-scaling", "loss_scaling", 4.0)
+            .on_values()
+            .help("factor on the loss gradient"),
+        float("--weight-decay", "weight_decay", 0.0)
+            .whole_default(0)
+            .help("decay of weight matrices"),
         float("--momentum", "momentum", 0.984375).help("momentum of SGD"),
-        maybe_float("--dampening", "dampening").help("dampening of SGD; unset, the momentum"),
-        float("--velocity-scaling", "velocity_scaling", 1.0).help("factor on the velocity of SGD"),
-        float("--beta1", "beta1", 0.9).help("decay of the first moment in ADAM and LAMB"),
-        float("--beta2", "beta2", 0.999).help("decay of the second moment in ADAM and LAMB"),
-        maybe_float("--max-weight-norm", "max_weight_norm").help("limit of a weight norm in LAMB"),
+        maybe_float("--dampening", "dampening")
+            .on_values()
+            .help("dampening of SGD; unset, the momentum"),
+        float("--velocity-scaling", "velocity_scaling", 1.0)
+            .on_values()
+            .help("factor on the velocity of SGD"),
+        float("--beta1", "beta1", 0.9)
+            .on_values()
+            .help("decay of the first moment in ADAM and LAMB"),
+        float("--beta2", "beta2", 0.999)
+            .on_values()
+            .help("decay of the second moment in ADAM and LAMB"),
+        maybe_float("--max-weight-norm", "max_weight_norm")
+            .on_values()
+            .help("limit of a weight norm in LAMB"),
         int("--epochs-inference", "epochs_inference", 1).help("passes over the data in inference"),
         switch("--stochastic-rounding", "stochastic_rounding", false)
             .no_effect(VALUES_ONLY)
