@@ -34,7 +34,8 @@
 //! `ExchangeEstimator.hpp`.
 //!
 //! Left out:
-//! - the joint plan of a layer's three passes, which separate plans beat at BERT's sizes;
+//! - joint plans of a layer's three passes other than with square groups of channels
+//!   ([`layer`]);
 //! - splits over several IPUs, reference plans and hand-pinned plan constraints.
 
 mod problem;
@@ -44,6 +45,8 @@ mod transform;
 
 mod search;
 
+mod joint;
+
 mod cache;
 
 pub mod tables;
@@ -52,6 +55,7 @@ mod tests;
 
 pub use cache::{PlanCache, PlanRequest};
 pub use estimate::PlanCost;
+pub use joint::{JointPass, Layer, layer, layer_cycles};
 
 use std::fmt;
 
@@ -210,6 +214,9 @@ pub struct Plan {
     /// The memory bound that the plan was found under, wider than asked for when nothing
     /// fitted that; none for an unbounded search.
     pub memory_bound: Option<Bytes>,
+    /// Which pass of a plan for all three passes of a layer this is; none for a plan of
+    /// its own.
+    pub joint: Option<JointPass>,
 }
 
 /// Why a product has no plan.
@@ -234,7 +241,8 @@ pub enum PlanError {
     MemoryProportion(f64),
 }
 
-/// Plans one product on one IPU of `spec`.
+/// Plans one product on one IPU of `spec`, apart from the other passes of its layer;
+/// [`layer`] plans all of them, and [`PlanCache`] keeps what is better.
 ///
 /// # Errors
 ///

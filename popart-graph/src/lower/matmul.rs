@@ -3,7 +3,9 @@
 //! A plan sees a product as a 1x1 convolution of an *input* `[.., x, k]` with *weights*
 //! `[.., k, o]`; swapped plans take the right operand as the input. Tiles are numbered,
 //! outermost first, by group, part of k, part of x, part of o, so that both tiles of an
-//! exchange pair receive the same input (PopLibs, `lib/poplin/ConvUtilInternal.cpp`).
+//! exchange pair receive the same input (PopLibs, `lib/poplin/ConvUtilInternal.cpp`). Passes
+//! of a layer that share a plan number them so that each part of the weights is on the same
+//! tile in all of them.
 //!
 //! Before the product each operand lies *at home*: spread evenly over the tiles that need
 //! it, channels in groups as the AMP wants them. Variables are created so; activations are
@@ -20,7 +22,7 @@ use smallvec::SmallVec;
 use super::builder::Builder;
 use super::layouts;
 use super::value::Value;
-use crate::plan::Plan;
+use crate::plan::{JointPass, Plan};
 
 /// Which operand of the convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +41,38 @@ enum Serial {
     Output(u32),
 }
 
+/// How far apart the tiles of neighbouring parts of an axis are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Strides {
+    x: u32,
+    k: u32,
+    o: u32,
+}
+
+impl Strides {
+    /// Outermost first: k, x, o; for gradients of a joint plan with the axis that has k's
+    /// part of the layer in front (`FC_BWD_AS_CONV` and `FC_WU` in PopLibs).
+    fn of(joint: Option<JointPass>, [x, k, o]: [u32; 3]) -> Self {
+        match joint {
+            None | Some(JointPass::Forward) => Self {
+                k: x * o,
+                x: o,
+                o: 1,
+            },
+            Some(JointPass::Backward) => Self {
+                x: k * o,
+                k: o,
+                o: 1,
+            },
+            Some(JointPass::Update) => Self {
+                o: x * k,
+                x: k,
+                k: 1,
+            },
+        }
+    }
+}
+
 /// A plan applied to a product's extents.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
@@ -52,6 +86,10 @@ pub(crate) struct Frame {
     parts_x: u32,
     parts_k: u32,
     parts_o: u32,
+    /// From one part of an axis to the next.
+    strides: Strides,
+    /// The field is cut in so many positions.
+    group_x: u32,
     serial: Serial,
     broadcast_input_once: bool,
     group_k: u32,
@@ -101,6 +139,11 @@ impl Frame {
             parts_x,
             parts_k,
             parts_o,
+            strides: Strides::of(plan.joint, [parts_x, parts_k, parts_o]),
+            group_x: match plan.joint {
+                Some(_) => plan.vertex.in_channels_per_group as u32,
+                None => 1,
+            },
             serial,
             broadcast_input_once: splits.broadcast_input_before_loop,
             group_k: plan.vertex.in_channels_per_group as u32,
@@ -136,20 +179,15 @@ impl Frame {
     }
 
     fn cut_k(&self) -> AxisSplit {
-        cut(
-            self.k_once(),
-            self.parts_k,
-            self.group_k,
-            self.parts_x * self.parts_o,
-        )
+        cut(self.k_once(), self.parts_k, self.group_k, self.strides.k)
     }
 
     fn cut_x(&self) -> AxisSplit {
-        cut(self.x, self.parts_x, 1, self.parts_o)
+        cut(self.x, self.parts_x, self.group_x, self.strides.x)
     }
 
     fn cut_o(&self) -> AxisSplit {
-        cut(self.o_once(), self.parts_o, self.group_o, 1)
+        cut(self.o_once(), self.parts_o, self.group_o, self.strides.o)
     }
 
     /// Whether the loop slices this side.
@@ -165,7 +203,12 @@ impl Frame {
         let (first, second, order) = match side {
             Side::Input => {
                 let grains = (1, self.group_k);
-                let (x, k) = share((self.cut_x(), self.cut_k()), grains, self.parts_o, 1);
+                let (x, k) = share(
+                    (self.cut_x(), self.cut_k()),
+                    grains,
+                    self.parts_o,
+                    self.strides.o,
+                );
                 (x, k, [(1, self.group_k), (0, 1), (1, 1)])
             }
             Side::Weights => {
@@ -174,7 +217,7 @@ impl Frame {
                     (self.cut_k(), self.cut_o()),
                     grains,
                     self.parts_x,
-                    self.parts_o,
+                    self.strides.x,
                 );
                 (k, o, [(0, self.group_k), (1, 1), (0, 1)])
             }
@@ -200,14 +243,22 @@ impl Frame {
                     [self.cut_x(), self.cut_k()],
                     &[(1, self.group_k), (0, 1), (1, 1)],
                 )
-                .with_copies((0..self.parts_o).collect()),
+                .with_copies(
+                    (0..self.parts_o)
+                        .map(|part| part * self.strides.o)
+                        .collect(),
+                ),
             Side::Weights => self
                 .with_batch(
                     &[],
                     [self.cut_k(), self.cut_o()],
                     &[(0, self.group_k), (1, self.group_o), (1, 1), (0, 1)],
                 )
-                .with_copies((0..self.parts_x).map(|part| part * self.parts_o).collect()),
+                .with_copies(
+                    (0..self.parts_x)
+                        .map(|part| part * self.strides.x)
+                        .collect(),
+                ),
         }
     }
 
@@ -223,7 +274,7 @@ impl Frame {
 
     /// Where the sums lie: `[.., x, o]`, cut among the tiles that made the parts.
     fn summed_layout(&self) -> Layout {
-        let stride = self.parts_x * self.parts_o;
+        let stride = self.strides.k;
         let parts = self.cut_k().places.len() as u32;
         let (x, o) = share(
             (self.cut_x(), self.cut_o()),

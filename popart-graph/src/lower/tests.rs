@@ -1,5 +1,6 @@
 //! The lowered program computes what the evaluator says.
 
+mod joint;
 mod pipeline;
 
 use std::collections::BTreeMap;

@@ -3,6 +3,10 @@
 //! A BERT step has thousands of products but only dozens of distinct ones, and planning is
 //! a pure function: so a cache by shape and options, filled in parallel. Its content
 //! doesn't depend on the order or the number of threads that filled it.
+//!
+//! Products of a trained layer are planned together, whichever of its passes is asked for
+//! first: PopLibs plans the forward pass for that of a gradient, and derives the gradient's
+//! plan from it where all passes share one.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +15,8 @@ use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::WeightLoad;
 use rayon::prelude::*;
 
-use super::{MatMulShape, Pass, Plan, PlanError, PlanOptions, plan};
+use super::joint::better_jointly;
+use super::{JointPass, MatMulShape, Pass, Plan, PlanError, PlanOptions, plan};
 
 /// A product to plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,6 +31,23 @@ pub struct PlanRequest {
 type Key = (MatMulShape, Pass, [DType; 3], u64, WeightLoad);
 
 impl PlanRequest {
+    /// All products of the layer that this one is a pass of, the forward one first; of a
+    /// product that is no such pass, only itself.
+    fn layer(&self) -> Vec<PlanRequest> {
+        let Some(pass) = JointPass::of(self.options.pass) else {
+            return vec![*self];
+        };
+        let forward = pass.forward_of(&self.shape);
+        let request = |pass: JointPass| PlanRequest {
+            shape: pass.product(&forward),
+            options: PlanOptions {
+                pass: pass.pass(),
+                ..self.options
+            },
+        };
+        JointPass::ALL.map(request).to_vec()
+    }
+
     fn key(&self) -> Key {
         let PlanOptions {
             pass,
@@ -63,7 +85,8 @@ impl PlanCache {
         }
     }
 
-    /// Plans all of `requests` that aren't known yet, on all threads of the current pool.
+    /// Plans all of `requests` that aren't known yet, with the other passes of their layers,
+    /// on all threads of the current pool.
     ///
     /// # Errors
     ///
@@ -75,20 +98,52 @@ impl PlanCache {
             .map(|request| (request.key(), request))
             .filter(|(key, _)| !self.plans.contains_key(key))
             .collect();
-        let planned: Vec<(Key, Result<Plan, PlanError>)> = missing
+        let layers: BTreeMap<Key, Vec<PlanRequest>> = missing
+            .values()
+            .map(|request| request.layer())
+            .map(|layer| (layer[0].key(), layer))
+            .collect();
+        let products: BTreeMap<Key, &PlanRequest> = layers
+            .values()
+            .flatten()
+            .map(|request| (request.key(), request))
+            .collect();
+        let separate: BTreeMap<Key, Result<Plan, PlanError>> = products
             .into_par_iter()
             .map(|(key, request)| (key, plan(&request.shape, &request.options, &self.spec)))
             .collect();
-        let mut first_error = Ok(());
-        for (key, result) in planned {
-            match result {
-                Ok(plan) => {
-                    self.plans.insert(key, plan);
-                }
-                Err(error) => first_error = first_error.and(Err(error)),
+        // Which products there are without a plan is the same for all passes of a layer.
+        let refused = missing.keys().find_map(|key| separate[key].clone().err());
+        let chosen: Vec<(Key, Plan)> = layers
+            .into_par_iter()
+            .flat_map_iter(|(_, layer)| self.choose(&layer, &separate))
+            .collect();
+        self.plans.extend(chosen);
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// The plans of a layer's passes: joint ones if these are better.
+    fn choose(
+        &self,
+        layer: &[PlanRequest],
+        separate: &BTreeMap<Key, Result<Plan, PlanError>>,
+    ) -> Vec<(Key, Plan)> {
+        let plans: Vec<&Plan> = layer
+            .iter()
+            .filter_map(|request| separate[&request.key()].as_ref().ok())
+            .collect();
+        let joint = match (layer, plans.as_slice()) {
+            ([forward, ..], &[fwd, bwd, wu]) => {
+                let PlanRequest { shape, options } = forward;
+                better_jointly(shape, options, &self.spec, [fwd, bwd, wu])
             }
-        }
-        first_error
+            _ => None,
+        };
+        let plans = match joint {
+            Some(joint) => joint.to_vec(),
+            None => plans.into_iter().cloned().collect(),
+        };
+        layer.iter().map(PlanRequest::key).zip(plans).collect()
     }
 
     /// The plan of `request`, if it is known.
@@ -103,17 +158,11 @@ impl PlanCache {
     ///
     /// As [`plan`].
     pub fn get_or_plan(&mut self, request: &PlanRequest) -> Result<&Plan, PlanError> {
-        use std::collections::btree_map::Entry;
-        match self.plans.entry(request.key()) {
-            Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(unknown) => {
-                let plan = plan(&request.shape, &request.options, &self.spec)?;
-                Ok(unknown.insert(plan))
-            }
-        }
+        self.fill(std::slice::from_ref(request))?;
+        Ok(&self.plans[&request.key()])
     }
 
-    /// Distinct products planned so far.
+    /// Distinct products planned so far, every pass of every layer among them.
     #[must_use]
     pub fn len(&self) -> usize {
         self.plans.len()

@@ -19,7 +19,7 @@ use ipu_sim::vertex::MatMulMethod;
 
 use super::problem::{Problem, Reading};
 use super::transform::Transform;
-use super::{Splits, TileWork};
+use super::{JointPass, Splits, TileWork};
 
 /// Estimated cycles of a plan, by cause. Those of one iteration of the serial loop come
 /// first; those spent once, outside the loop, come last.
@@ -134,7 +134,7 @@ impl Problem<'_> {
     pub(super) fn tile_work(&self, splits: &Splits) -> TileWork {
         TileWork {
             groups: self.group_grains.div_ceil(splits.groups),
-            field: self.field.div_ceil(splits.field),
+            field: self.field.div_ceil(self.field_grain).div_ceil(splits.field) * self.field_grain,
             in_groups: self.in_grains.div_ceil(splits.in_channels.total()),
             out_groups: self.out_grains.div_ceil(splits.out_channels.total()),
         }
@@ -307,7 +307,7 @@ impl Problem<'_> {
 
     /// The share of the input that isn't on the tile yet. Tiles of one exchange bus differ
     /// in their channels out only, if those split evenly: then they receive as one, at
-    /// double rate.
+    /// double rate. Gradients of a joint plan number their tiles otherwise.
     fn input_exchange(&self, splits: &Splits, elements: &Elements) -> Cycles {
         let over = splits.out_channels.parallel;
         let missing = elements.input - elements.input / over;
@@ -316,7 +316,8 @@ impl Problem<'_> {
 
     fn input_rate(&self, splits: &Splits) -> BytesPerCycle {
         let over = splits.out_channels.parallel;
-        let shared = over.is_multiple_of(u64::from(self.spec.tiles_per_exchange_bus));
+        let in_order = matches!(self.joint, None | Some(JointPass::Forward));
+        let shared = in_order && over.is_multiple_of(self.spec.tiles_per_exchange_bus.into());
         BytesPerCycle(self.spec.exchange_rate.0 * if shared { 2 } else { 1 })
     }
 
@@ -368,9 +369,13 @@ impl Problem<'_> {
         (self.padded_groups() * self.padded_in() * self.padded_out()).div_ceil(splits.tiles())
     }
 
+    fn spreads_weights_before_slicing(&self) -> bool {
+        self.pass.is_fully_connected() && self.joint.is_none()
+    }
+
     /// Bytes of one tile that hold the coefficients while a serial loop takes slices of them.
     pub(super) fn slices_of_weights(&self, splits: &Splits) -> Bytes {
-        match self.pass.is_fully_connected() {
+        match self.spreads_weights_before_slicing() {
             true => self.operand().size() * self.stored_weights(splits),
             false => Bytes::ZERO,
         }
@@ -402,7 +407,7 @@ impl Problem<'_> {
             };
             cost.dynamic_update = slice(elements.reduced, divided_again, self.partials());
         }
-        if self.pass.is_fully_connected() {
+        if self.spreads_weights_before_slicing() {
             // One element a cycle, for want of knowing the layout.
             cost.rearrange_before_slice =
                 self.exchange(stored_weights, self.operand()) + Cycles(stored_weights);

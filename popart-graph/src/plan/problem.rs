@@ -14,7 +14,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::MatMulMethod;
 
-use super::{MatMulShape, Pass, PlanError, PlanOptions};
+use super::{JointPass, MatMulShape, Pass, PlanError, PlanOptions};
 
 /// One operand order with one vertex: what the splits are searched for.
 #[derive(Clone, Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Problem<'a> {
     /// Type of the result; operands and partials are those of the vertex.
     pub(super) output: DType,
     pub(super) field: u64,
+    /// The field is cut in so many positions.
+    pub(super) field_grain: u64,
     /// Channels before padding.
     pub(super) in_channels: u64,
     pub(super) out_channels: u64,
@@ -35,6 +37,8 @@ pub(super) struct Problem<'a> {
     pub(super) in_grains: u64,
     pub(super) out_grains: u64,
     pub(super) rearrange: Rearrange,
+    /// Which pass of a joint plan this is, if it is one.
+    pub(super) joint: Option<JointPass>,
     pub(super) reading: Reading,
 }
 
@@ -73,7 +77,7 @@ pub(super) fn problems<'a>(
     for swap_operands in [true, false] {
         let mut tried: Vec<_> = forms
             .iter()
-            .map(|&vertex| Problem::new(shape, options, spec, swap_operands, vertex))
+            .map(|&vertex| Problem::new(shape, options, spec, swap_operands, vertex, None))
             .collect();
         tried.sort_by(Problem::compare_promise);
         problems.append(&mut tried);
@@ -83,7 +87,7 @@ pub(super) fn problems<'a>(
 
 /// Vertex forms that suit `k` channels in, in the order in which the planner lists them
 /// (PopLibs, `lib/poplin/ConvVertexType.cpp`).
-fn vertex_forms(
+pub(super) fn vertex_forms(
     k: u64,
     options: &PlanOptions,
     spec: &TileSpec,
@@ -244,12 +248,34 @@ fn wider(a: DType, b: DType) -> DType {
 }
 
 impl<'a> Problem<'a> {
+    /// One pass of the layer with the forward product `forward`, all passes of which share
+    /// their cuts. Swapped operands make the weights the input, and the field, which is
+    /// channels in of another pass, is cut in groups of these.
+    pub(super) fn of_joint(
+        forward: &MatMulShape,
+        options: &PlanOptions,
+        spec: &'a TileSpec,
+        vertex: MatMulVertex,
+        joint: JointPass,
+    ) -> Self {
+        let options = PlanOptions {
+            pass: joint.pass(),
+            ..*options
+        };
+        let shape = joint.product(forward);
+        Self {
+            field_grain: vertex.in_channels_per_group,
+            ..Self::new(&shape, &options, spec, true, vertex, Some(joint))
+        }
+    }
+
     fn new(
         shape: &MatMulShape,
         options: &PlanOptions,
         spec: &'a TileSpec,
         swap_operands: bool,
         vertex: MatMulVertex,
+        joint: Option<JointPass>,
     ) -> Self {
         let (field, out_channels) = if swap_operands {
             (shape.n, shape.m)
@@ -262,10 +288,13 @@ impl<'a> Problem<'a> {
         let pad_in = !in_channels.is_multiple_of(vertex.in_channels_per_group);
         let pad_out = !out_channels.is_multiple_of(out_channels_per_group);
         let weights_per_unit = vertex.types.weights_per_unit(spec);
+        // Passes that share their cuts leave weights, and the gradient of these, in place.
+        let apart = joint.is_none();
+        let gradient_in = pass == Pass::TrainingWu || (pass == Pass::TrainingBwd && apart);
         let rearrange = Rearrange {
-            input: !swap_operands || pad_in || matches!(pass, Pass::TrainingBwd | Pass::TrainingWu),
+            input: !swap_operands || pad_in || gradient_in,
             weights: !swap_operands || pad_in || pad_out,
-            output: !swap_operands || pad_out || pass == Pass::TrainingWu,
+            output: !swap_operands || pad_out || (pass == Pass::TrainingWu && apart),
             regroup_output: !pass.is_fully_connected()
                 && out_channels_per_group != weights_per_unit,
         };
@@ -276,12 +305,14 @@ impl<'a> Problem<'a> {
             vertex,
             output: options.output,
             field,
+            field_grain: 1,
             in_channels,
             out_channels,
             group_grains: shape.groups.div_ceil(vertex.method.groups_at_once().into()),
             in_grains: in_channels.div_ceil(vertex.in_channels_per_group),
             out_grains: out_channels.div_ceil(out_channels_per_group),
             rearrange,
+            joint,
             reading: Reading::default(),
         }
     }

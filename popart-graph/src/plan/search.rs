@@ -23,6 +23,16 @@ pub(super) enum Objective {
     Smallest,
 }
 
+impl Objective {
+    /// The most temporary memory that a plan may take.
+    pub(super) fn bound(self) -> Option<Bytes> {
+        match self {
+            Objective::Fastest { bound } => bound,
+            Objective::Smallest => None,
+        }
+    }
+}
+
 /// The `count` best plans of all problems, the best first; fewer if fewer fit.
 pub(super) fn best(problems: &[Problem], objective: Objective, count: usize) -> Vec<Plan> {
     walk(problems, objective, Pruning::LowerBounds, count)
@@ -63,10 +73,8 @@ pub(super) fn walk(
             cost: found.estimate.cost,
             temporary: found.estimate.temporary,
             tiles: found.splits.tiles(),
-            memory_bound: match objective {
-                Objective::Fastest { bound } => bound,
-                Objective::Smallest => None,
-            },
+            memory_bound: objective.bound(),
+            joint: None,
         }
     };
     best.found.into_iter().map(plan).collect()
@@ -208,8 +216,8 @@ impl Rearranging {
 
 /// One cut of a dimension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cut {
-    parts: u64,
+pub(super) struct Cut {
+    pub(super) parts: u64,
     /// Size of the largest part.
     size: u64,
 }
@@ -359,7 +367,7 @@ struct Branch {
 }
 
 /// Every useful cut of `size`, from one part up: the fewest parts of each largest size.
-fn cuts(size: u64) -> impl Iterator<Item = Cut> {
+pub(super) fn cuts(size: u64) -> impl Iterator<Item = Cut> {
     let whole = Cut { parts: 1, size };
     std::iter::successors(Some(whole), move |cut| {
         let parts = size.div_ceil(cut.size.checked_sub(1).filter(|&s| s > 0)?);
@@ -371,7 +379,7 @@ fn cuts(size: u64) -> impl Iterator<Item = Cut> {
 }
 
 /// Every cut of `size` as parts over tiles times parts over time.
-fn splits(size: u64, n_tiles: u64, serial_allowed: impl Fn(u64) -> bool) -> Vec<Split> {
+pub(super) fn splits(size: u64, n_tiles: u64, serial_allowed: impl Fn(u64) -> bool) -> Vec<Split> {
     let mut splits = Vec::new();
     for cut in cuts(size) {
         for serial in (1..=cut.parts.min(n_tiles)).filter(|s| cut.parts.is_multiple_of(*s)) {
