@@ -3,6 +3,8 @@
 //! Beside PopLibs' estimate, by which plans are ranked, stands what the simulator makes of
 //! each plan: the time and the temporary memory of the program that the product is lowered
 //! to, with both operands where the plan wants them before it spreads them.
+//!
+//! A pass of a trained layer is planned with the other two: apart, or jointly.
 
 use ipu_sim::engine::{self, Activity, Mode};
 use ipu_sim::ids::IpuId;
@@ -12,7 +14,7 @@ use ipu_sim::units::{Bytes, Cycles};
 use ipu_sim::vertex::WeightLoad;
 use ipu_sim::weigh;
 use popart_graph::lower::product_alone;
-use popart_graph::plan::{self, MatMulShape, Pass, Plan, PlanOptions};
+use popart_graph::plan::{self, JointPass, MatMulShape, Pass, Plan, PlanOptions};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -50,7 +52,31 @@ pub struct Plans {
     n: u64,
     /// Cycles if every AMP unit of every tile worked all the time.
     ideal_cycles: u64,
+    /// The three passes of the layer, if the product is one of them.
+    layer: Option<Layer>,
+    /// The one that is used, then the best ones of this product by itself.
     plans: Vec<Row>,
+}
+
+/// A trained layer, planned both ways.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+struct Layer {
+    separate: Passes,
+    /// None where types or sizes allow no joint plan.
+    joint: Option<Passes>,
+    /// Whether the joint plan is the one that is used.
+    is_joint: bool,
+}
+
+/// Estimated cycles of a layer's passes.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+struct Passes {
+    fwd: u64,
+    bwd: u64,
+    wu: u64,
+    cycles: u64,
+    /// Of the pass that takes most.
+    temporary_bytes: u64,
 }
 
 /// One plan.
@@ -63,6 +89,8 @@ struct Row {
     memory_bound_bytes: Option<u64>,
     /// The right operand is the input, the left one the coefficients.
     swapped: bool,
+    /// All passes of the layer share the cuts.
+    joint: bool,
     groups: u64,
     field: u64,
     in_channels: u64,
@@ -121,7 +149,20 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> 
         available_memory_proportion: request.proportion,
         weight_load: request.weight_load,
     };
-    let found = plan::plans(&request.shape, &options, spec, request.count)?;
+    let mut found = plan::plans(&request.shape, &options, spec, request.count)?;
+    let layer = match JointPass::of(request.pass) {
+        Some(pass) => {
+            let forward = pass.forward_of(&request.shape);
+            Some((pass, plan::layer(&forward, &options, spec)?))
+        }
+        None => None,
+    };
+    if let Some((pass, layer)) = &layer
+        && let (Some(joint), true) = (&layer.joint, layer.is_joint)
+    {
+        found.insert(0, joint[*pass as usize].clone());
+        found.truncate(request.count);
+    }
     let MatMulShape { groups, m, k, n } = request.shape;
     let units = match request.partials {
         DType::F16 => spec.amp.units_f16_f16,
@@ -143,8 +184,25 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> 
         k,
         n,
         ideal_cycles,
+        layer: layer.map(|(_, layer)| Layer {
+            separate: passes(&layer.separate),
+            joint: layer.joint.as_ref().map(passes),
+            is_joint: layer.is_joint,
+        }),
         plans: rows?,
     })
+}
+
+fn passes(plans: &[Plan; 3]) -> Passes {
+    let [fwd, bwd, wu] = plans.each_ref().map(|plan| plan.cost.total().0);
+    let temporary = plans.iter().map(|plan| plan.temporary).max();
+    Passes {
+        fwd,
+        bwd,
+        wu,
+        cycles: plan::layer_cycles(plans.each_ref()).0,
+        temporary_bytes: temporary.unwrap_or(Bytes::ZERO).0,
+    }
 }
 
 fn lowered(
@@ -187,6 +245,7 @@ fn row(plan: &Plan, program: Lowered, ideal: u64) -> Row {
         temporary_bytes: plan.temporary.0,
         memory_bound_bytes: plan.memory_bound.map(|bound| bound.0),
         swapped: plan.swap_operands,
+        joint: plan.joint.is_some(),
         groups: splits.groups,
         field: splits.field,
         in_channels: splits.in_channels.parallel,
@@ -227,15 +286,17 @@ impl Plans {
         };
         let refused = chosen.program.refused.as_ref();
         let refused = refused.map_or(String::new(), |why| format!("It doesn't fit: {why}.\n"));
+        let layer = self.layer.as_ref().map_or(String::new(), Layer::text);
         format!(
             "{shape}, ideal {} cycles; chosen {bound}: {}, {}, {}\n\
              {}\n\
              The program's operands lie where the plan wants them, so that nothing is rearranged.\n\
              {refused}\n\
-             The chosen plan and its runners-up:\n\
+             {layer}The chosen plan and its runners-up:\n\
              {}\n\
              splits: parts of groups, field (x), channels in (i) and out (o) on different tiles; \
              serial: parts one after the other, `once` where the input is broadcast before them; \
+             order: `joint` is swapped, too, and its cuts are those of all passes; \
              vertex in/out: the codelet with its channels in and out; amp: its cycles; \
              program: cycles of the program that the plan is lowered to\n",
             self.ideal_cycles,
@@ -290,6 +351,35 @@ impl Plans {
     }
 }
 
+impl Layer {
+    /// Both ways, and which one is used.
+    fn text(&self) -> String {
+        let mut table = comfy_table::Table::new();
+        table
+            .load_style(comfy_table::presets::ASCII_MARKDOWN)
+            .set_header(["passes planned", "fwd", "bwd", "wu", "cycles", "memory B"]);
+        let apart = Some(&self.separate);
+        for (name, passes) in [("apart", apart), ("jointly", self.joint.as_ref())] {
+            let numbers = match passes {
+                Some(passes) => {
+                    let Passes {
+                        fwd,
+                        bwd,
+                        wu,
+                        cycles,
+                        temporary_bytes,
+                    } = *passes;
+                    [fwd, bwd, wu, cycles, temporary_bytes].map(|number| number.to_string())
+                }
+                None => [(); 5].map(|()| "-".into()),
+            };
+            table.add_row(std::iter::once(name.to_string()).chain(numbers));
+        }
+        let used = if self.is_joint { "jointly" } else { "apart" };
+        format!("The layer's passes are planned {used}:\n{table}\n\n")
+    }
+}
+
 impl Row {
     fn splits(&self) -> String {
         let Self {
@@ -318,7 +408,11 @@ impl Row {
     }
 
     fn order(&self) -> &'static str {
-        if self.swapped { "swapped" } else { "as given" }
+        match (self.joint, self.swapped) {
+            (true, _) => "joint",
+            (false, true) => "swapped",
+            (false, false) => "as given",
+        }
     }
 
     /// The estimate by cause, beside the program's time and memory.
@@ -403,6 +497,39 @@ mod tests {
         let region = "out of interleaved memory on IPU 0, tile ";
         assert!(why.starts_with(region), "{why}");
         assert!(why.contains("expected at most 16384 B, got "), "{why}");
+    }
+
+    /// A layer of few tokens shares one plan, which stands in front of those of the product alone.
+    #[test]
+    fn a_joint_plan_leads_where_it_is_used() {
+        let machine = MachineSpec::shipped("mk2-m2000").unwrap();
+        let check = |pass, [m, k, n]: [u64; 3], cycles| {
+            let request = Request {
+                shape: MatMulShape { groups: 1, m, k, n },
+                pass,
+                ..request()
+            };
+            let found = plans(&request, &machine).unwrap();
+            let joint: Vec<bool> = found.plans.iter().map(|plan| plan.joint).collect();
+            assert_eq!(joint, [true, false, false, false, false]);
+            assert_eq!(found.plans[0].cycles, cycles);
+            let layer = found.layer.as_ref().unwrap();
+            assert!(layer.is_joint);
+            assert_eq!(layer.separate.cycles, 6735);
+            let passes = layer.joint.as_ref().unwrap();
+            assert_eq!(passes.cycles, passes.fwd + passes.bwd + passes.wu);
+            assert!(found.text().contains("passes are planned jointly:"));
+        };
+        check(Pass::TrainingFwd, [8, 1024, 1024], 1899);
+        check(Pass::TrainingBwd, [8, 1024, 1024], 2421);
+        check(Pass::TrainingWu, [1024, 8, 1024], 1446);
+        let alone = Request {
+            pass: Pass::None,
+            ..request()
+        };
+        let found = plans(&alone, &machine).unwrap();
+        assert_eq!(found.layer, None);
+        assert!(!found.text().contains("passes are planned"));
     }
 
     #[test]
