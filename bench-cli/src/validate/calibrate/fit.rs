@@ -44,6 +44,79 @@ pub(super) fn step(slopes: &[Vec<f64>], residuals: &[f64]) -> Vec<f64> {
     solved.iter().copied().collect()
 }
 
+/// As [`step()`], with every element of `x` within its bounds.
+///
+/// Some elements are at a bound and the others are free, so the least of all such choices is the
+/// answer; of a few constants there are few.
+pub(super) fn step_within(slopes: &[Vec<f64>], residuals: &[f64], bounds: &[[f64; 2]]) -> Vec<f64> {
+    let mut best: Option<(f64, Vec<f64>)> = None;
+    for choice in 0..3_usize.pow(bounds.len() as u32) {
+        let pinned: Vec<Option<f64>> = bounds
+            .iter()
+            .enumerate()
+            .map(|(at, ends)| ends.get(choice / 3_usize.pow(at as u32) % 3).copied())
+            .collect();
+        let rest: Vec<f64> = slopes
+            .iter()
+            .zip(residuals)
+            .map(|(row, residual)| {
+                let at_bounds = row
+                    .iter()
+                    .zip(&pinned)
+                    .map(|(slope, at)| slope * at.unwrap_or(0.0));
+                residual + at_bounds.sum::<f64>()
+            })
+            .collect();
+        let free = |row: &Vec<f64>| -> Vec<f64> {
+            let free = row.iter().zip(&pinned).filter(|(_, at)| at.is_none());
+            free.map(|(slope, _)| *slope).collect()
+        };
+        let free: Vec<Vec<f64>> = slopes.iter().map(free).collect();
+        let mut solved = match pinned.contains(&None) {
+            true => step(&free, &rest),
+            false => Vec::new(),
+        }
+        .into_iter();
+        let x: Vec<f64> = pinned
+            .iter()
+            .map(|at| at.unwrap_or_else(|| solved.next().expect("one for each free element")))
+            .collect();
+        let inside = |(x, [low, high]): (&f64, &[f64; 2])| low <= x && x <= high;
+        if !x.iter().zip(bounds).all(inside) {
+            continue;
+        }
+        let left = slopes.iter().zip(residuals).map(|(row, residual)| {
+            residual + row.iter().zip(&x).map(|(slope, x)| slope * x).sum::<f64>()
+        });
+        let left = objective(&left.collect::<Vec<f64>>());
+        if best.as_ref().is_none_or(|(least, _)| left < *least) {
+            best = Some((left, x));
+        }
+    }
+    best.map_or_else(|| vec![0.0; bounds.len()], |(_, x)| x)
+}
+
+/// Standard errors of the logarithms that [`step()`] finds, from what the rows leave over; none if
+/// there are no more rows than constants, or the rows can't tell them apart.
+fn standard_errors(rows: &[FittedRow]) -> Option<Vec<f64>> {
+    let slopes: Vec<Vec<f64>> = rows.iter().map(|row| row.slopes.clone()).collect();
+    let residuals: Vec<f64> = rows.iter().map(|row| row.residual).collect();
+    let slopes = matrix(&slopes);
+    let freedom = slopes
+        .nrows()
+        .checked_sub(slopes.ncols())
+        .filter(|&n| n > 0)?;
+    let variance = objective(&residuals) / freedom as f64;
+    let inverse = (slopes.transpose() * &slopes).try_inverse()?;
+    Some(
+        inverse
+            .diagonal()
+            .iter()
+            .map(|of| (variance * of).sqrt())
+            .collect(),
+    )
+}
+
 /// See [`Fit::condition`].
 pub(super) fn condition(slopes: &[Vec<f64>]) -> f64 {
     let mut scaled = matrix(slopes);
@@ -93,9 +166,19 @@ impl Fit {
             rows.add_row([row.name.clone(), error].into_iter().chain(slopes));
         }
         let [shipped, best] = self.objective;
+        let errors = match standard_errors(&self.rows) {
+            Some(errors) => {
+                let each = self.constants.iter().zip(errors);
+                let each = each
+                    .map(|(constant, error)| format!("{} {:.0} %", constant.key, 100.0 * error));
+                format!("standard errors: {}", each.collect::<Vec<_>>().join(", "))
+            }
+            None => "no more rows than constants: the rows determine them and can't tell how well"
+                .into(),
+        };
         format!(
             "{constants}\n\n{rows}\n\nobjective (sum of squared logarithms): {shipped:.6} as \
-             shipped, {best:.6} at best; condition number {:.1}\n",
+             shipped, {best:.6} at best; condition number {:.1}\n{errors}\n",
             self.condition
         )
     }
@@ -126,6 +209,21 @@ mod tests {
         let residuals = slopes.each_ref().map(|row| -(0.3 * row[0] - 0.1 * row[1]));
         let found = step(&slopes, &residuals);
         assert!((found[0] - 0.3).abs() < 1e-12 && (found[1] + 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn within_bounds_the_other_constant_makes_up_for_it() {
+        // Alone, both rows would be met at (4, -2).
+        let slopes = [vec![1.0, 1.0], vec![1.0, 1.5]];
+        let residuals = [-2.0, -1.0];
+        let free = step(&slopes, &residuals);
+        assert!((free[0] - 4.0).abs() < 1e-9 && (free[1] + 2.0).abs() < 1e-9);
+        let found = step_within(&slopes, &residuals, &[[-1.0, 1.0], [-9.0, 9.0]]);
+        // With the first at 1, the second is the mean of 1 and 0 weighted by squares of slopes.
+        assert!((found[0] - 1.0).abs() < 1e-12, "{found:?}");
+        assert!((found[1] - 1.0 / 3.25).abs() < 1e-9, "{found:?}");
+        let inside = step_within(&slopes, &residuals, &[[-9.0, 9.0], [-9.0, 9.0]]);
+        assert!((inside[0] - 4.0).abs() < 1e-9);
     }
 
     #[test]

@@ -74,9 +74,14 @@ pub(super) fn fit() -> Result<(Fit, Record)> {
 pub(super) fn stepped(constants: &[Constant], rows: &[FittedRow]) -> Vec<f64> {
     let slopes: Vec<Vec<f64>> = rows.iter().map(|row| row.slopes.clone()).collect();
     let residuals: Vec<f64> = rows.iter().map(|row| row.residual).collect();
-    let moved = constants.iter().zip(fit::step(&slopes, &residuals));
+    let within =
+        |constant: &Constant| [constant.low, constant.high].map(|end| (end / constant.best).ln());
+    let bounds: Vec<[f64; 2]> = constants.iter().map(within).collect();
+    let moved = constants
+        .iter()
+        .zip(fit::step_within(&slopes, &residuals, &bounds));
     moved
-        .map(|(constant, step)| (constant.best * step.exp()).clamp(constant.low, constant.high))
+        .map(|(constant, step)| constant.best * step.exp())
         .collect()
 }
 
