@@ -28,7 +28,7 @@
 //! checked by [`crate::engine`].
 //!
 //! Left out: whether a program fits in memory ([`crate::weigh`]), whether the machine has enough
-//! IPUs ([`ReplicaPlacement`](crate::topology::ReplicaPlacement)), and what only values
+//! IPUs ([`ReplicaPlacement`]), and what only values
 //! decide, such as reading what was never written ([`crate::execute`]).
 
 mod compute;
