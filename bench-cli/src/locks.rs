@@ -32,7 +32,7 @@ use crate::config::options::{ConnectionType, Device};
 /// Where locks are, if not where [`shared_folder`] says.
 const FOLDER: &str = "IPU_BENCH_LOCKS";
 
-/// How often, half a second in all, to wait for whoever takes or looks at locks, which takes milliseconds.
+/// How often to try for the gate, half a second in all: whoever is inside stays for milliseconds.
 const GATE_TRIES: u32 = 100;
 const GATE_PAUSE: Duration = Duration::from_millis(5);
 
