@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::fault::{Checked, Violation, broken};
 use super::vertices;
 use crate::ids::{Id, TileId};
-use crate::layout::{AxisSplit, Layout};
+use crate::layout::AxisSplit;
 use crate::program::{ComputeSet, Label, Labels, LayoutId, Operand, Program, VertexGroup};
 
 /// Checks a set by itself: all that doesn't depend on where boxes lie.
@@ -92,12 +92,15 @@ impl<'p> Placed<'p> {
         here: super::Here,
     ) {
         for group in &set.vertices {
-            let lies = operands(group)
-                .map(|operand| (program.vars[operand.var].layout, operand.labels.clone()));
-            let lie: Lie = lies.collect();
+            let layout = |operand: &Operand| program.vars[operand.var].layout;
+            let output = &group.output;
             // Equal layouts and labels hold equal indices.
-            if lie.iter().any(|other| *other != lie[0]) {
-                let entry = self.first.entry(lie);
+            let mut inputs = group.inputs.iter();
+            let alike = inputs
+                .all(|input| layout(input) == layout(output) && input.labels == output.labels);
+            if !alike {
+                let lie = operands(group).map(|operand| (layout(operand), operand.labels.clone()));
+                let entry = self.first.entry(lie.collect());
                 entry.or_insert_with(|| (numbers.to_vec(), here, group));
             }
         }
@@ -106,7 +109,9 @@ impl<'p> Placed<'p> {
     /// Checks that wherever an output is written all operands have a box, of the same indices of
     /// every label that they share, and whole where the vertex takes them whole.
     pub(super) fn check(&self, program: &Program, n_tiles: u32) -> Checked {
-        let boxes = Boxes::of(program, n_tiles);
+        let lies = self.first.keys().flatten();
+        let layouts = lies.map(|&(layout, _)| layout).collect();
+        let boxes = Boxes::of(program, layouts, n_tiles);
         let entries: Vec<_> = self.first.iter().collect();
         let found = entries
             .par_iter()
@@ -121,7 +126,7 @@ impl<'p> Placed<'p> {
 
 /// What every tile holds of every layout, as numbers of what is held.
 struct Boxes {
-    layouts: Vec<OneLayout>,
+    layouts: IndexMap<LayoutId, OneLayout>,
 }
 
 /// No box is on a tile.
@@ -135,18 +140,27 @@ struct OneLayout {
 }
 
 impl Boxes {
-    fn of(program: &Program, n_tiles: u32) -> Self {
+    fn of(program: &Program, layouts: IndexSet<LayoutId>, n_tiles: u32) -> Self {
         let mut known: IndexSet<Vec<(u32, u32)>> = IndexSet::new();
         let mut numbers = |axis: &AxisSplit| -> Vec<u32> {
             let runs = runs_of_places(axis).into_iter();
             runs.map(|runs| known.insert_full(runs).0 as u32).collect()
         };
-        let numbered: Vec<(&Layout, Vec<Vec<u32>>)> = program
-            .layouts
-            .iter()
-            .map(|layout| (layout, layout.axes.iter().map(&mut numbers).collect()))
+        let numbered: Vec<(LayoutId, Vec<Vec<u32>>)> = layouts
+            .into_iter()
+            .map(|id| {
+                (
+                    id,
+                    program.layouts[id.index()]
+                        .axes
+                        .iter()
+                        .map(&mut numbers)
+                        .collect(),
+                )
+            })
             .collect();
-        let layouts = numbered.par_iter().map(|(layout, axes)| {
+        let layouts = numbered.par_iter().map(|(id, axes)| {
+            let layout = &program.layouts[id.index()];
             let mut one = OneLayout {
                 box_on: vec![NONE; n_tiles as usize],
                 held: Vec::new(),
@@ -161,23 +175,24 @@ impl Boxes {
                     one.box_on[tile.index()] = number as u32;
                 }
             }
-            one
+            (*id, one)
         });
+        let layouts: Vec<_> = layouts.collect();
         Self {
-            layouts: layouts.collect(),
+            layouts: layouts.into_iter().collect(),
         }
     }
 
     fn check(&self, program: &Program, lie: &Lie, group: &VertexGroup) -> Result<(), Violation> {
         let name = |operand: &Operand| program.vars[operand.var].name.clone();
-        let output = &self.layouts[lie[0].0.index()];
+        let output = &self.layouts[&lie[0].0];
         for (tile, &number) in output.box_on.iter().enumerate() {
             if number == NONE {
                 continue;
             }
             let mut loops: SmallVec<[(Label, u32); 8]> = SmallVec::new();
             for (operand, (layout, labels)) in operands(group).zip(lie) {
-                let layout = &self.layouts[layout.index()];
+                let layout = &self.layouts[layout];
                 let Some(held) = layout.held.get(layout.box_on[tile] as usize) else {
                     return Err(Violation::MissingBox {
                         variable: name(operand),

@@ -128,13 +128,25 @@ fn tiles(layout: &Layout, n_tiles: u32) -> Result<(), Violation> {
     }
     let mut taken = vec![false; n_tiles as usize];
     // Ends at the first tile that is taken twice, so after that many at most.
-    for (first, _) in layout.boxes() {
-        for tile in layout.copies_of(first) {
-            if std::mem::replace(&mut taken[tile.index()], true) {
-                let tile = TileId(tile.0);
-                return Err(Violation::SharedTile { tile });
-            }
+    boxes(&layout.axes, layout.first_tile, &mut |first| {
+        let shared = layout.copies_of(TileId(first));
+        let mut shared = shared.filter(|tile| std::mem::replace(&mut taken[tile.index()], true));
+        let tile = shared.next();
+        tile.map_or(Ok(()), |tile| Err(Violation::SharedTile { tile }))
+    })
+}
+
+/// Visits the first tile of every box of `axes`, which lie from `tile` on.
+fn boxes(
+    axes: &[AxisSplit],
+    tile: u32,
+    visit: &mut impl FnMut(u32) -> Result<(), Violation>,
+) -> Result<(), Violation> {
+    match axes {
+        [] => visit(tile),
+        [axis, inner @ ..] => {
+            let mut places = axis.places.iter();
+            places.try_for_each(|place| boxes(inner, tile + place.tile, visit))
         }
     }
-    Ok(())
 }
