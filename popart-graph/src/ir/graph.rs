@@ -1,7 +1,7 @@
 //! The graph itself: two arenas, and how to add to and walk through them.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use ipu_sim::ids::{Id, IdVec};
 use ipu_sim::numerics::DType;
@@ -106,6 +106,15 @@ impl Graph {
     /// Says that `variable` takes `value` after a run.
     pub fn update(&mut self, variable: TensorId, value: TensorId) {
         self.updates.push((variable, value));
+    }
+
+    /// Where [`Graph::updates`] has the value that each variable takes.
+    #[must_use]
+    pub fn update_positions(&self) -> BTreeMap<TensorId, usize> {
+        let updates = self.updates.iter().enumerate();
+        updates
+            .map(|(position, &(variable, _))| (variable, position))
+            .collect()
     }
 
     /// Whether stages of a pipeline update weights themselves, after every micro-batch, instead

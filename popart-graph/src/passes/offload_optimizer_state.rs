@@ -46,6 +46,7 @@ pub fn offload_optimizer_state(mut graph: Graph) -> Result<Graph> {
         })
         .map(|(id, _)| id)
         .collect();
+    let positions = graph.update_positions();
     for op in moments {
         let (variable, value) = (graph.ops[op].inputs[0], graph.ops[op].outputs[0]);
         let mut scope = graph.ops[op].scope();
@@ -53,11 +54,8 @@ pub fn offload_optimizer_state(mut graph: Graph) -> Result<Graph> {
         let loaded = graph.add(OpKind::RemoteLoad, &[variable], &scope)?;
         graph.ops[op].inputs[0] = loaded;
         let stored = graph.add(OpKind::RemoteStore, &[value], &scope)?;
-        let mut updates = graph.updates.iter_mut();
-        let update = updates
-            .find(|(updated, _)| *updated == variable)
-            .expect("moments are updated");
-        update.1 = stored;
+        let position = positions.get(&variable);
+        graph.updates[*position.expect("moments are updated")].1 = stored;
     }
     Ok(graph)
 }

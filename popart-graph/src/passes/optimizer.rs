@@ -91,6 +91,7 @@ pub fn optimizer(
     options.scaling.check()?;
     let rate = learning_rate(&mut graph, options.learning_rate);
     let producers = graph.producers();
+    let accumulators = graph.update_positions();
     let mut ctx = Ctx {
         graph,
         scaling: options.scaling,
@@ -98,25 +99,16 @@ pub fn optimizer(
         scaled_rates: BTreeMap::new(),
         one: None,
         producers,
+        accumulators,
     };
-    let mut done = vec![false; options.weights.len()];
-    for (position, update) in options.weights.iter().enumerate() {
-        if std::mem::replace(&mut done[position], true) {
-            continue;
-        }
-        match update.rule {
-            UpdateRule::Sgd(sgd) => ctx.sgd(update, sgd, accumulated[&update.weight])?,
-            UpdateRule::Adam(_) => {
-                let group = group_of(options, position);
-                for &member in &group {
-                    done[member] = true;
+    for group in groups(options) {
+        match group[0].rule {
+            UpdateRule::Sgd(sgd) => {
+                for update in group {
+                    ctx.sgd(update, sgd, accumulated[&update.weight])?;
                 }
-                let updates: Vec<_> = group
-                    .iter()
-                    .map(|&member| options.weights[member])
-                    .collect();
-                ctx.adam(&updates, accumulated)?;
             }
+            UpdateRule::Adam(_) => ctx.adam(&group, accumulated)?,
         }
     }
     let streamed = options.learning_rate == LearningRate::Stream;
@@ -133,22 +125,25 @@ fn learning_rate(graph: &mut Graph, rate: LearningRate) -> TensorId {
     }
 }
 
-/// Positions of the weights that share a norm with the one at `position`, itself among them.
-fn group_of(options: &OptimizerOptions, position: usize) -> Vec<usize> {
-    let weight = options.weights[position].weight;
-    let group = options
-        .joint_norms
-        .iter()
-        .find(|group| group.contains(&weight));
-    let shares = |other: &TensorId| match group {
-        Some(group) => group.contains(other),
-        None => *other == weight,
-    };
-    let positions = options.weights.iter().enumerate();
-    positions
-        .filter(|(_, update)| shares(&update.weight) && matches!(update.rule, UpdateRule::Adam(_)))
-        .map(|(position, _)| position)
-        .collect()
+/// The weights in order, those that share a norm together at the first of them.
+fn groups(options: &OptimizerOptions) -> Vec<Vec<&WeightUpdate>> {
+    let joint = options.joint_norms.iter().enumerate();
+    let joint: BTreeMap<TensorId, usize> = joint
+        .flat_map(|(norm, weights)| weights.iter().map(move |&weight| (weight, norm)))
+        .collect();
+    let mut groups: Vec<Vec<&WeightUpdate>> = Vec::new();
+    let mut group_of_norm = BTreeMap::new();
+    for update in &options.weights {
+        let norm = joint.get(&update.weight);
+        let norm = norm.filter(|_| matches!(update.rule, UpdateRule::Adam(_)));
+        let next = groups.len();
+        let group = norm.map_or(next, |norm| *group_of_norm.entry(norm).or_insert(next));
+        if group == next {
+            groups.push(Vec::new());
+        }
+        groups[group].push(update);
+    }
+    groups
 }
 
 /// A weight update under construction.
@@ -162,6 +157,8 @@ struct Ctx {
     one: Option<TensorId>,
     /// Of the tensors before the update.
     producers: IdVec<TensorId, Option<OpId>>,
+    /// Where [`Graph::updates`] has the accumulators.
+    accumulators: BTreeMap<TensorId, usize>,
 }
 
 /// The chain of one weight up to its last operation.
@@ -216,11 +213,9 @@ impl Ctx {
 
     /// Lets an accumulator take `value` instead of what it holds after a micro-batch.
     fn set_accumulator(&mut self, variable: TensorId, value: TensorId) {
-        let mut updates = self.graph.updates.iter_mut();
-        let update = updates
-            .find(|(updated, _)| *updated == variable)
-            .expect("accumulators are updated");
-        update.1 = value;
+        let position = self.accumulators.get(&variable);
+        let position = *position.expect("accumulators are updated");
+        self.graph.updates[position].1 = value;
     }
 
     fn clear(&mut self, accumulated: Accumulated, sum: TensorId, scope: &Scope) -> Result<()> {
@@ -268,7 +263,7 @@ impl Ctx {
     }
 
     /// Updates weights that share a norm, or a single one.
-    fn adam(&mut self, group: &[WeightUpdate], all: &AccumulatedGradients) -> Result<()> {
+    fn adam(&mut self, group: &[&WeightUpdate], all: &AccumulatedGradients) -> Result<()> {
         let mut pending = Vec::new();
         let mut norms: Option<[TensorId; 2]> = None;
         // Weights that share a norm wait for the last of their gradients.
