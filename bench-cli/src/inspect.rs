@@ -113,7 +113,7 @@ impl Inspect {
         match Form::of(path)? {
             Form::Json => {
                 let memory = MemoryReport::new(program, machine, weight);
-                report::write(path, &report::json::text(&memory))
+                report::write(path, &report::json::compact_text(&memory))
             }
             Form::Csv => {
                 let texts = tables::texts(program, machine, weight);

@@ -52,6 +52,10 @@ pub struct Plans {
     n: u64,
     /// Cycles if every AMP unit of every tile worked all the time.
     ideal_cycles: u64,
+    /// Share of a tile's memory that was asked for.
+    available_memory_proportion: f64,
+    /// Whether that share is no byte, which asks for the smallest plan, not the fastest.
+    smallest: bool,
     /// The three passes of the layer, if the product is one of them.
     layer: Option<Layer>,
     /// The one that is used, then the best ones of this product by itself.
@@ -184,6 +188,8 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> 
         k,
         n,
         ideal_cycles,
+        available_memory_proportion: request.proportion,
+        smallest: spec.memory.0 as f64 * request.proportion < 1.0,
         layer: layer.map(|(_, layer)| Layer {
             separate: passes(&layer.separate),
             joint: layer.joint.as_ref().map(passes),
@@ -282,6 +288,7 @@ impl Plans {
         let chosen = &self.plans[0];
         let bound = match chosen.memory_bound_bytes {
             Some(bytes) => format!("within {bytes} B a tile"),
+            None if self.smallest => "for the least memory".into(),
             None => "without a bound on memory".into(),
         };
         let refused = chosen.program.refused.as_ref();

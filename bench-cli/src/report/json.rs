@@ -1,4 +1,4 @@
-//! Reports as JSON, indented by two, with a line feed at the end.
+//! Reports as JSON, with a line feed at the end; indented by two, but for those of tiles.
 
 use std::io::{self, Write};
 
@@ -16,6 +16,18 @@ use crate::python;
 #[must_use]
 pub fn text(report: &impl Serialize) -> String {
     let mut text = serde_json::to_string_pretty(report).expect("reports have text keys");
+    text.push('\n');
+    text
+}
+
+/// The JSON text of a report with millions of numbers: on one line, half as long.
+///
+/// # Panics
+///
+/// As [`text`].
+#[must_use]
+pub fn compact_text(report: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(report).expect("reports have text keys");
     text.push('\n');
     text
 }
