@@ -57,6 +57,7 @@ pub(super) fn rows(machine: &MachineSpec) -> Result<Vec<Row>> {
             is_range: false,
             role: Role::Law,
             source: SOURCE.into(),
+            known: None,
         })
     };
     products().chain(elementwise()).map(row).collect()

@@ -29,9 +29,13 @@ pub(super) struct Measurements {
     pub(super) throughput: Vec<Throughput>,
     pub(super) profile: Vec<Profile>,
     pub(super) link: Rate,
-    pub(super) host: Range,
-    pub(super) peak: Vec<Rate>,
+    pub(super) host: Vec<HostRange>,
+    pub(super) peak: Vec<Peak>,
     pub(super) gemm: Gemm,
+    pub(super) exchange: Vec<Rate>,
+    pub(super) paired: Rate,
+    pub(super) local_copy: Rate,
+    pub(super) outside: Vec<Outside>,
 }
 
 /// Throughput of a command line.
@@ -72,9 +76,8 @@ pub(super) struct Profile {
     pub(super) source: String,
 }
 
-/// A rate in the unit that its table says.
+/// A figure in the unit that its table says.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Rate {
     pub(super) name: String,
     pub(super) system: String,
@@ -85,53 +88,91 @@ pub(super) struct Rate {
 }
 
 impl Rate {
-    /// The rate against what the simulator says.
-    pub(super) fn row(self, found: f64) -> Row {
+    /// The figure against what the simulator says.
+    pub(super) fn row(&self, found: f64) -> Row {
         Row {
-            name: self.name,
-            unit: self.unit,
+            name: self.name.clone(),
+            unit: self.unit.clone(),
             expected: self.value,
             found,
             tolerance: self.tolerance,
             is_range: false,
             role: Role::Validation,
-            source: self.source,
+            source: self.source.clone(),
+            known: None,
         }
     }
 }
 
-/// A rate that is only known to lie between two values.
+/// Types of the operands and of the result of a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Product {
+    F32,
+    F16,
+    /// Half operands, single results.
+    Mixed,
+}
+
+/// Peak rate of a chip or a machine.
+#[derive(Deserialize)]
+pub(super) struct Peak {
+    pub(super) ipus: u32,
+    pub(super) product: Product,
+    #[serde(flatten)]
+    pub(super) rate: Rate,
+}
+
+/// Seen from the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum HostWay {
+    In,
+    Out,
+}
+
+/// A rate between host and device that is only known to lie between two values.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Range {
+pub(super) struct HostRange {
     pub(super) name: String,
     pub(super) system: String,
+    pub(super) way: HostWay,
     pub(super) unit: String,
     pub(super) low: f64,
     pub(super) high: f64,
     pub(super) source: String,
 }
 
-impl Range {
+impl HostRange {
     /// The range against what the simulator says.
-    pub(super) fn row(self, found: f64) -> Row {
+    pub(super) fn row(&self, found: f64) -> Row {
         Row {
-            unit: self.unit,
+            unit: self.unit.clone(),
             role: Role::Validation,
-            source: self.source,
+            source: self.source.clone(),
             ..Row::between([self.low, self.high], &self.name, found)
         }
     }
 }
 
-/// Cycles of a product on every tile, by rows.
+/// Products on every tile.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Gemm {
     pub(super) name: String,
     pub(super) system: String,
     pub(super) source: String,
-    pub(super) rows: Vec<(u32, f64)>,
+    /// Rows, TFLOP/s, cycles.
+    pub(super) rows: Vec<(u32, f64, f64)>,
+}
+
+/// Rows that are known to be outside their tolerance, and why.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Outside {
+    pub(super) rows: Vec<String>,
+    pub(super) reason: String,
 }
 
 /// Reads the measurements, which are compiled in.

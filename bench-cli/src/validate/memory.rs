@@ -112,6 +112,7 @@ pub(super) fn rows(profile: &Profile) -> Result<Vec<Row>> {
                 is_range: false,
                 role,
                 source: profile.source.clone(),
+                known: None,
             })
         };
     Ok(rows.into_iter().filter_map(row).collect())

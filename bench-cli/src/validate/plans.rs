@@ -75,6 +75,7 @@ fn row(case: &Case, machine: &MachineSpec) -> Result<Row> {
         is_range: false,
         role: Role::Law,
         source: SOURCE.into(),
+        known: None,
     })
 }
 
