@@ -329,6 +329,20 @@ pub enum Step {
     Section(SectionId),
 }
 
+impl Step {
+    /// Where it comes from; repeats, calls and sections come from nowhere in particular.
+    #[must_use]
+    pub fn source(&self) -> Option<SourceId> {
+        match self {
+            Self::Compute(set) => Some(set.source),
+            Self::Exchange(exchange) => Some(exchange.source),
+            Self::IpuCopies { source, .. } | Self::Transfers { source, .. } => Some(*source),
+            Self::Collective(collective) => Some(collective.source),
+            Self::Repeat { .. } | Self::Call(_) | Self::Section(_) => None,
+        }
+    }
+}
+
 /// Steps that can be called from several places; their code exists once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Function {

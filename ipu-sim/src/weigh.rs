@@ -8,7 +8,7 @@
 //! The parts: `access` (what steps read and write), `liveness` (when values live),
 //! `peak` (the fullest moment of every tile), `fullest` (what is there then), `curve` (memory
 //! over time), `kinds` (what variables are there for), `code` (everything but variables),
-//! `category` (what all of it is called).
+//! `category` (what all of it is called), `part` (what some of the steps take).
 //!
 //! A tile's memory has two regions, and not everything may live in both: `regions`.
 //!
@@ -21,6 +21,7 @@ mod curve;
 mod fullest;
 mod kinds;
 mod liveness;
+mod part;
 mod peak;
 mod regions;
 pub(crate) mod remote;
@@ -48,6 +49,7 @@ pub use category::{Category, UNWEIGHED, Unweighed};
 pub use curve::LivePoint;
 use fullest::{Find, fullest};
 pub use kinds::{ByKind, LiveKind};
+pub use part::{PartWeight, weigh_parts};
 pub use regions::Region;
 use sizes::Sizes;
 

@@ -45,28 +45,49 @@ pub(super) type Tables = IdVec<IpuId, Vec<(Category, Vec<u64>)>>;
 
 /// Adds code, state and stacks of `program`.
 pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, tables: &mut Tables) {
-    let mut exchanges = Exchanges::default();
-    for steps in bodies(program) {
-        number_exchanges(program, steps, &mut exchanges);
-    }
-    let traffic = exchanges.traffic(program, machine);
-    let mut count = Count {
-        program,
-        machine,
-        sizes,
-        exchanges,
-        traffic,
-        seen: IndexSet::new(),
-        sent: IndexSet::new(),
-        codelets: IndexMap::new(),
-        in_call: IdVec::from(vec![false; program.n_ipus as usize]),
-        tables,
-    };
+    let moved = Moved::new(program, machine);
+    let mut count = Count::new((program, machine, sizes), &moved, None, tables);
     for steps in bodies(program) {
         count.steps(steps);
     }
     count.codelets();
     count.fixed();
+}
+
+/// Which sources are a part of a program.
+pub(super) type Part<'a> = &'a (dyn Fn(SourceId) -> bool + Sync);
+
+/// Adds code and state of the steps of one part: what they have of their own, and
+/// what they share with later steps.
+pub(super) fn add_part(
+    of: (&Program, &MachineSpec, &Sizes),
+    moved: &Moved,
+    part: Part<'_>,
+    tables: &mut Tables,
+) {
+    let program = of.0;
+    let mut count = Count::new(of, moved, Some(part), tables);
+    for steps in bodies(program) {
+        count.steps(steps);
+    }
+    count.codelets();
+}
+
+/// What all exchanges of a program move.
+pub(super) struct Moved {
+    exchanges: Exchanges,
+    traffic: Vec<Traffic>,
+}
+
+impl Moved {
+    pub(super) fn new(program: &Program, machine: &MachineSpec) -> Self {
+        let mut exchanges = Exchanges::default();
+        for steps in bodies(program) {
+            number_exchanges(program, steps, &mut exchanges);
+        }
+        let traffic = exchanges.traffic(program, machine);
+        Self { exchanges, traffic }
+    }
 }
 
 fn bodies(program: &Program) -> impl Iterator<Item = &[Step]> {
@@ -180,7 +201,9 @@ struct Count<'a> {
     machine: &'a MachineSpec,
     sizes: &'a Sizes,
     exchanges: Exchanges,
-    traffic: Vec<Traffic>,
+    traffic: &'a [Traffic],
+    /// The part of the program whose bytes are added; none for all of it.
+    part: Option<Part<'a>>,
     /// What was counted already, by IPU.
     seen: IndexSet<(IpuId, Content)>,
     /// Exchanges whose messages were counted already, by number of their traffic.
@@ -192,7 +215,28 @@ struct Count<'a> {
     tables: &'a mut Tables,
 }
 
-impl Count<'_> {
+impl<'a> Count<'a> {
+    fn new(
+        (program, machine, sizes): (&'a Program, &'a MachineSpec, &'a Sizes),
+        moved: &'a Moved,
+        part: Option<Part<'a>>,
+        tables: &'a mut Tables,
+    ) -> Self {
+        Self {
+            program,
+            machine,
+            sizes,
+            exchanges: moved.exchanges.clone(),
+            traffic: &moved.traffic,
+            part,
+            seen: IndexSet::new(),
+            sent: IndexSet::new(),
+            codelets: IndexMap::new(),
+            in_call: IdVec::from(vec![false; program.n_ipus as usize]),
+            tables,
+        }
+    }
+
     fn steps(&mut self, steps: &[Step]) {
         for step in steps {
             let (ipus, is_new) = match step {
@@ -221,16 +265,26 @@ impl Count<'_> {
                 Step::Call(_) => (self.all_ipus(), true),
                 Step::Section(_) => continue,
             };
+            // Repeats and calls belong to the program, not to a part of it.
+            let counts = match step.source() {
+                Some(source) => self.counts(source),
+                None => self.part.is_none(),
+            };
             let control = self.machine.memory.control_code_per_step.0;
             for ipu in ipus {
                 let goes_on = std::mem::replace(&mut self.in_call[ipu], !is_new);
-                if is_new || !goes_on {
+                if counts && (is_new || !goes_on) {
                     for tile in self.table(ipu, Category::ControlCode) {
                         *tile += control;
                     }
                 }
             }
         }
+    }
+
+    /// Whether the bytes of a source's steps are added.
+    fn counts(&self, source: SourceId) -> bool {
+        self.part.is_none_or(|part| part(source))
     }
 
     /// Notes a step's content; whether it is new on its IPU, so that it has code of its own.
@@ -259,27 +313,32 @@ impl Count<'_> {
             // It goes with the exchange before it.
             return !self.in_call[set.ipu];
         }
+        let counts = self.counts(set.source);
         let mut any_new = false;
         for group in set.vertices.iter().filter(is_vertex) {
-            let state = state(self.program, group, memory);
             let codelet = Codelet::of(self.program, group);
+            let lies = |operand: &Operand| self.program.vars[operand.var].layout;
+            let operands = [&group.output].into_iter().chain(&group.inputs);
+            let content = Content::Vertices(codelet.clone(), operands.map(lies).collect());
+            let is_new = self.is_new(set.ipu, set.source, content);
+            any_new |= is_new;
+            if !counts {
+                continue;
+            }
             let (program, sizes, n_tiles) = (self.program, self.sizes, self.sizes.n_tiles());
             let has_vertex = |tile: &usize| sizes.on_tile(program, group.output.var, *tile) > 0;
             let tiles: Vec<usize> = (0..n_tiles).filter(has_vertex).collect();
             let present = self
                 .codelets
-                .entry((set.ipu, codelet.clone()))
+                .entry((set.ipu, codelet))
                 .or_insert_with(|| vec![false; n_tiles]);
             for &tile in &tiles {
                 present[tile] = true;
             }
-            let lies = |operand: &Operand| self.program.vars[operand.var].layout;
-            let operands = [&group.output].into_iter().chain(&group.inputs);
-            let content = Content::Vertices(codelet, operands.map(lies).collect());
-            if !self.is_new(set.ipu, set.source, content) {
+            if !is_new {
                 continue;
             }
-            any_new = true;
+            let state = state(self.program, group, memory);
             for (category, bytes) in state.into_iter().filter(|&(_, bytes)| bytes > 0) {
                 let table = self.table(set.ipu, category);
                 for &tile in &tiles {
@@ -296,10 +355,14 @@ impl Count<'_> {
         if !self.is_new(exchange.ipu, exchange.source, Content::Exchange(number)) {
             return false;
         }
-        let traffic = std::mem::take(&mut self.traffic[number]);
+        let is_first = self.sent.insert((exchange.ipu, number));
+        if !self.counts(exchange.source) {
+            return true;
+        }
+        let traffic = &self.traffic[number];
         let memory = &self.machine.memory;
         let phase = memory.exchange_code_per_phase.0;
-        let message = match self.sent.insert((exchange.ipu, number)) {
+        let message = match is_first {
             true => memory.exchange_code_per_fragment.0,
             false => 0,
         };
@@ -309,7 +372,6 @@ impl Count<'_> {
                 *sum += phase + message * u64::from(tile.messages);
             }
         }
-        self.traffic[number] = traffic;
         true
     }
 
@@ -335,6 +397,9 @@ impl Count<'_> {
                 continue;
             }
             any_new = true;
+            if !self.counts(source) {
+                continue;
+            }
             let (program, sizes) = (self.program, self.sizes);
             for (category, bytes) in port.categories().into_iter().zip([code, header]) {
                 let table = self.table(ipu, category);

@@ -312,7 +312,9 @@ impl Sketch {
                             self.add_event(var, at, access, None);
                         }
                     }
-                    self.steps.push(FrameStep::Step(source(step)));
+                    self.steps.push(FrameStep::Step(
+                        step.source().expect("it is no repeat, call or section"),
+                    ));
                 }
             }
         }
@@ -408,16 +410,4 @@ fn joined(mut intervals: Vec<(u32, u32)>) -> Vec<(u32, u32)> {
         }
     }
     out
-}
-
-fn source(step: &Step) -> SourceId {
-    match step {
-        Step::Compute(set) => set.source,
-        Step::Exchange(exchange) => exchange.source,
-        Step::IpuCopies { source, .. } | Step::Transfers { source, .. } => *source,
-        Step::Collective(collective) => collective.source,
-        Step::Repeat { .. } | Step::Call(_) | Step::Section(_) => {
-            unreachable!("repeats, calls and sections have no source")
-        }
-    }
 }

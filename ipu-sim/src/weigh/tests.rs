@@ -30,6 +30,7 @@ fn machine() -> MachineSpec {
 }
 
 mod categories;
+mod parts;
 
 /// What lives on IPU 0 and on one of its tiles.
 fn live_curve(program: &Program, tile: TileId) -> Vec<LivePoint> {
