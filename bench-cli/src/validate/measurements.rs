@@ -59,21 +59,60 @@ pub(super) struct Profile {
     pub(super) arguments: String,
     /// Whether sizes of code were fitted to it.
     pub(super) role: Role,
-    /// Encoder layers on the IPU.
-    pub(super) layers: u32,
     /// Which IPU of the replica.
     pub(super) ipu: u32,
     pub(super) variables: f64,
     pub(super) vertex_state: f64,
     pub(super) vertex_code: Option<f64>,
     pub(super) exchange_code: Option<f64>,
-    /// What another layer adds to it, where an equal one is there already.
-    pub(super) exchange_code_of_a_layer: Option<f64>,
     pub(super) control_code: f64,
     /// Of the fullest tile, stacks and loader left out.
     pub(super) fullest_tile: Option<f64>,
     pub(super) fullest_over_mean: Option<f64>,
+    /// Layers, each weighed alone.
+    #[serde(default)]
+    pub(super) layer: Vec<Part>,
+    /// Layers that are alike but for exchange code.
+    pub(super) alike: Option<Alike>,
+    /// Operations, each weighed alone.
+    #[serde(default)]
+    pub(super) operation: Vec<Part>,
     pub(super) source: String,
+}
+
+/// Layers of a profile, from the first to the last.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Alike {
+    pub(super) name: String,
+    pub(super) layers: [u32; 2],
+    /// The least and the most that one of them has, weighed alone.
+    pub(super) exchange_code: [f64; 2],
+}
+
+/// A part of a profile, in bytes over all tiles.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Part {
+    pub(super) name: String,
+    /// Names of the profile's lines, or beginnings of them that end in `/`.
+    pub(super) lines: Vec<String>,
+    /// Whether sizes of code were fitted to its exchange code.
+    #[serde(default)]
+    pub(super) fitted: bool,
+    pub(super) vertex_state: f64,
+    pub(super) vertex_code: f64,
+    pub(super) exchange_code: f64,
+    pub(super) control_code: f64,
+    pub(super) variables: Option<f64>,
+}
+
+impl Part {
+    /// Whether a line of the profile belongs to the part.
+    pub(super) fn has(&self, line: &str) -> bool {
+        let mut lines = self.lines.iter();
+        lines.any(|name| line == name || name.ends_with('/') && line.starts_with(name.as_str()))
+    }
 }
 
 /// A figure in the unit that its table says.

@@ -4,12 +4,13 @@ use anyhow::{Context, Result};
 use ipu_sim::ids::IpuId;
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::weigh::{self, Category, Weight};
+use ipu_sim::weigh::{self, Category};
 
 use super::constant;
 use super::fit::{self, Fit, FittedRow};
 use crate::compile;
 use crate::validate::measurements::{Profile, Role, measurements};
+use crate::validate::memory::weigh_parts;
 use crate::validate::request;
 
 /// A measured size of code.
@@ -17,8 +18,8 @@ struct Row {
     name: String,
     category: Category,
     expected: f64,
-    /// Whether it is what the last layer adds, instead of the whole.
-    last_layer: bool,
+    /// The part of the program whose it is; none for all of it.
+    part: Option<usize>,
 }
 
 /// Fits the constants of memory.
@@ -34,14 +35,18 @@ pub(super) fn fit() -> Result<Fit> {
     let system = profile.system.clone();
     let mut constants = constant::fitted(&MachineSpec::shipped(&system)?, true)?;
     let shipped: Vec<f64> = constants.iter().map(|constant| constant.shipped).collect();
-    // All layers, and all but one.
-    let one_less = profile.layers - 1;
-    let less = format!("--num-layers {one_less} --layers-per-ipu {one_less}");
-    let programs = [program(&profile, "")?, program(&profile, &less)?];
-    let rows = rows(&profile)?;
+    let request = request(&profile.system, &profile.arguments)?;
+    let machine = &request.machine.spec;
+    let program = compile::compile(&request.options, machine)?.lowered.program;
+    let rows = rows(&profile);
     let sizes = |values: &[f64]| {
         let values: Vec<_> = constants.iter().zip(values.iter().copied()).collect();
-        sizes(&constant::with(&system, &values)?, &programs, &rows)
+        sizes(
+            &constant::with(&system, &values)?,
+            &program,
+            &profile,
+            &rows,
+        )
     };
     let at_shipped = sizes(&shipped)?;
     let mut parts = vec![Vec::new(); rows.len()];
@@ -99,51 +104,48 @@ pub(super) fn fit() -> Result<Fit> {
     })
 }
 
-fn program(profile: &Profile, more: &str) -> Result<Program> {
-    let request = request(&profile.system, &format!("{} {more}", profile.arguments))?;
-    let machine = &request.machine.spec;
-    Ok(compile::compile(&request.options, machine)?.lowered.program)
-}
-
-fn rows(profile: &Profile) -> Result<Vec<Row>> {
-    let row = |what: &str, category, expected: Option<f64>, last_layer| {
-        Ok(Row {
+fn rows(profile: &Profile) -> Vec<Row> {
+    let row = |what: &str, category, expected, part| {
+        Some(Row {
             name: format!("{}: {what}", profile.name),
             category,
-            expected: expected.with_context(|| format!("the profile has no {what}"))?,
-            last_layer,
+            expected: expected?,
+            part,
         })
     };
     let (exchange, control) = (Category::InternalExchangeCode, Category::ControlCode);
-    [
+    let whole = [
         row(
             "vertex code",
             Category::VertexCode,
             profile.vertex_code,
-            false,
+            None,
         ),
-        row("exchange code", exchange, profile.exchange_code, false),
-        row(
-            "exchange code of a layer",
-            exchange,
-            profile.exchange_code_of_a_layer,
-            true,
-        ),
-        row("control code", control, Some(profile.control_code), false),
-    ]
-    .into_iter()
-    .collect()
+        row("exchange code", exchange, profile.exchange_code, None),
+        row("control code", control, Some(profile.control_code), None),
+    ];
+    let layers = profile.layer.iter().enumerate();
+    let of_layers = layers
+        .filter(|(_, layer)| layer.fitted)
+        .map(|(number, layer)| {
+            let what = format!("exchange code of {}", layer.name);
+            row(&what, exchange, Some(layer.exchange_code), Some(number))
+        });
+    whole.into_iter().chain(of_layers).flatten().collect()
 }
 
-/// Bytes of every row on the profile's only IPU, of a program with all layers and one with all
-/// but the last.
-fn sizes(machine: &MachineSpec, programs: &[Program; 2], rows: &[Row]) -> Result<Vec<f64>> {
-    let [whole, less] = programs.each_ref();
-    let (whole, less) = (weigh::weigh(whole, machine)?, weigh::weigh(less, machine)?);
-    let size = |row: &Row| {
-        let of = |weight: &Weight| weight.ipus[IpuId(0)].sum(row.category).0 as f64;
-        let without = if row.last_layer { of(&less) } else { 0.0 };
-        of(&whole) - without
+/// Bytes of every row on the profile's IPU.
+fn sizes(
+    machine: &MachineSpec,
+    program: &Program,
+    profile: &Profile,
+    rows: &[Row],
+) -> Result<Vec<f64>> {
+    let whole = weigh::weigh(program, machine)?;
+    let layers = weigh_parts(program, machine, profile.ipu, &profile.layer);
+    let size = |row: &Row| match row.part {
+        None => whole.ipus[IpuId(profile.ipu)].sum(row.category).0 as f64,
+        Some(part) => layers[part].sum(row.category).0 as f64,
     };
     Ok(rows.iter().map(size).collect())
 }
