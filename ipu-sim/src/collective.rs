@@ -169,6 +169,10 @@ pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> Sm
 pub struct Taken {
     /// Syncs and copies.
     pub links: Cycles,
+    /// Of that, bytes on their way over links.
+    pub copies: Cycles,
+    /// Of that, what the way takes however few bytes there are.
+    pub latency: Cycles,
     /// Additions.
     pub adds: Cycles,
     /// Bytes that one replica sends.
@@ -182,12 +186,15 @@ define_ids! {
     RoundId, "round ";
 }
 
+/// The number of a network, and what each of its lanes moves in a round.
+type RoundTraffic = (usize, Vec<(LaneId, Bytes)>);
+
 /// What moves in rounds of collectives.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds {
     networks: Vec<Network>,
     /// By round: the network, and what each of its lanes moves.
-    transfers: IdVec<RoundId, (usize, Vec<(LaneId, Bytes)>)>,
+    transfers: IdVec<RoundId, RoundTraffic>,
 }
 
 impl Rounds {
@@ -219,10 +226,20 @@ impl Rounds {
 }
 
 /// One kind of round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Known {
     cycles: Cycles,
+    last: Arrival,
     id: RoundId,
+}
+
+/// What arrives last in a round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Arrival {
+    /// When its last byte has left.
+    bytes: Cycles,
+    /// What the way takes.
+    latency: Cycles,
 }
 
 /// Collectives of the replicas of one program.
@@ -235,7 +252,7 @@ pub struct Collectives<'a> {
     /// Rounds that are known: level, what the IPUs send.
     known: BTreeMap<(usize, Vec<(IpuId, Sends)>), Known>,
     /// What moves in one round.
-    transfers: IdVec<RoundId, (usize, Vec<(LaneId, Bytes)>)>,
+    transfers: IdVec<RoundId, RoundTraffic>,
     n_traffic: usize,
 }
 
@@ -331,39 +348,33 @@ impl<'a> Collectives<'a> {
                 let slowest = sends.iter().map(|&(ipu, _)| add(ipu, parts)).max();
                 taken.adds += slowest.unwrap_or(Cycles::ZERO) * (arrivals * u64::from(round.times));
             }
-            let (links, id) = self.repeated(level, sends, round.times);
-            taken.links += links;
+            let Known { cycles, last, id } = self.repeated(level, sends, round.times);
+            taken.links += cycles;
+            taken.copies += last.bytes * u64::from(round.times);
+            taken.latency += last.latency * u64::from(round.times);
             taken.rounds.push((id, round.times));
         }
     }
 
-    /// So many equal rounds, and their number.
-    fn repeated(
-        &mut self,
-        level: usize,
-        sends: Vec<(IpuId, Sends)>,
-        times: u32,
-    ) -> (Cycles, RoundId) {
+    /// So many equal rounds: the cycles of all, and what is known of each.
+    fn repeated(&mut self, level: usize, sends: Vec<(IpuId, Sends)>, times: u32) -> Known {
         let key = (level, sends);
         if !self.known.contains_key(&key) {
-            let (cycles, transfers) = self.round(level, &key.1);
+            let (cycles, last, transfers) = self.round(level, &key.1);
             let id = self.transfers.push(transfers);
-            self.known.insert(key.clone(), Known { cycles, id });
+            self.known.insert(key.clone(), Known { cycles, last, id });
         }
-        let Known { cycles, id } = self.known[&key];
+        let known = self.known[&key];
         let cycles = match self.fold {
-            Fold::Alike => cycles * u64::from(times),
+            Fold::Alike => known.cycles * u64::from(times),
             Fold::Nothing => (0..times).map(|_| self.round(level, &key.1).0).sum(),
         };
-        (cycles, id)
+        Known { cycles, ..known }
     }
 
-    /// Sync and copies of one round, and the number of its traffic with what moves there.
-    fn round(
-        &mut self,
-        level: usize,
-        sends: &[(IpuId, Sends)],
-    ) -> (Cycles, (usize, Vec<(LaneId, Bytes)>)) {
+    /// Sync and copies of one round, which of them is last, and the number of its traffic with
+    /// what moves there.
+    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> (Cycles, Arrival, RoundTraffic) {
         let sides = Sides::of(sends);
         let (placement, topology, machine) = (self.placement, self.topology, self.machine);
         let ring = &self.levels[level].rings[0];
@@ -405,14 +416,17 @@ impl<'a> Collectives<'a> {
             })
             .collect();
         let ends = ends_together(&traffic.network, &transfers);
-        let arrivals = ends.iter().zip(&transfers);
-        let last = arrivals
-            .map(|(&end, (lane, _))| end + traffic.network.lanes[*lane].latency)
-            .max();
-        (
-            sync + last.unwrap_or(Cycles::ZERO),
-            (traffic.number, transfers),
-        )
+        let arrivals = ends
+            .iter()
+            .zip(&transfers)
+            .map(|(&bytes, (lane, _))| Arrival {
+                bytes,
+                latency: traffic.network.lanes[*lane].latency,
+            });
+        let last = arrivals.max_by_key(|arrival| arrival.bytes + arrival.latency);
+        let last = last.unwrap_or_default();
+        let cycles = sync + last.bytes + last.latency;
+        (cycles, last, (traffic.number, transfers))
     }
 }
 

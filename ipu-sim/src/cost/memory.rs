@@ -13,7 +13,7 @@ use crate::spec::TileSpec;
 use crate::units::{Bytes, BytesPerCycle, Cycles};
 
 /// Tile cycles of a call of the local copy that all workers share (measured, IPU21).
-const COPY_CALL: Cycles = Cycles(288);
+pub(crate) const COPY_CALL: Cycles = Cycles(288);
 /// Least vectors that a worker gets when a contiguous fill is split (PopLibs `Fill.cpp`).
 const FILL_VECTORS_MIN: u64 = 2;
 

@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 use super::compute::{ComputeSets, flops};
 use super::schedule::{Buffer, EndsId, Leaf, Moving, Schedule, Scope, Stream, Timed};
 use super::tiles::AllTiles;
-use super::timeline::{Activity, Channel};
+use super::timeline::{Activity, Channel, Paid};
 use super::traffic::Exchanges;
 use crate::collective::Collectives;
 use crate::cost::elementwise::Destination;
@@ -23,11 +23,12 @@ use crate::network::{Fold, Network};
 use crate::numerics::DType;
 use crate::program::{
     self, Collective, CollectiveKind, IpuCopy, LayoutId, Program, SourceId, Step, StreamId,
-    Transfer,
+    Transfer, VertexGroup,
 };
 use crate::spec::MachineSpec;
 use crate::topology::{BundleId, HostWay, ReplicaPlacement, Topology};
 use crate::units::{Bytes, Cycles, Flops};
+use crate::vertex::Vertex;
 
 /// The ends of a way beyond an IPU, by the IPUs of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -228,7 +229,18 @@ impl Costs<'_> {
                         (Activity::Compute, self.compute[number])
                     ];
                     let vertices = set.vertices.iter();
+                    let assembles = |group: &VertexGroup| group.vertex == Vertex::Assemble;
+                    let calls = memory::COPY_CALL * set.vertices.len() as u64;
+                    let assembly = match set.vertices.iter().all(assembles) {
+                        true => self.compute[number].saturating_sub(calls),
+                        false => Cycles::ZERO,
+                    };
                     out.push(Timed::Leaf(Leaf {
+                        paid: Paid {
+                            dispatches: 1,
+                            assembly,
+                            ..Paid::default()
+                        },
                         flops: vertices.map(|group| flops(self.program, group)).sum(),
                         ..local(set.source, set.ipu, spends)
                     }));
@@ -240,7 +252,13 @@ impl Costs<'_> {
                             (Activity::Sync, self.launch() + phase.route),
                             (Activity::Exchange, phase.busy)
                         ];
-                        out.push(Timed::Leaf(local(exchange.source, exchange.ipu, spends)));
+                        out.push(Timed::Leaf(Leaf {
+                            paid: Paid {
+                                launches: 1,
+                                ..Paid::default()
+                            },
+                            ..local(exchange.source, exchange.ipu, spends)
+                        }));
                     }
                 }
                 Step::IpuCopies { source, copies } => out.extend(self.ipu_copies(*source, copies)),
@@ -297,6 +315,7 @@ impl Costs<'_> {
             waiting: Activity::IpuCopy,
             moves: smallvec![(Channel::IpuLink, pairs.values().copied().sum())],
             rounds: Vec::new(),
+            paid: Paid::default(),
             ipus,
         }))
     }
@@ -377,6 +396,10 @@ impl Costs<'_> {
             waiting: Activity::Host,
             moves,
             rounds: Vec::new(),
+            paid: Paid {
+                answers: 1,
+                ..Paid::default()
+            },
         }))
     }
 
@@ -420,6 +443,11 @@ impl Costs<'_> {
             waiting: Activity::StreamingMemory,
             moves,
             rounds: Vec::new(),
+            paid: Paid {
+                starts: 1,
+                accesses: 1,
+                ..Paid::default()
+            },
         }))
     }
 
@@ -485,6 +513,12 @@ impl Costs<'_> {
             waiting: Activity::Collective,
             moves: smallvec![(Channel::Collective, taken.sent)],
             rounds: taken.rounds,
+            paid: Paid {
+                starts: 1,
+                links: taken.copies,
+                latency: taken.latency,
+                ..Paid::default()
+            },
         })]
     }
 
@@ -505,7 +539,13 @@ impl Costs<'_> {
             (Activity::Sync, self.machine.compute.dispatch),
             (Activity::Compute, memory::copy(most, &self.machine.tile))
         ];
-        Timed::Leaf(local(collective.source, ipu, spends))
+        Timed::Leaf(Leaf {
+            paid: Paid {
+                dispatches: 1,
+                ..Paid::default()
+            },
+            ..local(collective.source, ipu, spends)
+        })
     }
 }
 
@@ -543,5 +583,6 @@ fn local(source: SourceId, ipu: IpuId, spends: SmallVec<[(Activity, Cycles); 2]>
         waiting: Activity::Idle,
         moves: SmallVec::new(),
         rounds: Vec::new(),
+        paid: Paid::default(),
     }
 }

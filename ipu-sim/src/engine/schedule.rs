@@ -9,7 +9,7 @@
 use smallvec::SmallVec;
 
 use super::couple::Coupler;
-use super::timeline::{Activity, Channel};
+use super::timeline::{Activity, Channel, Paid};
 use crate::collective::{RoundId, Rounds};
 use crate::ids::{IdVec, IpuId};
 use crate::network::{LaneId, Network};
@@ -62,9 +62,12 @@ pub(super) struct Leaf {
     pub(super) moves: SmallVec<[(Channel, Bytes); 1]>,
     /// Rounds of a collective, and how often each happens.
     pub(super) rounds: Vec<(RoundId, u32)>,
+    /// What each of its IPUs pays for by the piece, but for what moves.
+    pub(super) paid: Paid,
 }
 
 /// One step of a schedule.
+#[expect(clippy::large_enum_variant, reason = "nearly all steps are leaves")]
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Timed {
     /// A step that takes time.

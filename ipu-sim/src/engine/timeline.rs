@@ -166,6 +166,45 @@ pub struct Tally {
     pub matmul_flops: u128,
 }
 
+/// What an IPU paid for by the piece, or by the cycle, at a price that a constant of the machine
+/// sets: what its time depends on, constant by constant.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paid {
+    /// Compute sets.
+    pub dispatches: u64,
+    /// Exchange phases.
+    pub launches: u64,
+    /// Loads, stores and collectives, for which all IPUs of a replica are got together.
+    pub starts: u64,
+    /// Loads from and stores to streaming memory.
+    pub accesses: u64,
+    /// Answers of the host.
+    pub answers: u64,
+    /// Cycles of bringing what arrived in order, without the calls.
+    pub assembly: Cycles,
+    /// Cycles of bytes on links, in copies between IPUs and in collectives.
+    pub links: Cycles,
+    /// Cycles that the way over those links takes, however few bytes there are.
+    pub latency: Cycles,
+    /// Cycles that bytes take to or from streaming memory, waiting for others' included.
+    pub streaming: Cycles,
+}
+
+impl Paid {
+    /// Adds what is paid `times` times.
+    pub(crate) fn add(&mut self, other: &Self, times: u64) {
+        self.dispatches += other.dispatches * times;
+        self.launches += other.launches * times;
+        self.starts += other.starts * times;
+        self.accesses += other.accesses * times;
+        self.answers += other.answers * times;
+        self.assembly += other.assembly * times;
+        self.links += other.links * times;
+        self.latency += other.latency * times;
+        self.streaming += other.streaming * times;
+    }
+}
+
 /// One IPU of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpuTime {
@@ -174,6 +213,8 @@ pub struct IpuTime {
     /// Where its cycles went, waiting for the end of the whole program included, and what it
     /// computed.
     pub tally: Tally,
+    /// What it paid for by the piece.
+    pub paid: Paid,
 }
 
 /// What the calls of one function took on one IPU.

@@ -21,7 +21,7 @@ use super::Mode;
 use super::events::{Event, Key, Queue};
 use super::schedule::{BlockId, EndsId, Item, Linked, Moving, Scope};
 use super::timeline::{
-    Activity, Awaited, Called, IpuTime, Join, Moved, SourceTime, Spent, Tally, Timeline, Wait,
+    Activity, Awaited, Called, IpuTime, Join, Moved, Paid, SourceTime, Spent, Tally, Timeline, Wait,
 };
 use crate::collective::RoundId;
 use crate::ids::{Id, IdVec, IpuId};
@@ -83,6 +83,7 @@ struct Actor {
     status: Status,
     section: Option<SectionId>,
     tally: Tally,
+    paid: Paid,
     /// When it came to its step, and the step's position in the program.
     arrived: Cycles,
     number: u32,
@@ -155,6 +156,7 @@ impl<'a> Walker<'a> {
             status: Status::Ready,
             section: None,
             tally: Tally::default(),
+            paid: Paid::default(),
             arrived: Cycles::ZERO,
             number: 0,
         };
@@ -384,6 +386,10 @@ impl<'a> Walker<'a> {
         if leaf.ipus.len() > 1 {
             self.join(leaf.source, last, class, leaf.scope, actors[0]);
         }
+        // What isn't fetched ahead waits for another answer; streams of a step do so together.
+        let ahead = |stream: StreamId| self.linked.schedule.streams[stream].depth > 0;
+        let mut streams = leaf.moving.iter().filter_map(|moving| moving.stream);
+        let fetches = u64::from(streams.any(|(stream, _)| !ahead(stream)));
         let mut end = begin;
         for &actor in actors {
             let waited = begin - self.actors[actor].clock;
@@ -394,6 +400,8 @@ impl<'a> Walker<'a> {
             let (class, ipu) = self.linked.place(actor);
             let here = &mut self.actors[actor];
             here.tally.matmul_flops += u128::from(leaf.flops.0) * u128::from(here.weight);
+            here.paid.add(&leaf.paid, here.weight);
+            here.paid.answers += fetches * here.weight;
             self.sources[class][leaf.source][ipu].steps += here.weight;
             here.status = if leaf.moving.is_empty() {
                 Status::Ready
@@ -597,9 +605,36 @@ impl<'a> Walker<'a> {
             self.spend(actor, leaf.source, leaf.waiting, alone.min(rest));
             let shared = rest.saturating_sub(alone);
             self.wait(actor, leaf.source, Awaited::StreamingMemory, shared);
-            self.actors[actor].status = Status::Ready;
+            let paid = self.paid_moving(task, rest);
+            let here = &mut self.actors[actor];
+            here.paid.add(&paid, here.weight);
+            here.status = Status::Ready;
             self.record_step(actor, leaf.source);
             self.ready.insert(actor);
+        }
+    }
+
+    /// What the `cycles` in which a step moved something are paid for.
+    fn paid_moving(&self, task: &Task, cycles: Cycles) -> Paid {
+        let leaf = &self.linked.leaves[task.leaf as usize];
+        match leaf.waiting {
+            Activity::StreamingMemory => Paid {
+                streaming: cycles,
+                ..Paid::default()
+            },
+            Activity::IpuCopy => {
+                let lanes = &self.linked.schedule.network.lanes;
+                let moving = leaf.moving.iter();
+                let ways = moving.filter_map(|moving| self.linked.lane(task.class, moving.ends));
+                let latency = ways.map(|lane| lanes[lane].latency).max();
+                let latency = latency.unwrap_or_default().min(cycles);
+                Paid {
+                    latency,
+                    links: cycles - latency,
+                    ..Paid::default()
+                }
+            }
+            _ => Paid::default(),
         }
     }
 
@@ -684,7 +719,11 @@ impl<'a> Walker<'a> {
                 waits.insert(wait, total - finish);
             }
             tally.spent.add(Activity::Idle, total - finish);
-            ipus.push(IpuTime { finish, tally });
+            ipus.push(IpuTime {
+                finish,
+                tally,
+                paid: self.actors[actor].paid,
+            });
         }
         let functions = (0..self.linked.n_functions).map(|function| {
             let called = self.functions[class].remove(&FunctionId::from_index(function));

@@ -80,6 +80,30 @@ const BYTES_PER_SECOND: &[Unit] = &[
     decimal("TB/s", 12),
 ];
 
+/// The number that `text` stands for, in base units: `13.25 GB/s` is 1.325e10, `4148` is itself.
+///
+/// `None` for what is no quantity of a description.
+#[must_use]
+pub fn magnitude(text: &str) -> Option<f64> {
+    let Some((number, name)) = text.split_once(' ') else {
+        return text.parse().ok();
+    };
+    let tables = [
+        BYTES,
+        CYCLES,
+        SECONDS,
+        HERTZ,
+        BYTES_PER_CYCLE,
+        BYTES_PER_SECOND,
+    ];
+    let unit = tables
+        .into_iter()
+        .flatten()
+        .find(|unit| unit.name == name)?;
+    let number: f64 = format!("{number}e{}", unit.decimal).parse().ok()?;
+    Some(number * unit.binary)
+}
+
 impl Dimension {
     fn units(self) -> &'static [Unit] {
         match self {
@@ -217,6 +241,18 @@ mod tests {
     fn refuse(dimension: Dimension, text: &str, expected: &str) {
         let fault = dimension.read("k", text).unwrap_err();
         assert_eq!(fault.to_string(), expected);
+    }
+
+    #[test]
+    fn magnitudes_are_in_base_units() {
+        let check = |text: &str, expected: Option<f64>| assert_eq!(magnitude(text), expected);
+        check("4148", Some(4148.0));
+        check("13.25 GB/s", Some(13.25e9));
+        check("0 us", Some(0.0));
+        check("624 KiB", Some(638_976.0));
+        check("37 cycles", Some(37.0));
+        check("37 turns", None);
+        check("ladder", None);
     }
 
     #[test]
