@@ -176,6 +176,16 @@ pub fn sensitivity(with_suite: bool) -> anyhow::Result<Vec<Found>> {
         .collect()
 }
 
+/// `+1.234 %`, or as many digits as it takes to show that it isn't nothing.
+fn change(before: f64, after: f64) -> String {
+    let percent = 100.0 * (after / before - 1.0);
+    match percent.abs() {
+        0.0 => "0 %".into(),
+        small if small < 0.01 => format!("{percent:+.1e} %"),
+        _ => format!("{percent:+.3} %"),
+    }
+}
+
 /// The findings as a table.
 #[must_use]
 pub fn text(found: &[Found]) -> String {
@@ -194,7 +204,7 @@ pub fn text(found: &[Found]) -> String {
         let ratio = |of: fn(Outcome) -> f64| match row.outcome {
             None => "refused".into(),
             Some((_, after)) if !after.fits => "does not fit".into(),
-            Some((before, after)) => format!("{:+.3} %", 100.0 * (of(after) / of(before) - 1.0)),
+            Some((before, after)) => change(of(before), of(after)),
         };
         let (_, change) = &row.knob.changes[0];
         table.add_row([

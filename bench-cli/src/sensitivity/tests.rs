@@ -15,6 +15,13 @@ fn every_constant_has_its_row() {
 }
 
 #[test]
+fn small_changes_are_no_zeros() {
+    assert_eq!(change(1e9, 1e9), "0 %");
+    assert_eq!(change(1e9, 1e9 + 1.0), "+1.0e-7 %");
+    assert_eq!(change(1000.0, 999.0), "-0.100 %");
+}
+
+#[test]
 fn every_constant_does_what_physics_says() {
     let found = sensitivity(false).unwrap();
     assert_eq!(found.len(), KNOBS.len());
