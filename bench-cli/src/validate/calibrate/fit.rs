@@ -117,6 +117,19 @@ fn standard_errors(rows: &[FittedRow]) -> Option<Vec<f64>> {
     )
 }
 
+/// How much of what determines a constant each row gives: shares of the square of what its slopes
+/// have that no sum of those of the other constants has. None where rows can't tell them apart.
+fn determined_by(rows: &[FittedRow]) -> Option<Vec<Vec<f64>>> {
+    let slopes: Vec<Vec<f64>> = rows.iter().map(|row| row.slopes.clone()).collect();
+    let slopes = matrix(&slopes);
+    let inverse = (slopes.transpose() * &slopes).try_inverse()? * slopes.transpose();
+    let shares = inverse.row_iter().map(|row| {
+        let all = row.norm_squared();
+        row.iter().map(|part| part * part / all).collect()
+    });
+    Some(shares.collect())
+}
+
 /// See [`Fit::condition`].
 pub(super) fn condition(slopes: &[Vec<f64>]) -> f64 {
     let mut scaled = matrix(slopes);
@@ -173,11 +186,23 @@ impl Fit {
                     .map(|(constant, error)| format!("{} {:.0} %", constant.key, 100.0 * error));
                 format!("standard errors: {}", each.collect::<Vec<_>>().join(", "))
             }
-            None => "no more rows than constants: the rows determine them and can't tell how well"
+            None => "no more rows than constants: the rows determine them exactly, but for bounds \
+                     and rounding to what is shipped, and can't tell how well"
                 .into(),
         };
+        let keys = self.constants.iter().map(|constant| constant.key.as_str());
+        let mut determined = table(
+            ["determined by, %"].into_iter().chain(keys),
+            1..header.len() - 1,
+        );
+        if let Some(shares) = determined_by(&self.rows) {
+            for (at, row) in self.rows.iter().enumerate() {
+                let shares = shares.iter().map(|of| format!("{:.1}", 100.0 * of[at]));
+                determined.add_row(std::iter::once(row.name.clone()).chain(shares));
+            }
+        }
         format!(
-            "{constants}\n\n{rows}\n\nobjective (sum of squared logarithms): {shipped:.6} as \
+            "{constants}\n\n{rows}\n\n{determined}\n\nobjective (sum of squared logarithms): {shipped:.6} as \
              shipped, {best:.6} at best; condition number {:.1}\n{errors}\n",
             self.condition
         )
