@@ -6,21 +6,26 @@
 //! in turn), whose root mean square is `s`. A run at distance `d` from the domain gets
 //!
 //! ```text
-//! throughput x exp(± t s sqrt(1 + d)),    t: 95 % quantile of Student's t, n degrees of freedom
+//! throughput x exp(± t sqrt(s² (1 + d) + v)),    t: 95 % quantile of Student's t, n degrees of freedom
 //! ```
 //!
 //! so that each octave, or unknown feature, between it and what was measured adds an error as
-//! large as the known ones and independent of them. The errors are data
+//! large as the known ones and independent of them; `v` is what the run depends more on constants
+//! that aren't known exactly than measured runs do ([`effects`], `constants`). The errors are data
 //! ([`configs/accuracy.toml`](../../configs/accuracy.toml)) that `ipu-bench calibrate` writes.
 
+mod constants;
 pub mod domain;
+pub mod effects;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use domain::{Domain, Features};
+use effects::{Effect, Effects, Uncertain};
 
 /// The probability that the interval stands for, in per cent.
 pub const LEVEL: u32 = 90;
@@ -42,6 +47,42 @@ pub struct Accuracy {
     pub in_domain: bool,
     /// What sets it apart from the runs that were measured.
     pub reasons: Vec<String>,
+    /// What the interval is made of.
+    #[serde(default)]
+    pub uncertainty: Uncertainty,
+}
+
+/// Where the width of an interval comes from, as shares of the variance that add up to 1.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Uncertainty {
+    /// The errors of prediction of measured runs.
+    pub from_errors: f64,
+    /// The distance from what was measured.
+    pub from_distance: f64,
+    /// Constants of the machine that the run depends on more than measured runs do.
+    pub from_constants: f64,
+    /// The constants that matter most, most first, of all that share.
+    pub constants: Vec<ConstantShare>,
+}
+
+/// What a constant that isn't known exactly does to an interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConstantShare {
+    /// Section and name.
+    pub constant: String,
+    /// Its share of the variance.
+    pub share: f64,
+}
+
+/// What is known of a run, beside its throughput.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Subject {
+    /// What kind of run it is.
+    pub features: Features,
+    /// What it depends on.
+    pub effects: Effects,
+    /// Whether it fits in memory.
+    pub fits: bool,
 }
 
 /// Sequences a second.
@@ -57,6 +98,9 @@ pub struct Interval {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
+    /// Constants of the machines that aren't known exactly, as the runs were simulated with.
+    #[serde(rename = "constant", default)]
+    pub constants: BTreeMap<String, Uncertain>,
     /// The runs.
     #[serde(rename = "run")]
     pub runs: Vec<MeasuredRun>,
@@ -70,9 +114,31 @@ pub struct MeasuredRun {
     pub name: String,
     /// Natural logarithm of predicted over measured throughput.
     pub log_error: f64,
+    /// The same after a fit to this run among others; none if nothing was fitted to it.
+    #[serde(default)]
+    pub residual: Option<f64>,
     /// What kind of run it is.
     pub features: Features,
+    /// What it depends on.
+    #[serde(default)]
+    pub effects: BTreeMap<String, Effect>,
 }
+
+impl MeasuredRun {
+    fn effect(&self, key: &str) -> Effect {
+        self.effects.get(key).copied().unwrap_or_default()
+    }
+
+    fn slope(&self, key: &str) -> f64 {
+        self.effect(key).slope
+    }
+}
+
+/// Constants that are named, at most so many, with a share of at least that; and the least share of
+/// them all that is worth a word.
+const NAMED: usize = 3;
+const LEAST_NAMED: f64 = 1e-3;
+const WORTH_A_WORD: f64 = 0.1;
 
 impl Record {
     /// The record that ships.
@@ -100,13 +166,46 @@ impl Record {
         )
     }
 
-    /// How far the throughput of a run with these features is to be trusted.
+    /// The runs that constants were fitted to, with what the fit left over.
+    fn calibration(&self) -> impl Iterator<Item = (&MeasuredRun, f64)> {
+        let runs = self.runs.iter();
+        runs.filter_map(|run| Some((run, run.residual?)))
+    }
+
+    /// How far the throughput of a run is to be trusted.
     #[must_use]
-    pub fn accuracy(&self, throughput: f64, features: &Features) -> Accuracy {
+    pub fn accuracy(&self, throughput: f64, run: &Subject) -> Accuracy {
         let domain = Domain::of(self.runs.iter().map(|run| &run.features));
-        let (distance, reasons) = domain.distance(features);
-        let factor = libm::exp(self.half_width(distance));
+        let (mut distance, mut reasons) = domain.distance(&run.features);
+        if !run.fits {
+            distance += 1.0;
+            reasons.insert(0, "it does not fit in memory".into());
+        }
+        let of_constants = constants::excess(self, &run.effects);
+        let n = self.runs.len();
+        let squares: f64 = self.runs.iter().map(|run| run.log_error.powi(2)).sum();
+        let of_errors = squares / n as f64;
+        let from_constants: f64 = of_constants.values().sum();
+        let variance = of_errors * (1.0 + distance) + from_constants;
+        let factor = libm::exp(T_95[n.clamp(1, T_95.len()) - 1] * variance.sqrt());
+        let share = |part: f64| if variance > 0.0 { part / variance } else { 0.0 };
+        let mut by_constant: Vec<ConstantShare> = of_constants
+            .into_iter()
+            .map(|(constant, part)| ConstantShare {
+                constant,
+                share: share(part),
+            })
+            .filter(|part| part.share >= LEAST_NAMED)
+            .collect();
+        by_constant.sort_by(|a, b| b.share.total_cmp(&a.share));
+        by_constant.truncate(NAMED);
         Accuracy {
+            uncertainty: Uncertainty {
+                from_errors: share(of_errors),
+                from_distance: share(of_errors * distance),
+                from_constants: share(from_constants),
+                constants: by_constant,
+            },
             interval: Interval {
                 low: throughput / factor,
                 high: throughput * factor,
@@ -115,14 +214,6 @@ impl Record {
             reasons,
         }
     }
-
-    /// Half the interval, in logarithms, of a run that far from the domain.
-    fn half_width(&self, distance: f64) -> f64 {
-        let n = self.runs.len();
-        let squares: f64 = self.runs.iter().map(|run| run.log_error.powi(2)).sum();
-        let spread = (squares / n as f64).sqrt();
-        T_95[n.clamp(1, T_95.len()) - 1] * spread * (1.0 + distance).sqrt()
-    }
 }
 
 impl Accuracy {
@@ -130,7 +221,20 @@ impl Accuracy {
     #[must_use]
     pub fn text(&self) -> String {
         let Interval { low, high } = self.interval;
-        let mut out = format!("{LEVEL} % interval {low:.1} to {high:.1} sequences/s, ");
+        let mut out = format!("{LEVEL} % interval {low:.1} to {high:.1} sequences/s");
+        let of = &self.uncertainty;
+        if let Some(most) = of.constants.first()
+            && of.from_constants >= WORTH_A_WORD
+        {
+            let [all, first] = [of.from_constants, most.share].map(|share| 100.0 * share);
+            let name = &most.constant;
+            write!(
+                out,
+                " ({all:.0} % of its variance from constants, {first:.0} % from {name})"
+            )
+            .expect("a string accepts any text");
+        }
+        out += ", ";
         out += if self.in_domain {
             "inside the domain of what was measured"
         } else {

@@ -51,7 +51,9 @@ pub struct IpuCycles {
     pub by_layer: BTreeMap<String, Causes>,
     /// By pass (`forward`, `recompute`, `backward`, ...), waiting not counted.
     pub by_pass: BTreeMap<String, Cycles>,
-    /// By section of the program (`fill`, `main`, `drain`, `update`, ...), waiting included.
+    /// By section of the program (`fill`, `main`, `drain`, `update`, ...), waiting included: all
+    /// of the step. `other` is what comes before the first section, and waiting for the end of
+    /// the step.
     pub by_section: BTreeMap<String, Cycles>,
     /// What it waited for, longest first; all of its idle cycles.
     pub waits: Vec<Waited>,

@@ -207,7 +207,7 @@ pub(crate) mod fixtures {
                     high: 4194.304,
                 },
                 in_domain: true,
-                reasons: Vec::new(),
+                ..Accuracy::default()
             },
             step_seconds: SimSeconds(16.0),
             step_cycles: Cycles(21_200_000_000),

@@ -19,8 +19,9 @@ use ipu_sim::units::{Cycles, SimSeconds};
 use ipu_sim::weigh::{self, Weight};
 use popart_graph::plan::PlanCache;
 
-use crate::accuracy::Record;
 use crate::accuracy::domain::Features;
+use crate::accuracy::effects::Effects;
+use crate::accuracy::{Record, Subject};
 use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
 use crate::explain::Explanation;
@@ -162,10 +163,15 @@ pub fn run(
     let step_seconds = seconds(timeline.total);
     let latencies = ends.map_or_else(Vec::new, |ends| latencies(ends, &timeline, seconds));
     let throughput = measure::sequences_per_second(&request.options.batching, step_seconds);
-    let features = Features::new(&request.options, &machine);
+    let time = Explanation::new(&program, &timeline, &compiled.placed);
+    let subject = Subject {
+        features: Features::new(&request.options, &machine, &time),
+        effects: Effects::of(&timeline, &machine),
+        fits: refusal.is_none(),
+    };
     Ok(Metrics {
         throughput_sequences_per_second: throughput,
-        accuracy: Record::shipped().accuracy(throughput, &features),
+        accuracy: Record::shipped().accuracy(throughput, &subject),
         step_seconds,
         step_cycles: timeline.total,
         latency_seconds: latency(&latencies),
@@ -175,7 +181,7 @@ pub fn run(
         out_of_memory: refusal,
         overflow: Taken::too_much(&weight),
         ipus: memory(&weight),
-        time: Explanation::new(&program, &timeline, &compiled.placed),
+        time,
         utilisation: Utilisation::new(&program, &timeline, &machine),
     })
 }

@@ -4,10 +4,27 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, Wiring};
+use ipu_sim::units::Cycles;
 use serde::{Deserialize, Serialize};
 
 use crate::config::BertOptions;
 use crate::config::options::{ExecutionMode, InferenceIo, OptimizerKind, Task};
+use crate::explain::{Explanation, IpuCycles};
+
+/// How large products are.
+const TOKENS: &str = "tokens of a micro-batch";
+/// How much of a step is what few of the measured seconds were spent on.
+const UPDATE: &str = "weight update's share of a step";
+
+/// Sizes that follow from others: their distance counts as far as that of the others doesn't
+/// cover it.
+const DERIVED: [(&str, &[&str]); 2] = [
+    (TOKENS, &["micro-batch", "sequence length"]),
+    (UPDATE, &["accumulation factor"]),
+];
+
+/// Shares whose rest is what was measured, so that less of them is no farther away.
+const FROM_NOTHING: [&str; 1] = [UPDATE];
 
 /// The features of a run by name. What a run doesn't have (an optimiser in inference) is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,15 +42,16 @@ pub enum Feature {
 }
 
 impl Features {
-    /// The features of a run on a machine.
+    /// The features of a run on a machine whose time went there.
     #[must_use]
-    pub fn new(options: &BertOptions, machine: &MachineSpec) -> Self {
+    pub fn new(options: &BertOptions, machine: &MachineSpec, time: &Explanation) -> Self {
         let mut out = Self::default();
         out.add_machine(machine);
         out.add_model(options);
         out.add_session(options);
         if !options.session.inference {
             out.add_update(options);
+            out.size(UPDATE, update_share(time));
         }
         out
     }
@@ -68,7 +86,10 @@ impl Features {
         self.size("feed-forward size", model.ff_size.into());
         self.size("layers", model.num_layers.into());
         self.size("vocabulary", model.vocab_length.into());
-        self.size("micro-batch", options.batching.micro_batch_size.into());
+        let micro_batch = options.batching.micro_batch_size;
+        self.size("micro-batch", micro_batch.into());
+        let tokens = u64::from(micro_batch) * u64::from(model.sequence_length);
+        self.size(TOKENS, tokens as f64);
     }
 
     fn add_session(&mut self, options: &BertOptions) {
@@ -146,6 +167,18 @@ impl Features {
     }
 }
 
+/// Of the cycles of the IPU that is busy longest, those of the weight update; in tenths of a
+/// per cent, since finer ones say nothing.
+fn update_share(time: &Explanation) -> f64 {
+    let busy = |ipu: &&IpuCycles| ipu.by_pass.values().copied().sum::<Cycles>();
+    let Some(ipu) = time.ipus.iter().max_by_key(busy) else {
+        return 0.0;
+    };
+    let update = ipu.by_pass.get("update").copied().unwrap_or_default();
+    let total = ipu.by_cause.total().0.max(1);
+    (1e3 * update.0 as f64 / total as f64).round() / 1e3
+}
+
 fn on(switch: bool) -> &'static str {
     if switch { "on" } else { "off" }
 }
@@ -165,6 +198,9 @@ impl Domain {
                 Feature::Size(size) => {
                     let range = out.sizes.entry(name.clone()).or_insert((*size, *size));
                     *range = (range.0.min(*size), range.1.max(*size));
+                    if FROM_NOTHING.contains(&name.as_str()) {
+                        range.0 = 0.0;
+                    }
                 }
                 Feature::Choice(choice) => {
                     let known = out.choices.entry(name.clone()).or_default();
@@ -179,6 +215,7 @@ impl Domain {
     /// that wasn't measured; with what it is that sets it apart.
     pub(super) fn distance(&self, features: &Features) -> (f64, Vec<String>) {
         let mut distance = 0.0;
+        let mut octaves: BTreeMap<&str, f64> = BTreeMap::new();
         let mut reasons = Vec::new();
         for (name, feature) in &features.0 {
             match feature {
@@ -190,7 +227,7 @@ impl Domain {
                     Some(&(least, most)) => {
                         let nearest = size.clamp(least, most);
                         if nearest != *size {
-                            distance += libm::log2(size / nearest).abs();
+                            octaves.insert(name, libm::log2(size / nearest).abs());
                             reasons
                                 .push(format!("{name}: {size}, measured {}", range(least, most)));
                         }
@@ -205,13 +242,22 @@ impl Domain {
                 }
             }
         }
-        (distance, reasons)
+        for (name, of) in DERIVED {
+            let covered = of.iter().filter_map(|part| octaves.get(part));
+            let covered: f64 = covered.sum();
+            if let Some(own) = octaves.get_mut(name) {
+                *own = (*own - covered).max(0.0);
+            }
+        }
+        (distance + octaves.values().sum::<f64>(), reasons)
     }
 }
 
 fn range(least: f64, most: f64) -> String {
     if least == most {
         least.to_string()
+    } else if least == 0.0 {
+        format!("at most {most}")
     } else {
         format!("{least} to {most}")
     }

@@ -267,9 +267,7 @@ fn summarise(request: &RunRequest, metrics: &Metrics, console: &Console) -> anyh
     if metrics.fits && logged && !options.session.inference {
         console.note("losses and accuracies are nan, for a timed run computes no values")?;
     }
-    if metrics.fits {
-        console.note(&metrics.accuracy.text())?;
-    }
+    console.note(&metrics.accuracy.text())?;
     if let Some(text) = metrics.memory_text() {
         console.note(&text)?;
     }

@@ -7,6 +7,7 @@
 use super::constant::Constant;
 use super::fit::FittedRow;
 use super::time::{Row, residual, stepped};
+use crate::accuracy::effects::Effect;
 use crate::accuracy::{MeasuredRun, Record};
 
 /// The record of all rows: those of calibration with what the fit to all of them found, and the
@@ -26,22 +27,43 @@ pub(super) fn record(
         let kept = fitted.iter().enumerate().filter(|(at, _)| *at != out);
         let kept: Vec<FittedRow> = kept.map(|(_, row)| row.clone()).collect();
         let values = stepped(constants, &kept);
-        runs.push(measured(row, residual(row, constants, &values)?));
+        let residual = residual(row, constants, &values)?;
+        runs.push(measured(row, residual, Some(fitted[out].residual)));
     }
     let shipped: Vec<f64> = constants.iter().map(|constant| constant.shipped).collect();
     for row in validation {
-        runs.push(measured(row, residual(row, constants, &shipped)?));
+        runs.push(measured(row, residual(row, constants, &shipped)?, None));
     }
-    Ok(Record { runs })
+    let rows = calibration.iter().chain(validation);
+    let uncertain = rows.flat_map(|row| &row.effects.0);
+    let constants = uncertain.map(|(key, (constant, _))| (key.clone(), constant.clone()));
+    Ok(Record {
+        constants: constants.collect(),
+        runs,
+    })
 }
 
-fn measured(row: &Row, log_error: f64) -> MeasuredRun {
+fn measured(row: &Row, log_error: f64, residual: Option<f64>) -> MeasuredRun {
+    let effects = row.effects.0.iter().map(|(key, (_, effect))| {
+        let rounded = Effect {
+            slope: rounded(effect.slope),
+            ends: effect.ends.map(rounded),
+        };
+        (key.clone(), rounded)
+    });
     MeasuredRun {
         name: row.name.clone(),
-        // More digits would be noise of the simulator's version.
-        log_error: (log_error * 1e4).round() / 1e4,
+        log_error: rounded(log_error),
+        residual: residual.map(rounded),
         features: row.features.clone(),
+        effects: effects.collect(),
     }
+}
+
+/// More digits would be noise of the simulator's version.
+fn rounded(logarithm: f64) -> f64 {
+    // Adding zero makes what is rounded to minus zero none.
+    (logarithm * 1e4).round() / 1e4 + 0.0
 }
 
 #[cfg(test)]
@@ -52,11 +74,15 @@ mod tests {
     #[test]
     fn the_shipped_record_is_what_calibrate_finds() {
         let (shipped, found) = (Record::shipped(), calibrate().unwrap().record);
+        assert_eq!(shipped.constants, found.constants);
         assert_eq!(shipped.runs.len(), found.runs.len());
         for (shipped, found) in shipped.runs.iter().zip(&found.runs) {
             let near = (shipped.log_error - found.log_error).abs() < 2e-3;
+            let same = shipped.name == found.name
+                && shipped.features == found.features
+                && shipped.effects == found.effects;
             assert!(
-                near && shipped.name == found.name && shipped.features == found.features,
+                near && same,
                 "run `ipu-bench calibrate --accuracy configs/accuracy.toml`:\n{shipped:?}\n{found:?}"
             );
         }

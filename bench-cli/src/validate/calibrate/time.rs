@@ -10,8 +10,10 @@ use super::fit::{self, Fit, FittedRow};
 use super::left_out;
 use crate::accuracy::Record;
 use crate::accuracy::domain::Features;
+use crate::accuracy::effects::Effects;
 use crate::compile;
 use crate::config::options::Batching;
+use crate::explain::Explanation;
 use crate::measure::sequences_per_second;
 use crate::run::TIMING;
 use crate::validate::measurements::{Role, Throughput, measurements};
@@ -27,6 +29,7 @@ const PROBE: f64 = 0.2;
 pub(super) struct Row {
     pub(super) name: String,
     pub(super) features: Features,
+    pub(super) effects: Effects,
     system: String,
     expected: f64,
     program: Program,
@@ -107,12 +110,17 @@ fn at_best(rows: &[Row], constants: &[Constant]) -> Result<Vec<FittedRow>> {
 fn row(row: Throughput) -> Result<Row> {
     let request = request(&row.system, &row.arguments)?;
     let machine = &request.machine.spec;
+    let compiled = compile::compile(&request.options, machine)?;
+    let program = compiled.lowered.program;
+    let timeline = engine::time(&program, machine, TIMING)?;
+    let time = Explanation::new(&program, &timeline, &compiled.placed);
     Ok(Row {
         name: row.name,
-        features: Features::new(&request.options, machine),
+        features: Features::new(&request.options, machine, &time),
+        effects: Effects::of(&timeline, machine),
         system: row.system,
         expected: row.sequences_per_second,
-        program: compile::compile(&request.options, machine)?.lowered.program,
+        program,
         batching: request.options.batching,
     })
 }

@@ -1,0 +1,144 @@
+//! What the throughput of a run depends on: constants of the machine that aren't known exactly.
+//!
+//! The time of the IPU that waits least is taken as a sum of prices ([`Paid`]), so that another
+//! value of a constant changes a step by what is paid at its price:
+//!
+//! | constant | what is paid for |
+//! |---|---|
+//! | `compute.dispatch` | every compute set |
+//! | `exchange.sync_max`, `exchange.phase_extra` | every exchange phase |
+//! | `chip.assemble_64_bytes` | cycles of bringing in order what arrived, in proportion |
+//! | `sync.external` | every load, store and collective |
+//! | `streaming_memory.latency` | every load and store |
+//! | `streaming_memory.bandwidth` | cycles of their bytes, in inverse proportion |
+//! | `links.usable` | cycles of bytes between IPUs, in inverse proportion |
+//! | `links.latency` | cycles of their way, in proportion |
+//! | `host.latency` | every transfer of the host, twice if it isn't made ready ahead |
+//!
+//! No step is costed or planned again. Left out: other constants with a range, none of which
+//! changes a step of the published benchmark by 1 % within it, and what another IPU then bounds.
+
+use std::collections::BTreeMap;
+
+use ipu_sim::engine::{Activity, IpuTime, Paid, Timeline};
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::spec::constant::{Constant, Kind};
+use ipu_sim::spec::quantity::magnitude;
+use serde::{Deserialize, Serialize};
+
+/// A constant that isn't known exactly.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uncertain {
+    /// Its value, as the description has it.
+    pub value: String,
+    /// The values that sources leave possible.
+    pub range: [String; 2],
+    /// Whether it was fitted to runs.
+    pub fitted: bool,
+}
+
+/// What a constant does to the logarithm of a run's throughput.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Effect {
+    /// Change with the logarithm of the constant.
+    pub slope: f64,
+    /// Changes if it is at the ends of its range.
+    pub ends: [f64; 2],
+}
+
+/// The constants that a run depends on, by name.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Effects(pub BTreeMap<String, (Uncertain, Effect)>);
+
+/// How time depends on a constant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Price {
+    /// So many cycles for each unit of it.
+    Each(f64),
+    /// These cycles, in proportion.
+    Proportional(f64),
+    /// These cycles, in inverse proportion.
+    Inverse(f64),
+}
+
+impl Price {
+    /// Of a constant of a machine with this tile clock; none if it isn't looked at.
+    fn of(key: &str, paid: &Paid, clock: f64) -> Option<Self> {
+        let seconds = |times: u64| Self::Each(times as f64 * clock);
+        Some(match key {
+            "compute.dispatch" => Self::Each(paid.dispatches as f64),
+            "exchange.sync_max" | "exchange.phase_extra" => Self::Each(paid.launches as f64),
+            "chip.assemble_64_bytes" => Self::Proportional(paid.assembly.0 as f64),
+            "sync.external" => seconds(paid.starts),
+            "streaming_memory.latency" => seconds(paid.accesses),
+            "streaming_memory.bandwidth" => Self::Inverse(paid.streaming.0 as f64),
+            "links.usable" => Self::Inverse(paid.links.0 as f64),
+            "links.latency" => Self::Proportional(paid.latency.0 as f64),
+            "host.latency" => seconds(paid.answers),
+            _ => return None,
+        })
+    }
+
+    /// Cycles more if the constant isn't `from` but `to`.
+    fn change(self, from: f64, to: f64) -> f64 {
+        match self {
+            Self::Each(cycles) => cycles * (to - from),
+            Self::Proportional(cycles) => cycles * (to / from - 1.0),
+            Self::Inverse(cycles) => cycles * (from / to - 1.0),
+        }
+    }
+
+    /// Change of cycles with the logarithm of the constant.
+    fn slope(self, value: f64) -> f64 {
+        match self {
+            Self::Each(cycles) => cycles * value,
+            Self::Proportional(cycles) => cycles,
+            Self::Inverse(cycles) => -cycles,
+        }
+    }
+
+    fn cycles(self) -> f64 {
+        match self {
+            Self::Each(cycles) | Self::Proportional(cycles) | Self::Inverse(cycles) => cycles,
+        }
+    }
+}
+
+impl Effects {
+    /// Of a run on a machine.
+    #[must_use]
+    pub fn of(timeline: &Timeline, machine: &MachineSpec) -> Self {
+        let idle = |ipu: &&IpuTime| ipu.tally.spent.on(Activity::Idle);
+        let Some(busiest) = timeline.ipus.values().min_by_key(idle) else {
+            return Self::default();
+        };
+        let step = timeline.total.0 as f64;
+        let effect = |constant: &Constant| {
+            let range = constant.range.clone()?;
+            let value = magnitude(&constant.value)?;
+            let price = Price::of(&constant.key, &busiest.paid, machine.tile.clock.0)?;
+            let end = |text: &String| {
+                let longer = price.change(value, magnitude(text)?);
+                Some(-libm::log1p(longer / step))
+            };
+            let effect = match price.cycles() {
+                // Also where a ratio is no number.
+                0.0 => Effect::default(),
+                _ => Effect {
+                    slope: -price.slope(value) / step,
+                    ends: [end(&range[0])?, end(&range[1])?],
+                },
+            };
+            let fitted = constant.kind == Kind::Fitted;
+            let uncertain = Uncertain {
+                value: constant.value.clone(),
+                range,
+                fitted,
+            };
+            Some((constant.key.clone(), (uncertain, effect)))
+        };
+        Self(machine.constants.iter().filter_map(effect).collect())
+    }
+}
