@@ -44,12 +44,15 @@
 //! 0.1) times the root of the bytes they read, less the root of the bytes of every tensor that
 //! crosses its border; it has to exceed [`THRESHOLD`]. Of pieces that overlap, those whose calls
 //! save most are taken. PopART also outlines pieces of pieces; here every operation is in one
-//! piece at most.
+//! piece at most. Nor is there a counterpart of its `enableOutliningCopyCostPruning`, on by default,
+//! which drops pieces whose copies would cost too much: the bytes that cross a border are all that
+//! counts against a piece.
 
 mod repeats;
 mod rewrite;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 
 use indexmap::IndexMap;
 use ipu_sim::ids::{IdVec, IpuId};
@@ -223,6 +226,29 @@ impl Class {
             results: results.collect(),
         }
     }
+
+    /// Of the operation, of the views of its operands, and of what its results are added to.
+    fn hash_of_attributes(&self) -> u64 {
+        let views = self.operands.iter().flat_map(|(_, views)| views);
+        let sums = self.results.iter().flat_map(|(_, sums)| sums);
+        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        for kind in std::iter::once(&self.kind).chain(views).chain(sums) {
+            write!(hash, "{kind:?}").expect("a hash takes any text");
+        }
+        hash.0
+    }
+}
+
+/// FNV-1a, of what is written to it.
+struct Fnv(u64);
+
+impl fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Ok(())
+    }
 }
 
 /// Whether an operation adds a gradient to its accumulator, in place.
@@ -230,39 +256,52 @@ fn adds_up(graph: &Graph, op: OpId) -> bool {
     graph.ops[op].phase == Phase::Accumulate
 }
 
-/// What all operations of a class have in common and can be looked up.
-type Bucket = (Part, &'static str, Vec<TensorType>);
+/// What all operations of a class have in common and can be looked up. The number is a hash of
+/// their attributes, which hold floats and so have no order or hash of their own.
+type Bucket = (Part, Vec<TensorType>, u64);
+
+/// The classes that were met, with their numbers.
+#[derive(Default)]
+struct Classes {
+    buckets: IndexMap<Bucket, Vec<(Class, u32)>>,
+    next: u32,
+}
+
+impl Classes {
+    /// A number that no class has.
+    fn fresh(&mut self) -> u32 {
+        self.next += 1;
+        self.next - 1
+    }
+
+    /// The number of a class.
+    fn number(&mut self, part: Part, class: Class) -> u32 {
+        let operands = class.operands.iter().map(|(root, _)| root.clone());
+        let bucket = (part, operands.collect(), class.hash_of_attributes());
+        let alike = self.buckets.entry(bucket).or_default();
+        if let Some(&(_, number)) = alike.iter().find(|(other, _)| *other == class) {
+            return number;
+        }
+        let number = self.next;
+        self.next += 1;
+        alike.push((class, number));
+        number
+    }
+}
 
 /// For every member its class, and between members of different parts a number that occurs
 /// nowhere else.
 fn classified(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Vec<(u32, Option<OpId>)> {
-    let mut classes: IndexMap<Bucket, Vec<(Class, u32)>> = IndexMap::new();
-    let mut next = 0;
-    let mut fresh = || {
-        next += 1;
-        next - 1
-    };
+    let mut classes = Classes::default();
     let mut sequence = Vec::new();
     let mut last = None;
     for &(part, id) in members {
         if last.is_some_and(|last| last != part) {
-            sequence.push((fresh(), None));
+            sequence.push((classes.fresh(), None));
         }
         last = Some(part);
-        let op = &graph.ops[id];
-        let class = Class::of(graph, seen, op);
-        let operands = class.operands.iter().map(|(root, _)| root.clone());
-        let bucket = (part, op.kind.name(), operands.collect());
-        let alike = classes.entry(bucket).or_default();
-        let number = match alike.iter().find(|(other, _)| *other == class) {
-            Some(&(_, number)) => number,
-            None => {
-                let number = fresh();
-                alike.push((class, number));
-                number
-            }
-        };
-        sequence.push((number, Some(id)));
+        let class = Class::of(graph, seen, &graph.ops[id]);
+        sequence.push((classes.number(part, class), Some(id)));
     }
     sequence
 }

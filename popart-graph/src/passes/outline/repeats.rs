@@ -4,8 +4,8 @@
 //! (Kasai et al., 2001): every repeated piece that can't be made longer without losing an
 //! occurrence is a stretch of neighbours in it. A piece that overlaps itself is cut to what
 //! doesn't. Pieces with so many occurrences that they overlap more than twofold repeat a shorter
-//! one, and are left out, which keeps the work at `n log^2 n` for `n` numbers that come in
-//! periods.
+//! one, and are left out, which keeps the work at `n log n` for `n` numbers that come in
+//! periods: each doubling counts and doesn't compare.
 
 /// A piece that occurs more than once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,23 +61,47 @@ pub(super) fn repeats(sequence: &[u32]) -> Vec<Repeat> {
 /// The beginnings of all suffixes, in the order of the suffixes.
 fn suffixes(sequence: &[u32]) -> Vec<usize> {
     let n = sequence.len();
-    let mut rank: Vec<usize> = sequence.iter().map(|&number| number as usize).collect();
     let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by_key(|&at| sequence[at]);
+    let mut rank = ranks(&order, |at| sequence[at]);
     let mut width = 1;
-    loop {
-        let key = |at: usize| (rank[at], rank.get(at + width).map_or(0, |rank| rank + 1));
-        order.sort_unstable_by_key(|&at| key(at));
-        let mut next = vec![0; n];
-        for pair in order.windows(2) {
-            next[pair[1]] = next[pair[0]] + usize::from(key(pair[0]) != key(pair[1]));
-        }
-        let distinct = order.last().map_or(0, |&last| next[last] + 1);
-        rank = next;
+    while order.last().is_some_and(|&last| rank[last] + 1 < n) {
+        // By what follows the first `width` numbers: nothing, then suffixes in their order so far.
+        let ends = n.saturating_sub(width)..n;
+        let longer = order.iter().filter_map(|at| at.checked_sub(width));
+        let by_rest: Vec<usize> = ends.chain(longer).collect();
+        order = sorted_by_rank(&by_rest, &rank);
+        let rest = |at: usize| rank.get(at + width).map_or(0, |rank| rank + 1);
+        rank = ranks(&order, |at| (rank[at], rest(at)));
         width *= 2;
-        if distinct == n {
-            return order;
-        }
     }
+    order
+}
+
+/// By beginning, how many different keys are before a suffix's in `order`.
+fn ranks<K: PartialEq>(order: &[usize], key: impl Fn(usize) -> K) -> Vec<usize> {
+    let mut ranks = vec![0; order.len()];
+    for pair in order.windows(2) {
+        ranks[pair[1]] = ranks[pair[0]] + usize::from(key(pair[0]) != key(pair[1]));
+    }
+    ranks
+}
+
+/// The same suffixes by their rank, and those of one rank in the order in which they come.
+fn sorted_by_rank(suffixes: &[usize], rank: &[usize]) -> Vec<usize> {
+    let mut place = vec![0; rank.len() + 1];
+    for &rank in rank {
+        place[rank + 1] += 1;
+    }
+    for rank in 1..place.len() {
+        place[rank] += place[rank - 1];
+    }
+    let mut sorted = vec![0; suffixes.len()];
+    for &at in suffixes {
+        sorted[place[rank[at]]] = at;
+        place[rank[at]] += 1;
+    }
+    sorted
 }
 
 /// How many numbers each suffix has in common with the one before it in `order`.
@@ -143,6 +167,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn suffixes_are_in_order(sequence in prop::collection::vec(0_u32..3, 0..64)) {
+            let mut sorted: Vec<usize> = (0..sequence.len()).collect();
+            sorted.sort_by_key(|&at| &sequence[at..]);
+            prop_assert_eq!(suffixes(&sequence), sorted);
+        }
+
         #[test]
         fn nothing_that_repeats_is_missed(sequence in prop::collection::vec(0_u32..3, 0..24)) {
             let repeats = repeats(&sequence);

@@ -6,7 +6,7 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::eval::{EvalOptions, eval};
-use crate::ir::{BinaryFn, MatMulPass, Shape, UnaryFn};
+use crate::ir::{BinaryFn, Init, MatMulPass, Shape, UnaryFn};
 use crate::testing::{check_header, matmul, sample_inputs};
 use crate::text::{parse, print};
 use crate::verify::{Form, verify};
@@ -249,4 +249,26 @@ fn leads_nowhere(graph: &Graph, op: OpId) -> bool {
         }
     }
     true
+}
+
+/// Slices of a table are looked up by what tells them apart, not one after the other.
+#[test]
+fn operations_that_differ_in_an_attribute_are_in_buckets_of_their_own() {
+    let n = 100;
+    let mut graph = Graph::default();
+    let table = graph.variable("table", DType::F32, Shape::from([4, 2]), Some(Init::Zeros));
+    let indices = graph.stream("indices", DType::U32, Shape::from([3]));
+    for first_row in (0..n).chain(0..n) {
+        let scope = Scope::named("look up");
+        let gather = OpKind::Gather { first_row };
+        graph.add(gather, &[table, indices], &scope).unwrap();
+    }
+    let seen = Seen::of(&graph).unwrap();
+    let part = (None, None, Phase::Forward, Recompute::Checkpoint);
+    let mut classes = Classes::default();
+    let ops = graph.ops.values();
+    let numbers = ops.map(|op| classes.number(part, Class::of(&graph, &seen, op)));
+    let numbers: Vec<u32> = numbers.collect();
+    assert!(numbers.iter().copied().eq((0..n).chain(0..n)));
+    assert_eq!(classes.buckets.len(), n as usize);
 }
