@@ -21,7 +21,7 @@ pub mod offload_optimizer_state;
 pub mod optimizer;
 pub mod outline;
 pub mod pipeline_stages;
-pub mod prune_gradients;
+pub mod prune;
 pub mod recompute;
 pub mod shard_optimizer_state;
 pub mod sparse_accumulate;
@@ -36,7 +36,7 @@ use self::optimizer::optimizer;
 use self::optimizer::rules::{LearningRate, OptimizerOptions};
 use self::outline::outline;
 use self::pipeline_stages::{Pipeline, PipelineStages, pipeline_stages};
-use self::prune_gradients::prune_gradients;
+use self::prune::prune;
 use self::recompute::{RecomputeOptions, recompute};
 use self::shard_optimizer_state::shard_optimizer_state;
 use self::sparse_accumulate::sparse_accumulate;
@@ -178,8 +178,8 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
     if options.state.off_chip {
         graph = logical("offload_optimizer_state", offload_optimizer_state(graph)?)?;
     }
-    // Before copies and stashes, which would be made for useless gradients too.
-    let graph = logical("prune_gradients", prune_gradients(graph))?;
+    // Before copies and stashes, which would be made for useless results too.
+    let graph = logical("prune", prune(graph))?;
     // Before recomputation and stashes, which start from what arrives on an IPU.
     let mut graph = moved(graph, pipeline.as_ref(), watch)?;
     let mut placed = |pass, graph| checked(watch, pass, Form::Placed, graph);

@@ -3,8 +3,9 @@
 //! [`verify`] runs after every pass. A graph of any [`Form`] keeps these rules:
 //!
 //! 1. Every id in operations, inputs, outputs and updates is in the arena.
-//! 2. Every activation is a result of exactly one operation; variables,
-//!    constants and streams are results of none.
+//! 2. Every activation that something reads is a result of exactly one operation,
+//!    and any other of at most one; variables, constants and streams are results
+//!    of none.
 //! 3. The inputs are the streams, each once.
 //! 4. An update is of a variable, by a value of its type and shape, and a
 //!    variable has at most one.
@@ -125,8 +126,11 @@ fn sources(graph: &Graph) -> Result<()> {
             }
         }
     }
-    match has_source.iter().find(|&(_, &has)| !has) {
-        Some((tensor, _)) => {
+    let read = graph.ops.values().flat_map(|op| &op.inputs);
+    let taken = graph.updates.iter().map(|(_, value)| value);
+    let mut needed = read.chain(&graph.outputs).chain(taken);
+    match needed.find(|&&tensor| !has_source[tensor]) {
+        Some(&tensor) => {
             let name = name_of(graph, tensor);
             Err(Violation::NoProducer { tensor, name }.into())
         }

@@ -6,7 +6,7 @@
 //! gather or of another stage, its parts are added one after the other. **Leaves alone**
 //! everything else, as sums over stages without accumulation: their parts, added at different
 //! times, would be in different updates (PopART ties gathers only with accumulation); and the
-//! operations that nothing needs any more, for [`super::prune_gradients()`]. Running it twice
+//! operations that nothing needs any more, for [`super::prune()`]. Running it twice
 //! changes nothing more.
 //!
 //! ```text
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
     use crate::eval::{EvalOptions, Inputs, eval};
     use crate::ir::Reduction;
-    use crate::passes::prune_gradients::prune_gradients;
+    use crate::passes::prune::prune;
     use crate::testing::check_header;
     use crate::text::{parse, print};
     use crate::verify::{Form, verify};
@@ -279,7 +279,7 @@ update %0 = %8
             sparse_accumulate(graph.clone(), &scaling(8)).unwrap(),
             graph
         );
-        let graph = prune_gradients(graph);
+        let graph = prune(graph);
         verify(&graph, Form::Logical).unwrap();
         expect![[r#"
             variable %0: f32[2,3] = zeros "Accum___w"
