@@ -20,8 +20,10 @@ pub(crate) fn attention(builder: &mut Builder, layer: u32, x: TensorId) -> Resul
         name: &format!("Layer{layer}/Attention"),
     };
     let width = builder.config.hidden_size;
+    // Before all that is the layer's own: layers that are alike are then alike throughout.
+    let mask = mask(builder, part)?;
     let qkv = queries_keys_values(builder, part, x)?;
-    let z = heads(builder, part, qkv)?;
+    let z = heads(builder, part, qkv, mask)?;
     let weight = builder.weight(part, "Out", [width, width], NORMAL);
     let mut z = builder.encoder_matmul(part, "Out", [z, weight])?;
     if builder.config.attention_bias {
@@ -71,7 +73,7 @@ fn queries_keys_values(builder: &mut Builder, part: Part, x: TensorId) -> Result
 }
 
 /// What the heads attend to, put together again: `[B S, 3 H] -> [B S, H]`.
-fn heads(builder: &mut Builder, part: Part, qkv: TensorId) -> Result<TensorId> {
+fn heads(builder: &mut Builder, part: Part, qkv: TensorId, mask: TensorId) -> Result<TensorId> {
     let q = head(builder, part, qkv, Operand::Queries)?;
     let k = head(builder, part, qkv, Operand::Keys)?;
     let v = head(builder, part, qkv, Operand::Values)?;
@@ -79,7 +81,6 @@ fn heads(builder: &mut Builder, part: Part, qkv: TensorId) -> Result<TensorId> {
     let scores = builder.encoder_matmul(part, "Z/QK", [q, k])?;
     let factor = 1.0 / f64::from(builder.config.head_size()).sqrt();
     let scores = builder.op(part, "Z/Scale", OpKind::Scale { factor }, &[scores])?;
-    let mask = mask(builder, part)?;
     let scores = builder.add(part, "Z/ApplyMask", [scores, mask])?;
     let mut weights = builder.op(part, "Z/Softmax", OpKind::Softmax, &[scores])?;
     if builder.config.dropout == Dropout::HiddenAndAttention {

@@ -10,6 +10,7 @@ use ipu_sim::engine::{self, Options};
 use ipu_sim::program::{Program, SectionId, Step};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{IpuWeight, weigh};
+use popart_graph::ir::{OpKind, Phase};
 use popart_graph::passes::Pipelining;
 use popart_graph::text;
 use rayon::prelude::*;
@@ -153,6 +154,46 @@ fn updates_in_stages_cost_every_micro_batch() {
 
     let (unfolded, _) = time(1, 20, engine::Mode::Unfolded);
     assert_eq!(time(1, 20, engine::Mode::Folded).0, unfolded);
+}
+
+/// Layers of an IPU that compute the same are outlined the same: as many copies go into their calls
+/// and out of them, also of the first, before which the mask is made. The last one's output leaves
+/// for another IPU and isn't kept, so that where others' is, its norm is in another part.
+#[test]
+fn equal_layers_are_outlined_alike() {
+    for (every_layer, equal) in [(true, 0..3), (false, 0..4)] {
+        let request = request(&format!(
+            "--hidden-size 64 --attention-heads 4 --num-layers 8 --vocab-length 120 \
+             --sequence-length 32 --mask-tokens 4 --layers-per-ipu 4 --encoder-start-ipu 1 \
+             --micro-batch-size 2 --gradient-accumulation-factor 16 --execution-mode PIPELINE \
+             --recompute-checkpoint-every-layer {every_layer} --epochs 1 --generated-data true \
+             --no-model-save"
+        ));
+        let machine = MachineSpec::shipped(&request.machine.name).unwrap();
+        let mut copies = [[0_u32; 2]; 8];
+        compile::compile_watched(&request.options, &machine, &mut |pass, graph| {
+            let ops = graph.ops.values().filter(|op| op.phase == Phase::Forward);
+            for op in ops.filter(|_| pass == "outline") {
+                let way = match op.kind {
+                    OpKind::CallInput => 0,
+                    OpKind::CallOutput => 1,
+                    _ => continue,
+                };
+                let layer = op.name.strip_prefix("Layer");
+                let layer = layer.and_then(|name| name.split('/').next()?.parse::<usize>().ok());
+                if let Some(layer) = layer {
+                    copies[layer][way] += 1;
+                }
+            }
+        })
+        .unwrap();
+        for of_ipu in copies.chunks(4) {
+            assert!(of_ipu[0].iter().all(|&copies| copies > 0), "{copies:?}");
+            for layer in &of_ipu[equal.clone()] {
+                assert_eq!(layer, &of_ipu[0], "{copies:?}");
+            }
+        }
+    }
 }
 
 /// Every graph of every published run, after every pass, is text that reads back as itself.
