@@ -27,6 +27,11 @@ pub(crate) const NORMAL: Init = Init::TruncatedNormal {
     std_dev: 0.02,
 };
 
+const OUTPUTS: Part = Part {
+    block: Block::Outputs,
+    name: "Outputs",
+};
+
 /// A model being built.
 pub(crate) struct Builder<'a> {
     pub(crate) config: &'a BertConfig,
@@ -128,10 +133,27 @@ impl<'a> Builder<'a> {
             .tensor
     }
 
-    /// Lists a result for the host.
-    pub(crate) fn output(&mut self, output: Output, tensor: TensorId) {
+    /// Lists a result of a part for the host, which takes results of inference from the block of
+    /// outputs.
+    pub(crate) fn output(&mut self, part: Part, output: Output, tensor: TensorId) -> Result<()> {
+        let name = self.graph.tensors[tensor].name.clone();
+        let tensor = match self.task.trains() || self.is_among_outputs(part.block) {
+            true => tensor,
+            false => self.op(OUTPUTS, &name, OpKind::Identity, &[tensor])?,
+        };
         self.graph.outputs.push(tensor);
         self.outputs.push(OutputInfo { tensor, output });
+        Ok(())
+    }
+
+    /// Whether a block runs where the host takes results: in the same stage, or without a
+    /// pipeline on the same IPU.
+    fn is_among_outputs(&self, block: Block) -> bool {
+        let placement = self.placement;
+        match placement.execution {
+            Execution::Sequential => placement.ipu(block) == placement.ipu(Block::Outputs),
+            Execution::Pipelined => placement.stage(block) == placement.stage(Block::Outputs),
+        }
     }
 
     /// Adds the weight `name` of a part.

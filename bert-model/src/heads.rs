@@ -7,7 +7,8 @@
 //! `applications/popart/bert/bert.py` for losses and accuracies.
 
 use popart_graph::ir::{
-    Init, MatMulPass, MemoryProportion, OpKind, Piece, Shape, TensorId, UnaryFn,
+    BinaryFn, Init, MatMulPass, MemoryProportion, OpKind, Piece, Reduction, Shape, TensorId,
+    UnaryFn,
 };
 
 use crate::builder::{Builder, NORMAL, Part};
@@ -73,14 +74,14 @@ pub(crate) fn squad(builder: &mut Builder, x: TensorId) -> Result<Option<TensorI
     let logits = builder.add(SQUAD, "Gemm/Add", [x, bias])?;
     let trains = builder.task.trains();
     if !trains && builder.config.squad_single_output {
-        builder.output(Output::SquadLogits, logits);
+        builder.output(SQUAD, Output::SquadLogits, logits)?;
         return Ok(None);
     }
     let start = answer_logits(builder, logits, 0)?;
     let end = answer_logits(builder, logits, 1)?;
     if !trains {
-        builder.output(Output::StartLogits, start);
-        builder.output(Output::EndLogits, end);
+        builder.output(SQUAD, Output::StartLogits, start)?;
+        builder.output(SQUAD, Output::EndLogits, end)?;
         return Ok(None);
     }
     let start_loss = Score {
@@ -233,7 +234,8 @@ struct Score {
 }
 
 impl Score {
-    /// Adds loss and accuracy to the results; gives the loss.
+    /// Adds loss and accuracy to the results; gives the loss. What is reported is a mean, also of
+    /// a loss that is a sum.
     fn build(self, builder: &mut Builder, part: Part) -> Result<Option<TensorId>> {
         let labels_shape = &builder.graph.tensors[self.labels].shape;
         let labels = match labels_shape.dims() {
@@ -254,14 +256,34 @@ impl Score {
                 ignore_index,
             };
             let value = builder.op(part, "Loss", nll, &[scores, labels])?;
-            builder.output(output, value);
-            loss = Some(value);
+            loss = Some((output, value));
         }
         let accuracy = OpKind::Accuracy { ignore_index };
-        let value = builder.op(part, "Accuracy", accuracy, &[scores, labels])?;
-        builder.output(self.accuracy, value);
-        Ok(loss)
+        let accuracy = builder.op(part, "Accuracy", accuracy, &[scores, labels])?;
+        if let Some((output, loss)) = loss {
+            let reported = match builder.config.reduction {
+                Reduction::Mean => loss,
+                Reduction::Sum => mean(builder, part, loss, accuracy)?,
+            };
+            builder.output(part, output, reported)?;
+        }
+        builder.output(part, self.accuracy, accuracy)?;
+        Ok(loss.map(|(_, loss)| loss))
     }
+}
+
+/// A sum over the labels that count, divided by their number, which is beside the right ones in
+/// `accuracy` (`applications/popart/bert/bert.py`).
+fn mean(builder: &mut Builder, part: Part, sum: TensorId, accuracy: TensorId) -> Result<TensorId> {
+    let attempted = OpKind::Slice {
+        axis: 0,
+        begin: 1,
+        end: 2,
+    };
+    let attempted = builder.op(part, "Attempted", attempted, &[accuracy])?;
+    let attempted = builder.reshape(part, "Attempted/Number", attempted, Shape::scalar())?;
+    let div = OpKind::Binary(BinaryFn::Div);
+    builder.op(part, "Loss/Mean", div, &[sum, attempted])
 }
 
 /// The sum of two losses when training.

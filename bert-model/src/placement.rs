@@ -43,6 +43,8 @@ pub enum Block {
     Squad,
     /// The sum of the losses.
     Loss,
+    /// Where the host takes the results of inference.
+    Outputs,
 }
 
 impl Block {
@@ -57,9 +59,10 @@ impl Block {
             Task::Pretraining(_) => blocks.extend([Block::NextSentence, Block::Cls, Block::Mlm]),
             Task::Squad(_) => blocks.push(Block::Squad),
         }
-        if task.trains() {
-            blocks.push(Block::Loss);
-        }
+        blocks.push(match task.trains() {
+            true => Block::Loss,
+            false => Block::Outputs,
+        });
         blocks
     }
 
@@ -76,7 +79,7 @@ impl Block {
                 vec![Block::FeedForward(num_layers - 1)]
             }
             Block::Mlm => vec![Block::Cls],
-            Block::Loss => match task {
+            Block::Loss | Block::Outputs => match task {
                 Task::Pretraining(_) => vec![Block::NextSentence, Block::Mlm],
                 Task::Squad(_) => vec![Block::Squad],
             },
@@ -97,6 +100,7 @@ impl fmt::Display for Block {
             Block::Mlm => write!(f, "projection on the vocabulary"),
             Block::Squad => write!(f, "answer head"),
             Block::Loss => write!(f, "loss"),
+            Block::Outputs => write!(f, "outputs"),
         }
     }
 }

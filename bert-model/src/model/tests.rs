@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use expect_test::{Expect, expect};
+use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
 use popart_graph::ir::{MatMulPass, OpKind, Piece, Recompute};
 use popart_graph::verify::{Form, verify};
@@ -115,9 +116,15 @@ fn pretraining_with_two_embedding_ipus() {
             4 0 MLM/Softmax softmax f32[6,12]
             4 0 MLM/Loss nll_loss f32[]
             4 0 MLM/Accuracy accuracy f32[2]
+            4 0 MLM/Attempted slice f32[1]
+            4 0 MLM/Attempted/Number reshape f32[]
+            4 0 MLM/Loss/Mean div f32[]
             3 1 NSP/Softmax softmax f32[2,2]
             3 1 NSP/Loss nll_loss f32[]
             3 1 NSP/Accuracy accuracy f32[2]
+            3 1 NSP/Attempted slice f32[1]
+            3 1 NSP/Attempted/Number reshape f32[]
+            3 1 NSP/Loss/Mean div f32[]
             4 0 Loss/Sum add f32[]
         "#]],
     );
@@ -397,6 +404,36 @@ fn half_layers_may_be_apart() {
     let masks = model.graph.ops.values();
     let is_mask = |kind: &OpKind| matches!(kind, OpKind::SequenceMask { .. });
     assert_eq!(masks.filter(|op| is_mask(&op.kind)).count(), 2);
+}
+
+#[test]
+fn results_of_inference_are_copied_to_the_first_ipu() {
+    for (task, last) in [
+        (Task::Squad(Mode::Inference), "Outputs"),
+        (Task::Pretraining(Mode::Inference), "MLM"),
+    ] {
+        for squad_single_output in [false, true] {
+            let config = BertConfig {
+                squad_single_output,
+                ..BertConfig::tiny()
+            };
+            let mut placement = published(1, &[1, 1], 2, task);
+            for execution in [Execution::Pipelined, Execution::Sequential] {
+                placement.execution = execution;
+                let model = build(&config, &placement, task).unwrap();
+                verify(&model.graph, Form::Logical).unwrap();
+                let producers = model.graph.producers();
+                for &output in &model.graph.outputs {
+                    let op = &model.graph.ops[producers[output].unwrap()];
+                    assert_eq!(op.ipu, Some(IpuId(0)), "{}", op.name);
+                    let staged = execution == Execution::Pipelined;
+                    assert_eq!(op.stage, staged.then_some(StageId(3)), "{}", op.name);
+                    let here = op.name.starts_with(last) || op.name.starts_with("NSP");
+                    assert!(here, "{}", op.name);
+                }
+            }
+        }
+    }
 }
 
 #[test]

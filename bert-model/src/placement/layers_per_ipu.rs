@@ -2,7 +2,9 @@
 //!
 //! Encoder layers are dealt out to consecutive IPUs; embeddings and heads sit on
 //! the first ones, the heads one stage after the encoder
-//! (`applications/popart/bert/bert_model.py`, `init_device_placement`).
+//! (`applications/popart/bert/bert_model.py`, `init_device_placement`). Inference has one more
+//! stage: its results are copied to the first IPU, and the host takes them there. Where the head
+//! ends on that IPU, the two are one stage.
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use popart_graph::ir::{MemoryProportion, StageId};
@@ -190,6 +192,8 @@ impl Placement {
             (Block::NextSentence | Block::Cls, _) => (head_stage, rest_of_embedding),
             (Block::Mlm, _) | (Block::Loss, Task::Pretraining(_)) => (mlm_stage, 0),
             (Block::Squad, _) | (Block::Loss, Task::Squad(_)) => squad,
+            (Block::Outputs, Task::Pretraining(_)) => (mlm_stage + 1, 0),
+            (Block::Outputs, Task::Squad(_)) => (squad.0 + 1, 0),
         };
         let mut placed: Vec<(Block, u32, u32)> = Block::of_model(num_layers, task)
             .into_iter()

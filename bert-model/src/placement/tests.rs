@@ -71,12 +71,17 @@ fn published_stage_maps() {
 #[test]
 fn inference_has_forward_stages_only_and_may_need_one_ipu() {
     let task = SQUAD_INFERENCE;
-    check(&options(0, &[6, 6], task), 12, task, &[0, 1]);
-    check(&options(1, &[4, 4, 4], task), 12, task, &[0, 1, 2, 3]);
+    check(&options(0, &[6, 6], task), 12, task, &[0, 1, 0]);
+    check(&options(1, &[4, 4, 4], task), 12, task, &[0, 1, 2, 3, 0]);
     check(&options(0, &[3], task), 3, task, &[0]);
     let task = Task::Pretraining(Mode::Inference);
     let placement = check(&options(0, &[3], task), 3, task, &[0]);
     assert_eq!(placement.ipus_requested(1), 1);
+    // The projection on the vocabulary is where outputs are.
+    check(&options(0, &[2, 1], task), 3, task, &[0, 1, 0]);
+    let two_embedding_ipus = [0, 1, 2, 3, 1, 0];
+    let placement = check(&options(2, &[2], task), 4, task, &two_embedding_ipus);
+    assert_eq!(placement.stage(Block::Outputs), placement.stage(Block::Mlm));
 }
 
 #[test]

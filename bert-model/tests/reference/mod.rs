@@ -24,7 +24,10 @@ pub(crate) struct Sample {
 
 /// Loss, and how many were right of how many.
 pub(crate) struct Scored {
+    /// What training minimises.
     pub(crate) loss: f64,
+    /// What is reported, whatever the reduction.
+    pub(crate) mean: f64,
     pub(crate) accuracy: [f64; 2],
 }
 
@@ -325,6 +328,7 @@ impl Reference {
         };
         let mut scored = Scored {
             loss: 0.0,
+            mean: 0.0,
             accuracy: [0.0, 0.0],
         };
         for (row, &label) in logits.iter().zip(labels) {
@@ -338,8 +342,9 @@ impl Reference {
             scored.accuracy[0] += f64::from(u8::from(probabilities.iter().all(|&p| p <= right)));
             scored.accuracy[1] += 1.0;
         }
+        scored.mean = scored.loss / scored.accuracy[1].max(1.0);
         if self.config.reduction == Reduction::Mean {
-            scored.loss /= scored.accuracy[1].max(1.0);
+            scored.loss = scored.mean;
         }
         scored
     }
