@@ -2,7 +2,9 @@
 //!
 //! A trial compiles the run with the change for the same machine and weighs it; nothing is
 //! guessed from sizes. Trials run side by side, and plan only those products that the run itself
-//! hadn't. If no single change is enough, they are tried together.
+//! hadn't. If no single change is enough, they are tried together. Of a graph of very many
+//! operations only so many trials are made that all of them compile [`OPERATIONS_MAX`]: a count and
+//! not a time, so that the answer is the same on every computer.
 //!
 //! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
 
@@ -33,21 +35,50 @@ pub struct Trial {
     pub fits: bool,
 }
 
+/// How many operations all trials together compile, as far as there is more than one: twenty
+/// times those of BERT-Large in training.
+pub const OPERATIONS_MAX: usize = 200_000;
+
+/// What could make a run fit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Advice {
+    /// What was tried.
+    pub trials: Vec<Trial>,
+    /// How many settings were not, for that would have taken too long.
+    pub untried: usize,
+}
+
 /// Tries what could make the run fit. Of the smaller micro batches, and of fewer layers on an IPU,
 /// only the largest that fits is kept, or else the smallest. `plans` are those that the run made.
 #[must_use]
-pub fn trials(request: &RunRequest, plans: &PlanCache) -> Vec<Trial> {
+pub fn advice(request: &RunRequest, plans: &PlanCache) -> Advice {
+    within(request, plans, OPERATIONS_MAX)
+}
+
+/// As [`advice`], compiling about `operations_max` operations.
+fn within(request: &RunRequest, plans: &PlanCache, operations_max: usize) -> Advice {
     let resolved = &request.resolved;
     let machine = &request.machine.spec;
-    let unchanged = attempt(resolved, &Vec::new(), machine, plans.clone(), Region::Tile);
+    let mut operations = 1;
+    let unchanged = attempt(
+        resolved,
+        &Vec::new(),
+        machine,
+        plans.clone(),
+        Region::Tile,
+        &mut operations,
+    );
     let now = unchanged.and_then(|trial| trial.taken);
     let region = now.map_or(Region::Tile, |taken| taken.region);
-    let attempt = |change: &Change| attempt(resolved, change, machine, plans.clone(), region);
-    let sequences = [
+    let attempt =
+        |change: &Change| attempt(resolved, change, machine, plans.clone(), region, &mut 0);
+    let mut sequences = [
         smaller_micro_batches(resolved),
         fewer_layers(resolved, &request.options, machine),
     ];
-    let changes = other_changes(resolved, &request.options);
+    let mut changes = other_changes(resolved, &request.options);
+    let mut left = (operations_max / operations).max(1);
+    let untried = shorten(&mut sequences, &mut changes, &mut left);
     // What changes nothing where it is too full can't help, alone or with others.
     let matters = |trial: &Trial| trial.taken.is_none() || trial.taken != now;
     let (smaller, others) = rayon::join(
@@ -74,13 +105,43 @@ pub fn trials(request: &RunRequest, plans: &PlanCache) -> Vec<Trial> {
         .into_iter()
         .chain(others.iter().map(|(_, trial)| trial.clone()))
         .collect();
-    if !trials.iter().any(|trial| trial.fits) {
+    if left > 0 && !trials.iter().any(|trial| trial.fits) {
         // All that helps at once, with the smallest of each sequence. Later values of a key win.
         let smallest = sequences.iter().filter_map(|changes| changes.last());
         let together = helping.into_iter().chain(smallest).flatten().cloned();
         trials.extend(attempt(&together.collect()));
     }
-    trials
+    Advice { trials, untried }
+}
+
+/// Cuts changes down to what at most `left` trials try, and takes those from it: the least of each
+/// sequence, then the others in order, then more of the sequences. Gives how many changes went.
+fn shorten(sequences: &mut [Vec<Change>], others: &mut Vec<Change>, left: &mut usize) -> usize {
+    let mut take = |wanted: usize| {
+        let taken = wanted.min(*left);
+        *left -= taken;
+        taken
+    };
+    let all = |sequences: &[Vec<Change>], others: &[Change]| {
+        sequences.iter().map(Vec::len).sum::<usize>() + others.len()
+    };
+    let before = all(sequences, others);
+    let mut steps: Vec<usize> = sequences
+        .iter()
+        .map(|changes| take(changes.len().min(1)))
+        .collect();
+    others.truncate(take(others.len()));
+    for (changes, steps) in sequences.iter_mut().zip(&mut steps) {
+        // Halving finds one of `2^n - 1` in `n` steps.
+        let wanted = changes
+            .len()
+            .checked_ilog2()
+            .map_or(0, |log| log as usize + 1);
+        *steps += take(wanted.saturating_sub(*steps));
+        let kept = changes.len().min((1 << *steps) - 1);
+        changes.drain(..changes.len() - kept);
+    }
+    before - all(sequences, others)
 }
 
 /// The first of `changes`, each smaller than the one before, that fits; else the last one. Found
@@ -110,7 +171,7 @@ fn largest_that_fits(
 
 /// Trials as lines for people: what helps first.
 #[must_use]
-pub fn lines(trials: &[Trial]) -> Vec<String> {
+pub fn lines(advice: &Advice) -> Vec<String> {
     let line = |trial: &Trial| {
         let taken = trial.taken.map_or_else(
             || "too large to be compiled".into(),
@@ -118,7 +179,8 @@ pub fn lines(trials: &[Trial]) -> Vec<String> {
         );
         format!("  {} ({taken})", trial.words)
     };
-    let (help, fail): (Vec<&Trial>, Vec<&Trial>) = trials.iter().partition(|trial| trial.fits);
+    let trials = advice.trials.iter();
+    let (help, fail): (Vec<&Trial>, Vec<&Trial>) = trials.partition(|trial| trial.fits);
     let mut lines = Vec::new();
     if help.is_empty() {
         lines.push("nothing that was tried makes it fit".into());
@@ -129,6 +191,12 @@ pub fn lines(trials: &[Trial]) -> Vec<String> {
     if !fail.is_empty() {
         lines.push("tried, and doesn't fit:".into());
         lines.extend(fail.into_iter().map(line));
+    }
+    if advice.untried > 0 {
+        let untried = advice.untried;
+        lines.push(format!(
+            "not tried, because so large a model takes long to compile: {untried} more settings"
+        ));
     }
     lines
 }
@@ -232,13 +300,14 @@ fn other_changes(resolved: &Map<String, Value>, options: &BertOptions) -> Vec<Ch
 }
 
 /// Compiles and weighs the run with a change; none if the change doesn't go with the rest. If it
-/// fits, it says what it takes of `region`.
+/// fits, it says what it takes of `region`. Counts the operations that it has compiled.
 fn attempt(
     resolved: &Map<String, Value>,
     change: &Change,
     machine: &MachineSpec,
     mut plans: PlanCache,
     region: Region,
+    operations: &mut usize,
 ) -> Option<Trial> {
     let options = changed(resolved, change)?;
     if options.placement.ipus_requested > machine.n_ipus {
@@ -258,7 +327,9 @@ fn attempt(
         .filter(last)
         .map(|(_, pair)| typed(pair));
     let words = words.collect::<Vec<_>>().join(" ");
-    let compiled = compile::compile_with(&options, machine, &mut plans, &mut |_, _| {});
+    let compiled = compile::compile_with(&options, machine, &mut plans, &mut |_, graph| {
+        *operations = graph.ops.len();
+    });
     let weight = match compiled {
         Ok(compiled) => weigh::weigh(&compiled.lowered.program, machine).ok()?,
         Err(error) => {
@@ -303,15 +374,18 @@ mod tests {
         let machine = &request.machine.spec;
         let mut plans = compile::plans_for(machine);
         let region = Region::Tile;
-        let none = attempt(&request.resolved, &vec![], machine, plans.clone(), region).unwrap();
+        let known = plans.clone();
+        let none = attempt(&request.resolved, &vec![], machine, known, region, &mut 0).unwrap();
         assert!(!none.fits, "{none:?}");
-        let trials = trials(&request, &plans);
+        let advice = advice(&request, &plans);
+        assert_eq!(advice.untried, 0);
         // Plans that are known already change nothing.
         compile::compile_with(&request.options, machine, &mut plans, &mut |_, _| {}).unwrap();
         assert!(!plans.is_empty());
-        assert_eq!(super::trials(&request, &plans), trials);
-        let helping: Vec<&Trial> = trials.iter().filter(|trial| trial.fits).collect();
-        assert!(!helping.is_empty(), "{trials:#?}");
+        assert_eq!(super::advice(&request, &plans), advice);
+        let helping = advice.trials.iter().filter(|trial| trial.fits);
+        let helping: Vec<&Trial> = helping.collect();
+        assert!(!helping.is_empty(), "{advice:#?}");
         for trial in helping {
             // Typed after the line, as a user would.
             let line = format!("{LARGE} --micro-batch-size 64 {}", trial.words);
@@ -343,8 +417,9 @@ mod tests {
         let outlined = code(LARGE, machine);
         machine.memory.executable = outlined;
         assert!(code(&format!("{LARGE} --no-outlining true"), machine) > outlined);
-        let trials = trials(&request, &compile::plans_for(&request.machine.spec));
-        let helps = trials
+        let advice = advice(&request, &compile::plans_for(&request.machine.spec));
+        let helps = advice
+            .trials
             .iter()
             .find(|trial| trial.words == "--no-outlining false");
         let expected = Taken {
@@ -352,10 +427,10 @@ mod tests {
             bytes: outlined,
             available: outlined,
         };
-        assert_eq!(helps.unwrap().taken, Some(expected), "{trials:#?}");
+        assert_eq!(helps.unwrap().taken, Some(expected), "{advice:#?}");
         assert!(helps.unwrap().fits);
         let line = format!("  --no-outlining false (executable memory {outlined} of {outlined})");
-        assert!(lines(&trials).contains(&line), "{trials:#?}");
+        assert!(lines(&advice).contains(&line), "{advice:#?}");
     }
 
     #[test]
@@ -394,8 +469,12 @@ mod tests {
             trial("--c 3", None, false),
             trial("--d 4", Some((Region::Executable, 8)), false),
         ];
+        let advice = |trials: &[Trial], untried| Advice {
+            trials: trials.to_vec(),
+            untried,
+        };
         assert_eq!(
-            lines(&trials),
+            lines(&advice(&trials, 2)),
             [
                 "tried, and fits:",
                 "  --b 2 (fullest tile 5 B)",
@@ -403,8 +482,55 @@ mod tests {
                 "  --a 1 (fullest tile 7 B)",
                 "  --c 3 (too large to be compiled)",
                 "  --d 4 (executable memory 8 B of 6 B)",
+                "not tried, because so large a model takes long to compile: 2 more settings",
             ]
         );
-        assert_eq!(lines(&[]), ["nothing that was tried makes it fit"]);
+        let none = lines(&advice(&[], 0));
+        assert_eq!(none, ["nothing that was tried makes it fit"]);
+    }
+
+    /// However large a model is, one setting is tried, and the more the smaller it is.
+    #[test]
+    fn large_models_are_tried_less() {
+        let request = request(&format!("{LARGE} --micro-batch-size 64"));
+        let plans = compile::plans_for(&request.machine.spec);
+        let one = within(&request, &plans, 1);
+        assert_eq!(one.trials.len(), 1, "{one:#?}");
+        let words = "--micro-batch-size 1";
+        assert_eq!(one.trials[0].words, words);
+        let all = within(&request, &plans, OPERATIONS_MAX);
+        assert!(one.untried > 0 && all.trials.len() > 1, "{all:#?}");
+    }
+
+    #[test]
+    fn trials_are_dealt_out() {
+        let changes = |n: u32| -> Vec<Change> {
+            let change = |value| vec![("seed", json!(value))];
+            (0..n).map(change).collect()
+        };
+        // What is left of seven and two changes of sequences, and of three others.
+        for (trials, expected) in [
+            (1, [1, 0, 0]),
+            (2, [1, 1, 0]),
+            (4, [1, 1, 2]),
+            (6, [3, 1, 3]),
+            (7, [7, 1, 3]),
+            (8, [7, 2, 3]),
+            (9, [7, 2, 3]),
+        ] {
+            let mut sequences = [changes(7), changes(2)];
+            let mut others = changes(3);
+            let mut left = trials;
+            let untried = shorten(&mut sequences, &mut others, &mut left);
+            let kept = [sequences[0].len(), sequences[1].len(), others.len()];
+            assert_eq!(
+                (kept, untried),
+                (expected, 12 - expected.iter().sum::<usize>())
+            );
+            assert_eq!(left, trials.saturating_sub(8));
+            // The last ones of a sequence are the least, the first of the others stay.
+            assert_eq!(sequences[0].last(), changes(7).last());
+            assert!(changes(3).starts_with(&others));
+        }
     }
 }

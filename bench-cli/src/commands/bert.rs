@@ -204,9 +204,9 @@ fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) -> anyhow:
     let bar = console.spinner();
     bar.set_message("trying other settings");
     bar.tick();
-    let trials = advise::trials(request, plans);
+    let advice = advise::advice(request, plans);
     bar.finish_and_clear();
-    for line in advise::lines(&trials) {
+    for line in advise::lines(&advice) {
         Console::default().note(&line)?;
     }
     Ok(())
