@@ -250,7 +250,9 @@ fn weights_by_ipu(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
 
 /// The order of operations, with weight updates side by side where the application asks for it
 /// (`applications/popart/bert/bert.py`): with replicas,
-/// accumulation, a pipeline and state in streaming memory, but for the first IPU's.
+/// accumulation, a pipeline and state in streaming memory, but for the first IPU's. With sharded
+/// state on the chip it asks for the same (`OverlapMemoryOptimized`), which pairs loads that are
+/// alike: there are none, so the order stays.
 fn order(options: &BertOptions, compiled: &passes::Compiled) -> anyhow::Result<Vec<OpId>> {
     let graph = &compiled.graph;
     let schedule = schedule::schedule(graph)?;

@@ -338,11 +338,14 @@ fn idle(rule: &Rule) -> String {
             training.replace("PIPELINE", "DEFAULT") + " --num-layers 4 --layers-per-ipu 2"
         }
         "there is only one replica" => format!("{training} --optimizer LAMB"),
-        "only the state of ADAM and LAMB is sharded" => {
-            format!("{training} --replication-factor 2 --num-layers 1")
+        "SGD has no state but accumulators" => {
+            training.replace("PIPELINE", "DEFAULT") + " --replication-factor 2 --num-layers 1"
         }
-        "only the moments of ADAM and LAMB are moved"
-        | "only ADAM and LAMB read it"
+        reason if reason.starts_with("a velocity of SGD") => {
+            training.replace("PIPELINE", "DEFAULT")
+                + " --replication-factor 2 --num-layers 1 --gradient-accumulation-factor 1"
+        }
+        "only ADAM and LAMB read it"
         | "only --learning-rate-function Linear reads it"
         | "only --task SQUAD has that head"
         | "only --activation-type LRelu reads it"

@@ -25,6 +25,14 @@ pub struct Rule {
     pub reason: &'static str,
 }
 
+/// Whether SGD has state that PopART would shard and move: a velocity to which nothing is
+/// accumulated.
+fn keeps_a_velocity(options: &BertOptions) -> bool {
+    options.optimizer.kind == OptimizerKind::Sgd
+        && options.optimizer.momentum != 0.0
+        && options.batching.gradient_accumulation_factor == 1
+}
+
 /// All of them. An option is named by the first rule that holds.
 pub const RULES: &[Rule] = &[
     Rule {
@@ -103,8 +111,19 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         keys: &["replicated_tensor_sharding"],
+        idle: keeps_a_velocity,
+        reason: "a velocity of SGD that isn't an accumulator stays whole here, not as in PopART",
+    },
+    Rule {
+        keys: &["replicated_tensor_sharding"],
         idle: |options| options.optimizer.kind == OptimizerKind::Sgd,
-        reason: "only the state of ADAM and LAMB is sharded",
+        reason: "SGD has no state but accumulators",
+    },
+    Rule {
+        keys: &["optimizer_state_offchip"],
+        idle: keeps_a_velocity,
+        reason: "a velocity of SGD that isn't an accumulator stays on the chip here, not as in \
+                 PopART",
     },
     Rule {
         keys: &["optimizer_state_offchip"],
@@ -115,7 +134,7 @@ pub const RULES: &[Rule] = &[
                     || options.batching.replication_factor == 1
                     || options.batching.gradient_accumulation_factor == 1)
         },
-        reason: "only the moments of ADAM and LAMB are moved",
+        reason: "SGD has no state but accumulators",
     },
     Rule {
         keys: &["momentum", "dampening", "velocity_scaling"],
@@ -317,6 +336,37 @@ mod tests {
             "no effect: --no-training, --no-model-save: --inference does nothing else anyway",
         ];
         assert_eq!(notes, expected);
+    }
+
+    /// A velocity is an accumulator with accumulation, and state without.
+    #[test]
+    fn what_becomes_of_a_velocity_is_said() {
+        let line = "--optimizer SGD --replication-factor 2 --replicated-tensor-sharding true \
+                    --optimizer-state-offchip true";
+        for more in [
+            "--momentum 0",
+            "--momentum 0.9 --gradient-accumulation-factor 4",
+        ] {
+            let mut notes = notes(&format!("{line} {more}"));
+            notes.retain(|note| note.contains("sharding"));
+            let expected = "no effect: --replicated-tensor-sharding, --optimizer-state-offchip: \
+                            SGD has no state but accumulators";
+            assert_eq!(notes, [expected]);
+        }
+        let mut notes = notes(&format!("{line} --momentum 0.9"));
+        notes.retain(|note| note.contains("velocity"));
+        let velocity = "a velocity of SGD that isn't an accumulator stays";
+        assert_eq!(
+            notes,
+            [
+                format!(
+                    "no effect: --replicated-tensor-sharding: {velocity} whole here, not as in PopART"
+                ),
+                format!(
+                    "no effect: --optimizer-state-offchip: {velocity} on the chip here, not as in PopART"
+                ),
+            ]
+        );
     }
 
     #[test]
