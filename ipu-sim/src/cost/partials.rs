@@ -197,7 +197,12 @@ pub fn conv_reduce_stages(
 }
 
 /// The form of vertex that adds `depth` partials of `size` elements, and its inputs.
-fn stage_form(size: u64, depth: u64, partials: DType, spec: &TileSpec) -> (ReduceForm, u64) {
+pub(super) fn stage_form(
+    size: u64,
+    depth: u64,
+    partials: DType,
+    spec: &TileSpec,
+) -> (ReduceForm, u64) {
     let whole_loops = size.is_multiple_of(accumulators(partials));
     let received = partials.size() * ((depth - 1) * size);
     // The inputs must not claim a large block of contiguous memory.

@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use super::amp::{AmpTypes, AmpWork};
 use super::matmul::MatMulVertex;
-use super::partials::{ReduceForm, ReduceTypes, reduce_add};
+use super::partials::{ReduceTypes, reduce_add};
 use super::slice::{
     DynamicSlice, IndexOrder, Indices, MultiSliceKind, UpdateScale, dynamic_slice_1d, multi_slice,
     multi_slice_one, multi_update_op,
@@ -202,12 +202,7 @@ fn reduce_partials(over: Label, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cyc
     if depth == 1 {
         return partials::planner_cast(elements, types, spec);
     }
-    let accumulators = 2 * spec.vector_width(input.dtype.size());
-    let (form, inputs) = if elements.is_multiple_of(accumulators) {
-        (ReduceForm::SingleInput, depth - 1)
-    } else {
-        (ReduceForm::General, depth)
-    };
+    let (form, inputs) = partials::stage_form(elements, depth, types.partials, spec);
     reduce_add(elements, inputs, form, types, spec)
 }
 

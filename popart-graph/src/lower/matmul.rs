@@ -13,6 +13,7 @@
 //! parts of k are exchanged, and their sum stays cut among the tiles that made them.
 //! Serial splits loop over slices of the weights.
 
+use ipu_sim::cost::partials;
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Label, Labels, Operand, Step, VarId, VarKind, VertexGroup};
@@ -285,10 +286,19 @@ impl Frame {
         self.with_batch(&[], [x, o], &self.output_order())
     }
 
-    /// Where all parts of a sum meet: `[part of k, .., x, o]`.
-    fn gathered_layout(&self) -> Layout {
-        let parts = self.cut_k().places.len() as u32;
-        layouts::ring(parts, &self.summed_layout())
+    /// Where sums of `groups` groups lie, `[group, .., x, o]`: the first on `tiles` of the tiles
+    /// that made parts from the `first` on, the next ones every `span` tiles.
+    fn group_layout(&self, first: u32, groups: u32, span: u32, tiles: u32) -> Layout {
+        let stride = self.strides.k;
+        let runs = (0..groups).map(|group| (group, 1, (first + group * span) * stride));
+        let (x, o) = share(
+            (self.cut_x(), self.cut_o()),
+            (1, self.group_o),
+            tiles,
+            stride,
+        );
+        let groups = AxisSplit::from_runs(runs);
+        self.with_batch(&[groups], [x, o], &self.output_order())
     }
 
     /// `[front.., batch.., last two]`, the last two stored in `order` (their axes numbered 0 and 1).
@@ -502,21 +512,7 @@ fn product(
         ]),
     }]);
     if sums_parts {
-        let parts = builder.value_of(partials);
-        let gathered =
-            builder.materialise(&parts, &frame.gathered_layout(), &builder.part("gathered"));
-        let sums = builder.add_var(name, output, frame.summed_layout(), VarKind::Activation);
-        builder.emit_compute(vec![VertexGroup {
-            vertex: Vertex::ReducePartials {
-                over: Label(labels.part),
-            },
-            output: Operand::new(sums, &labels.with(&[], [labels.x, labels.o])),
-            inputs: SmallVec::from_iter([Operand::new(
-                gathered,
-                &labels.with(&[labels.part], [labels.x, labels.o]),
-            )]),
-        }]);
-        sums
+        sum_of_parts(builder, frame, partials, output, name)
     } else if amp_writes_result {
         partials
     } else {
@@ -524,6 +520,110 @@ fn product(
         let cast = builder.map(MapOp::Cast, &[&parts], output, name);
         cast.parts[0].var
     }
+}
+
+/// Sums partial results over parts of k: where they are many, in stages, so that a tile receives
+/// few messages (PopLibs, `multiStageGroupedReduce`).
+fn sum_of_parts(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    partials: VarId,
+    output: DType,
+    name: &str,
+) -> VarId {
+    let labels = frame.labels();
+    let tiles = frame.cut_k().places.len() as u32;
+    let stages = partials::reduce_stages(u64::from(tiles));
+    let (_, before_last) = stages.split_last().expect("there is something to sum");
+    let mut parts = builder.value_of(partials);
+    let mut span = 1;
+    for stage in before_last {
+        parts = sum_groups(builder, frame, &parts, span, stage.depth as u32);
+        span *= stage.depth as u32;
+    }
+    let summed = frame.summed_layout();
+    let gathered = layouts::ring(parts.shape()[0], &summed);
+    let gathered = builder.materialise(&parts, &gathered, &builder.part("gathered"));
+    let sums = builder.add_var(name, output, summed, VarKind::Activation);
+    builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::ReducePartials {
+            over: Label(labels.part),
+        },
+        output: Operand::new(sums, &labels.with(&[], [labels.x, labels.o])),
+        inputs: SmallVec::from_iter([Operand::new(
+            gathered,
+            &labels.with(&[labels.part], [labels.x, labels.o]),
+        )]),
+    }]);
+    sums
+}
+
+/// One stage: sums every `group` of the parts, `[part, .., x, o]`, each of which is already the sum
+/// of what `span` tiles made; a single part left over stays as it is.
+fn sum_groups(
+    builder: &mut Builder<'_>,
+    frame: &Frame,
+    parts: &Value,
+    span: u32,
+    group: u32,
+) -> Value {
+    let labels = frame.labels();
+    let tiles = frame.cut_k().places.len() as u32;
+    let n_parts = parts.shape()[0];
+    // The last part may be of fewer tiles.
+    let n_whole = tiles / (group * span);
+    let left = n_whole * group;
+    let n_left = n_parts - left;
+    // First part, number of groups, and parts of each.
+    let classes = [(0, n_whole, group), (left, 1, n_left)];
+    let of_several = classes
+        .iter()
+        .filter(|(_, groups, members)| *groups > 0 && *members > 1);
+    let gathered: Vec<(Value, Layout, Layout)> = of_several
+        .map(|&(first, groups, members)| {
+            let window = builder.slice(parts, 0, first, first + groups * members);
+            let mut shape = window.shape();
+            shape[0] = members;
+            shape.insert(0, groups);
+            let mut order: Vec<usize> = (0..shape.len()).collect();
+            order.swap(0, 1);
+            let window = builder.reshape(&window, &shape).transpose(&order);
+            let on_tiles = (members * span).min(tiles - first * span);
+            let sums = frame.group_layout(first * span, groups, members * span, on_tiles);
+            (window, layouts::ring(members, &sums), sums)
+        })
+        .collect();
+    let wanted: Vec<(&Value, &Layout)> = gathered
+        .iter()
+        .map(|(window, together, _)| (window, together))
+        .collect();
+    let together = builder.materialise_many(&wanted, &builder.part("gathered"));
+    let sums: Vec<VarId> = gathered
+        .iter()
+        .map(|(.., layout)| {
+            let name = builder.part("partials");
+            builder.add_var(&name, frame.partials, layout.clone(), VarKind::Temporary)
+        })
+        .collect();
+    let vertices = sums.iter().zip(&together).map(|(&sums, &together)| {
+        let last = [labels.x, labels.o];
+        VertexGroup {
+            vertex: Vertex::ReducePartials {
+                over: Label(labels.part),
+            },
+            output: Operand::new(sums, &labels.with(&[labels.k], last)),
+            inputs: SmallVec::from_iter([Operand::new(
+                together,
+                &labels.with(&[labels.part, labels.k], last),
+            )]),
+        }
+    });
+    builder.emit_compute(vertices.collect());
+    let mut after: Vec<Value> = sums.iter().map(|&sums| builder.value_of(sums)).collect();
+    if n_left == 1 {
+        after.push(builder.slice(parts, 0, left, n_parts));
+    }
+    builder.concat(&after.iter().collect::<Vec<_>>(), 0)
 }
 
 fn loop_over_outputs(

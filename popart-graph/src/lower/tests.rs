@@ -3,8 +3,9 @@
 mod joint;
 mod pipeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use ipu_sim::cost::partials::reduce_stages;
 use ipu_sim::execute::{self, Host, Memory, RemoteMemory, StreamError};
 use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::numerics::DType;
@@ -18,7 +19,7 @@ use crate::ir::{
     BinaryFn, Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Piece, Scope,
     Shape, TensorId, TensorKind, TensorType,
 };
-use crate::plan::PlanCache;
+use crate::plan::{PlanCache, Splits};
 use crate::testing::{every_kind, graphs, sample_inputs, single};
 
 fn small(tiles: u32) -> TileSpec {
@@ -262,8 +263,9 @@ proptest! {
     }
 }
 
-/// A product on `tiles` tiles, with operands of type `dtype` and little or much memory.
-fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32) -> bool {
+/// A product on `tiles` tiles, with operands of type `dtype` and little or much memory; gives how
+/// it was cut.
+fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32) -> Splits {
     let kind = OpKind::MatMul {
         pass: MatMulPass::TrainingFwd,
         available_memory_proportion: MemoryProportion::new(proportion).unwrap(),
@@ -275,9 +277,37 @@ fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32)
     let mut plans = PlanCache::new(small(tiles));
     super::plan_products(&graph, &mut plans).unwrap();
     let (request, _) = super::ops::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
-    let serial = plans.get(&request).unwrap().splits.iterations() > 1;
+    let splits = plans.get(&request).unwrap().splits;
     check(graph, tiles, 1e-5);
-    serial
+    splits
+}
+
+/// Where partial sums come from many tiles they are summed in two stages and three, and what
+/// doesn't fill the last group of a stage is summed as well.
+#[test]
+fn deep_sums_compute_their_values_in_stages() {
+    let mut depths = BTreeSet::new();
+    for (m, k, n, tiles) in [
+        (1, 592, 2, 60),
+        (3, 768, 4, 38),
+        (2, 2080, 4, 140),
+        (16, 7200, 16, 160),
+        (16, 6432, 16, 160),
+        (2, 20000, 1, 300),
+    ] {
+        let splits = check_product([&[m, k], &[k, n]], DType::F32, 0.6, tiles);
+        depths.insert(splits.in_channels.parallel);
+    }
+    let in_stages = |stages| {
+        depths
+            .iter()
+            .filter(|&&d| reduce_stages(d).len() == stages)
+            .count()
+    };
+    assert!(
+        [2, 3].map(in_stages).iter().all(|&count| count > 1),
+        "{depths:?}"
+    );
 }
 
 #[test]
@@ -307,8 +337,12 @@ fn products_of_all_kinds_compute_their_values() {
     for dtype in [DType::F32, DType::F16] {
         for tiles in [2, 8, 48] {
             for proportion in [0.6, 0.004, 0.001] {
-                any_serial |= check_product([&[64, 96], &[96, 128]], dtype, proportion, tiles);
-                any_serial |= check_product([&[40, 24], &[24, 72]], dtype, proportion, tiles);
+                any_serial |= check_product([&[64, 96], &[96, 128]], dtype, proportion, tiles)
+                    .iterations()
+                    > 1;
+                any_serial |= check_product([&[40, 24], &[24, 72]], dtype, proportion, tiles)
+                    .iterations()
+                    > 1;
                 check_product([&[2, 3, 16, 8], &[2, 3, 8, 16]], dtype, proportion, tiles);
                 check_product([&[5, 2], &[2, 64]], dtype, proportion, tiles);
                 check_product([&[1, 64], &[64, 2]], dtype, proportion, tiles);
