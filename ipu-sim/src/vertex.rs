@@ -299,6 +299,27 @@ impl MatMulMethod {
     }
 }
 
+/// A step with the state of the workers' random-number generators.
+///
+/// Masks of [`MapOp::Dropout`] come from the seed alone, so no value depends on that state: what is
+/// saved are zeros, and the other two leave their operand, input and output, as it is. They stand
+/// for the time and the memory of PopLibs' `poprand`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerSeeds {
+    /// To memory: [`Self::WORDS`] for each worker.
+    Save,
+    /// From a seed.
+    Set,
+    /// From what was saved.
+    Restore,
+}
+
+impl WorkerSeeds {
+    /// Words of one worker's state.
+    pub const WORDS: u32 = 4;
+}
+
 /// A vertex: what it computes on one tile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Vertex {
@@ -339,6 +360,8 @@ pub enum Vertex {
     Assemble,
     /// A constant everywhere.
     Fill(f64),
+    /// What random numbers take before they are drawn and after, on the state of all workers.
+    WorkerSeeds(WorkerSeeds),
     /// `out[n.., h..] = in0[row = in1[n] - first_row, h..]`, or 0 if no row of this tile has that index.
     MultiSlice {
         /// The label of the table's rows.

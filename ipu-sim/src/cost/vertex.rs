@@ -12,6 +12,7 @@
 //! | `Reduce` | strided, continuous or single-output, by storage, see `vertex/storage.rs` |
 //! | `Copy` | local copy, or transpose if the storage order changes, see `vertex/storage.rs` |
 //! | `Fill` | `Fill`, one for each worker |
+//! | `WorkerSeeds` | `SetSeed`, also for saving and restoring |
 //! | `MultiSlice`, `MultiUpdateAdd` | rows that hit the tile as if indices were uniform |
 //! | `DynamicSlice`, `DynamicUpdate` | one slice of contiguous elements |
 //!
@@ -30,7 +31,7 @@ use super::slice::{
     DynamicSlice, IndexOrder, Indices, MultiSliceKind, UpdateScale, dynamic_slice_1d, multi_slice,
     multi_slice_one, multi_update_op,
 };
-use super::{memory, partials};
+use super::{memory, partials, random};
 use crate::layout::{Extents, StorageLoop};
 use crate::numerics::DType;
 use crate::program::{Label, Labels};
@@ -144,6 +145,8 @@ pub fn cycles(vertex: &Vertex, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycl
         Vertex::Copy => storage::copy(sizes, spec),
         Vertex::Assemble => memory::assemble(dtype.size() * elements, spec),
         Vertex::Fill(_) => memory::fill(dtype, elements, spec),
+        // No other law is known for the way there and back.
+        Vertex::WorkerSeeds(_) => random::set_seed(spec),
         Vertex::MultiSlice { row, .. } => {
             let table = &sizes.inputs[0];
             let indices = sizes.inputs[1].elements();

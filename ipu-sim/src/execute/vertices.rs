@@ -11,7 +11,7 @@ use super::nest::{Nest, Numbers, walk};
 use crate::ids::TileId;
 use crate::numerics::DType;
 use crate::program::{Label, Labels, VarId, VertexGroup};
-use crate::vertex::{MapOp, Position, ReduceOp, Vertex};
+use crate::vertex::{MapOp, Position, ReduceOp, Vertex, WorkerSeeds};
 
 /// One vertex on one tile of one replica.
 pub(super) struct Lane<'r> {
@@ -55,6 +55,8 @@ impl Lane<'_> {
             Vertex::Reduce { op, scale } => self.reduce(op, scale),
             Vertex::Copy | Vertex::Assemble => self.map(MapOp::Cast),
             Vertex::Fill(value) => self.fill(value),
+            Vertex::WorkerSeeds(WorkerSeeds::Save) => self.fill(0.0),
+            Vertex::WorkerSeeds(WorkerSeeds::Set | WorkerSeeds::Restore) => self.map(MapOp::Cast),
             Vertex::MultiSlice { row, first_row } => self.multi_slice(Indexed { row, first_row }),
             Vertex::MultiUpdateAdd {
                 row,

@@ -4,7 +4,7 @@ use super::fault::Violation;
 use crate::cost::amp::AmpTypes;
 use crate::numerics::DType;
 use crate::program::{Label, Operand, Program, VertexGroup};
-use crate::vertex::{MapOp, MatMulMethod, UnaryFn, Vertex};
+use crate::vertex::{MapOp, MatMulMethod, UnaryFn, Vertex, WorkerSeeds};
 
 /// Checks a vertex, whose operands have labels for their axes.
 pub(super) fn check(program: &Program, group: &VertexGroup) -> Result<(), Violation> {
@@ -29,6 +29,7 @@ fn name(vertex: &Vertex) -> &'static str {
         Vertex::Copy => "a copy",
         Vertex::Assemble => "an assembly",
         Vertex::Fill(_) => "a fill",
+        Vertex::WorkerSeeds(_) => "a step with seeds of workers",
         Vertex::MultiSlice { .. } => "a multi-slice",
         Vertex::MultiUpdateAdd { .. } => "a multi-update",
         Vertex::DynamicSlice { .. } => "a dynamic slice",
@@ -78,8 +79,9 @@ impl Ctx<'_> {
             Vertex::ReducePartials { .. }
             | Vertex::Reduce { .. }
             | Vertex::Copy
-            | Vertex::Assemble => [1; 2],
-            Vertex::Fill(_) => [0; 2],
+            | Vertex::Assemble
+            | Vertex::WorkerSeeds(WorkerSeeds::Set | WorkerSeeds::Restore) => [1; 2],
+            Vertex::Fill(_) | Vertex::WorkerSeeds(WorkerSeeds::Save) => [0; 2],
             Vertex::MatMul { .. }
             | Vertex::MultiSlice { .. }
             | Vertex::MultiUpdateAdd { .. }
@@ -178,6 +180,7 @@ impl Ctx<'_> {
             }
             Vertex::Copy | Vertex::Assemble => self.nothing_more(&inputs[0]),
             Vertex::Fill(_) => Ok(()),
+            Vertex::WorkerSeeds(_) => inputs.iter().try_for_each(|input| self.nothing_more(input)),
             Vertex::MultiSlice { row, .. } => {
                 self.has(&inputs[0], *row, "along the rows of the table")?;
                 self.lacks(output, *row, "looked up, not in the output")?;
@@ -324,6 +327,7 @@ impl Ctx<'_> {
                 _ => true,
             },
             Vertex::MultiUpdateAdd { .. } => is_float(output),
+            Vertex::WorkerSeeds(_) => output == DType::U32,
             Vertex::Reduce { .. }
             | Vertex::Copy
             | Vertex::Assemble

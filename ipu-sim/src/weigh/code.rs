@@ -38,7 +38,7 @@ use crate::program::{
     Transfer, VarId, VertexGroup,
 };
 use crate::spec::MachineSpec;
-use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex};
+use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex, WorkerSeeds};
 
 /// Bytes by category, IPU and tile.
 pub(super) type Tables = IdVec<IpuId, Vec<(Category, Vec<u64>)>>;
@@ -130,6 +130,7 @@ enum Function {
     Binary(BinaryFn),
     Reduce(ReduceOp),
     MatMul(Discriminant<MatMulMethod>),
+    WorkerSeeds(WorkerSeeds),
 }
 
 impl Codelet {
@@ -145,6 +146,7 @@ impl Codelet {
             }
             Vertex::Reduce { op, .. } => (None, Some(Function::Reduce(*op))),
             Vertex::MatMul { method, .. } => (None, Some(Function::MatMul(discriminant(method)))),
+            Vertex::WorkerSeeds(step) => (None, Some(Function::WorkerSeeds(*step))),
             _ => (None, None),
         };
         let operands = [&group.output].into_iter().chain(&group.inputs);

@@ -69,6 +69,7 @@ fn lists(group: &VertexGroup) -> u64 {
         | Vertex::Copy
         | Vertex::Assemble
         | Vertex::Fill(_)
+        | Vertex::WorkerSeeds(_)
         | Vertex::MultiSlice { .. }
         | Vertex::MultiUpdateAdd { .. }
         | Vertex::DynamicSlice { .. }

@@ -3,10 +3,15 @@
 use std::collections::BTreeMap;
 
 use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
-use ipu_sim::program::{CollectiveKind, IpuCopy, Label, Operand, Role, Source, Step, VarKind};
+use ipu_sim::program::{
+    CollectiveKind, IpuCopy, Label, Operand, Role, Source, Step, VarId, VarKind, VertexGroup,
+};
 use ipu_sim::spec::TileSpec;
-use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp, WeightLoad};
+use ipu_sim::vertex::{
+    self as vertex, MAX_LABELS, MapOp, ReduceOp, Vertex, WeightLoad, WorkerSeeds,
+};
 use smallvec::SmallVec;
 
 use super::HostStreams;
@@ -98,7 +103,7 @@ impl Ctx<'_> {
     /// A small tensor whole on every tile.
     pub(crate) fn everywhere(&mut self, value: &Value, name: &str) -> ipu_sim::program::VarId {
         let n_tiles = self.spec().tiles_per_ipu;
-        let layout = ipu_sim::layout::Layout::on_every_tile(&value.shape(), n_tiles);
+        let layout = Layout::on_every_tile(&value.shape(), n_tiles);
         self.builder.materialise(value, &layout, name)
     }
 
@@ -615,6 +620,8 @@ fn pad(
     whole
 }
 
+/// As `poprand::dropout` does it, with the generators of all workers on all tiles seeded for this
+/// operation and put back afterwards.
 fn dropout(
     ctx: &mut Ctx<'_>,
     x: &Value,
@@ -623,7 +630,16 @@ fn dropout(
     id: u32,
     name: &str,
 ) -> Value {
-    let seed = ctx.everywhere(seed, "seed");
+    let seed = own_seed(ctx, seed);
+    let seed = ctx.everywhere(&seed, "seed");
+    let words = WorkerSeeds::WORDS * ctx.spec().workers;
+    let everywhere = Layout::on_every_tile(&[words], ctx.spec().tiles_per_ipu);
+    let saved = ctx.builder.part("saved_seeds");
+    let saved = ctx
+        .builder
+        .add_var(&saved, DType::U32, everywhere, VarKind::Temporary);
+    worker_seeds(ctx, WorkerSeeds::Save, saved);
+    worker_seeds(ctx, WorkerSeeds::Set, seed);
     let x = ctx.labelled(x);
     let view = x.single().expect("labelled values have one part");
     let shape = x.shape();
@@ -644,7 +660,49 @@ fn dropout(
         var: seed,
         labels: SmallVec::from_iter([Label::WHOLE]),
     };
-    ctx.builder.map_with(op, &[&x], &[whole], x.dtype, name)
+    let masked = ctx.builder.map_with(op, &[&x], &[whole], x.dtype, name);
+    worker_seeds(ctx, WorkerSeeds::Restore, saved);
+    masked
+}
+
+/// The seed of one operation. PopART adds the operation's number to the seed and hashes the sum,
+/// on tiles of their own (`ModifyRandomSeed`); here the mask takes the number, and vertices copy
+/// the seed in its place.
+fn own_seed(ctx: &mut Ctx<'_>, seed: &Value) -> Value {
+    let n_tiles = ctx.spec().tiles_per_ipu;
+    let mut seed = seed.clone();
+    for (what, tile) in [("seed_sum", 1), ("seed_hash", 2)] {
+        let layout = Layout {
+            first_tile: tile % n_tiles,
+            ..Layout::on_every_tile(&seed.shape(), 1)
+        };
+        let arrived = ctx.builder.part(what);
+        let arrived = ctx.builder.materialise(&seed, &layout, &arrived);
+        let own = ctx.builder.part(what);
+        let own = ctx
+            .builder
+            .add_var(&own, seed.dtype, layout, VarKind::Temporary);
+        ctx.builder.emit_compute(vec![VertexGroup {
+            vertex: Vertex::Copy,
+            output: Operand::new(own, &[0]),
+            inputs: SmallVec::from_iter([Operand::new(arrived, &[0])]),
+        }]);
+        seed = ctx.builder.value_of(own);
+    }
+    seed
+}
+
+fn worker_seeds(ctx: &mut Ctx<'_>, step: WorkerSeeds, var: VarId) {
+    let operand = Operand::new(var, &[0]);
+    let inputs = match step {
+        WorkerSeeds::Save => SmallVec::new(),
+        WorkerSeeds::Set | WorkerSeeds::Restore => SmallVec::from_iter([operand.clone()]),
+    };
+    ctx.builder.emit_compute(vec![VertexGroup {
+        vertex: Vertex::WorkerSeeds(step),
+        output: operand,
+        inputs,
+    }]);
 }
 
 fn sequence_mask(
