@@ -8,7 +8,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::program::{
     ComputeSet, Label, Operand, Program, Step, VarId, VarKind, Variable, VertexGroup,
 };
-use ipu_sim::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn, Vertex};
+use ipu_sim::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn, Vertex, WorkerSeeds};
 
 use crate::good::{cut, machine, options};
 
@@ -213,6 +213,11 @@ fn other_vertices_of_any_types_have_a_cost_or_are_refused() {
             check(Vertex::Copy, of(copied, &[0, 1]), both());
             check(Vertex::Assemble, of(copied, &[0, 1]), both());
             check(Vertex::Fill(1.0), of(copied, &[0, 1]), vec![]);
+            for step in [WorkerSeeds::Set, WorkerSeeds::Restore] {
+                check(Vertex::WorkerSeeds(step), of(copied, &[0, 1]), both());
+            }
+            let save = Vertex::WorkerSeeds(WorkerSeeds::Save);
+            check(save, of(copied, &[0, 1]), vec![]);
             let row = Label(3);
             let table = || vec![of(whole, &[3, 0]), of(index, &[1])];
             check(

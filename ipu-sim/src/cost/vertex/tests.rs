@@ -7,7 +7,9 @@ use crate::layout::Extents;
 use crate::program::Labels;
 use crate::spec::fixtures::gc200;
 use crate::units::Bytes;
-use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, WeightLoad, labels};
+use crate::vertex::{
+    BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, WeightLoad, WorkerSeeds, labels,
+};
 use DType::{F16, F32, U32};
 
 /// Labels with extents, outermost first, and the element type.
@@ -114,6 +116,24 @@ fn partials_are_contiguous_if_whole_loops_fit() {
         &[(&[(3, 4), (0, 50)], F16)],
         6 * (32 + 8 + 11 + 20),
     );
+    // 3,072 f16 of 8: 43,008 B arrive, more than a sixteenth of the memory:
+    // 6 (32 + (3 x 8 + 8) x 64).
+    check(
+        vertex(),
+        (&flat(3072), F16),
+        &[(&[(3, 8), (0, 3072)], F16)],
+        6 * (32 + 32 * 64),
+    );
+}
+
+#[test]
+fn seeds_of_workers_take_the_same_each_way() {
+    let seed: Operand<'_> = (&flat(2), U32);
+    let saved: Operand<'_> = (&flat(24), U32);
+    let step = Vertex::WorkerSeeds;
+    check(step(WorkerSeeds::Save), saved, &[], 14 + 27 * 6);
+    check(step(WorkerSeeds::Set), seed, &[seed], 14 + 27 * 6);
+    check(step(WorkerSeeds::Restore), saved, &[saved], 14 + 27 * 6);
 }
 
 #[test]
