@@ -192,18 +192,27 @@ impl Builder<'_> {
             .chain(others.copied())
             .chain([step(1)])
             .collect();
-        let source = self.program.vars[part.var].clone();
-        let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
-        let transposed = self.add_var(
-            &source.name,
-            source.dtype,
-            Layout { order, ..layout },
-            VarKind::Temporary,
-        );
-        transposes.push(VertexGroup {
-            vertex: Vertex::Copy,
-            output: Operand::new(transposed, &labels),
-            inputs: SmallVec::from_iter([Operand::new(part.var, &labels)]),
+        // Once for all slices of a variable, which lie on different tiles (queries, keys, values).
+        let known = transposes.iter().find(|known| {
+            known.inputs[0].var == part.var
+                && self.program.layout_of(known.output.var).order == order
+        });
+        let known = known.map(|known| known.output.var);
+        let transposed = known.unwrap_or_else(|| {
+            let source = self.program.vars[part.var].clone();
+            let labels: Vec<u8> = (0..layout.axes.len() as u8).collect();
+            let transposed = self.add_var(
+                &source.name,
+                source.dtype,
+                Layout { order, ..layout },
+                VarKind::Temporary,
+            );
+            transposes.push(VertexGroup {
+                vertex: Vertex::Copy,
+                output: Operand::new(transposed, &labels),
+                inputs: SmallVec::from_iter([Operand::new(part.var, &labels)]),
+            });
+            transposed
         });
         View {
             var: transposed,
