@@ -32,6 +32,11 @@ const CANCELLED: f64 = 1e-5;
 /// of different sequences nearly cancel, up to 15 are.
 const CANCELLED_SHARE: f64 = 0.25;
 
+/// ... where several updates follow each other, at most this one: what cancelled in one update
+/// has moved its weight anyhow, and so takes digits from all gradients of the next. In the sixth,
+/// the smaller half of the gradients of one case of the whole matrix has lost them.
+const CANCELLED_SHARE_OF_SEVERAL: f64 = 0.5;
+
 /// Of what a step adds to a weight, in the norm. LAMB divides by the norm of all elements, those
 /// whose gradient cancels included: of 32 scales of the embedding's norm, one that is off by 0.2 %
 /// moves all others by 3e-5.
@@ -48,6 +53,10 @@ fn check(plan: Plan) {
 
 /// Executes and evaluates a case, and compares all that is left.
 fn differences(plan: Plan) -> Vec<String> {
+    let cancelled_most = match plan.updates {
+        1 => CANCELLED_SHARE,
+        _ => CANCELLED_SHARE_OF_SEVERAL,
+    };
     let case = Case::new(plan).unwrap();
     let got = case.execute().unwrap();
     let want = case.evaluate().unwrap();
@@ -57,7 +66,12 @@ fn differences(plan: Plan) -> Vec<String> {
         failures.extend(leave_out_vanishing(&case, &mut got, &mut want));
     }
     for weight in &case.model.weights {
-        failures.extend(leave_out_cancelled(&case, weight.tensor, &mut got, &want));
+        let cancelled = leave_out_cancelled(&case, weight.tensor, &mut got, &want);
+        if let Some((name, cancelled)) =
+            cancelled.filter(|(_, cancelled)| *cancelled > cancelled_most)
+        {
+            failures.push(format!("`{name}`: {cancelled} of its gradient cancels"));
+        }
     }
     let pairs = [
         (&got.outputs, &want.outputs),
@@ -126,13 +140,14 @@ fn leave_out_vanishing(case: &Case, got: &mut Results, want: &mut Results) -> Ve
     failures
 }
 
-/// Puts the wanted value where the gradient of a weight cancelled; says so if that is often.
+/// Puts the wanted value where the gradient of a weight cancelled; gives the weight's name, and the
+/// share of it.
 fn leave_out_cancelled(
     case: &Case,
     weight: TensorId,
     got: &mut Results,
     want: &Results,
-) -> Option<String> {
+) -> Option<(String, f64)> {
     let tensors = &case.compiled.graph.tensors;
     let moment = format!("Accl1___{}", tensors[weight].name);
     let moment = want
@@ -151,8 +166,7 @@ fn leave_out_cancelled(
         values[element] = wanted[element];
     }
     let share = cancelled.len() as f64 / wanted.len() as f64;
-    let name = &tensors[weight].name;
-    (share > CANCELLED_SHARE).then(|| format!("`{name}`: {share} of its gradient cancels"))
+    Some((tensors[weight].name.clone(), share))
 }
 
 fn training(rule: UpdateRule, pipelining: Pipelining, micro_batches: u32) -> Plan {
