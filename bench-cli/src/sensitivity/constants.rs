@@ -219,8 +219,9 @@ pub const KNOBS: &[Knob] = &[
         Run::Base,
     )
     .planned_again(),
-    // Partials take up whole elements, so that plans with fewer of them win.
-    Knob::new(&[("chip.memory_element", To("208 KiB"))], Faster, Run::Base).planned_again(),
+    // What a sum receives lies in one region only while its whole elements are less than a
+    // sixteenth of the memory; otherwise its vertex takes longer.
+    Knob::new(&[("chip.memory_element", To("208 KiB"))], Slower, Run::Base).planned_again(),
     Knob::new(&[("chip.workers", Times(2.0))], MoreMemory, Run::Inference),
     Knob::new(&[("chip.data_path", Times(2.0))], Faster, Run::Base),
     Knob::new(&[("chip.amp_units_f16_f16", To("8"))], Slower, Run::Base).planned_again(),
