@@ -151,6 +151,13 @@ impl Record {
         toml::from_str(SHIPPED).expect("configs/accuracy.toml is well-formed, as a test shows")
     }
 
+    /// The largest error of prediction, as a share of what was measured.
+    #[must_use]
+    pub fn largest_error(&self) -> f64 {
+        let errors = self.runs.iter().map(|run| libm::expm1(run.log_error).abs());
+        errors.fold(0.0, f64::max)
+    }
+
     /// The record as a file.
     ///
     /// # Panics

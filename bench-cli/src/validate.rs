@@ -24,6 +24,7 @@ use serde::Serialize;
 
 pub use self::measurements::Role;
 use self::measurements::{Profile, measurements};
+use crate::accuracy::Record;
 use crate::args;
 use crate::clock::Date;
 use crate::compile;
@@ -83,12 +84,6 @@ impl Row {
             x if x < 100_000.0 => 1,
             _ => 0,
         };
-        let role = match self.role {
-            Role::Calibration => "calibration",
-            Role::Validation => "validation",
-            Role::Law => "law",
-            Role::Scaling => "scaling",
-        };
         let (expected, error) = if self.is_range {
             let [low, high] = [-1.0, 1.0].map(|side| self.expected * (1.0 + side * self.tolerance));
             (format!("{low:.decimals$} to {high:.decimals$}"), "-".into())
@@ -103,7 +98,7 @@ impl Row {
             format!("{:.decimals$}", self.found),
             error,
             if self.passes() { "yes" } else { "NO" }.into(),
-            role.into(),
+            self.role.name().into(),
         ]
     }
 
@@ -205,6 +200,18 @@ impl Validation {
         rows.map(|row| row.error().abs()).fold(0.0, f64::max)
     }
 
+    /// How many rows of each role are within their tolerance.
+    fn by_role(&self) -> String {
+        let counts = Role::ALL.map(|role| {
+            let rows = self.rows.iter().filter(|row| row.role == role);
+            let (count, passed) = rows.fold((0, 0), |(count, passed), row| {
+                (count + 1, passed + usize::from(row.passes()))
+            });
+            format!("{} {passed} of {count}", role.name())
+        });
+        counts.join(", ")
+    }
+
     /// The rows as a table, with a summary.
     #[must_use]
     pub fn text(&self) -> String {
@@ -230,10 +237,13 @@ impl Validation {
         let (passed, outside): (Vec<&Row>, Vec<&Row>) =
             self.rows.iter().partition(|row| row.passes());
         let mut text = format!(
-            "{table}\n{} of {} rows within their tolerance; largest error of a throughput {:.1} %\n",
+            "{table}\n{} of {} rows within their tolerance ({}); largest error of a throughput \
+             {:.1} %, or {:.1} % where its row is left out of the fit\n",
             passed.len(),
             self.rows.len(),
-            100.0 * self.largest_throughput_error()
+            self.by_role(),
+            100.0 * self.largest_throughput_error(),
+            100.0 * Record::shipped().largest_error()
         );
         for (reason, names) in by_reason(&outside) {
             text += &format!("outside, {reason}: {}\n", names.join("; "));

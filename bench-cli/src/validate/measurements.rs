@@ -22,6 +22,26 @@ pub enum Role {
     Scaling,
 }
 
+impl Role {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [
+        Self::Calibration,
+        Self::Validation,
+        Self::Law,
+        Self::Scaling,
+    ];
+
+    /// What tables call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Calibration => "calibration",
+            Self::Validation => "validation",
+            Self::Law => "law",
+            Self::Scaling => "scaling",
+        }
+    }
+}
+
 /// All that was measured.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
