@@ -11,6 +11,7 @@ use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Step, StreamId};
 use ipu_sim::spec::{MachineSpec, TileSpec};
+use ipu_sim::vertex::Vertex;
 use proptest::prelude::*;
 
 use super::{HostStreams, LowerOptions, Lowered, lower};
@@ -70,18 +71,8 @@ impl Host for Values<'_> {
     }
 }
 
-/// Lowers `graph` for one IPU of `tiles` tiles, runs it and compares every output.
-fn check(graph: Graph, tiles: u32, tolerance: f64) {
-    check_with(graph, tiles, tolerance, HostStreams::Grouped);
-}
-
-/// The same with the host at other times; without it, that the program runs.
-fn check_with(mut graph: Graph, tiles: u32, tolerance: f64, streams: HostStreams) {
-    for op in graph.ops.values_mut() {
-        op.ipu = Some(IpuId(0));
-    }
-    let spec = small(tiles);
-    let order = graph.topological_order().unwrap();
+/// The program of a graph whose operations are all on IPU 0, of `tiles` tiles.
+fn on_one_ipu(graph: &Graph, tiles: u32, streams: HostStreams) -> Lowered {
     let options = LowerOptions {
         replicas: 1,
         accumulation: 1,
@@ -92,8 +83,76 @@ fn check_with(mut graph: Graph, tiles: u32, tolerance: f64, streams: HostStreams
         host: streams,
         sum_outputs: false,
     };
+    let spec = small(tiles);
+    let order = graph.topological_order().unwrap();
     let mut plans = PlanCache::new(spec.clone());
-    let lowered = lower(&graph, &order, &options, &mut plans, &spec).unwrap();
+    lower(graph, &order, &options, &mut plans, &spec).unwrap()
+}
+
+/// Vertices of what a text says, all of it on one IPU, in order.
+fn vertices(text: &str) -> Vec<Vertex> {
+    let graph = crate::text::parse(text).unwrap();
+    let program = on_one_ipu(&graph, 16, HostStreams::Grouped).program;
+    let sets = program.steps.into_iter().filter_map(|step| match step {
+        Step::Compute(set) => Some(set.vertices),
+        _ => None,
+    });
+    sets.flatten().map(|group| group.vertex).collect()
+}
+
+#[test]
+fn dropout_puts_the_seeds_of_workers_back() {
+    let found = vertices(
+        r#"stream %0: f16[64,32] "x"
+stream %1: u32[2] "seed"
+%2: f16[64,32] = dropout(%0, %1) {probability: 0.1, id: 0} @ipu0 fwd "mask"
+inputs %0, %1
+outputs %2
+"#,
+    );
+    let words = found.iter().map(|vertex| match vertex {
+        Vertex::WorkerSeeds(step) => format!("{step:?}"),
+        Vertex::Map(_) => "mask".into(),
+        other => format!("{other:?}"),
+    });
+    let words: Vec<String> = words.collect();
+    assert_eq!(words, ["Copy", "Copy", "Save", "Set", "mask", "Restore"]);
+}
+
+/// Two slices of a product, both of which are wanted by columns.
+#[test]
+fn slices_of_one_variable_are_transposed_once() {
+    let product = "{pass: inference_fwd, proportion: 0.6, partials: half}";
+    let found = vertices(&format!(
+        r#"stream %0: f16[64,64] "x"
+variable %1: f16[64,128] "w"
+%2: f16[64,128] = matmul(%0, %1) {product} @ipu0 fwd "both"
+%3: f16[64,64] = slice(%2) {{axis: 1, begin: 0, end: 64}} @ipu0 fwd "q"
+%4: f16[64,64] = slice(%2) {{axis: 1, begin: 64, end: 128}} @ipu0 fwd "k"
+%5: f16[64,64] = transpose(%4) {{perm: [1,0]}} @ipu0 fwd "k"
+%6: f16[64,64] = matmul(%3, %5) {product} @ipu0 fwd "scores"
+inputs %0
+outputs %6
+"#
+    ));
+    let is_product = |vertex: &Vertex| matches!(vertex, Vertex::MatMul { .. });
+    let scores = found.iter().rposition(is_product).unwrap();
+    let copies = found[..scores].iter();
+    let copies = copies.filter(|vertex| **vertex == Vertex::Copy).count();
+    assert_eq!(copies, 1, "{found:?}");
+}
+
+/// Lowers `graph` for one IPU of `tiles` tiles, runs it and compares every output.
+fn check(graph: Graph, tiles: u32, tolerance: f64) {
+    check_with(graph, tiles, tolerance, HostStreams::Grouped);
+}
+
+/// The same with the host at other times; without it, that the program runs.
+fn check_with(mut graph: Graph, tiles: u32, tolerance: f64, streams: HostStreams) {
+    for op in graph.ops.values_mut() {
+        op.ipu = Some(IpuId(0));
+    }
+    let lowered = on_one_ipu(&graph, tiles, streams);
     let inputs = sample_inputs(&graph, 1);
     let mut memory = Memory::new(&lowered.program).unwrap();
     let mut remote = RemoteMemory::new(&lowered.program);
@@ -221,20 +280,7 @@ fn transfers(streams: HostStreams) -> String {
         .unwrap();
     let d = graph.add(OpKind::Binary(BinaryFn::Add), &[c, b], &scope);
     graph.outputs.push(d.unwrap());
-    let spec = small(4);
-    let options = LowerOptions {
-        replicas: 1,
-        accumulation: 1,
-        batches_per_step: 1,
-        stages: 0,
-        outline: true,
-        prefetch: true,
-        host: streams,
-        sum_outputs: false,
-    };
-    let order = graph.topological_order().unwrap();
-    let mut plans = PlanCache::new(spec.clone());
-    let lowered = lower(&graph, &order, &options, &mut plans, &spec).unwrap();
+    let lowered = on_one_ipu(&graph, 4, streams);
     // Where a stretch of the program begins is no step of the device.
     let steps = lowered.program.steps.iter();
     let steps = steps.filter(|step| !matches!(step, Step::Section(_)));

@@ -52,7 +52,7 @@ mod repeats;
 mod rewrite;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use indexmap::IndexMap;
 use ipu_sim::ids::{IdVec, IpuId};
@@ -231,23 +231,11 @@ impl Class {
     fn hash_of_attributes(&self) -> u64 {
         let views = self.operands.iter().flat_map(|(_, views)| views);
         let sums = self.results.iter().flat_map(|(_, sums)| sums);
-        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        let mut hash = DefaultHasher::new();
         for kind in std::iter::once(&self.kind).chain(views).chain(sums) {
-            write!(hash, "{kind:?}").expect("a hash takes any text");
+            format!("{kind:?}").hash(&mut hash);
         }
-        hash.0
-    }
-}
-
-/// FNV-1a, of what is written to it.
-struct Fnv(u64);
-
-impl fmt::Write for Fnv {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        Ok(())
+        hash.finish()
     }
 }
 
