@@ -9,6 +9,7 @@
 //! throughput x exp(± t sqrt(s² (1 + d) + v)),    t: 95 % quantile of Student's t, n degrees of freedom
 //! ```
 //!
+//! (`d` counts features of the run, [`domain`], and constants of its machine, [`machine`])
 //! so that each octave, or unknown feature, between it and what was measured adds an error as
 //! large as the known ones and independent of them; `v` is what the run depends more on constants
 //! that aren't known exactly than measured runs do ([`effects`], `constants`). The errors are data
@@ -17,8 +18,9 @@
 mod constants;
 pub mod domain;
 pub mod effects;
+pub mod machine;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use schemars::JsonSchema;
@@ -26,6 +28,8 @@ use serde::{Deserialize, Serialize};
 
 use domain::{Domain, Features};
 use effects::{Effect, Effects, Uncertain};
+use ipu_sim::spec::MachineSpec;
+use machine::Constants;
 
 /// The probability that the interval stands for, in per cent.
 pub const LEVEL: u32 = 90;
@@ -52,17 +56,32 @@ pub struct Accuracy {
     pub uncertainty: Uncertainty,
 }
 
-/// Where the width of an interval comes from, as shares of the variance that add up to 1.
+/// What an interval is made of: `throughput / f` to `throughput x f`, with
+/// `f = exp(quantile sqrt(rms_error² (1 + distance) + variance_of_constants))`; and shares of that
+/// variance, which add up to 1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct Uncertainty {
+    /// Runs that were measured: `n`, the degrees of freedom of Student's t.
+    pub n_measured: u64,
+    /// Root mean square of the logarithms of predicted over measured throughput: `s`.
+    pub rms_error: f64,
+    /// From what was measured, in octaves and choices: `d`.
+    pub distance: f64,
+    /// What constants add to the variance: `v`.
+    pub variance_of_constants: f64,
+    /// Of Student's t: `t`.
+    pub quantile: f64,
     /// The errors of prediction of measured runs.
     pub from_errors: f64,
     /// The distance from what was measured.
     pub from_distance: f64,
     /// Constants of the machine that the run depends on more than measured runs do.
     pub from_constants: f64,
-    /// The constants that matter most, most first, of all that share.
+    /// The constants that matter, most first, of all that share.
     pub constants: Vec<ConstantShare>,
+    /// What the run depends on: all constants that aren't known exactly and cost it time.
+    pub effects: Vec<ConstantEffect>,
 }
 
 /// What a constant that isn't known exactly does to an interval.
@@ -74,6 +93,23 @@ pub struct ConstantShare {
     pub share: f64,
 }
 
+/// How a throughput depends on a constant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConstantEffect {
+    /// Section and name.
+    pub constant: String,
+    /// Its value on the run's machine.
+    pub value: String,
+    /// The values that sources leave possible.
+    pub range: [String; 2],
+    /// Whether it was fitted to runs.
+    pub fitted: bool,
+    /// Change of the logarithm of the throughput with the logarithm of the constant.
+    pub slope: f64,
+    /// Changes of the logarithm of the throughput if the constant is at the ends of its range.
+    pub ends: [f64; 2],
+}
+
 /// What is known of a run, beside its throughput.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subject {
@@ -81,6 +117,8 @@ pub struct Subject {
     pub features: Features,
     /// What it depends on.
     pub effects: Effects,
+    /// The machine that it runs on.
+    pub constants: Constants,
     /// Whether it fits in memory.
     pub fits: bool,
 }
@@ -112,6 +150,8 @@ pub struct Record {
 pub struct MeasuredRun {
     /// Its name in `configs/measurements.toml`.
     pub name: String,
+    /// The shipped machine that it ran on.
+    pub system: String,
     /// Natural logarithm of predicted over measured throughput.
     pub log_error: f64,
     /// The same after a fit to this run among others; none if nothing was fitted to it.
@@ -134,10 +174,7 @@ impl MeasuredRun {
     }
 }
 
-/// Constants that are named, at most so many, with a share of at least that; and the least share of
-/// them all that is worth a word.
-const NAMED: usize = 3;
-const LEAST_NAMED: f64 = 1e-3;
+/// The least share of all constants that is worth a word.
 const WORTH_A_WORD: f64 = 0.1;
 
 impl Record {
@@ -173,6 +210,19 @@ impl Record {
         )
     }
 
+    /// The machines that were measured.
+    ///
+    /// # Panics
+    ///
+    /// Never: a test reads what ships.
+    fn machines(&self) -> Vec<Constants> {
+        let systems: BTreeSet<&str> = self.runs.iter().map(|run| run.system.as_str()).collect();
+        let systems = systems.into_iter().map(MachineSpec::shipped);
+        systems
+            .map(|machine| Constants::of(&machine.expect("a machine that ships")))
+            .collect()
+    }
+
     /// The runs that constants were fitted to, with what the fit left over.
     fn calibration(&self) -> impl Iterator<Item = (&MeasuredRun, f64)> {
         let runs = self.runs.iter();
@@ -184,6 +234,9 @@ impl Record {
     pub fn accuracy(&self, throughput: f64, run: &Subject) -> Accuracy {
         let domain = Domain::of(self.runs.iter().map(|run| &run.features));
         let (mut distance, mut reasons) = domain.distance(&run.features);
+        let (of_machine, of_constants) = run.constants.distance(&self.machines());
+        distance += of_machine;
+        reasons.extend(of_constants);
         if !run.fits {
             distance += 1.0;
             reasons.insert(0, "it does not fit in memory".into());
@@ -194,7 +247,8 @@ impl Record {
         let of_errors = squares / n as f64;
         let from_constants: f64 = of_constants.values().sum();
         let variance = of_errors * (1.0 + distance) + from_constants;
-        let factor = libm::exp(T_95[n.clamp(1, T_95.len()) - 1] * variance.sqrt());
+        let quantile = T_95[n.clamp(1, T_95.len()) - 1];
+        let factor = libm::exp(quantile * variance.sqrt());
         let share = |part: f64| if variance > 0.0 { part / variance } else { 0.0 };
         let mut by_constant: Vec<ConstantShare> = of_constants
             .into_iter()
@@ -202,16 +256,36 @@ impl Record {
                 constant,
                 share: share(part),
             })
-            .filter(|part| part.share >= LEAST_NAMED)
+            .filter(|part| part.share > 0.0)
             .collect();
         by_constant.sort_by(|a, b| b.share.total_cmp(&a.share));
-        by_constant.truncate(NAMED);
+        let effects = run.effects.0.iter().map(|(key, (constant, effect))| {
+            let Uncertain {
+                value,
+                range,
+                fitted,
+            } = constant.clone();
+            ConstantEffect {
+                constant: key.clone(),
+                value,
+                range,
+                fitted,
+                slope: effect.slope,
+                ends: effect.ends,
+            }
+        });
         Accuracy {
             uncertainty: Uncertainty {
+                n_measured: n as u64,
+                rms_error: of_errors.sqrt(),
+                distance,
+                variance_of_constants: from_constants,
+                quantile,
                 from_errors: share(of_errors),
                 from_distance: share(of_errors * distance),
                 from_constants: share(from_constants),
                 constants: by_constant,
+                effects: effects.collect(),
             },
             interval: Interval {
                 low: throughput / factor,

@@ -21,6 +21,7 @@ use popart_graph::plan::PlanCache;
 
 use crate::accuracy::domain::Features;
 use crate::accuracy::effects::Effects;
+use crate::accuracy::machine::Constants;
 use crate::accuracy::{Record, Subject};
 use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
@@ -167,6 +168,7 @@ pub fn run(
     let subject = Subject {
         features: Features::new(&request.options, &machine, &time),
         effects: Effects::of(&timeline, &machine),
+        constants: Constants::of(&machine),
         fits: refusal.is_none(),
     };
     Ok(Metrics {

@@ -5,7 +5,8 @@
 //! products is left out, as in published FLOPs of models. *Model* operations leave out what is
 //! computed a second time for the backward pass; *hardware* operations count it.
 
-use ipu_sim::engine::Timeline;
+use ipu_sim::cost::amp::AmpTypes;
+use ipu_sim::engine::{ProductFlops, Timeline};
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use schemars::JsonSchema;
@@ -16,7 +17,8 @@ use crate::explain;
 /// Use of the matrix units.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Utilisation {
-    /// FP16.16 operations a second that one IPU could do.
+    /// Operations a second that one IPU could do with the types that the products have; the mean,
+    /// weighed by time, if they have several. FP16.16 without any product.
     pub peak_flops_per_second: f64,
     /// All IPUs of the run, replicas included.
     pub all: Achieved,
@@ -42,14 +44,20 @@ impl Utilisation {
     #[must_use]
     pub fn new(program: &Program, timeline: &Timeline, machine: &MachineSpec) -> Self {
         let tile = &machine.tile;
-        let per_cycle = tile.peak_flops_per_cycle().0 as f64 * f64::from(tile.tiles_per_ipu);
-        let peak = per_cycle * tile.clock.0;
+        let peak = |types: AmpTypes| {
+            types.peak_flops_per_cycle(tile) * f64::from(tile.tiles_per_ipu) * tile.clock.0
+        };
         let seconds = tile.clock.seconds(timeline.total).0;
-        let achieved = |model: u128, hardware: u128, n_ipus: f64| {
-            let rate = |flops: u128| flops as f64 / seconds;
-            let share = |flops: u128| match n_ipus * peak * seconds {
+        // Seconds that one IPU would take at its peak.
+        let at_peak = |products: &ProductFlops| -> f64 {
+            let parts = products.iter();
+            parts.map(|(types, flops)| flops as f64 / peak(types)).sum()
+        };
+        let achieved = |model: &ProductFlops, hardware: &ProductFlops, n_ipus: f64| {
+            let rate = |products: &ProductFlops| products.total() as f64 / seconds;
+            let share = |products: &ProductFlops| match n_ipus * seconds {
                 0.0 => 0.0,
-                possible => flops as f64 / possible,
+                possible => at_peak(products) / possible,
             };
             Achieved {
                 model_flops_per_second: rate(model),
@@ -59,28 +67,31 @@ impl Utilisation {
             }
         };
         let again = explain::called_again(program, timeline);
-        let counts: Vec<(u128, u128)> = timeline
+        let counts: Vec<[ProductFlops; 2]> = timeline
             .ipus
             .values()
             .zip(again.values())
             .map(|(ipu, again)| {
-                let hardware = ipu.tally.matmul_flops;
-                (hardware - again.tally.matmul_flops, hardware)
+                let hardware = ipu.tally.products;
+                [hardware.since(&again.tally.products), hardware]
             })
             .collect();
-        let replicas = u128::from(program.n_replicas);
-        let model: u128 = counts.iter().map(|&(model, _)| model * replicas).sum();
-        let hardware: u128 = counts
-            .iter()
-            .map(|&(_, hardware)| hardware * replicas)
-            .sum();
+        let mut all = [ProductFlops::default(); 2];
+        for of_ipu in &counts {
+            for (sum, products) in all.iter_mut().zip(of_ipu) {
+                sum.add(products, program.n_replicas.into());
+            }
+        }
         let n_ipus = f64::from(program.n_ipus) * f64::from(program.n_replicas);
         Self {
-            peak_flops_per_second: peak,
-            all: achieved(model, hardware, n_ipus),
+            peak_flops_per_second: match at_peak(&all[1]) {
+                0.0 => peak(AmpTypes::F16F16),
+                seconds => all[1].total() as f64 / seconds,
+            },
+            all: achieved(&all[0], &all[1], n_ipus),
             ipus: counts
-                .into_iter()
-                .map(|(model, hardware)| achieved(model, hardware, 1.0))
+                .iter()
+                .map(|[model, hardware]| achieved(model, hardware, 1.0))
                 .collect(),
         }
     }

@@ -33,8 +33,8 @@ mod walk;
 mod tests;
 
 pub use timeline::{
-    Activity, Awaited, Called, Channel, IpuTime, Join, Moved, Paid, SourceTime, Spent, StreamTime,
-    Tally, Timeline, Wait,
+    Activity, Awaited, Called, Channel, IpuTime, Join, Moved, Paid, ProductFlops, SourceTime,
+    Spent, StreamTime, Tally, Timeline, Wait,
 };
 
 use crate::error::Result;

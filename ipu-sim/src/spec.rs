@@ -39,8 +39,7 @@ pub(crate) mod suggest;
 use std::fmt::Write as _;
 
 use crate::error::{Error, Result};
-use crate::numerics::DType;
-use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Flops, Hertz, SimSeconds};
+use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
 use constant::{Constant, Kind};
 use description::Description;
 
@@ -365,14 +364,6 @@ impl TileSpec {
     #[must_use]
     pub fn vector_width(&self, element: Bytes) -> u64 {
         self.data_path.0 / element.0
-    }
-
-    /// Most operations of one cycle, a multiply-add as two: FP16.16 on all units of the matrix
-    /// unit, each a load of f16 wide. 128 on a GC200.
-    #[must_use]
-    pub fn peak_flops_per_cycle(&self) -> Flops {
-        let per_unit = self.vector_width(DType::F16.size());
-        Flops(2 * u64::from(self.amp.units_f16_f16) * per_unit)
     }
 }
 

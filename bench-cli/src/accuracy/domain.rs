@@ -2,24 +2,32 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bert_model::config::Activation;
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::units::Cycles;
+use popart_graph::ir::MemoryProportion;
 use serde::{Deserialize, Serialize};
 
 use crate::config::BertOptions;
-use crate::config::options::{ExecutionMode, InferenceIo, OptimizerKind, Task};
+use crate::config::options::{ExecutionMode, HostStreams, InferenceIo, OptimizerKind, Task};
 use crate::explain::{Explanation, IpuCycles};
 
 /// How large products are.
 const TOKENS: &str = "tokens of a micro-batch";
+/// How large those of the head are; longer sequences have more.
+const MASKED: &str = "masked tokens";
+/// Least and most memory that an IPU gives to its products.
+const MEMORY: [&str; 2] = ["least memory proportion", "largest memory proportion"];
 /// How much of a step is what few of the measured seconds were spent on.
 const UPDATE: &str = "weight update's share of a step";
 
 /// Sizes that follow from others: their distance counts as far as that of the others doesn't
 /// cover it.
-const DERIVED: [(&str, &[&str]); 2] = [
+const DERIVED: [(&str, &[&str]); 4] = [
     (TOKENS, &["micro-batch", "sequence length"]),
+    (MASKED, &["sequence length"]),
+    (MEMORY[0], &[MEMORY[1]]),
     (UPDATE, &["accumulation factor"]),
 ];
 
@@ -83,9 +91,29 @@ impl Features {
         self.choice("type of weights", dtype);
         self.size("sequence length", model.sequence_length.into());
         self.size("hidden size", model.hidden_size.into());
+        let of_head = f64::from(model.hidden_size) / f64::from(model.attention_heads);
+        self.size("size of a head", of_head);
         self.size("feed-forward size", model.ff_size.into());
         self.size("layers", model.num_layers.into());
         self.size("vocabulary", model.vocab_length.into());
+        let pieces = model.embedding_serialization_vocab_steps;
+        self.choice("word table in pieces", on(pieces > 1));
+        if model.task == Task::Pretraining {
+            self.size(MASKED, model.mask_tokens.into());
+            self.choice("dense layer of the word head", on(model.cls_layer));
+            self.choice("bias of the word head", on(model.projection_bias));
+        }
+        let activation = match model.activation {
+            Activation::Gelu => "GELU",
+            Activation::GeluErf => "GELU with erf",
+            Activation::SigmoidGelu => "sigmoid GELU",
+            Activation::Relu => "ReLU",
+            Activation::LeakyRelu { .. } => "leaky ReLU",
+        };
+        self.choice("activation", activation);
+        self.choice("split QKV", on(model.split_qkv));
+        self.choice("attention biases", on(model.attention_bias));
+        self.choice("split linear layers", on(model.split_linear_layers));
         let micro_batch = options.batching.micro_batch_size;
         self.size("micro-batch", micro_batch.into());
         let tokens = u64::from(micro_batch) * u64::from(model.sequence_length);
@@ -110,6 +138,20 @@ impl Features {
         let partials = if session.half_partials { "f16" } else { "f32" };
         self.choice("partial sums", partials);
         self.choice("outlining", on(!session.no_outlining));
+        let streams = match session.host_streams {
+            HostStreams::WhereNeeded => "where needed",
+            HostStreams::Grouped => "together",
+            HostStreams::Absent => "none",
+        };
+        self.choice("host streams", streams);
+        let proportions = placement.available_memory_proportion.as_deref();
+        let default = [MemoryProportion::POPLIBS_DEFAULT.value()];
+        let proportions = proportions.unwrap_or(&default);
+        let least = proportions.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = proportions.iter().copied().fold(0.0, f64::max);
+        for (name, proportion) in MEMORY.into_iter().zip([least, most]) {
+            self.size(name, proportion);
+        }
         if session.inference {
             let io = match session.inference_io {
                 InferenceIo::Ordinary => "whole steps",
@@ -143,6 +185,12 @@ impl Features {
                 on(optimizer.replicated_tensor_sharding),
             );
         }
+        let joint = on(options.session.fully_connected_pass);
+        self.choice("products planned with their gradients", joint);
+        self.choice(
+            "word table trained by its gather",
+            on(model.update_embedding_dict),
+        );
         self.choice("dropout", on(model.dropout));
         if model.dropout {
             self.choice("attention dropout", on(model.attention_dropout));

@@ -21,6 +21,7 @@ fn untimed(words: &str) -> Subject {
     Subject {
         features: Features::new(&request.options, &request.machine.spec, &time),
         effects: Effects::default(),
+        constants: Constants::of(&request.machine.spec),
         fits: true,
     }
 }
@@ -28,6 +29,7 @@ fn untimed(words: &str) -> Subject {
 fn measured(log_error: f64, features: Features) -> MeasuredRun {
     MeasuredRun {
         name: "run".into(),
+        system: "mk2-pod16".into(),
         log_error,
         residual: None,
         features,
@@ -83,6 +85,7 @@ fn what_was_not_measured_is_named_and_widens_the_interval() {
         &format!("{LARGE} --sequence-length 32 --mask-tokens 10"),
         2.0,
         &[
+            "masked tokens: 10, measured 20",
             "sequence length: 32, measured 128",
             "tokens of a micro-batch: 256, measured 1024",
         ],
@@ -91,6 +94,29 @@ fn what_was_not_measured_is_named_and_widens_the_interval() {
         &format!("{LARGE} --optimizer ADAM"),
         1.0,
         &["optimiser: Adam was never measured"],
+    );
+    check(
+        &format!("{LARGE} --activation-type RELU --split-qkv false"),
+        2.0,
+        &[
+            "activation: ReLU was never measured",
+            "split QKV: off was never measured",
+        ],
+    );
+    // Heads of half the size, twice as many.
+    check(
+        &format!("{LARGE} --attention-heads 32"),
+        1.0,
+        &["size of a head: 32, measured 64"],
+    );
+    // The larger one says it for both, where the smaller one is no farther away.
+    check(
+        &format!("{LARGE} --available-memory-proportion 0.5"),
+        libm::log2(0.5 / 0.15),
+        &[
+            "largest memory proportion: 0.5, measured 0.25",
+            "least memory proportion: 0.5, measured 0.15",
+        ],
     );
     let inference = "--config configs/mk2/squad_base_128_inf.json --generated-data true";
     let named = record.accuracy(1.0, &untimed(inference)).reasons;

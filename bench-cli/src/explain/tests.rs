@@ -156,9 +156,22 @@ fn utilisation_counts_the_graph_once_and_recomputation_apart() {
     let again = check(&pipelined("--num-layers 2 --layers-per-ipu 1 1"));
     let ratio = again.all.hardware_share / again.all.model_share;
     assert!((1.05..4.0 / 3.0).contains(&ratio), "{ratio}");
-    let kept = check(&format!(
-        "{MODEL} --epochs 1 --mask-tokens 4 --num-layers 2 --layers-per-ipu 2"
-    ));
+    let one = format!("{MODEL} --epochs 1 --mask-tokens 4 --num-layers 2 --layers-per-ipu 2");
+    let kept = check(&format!("{one} --enable-half-partials true"));
     assert_eq!(kept.all.hardware_share, kept.all.model_share);
     assert!(kept.all.model_share > 0.0 && kept.all.model_share < 1.0);
+    // Half as much into f32, but for products of one block of channels in, which have partial sums
+    // of the result's type; a quarter of f32.
+    for (types, part) in [
+        ("--enable-half-partials false", 0.5),
+        ("--dtype FLOAT", 0.25),
+    ] {
+        let used = check(&format!("{one} {types}"));
+        let found = used.peak_flops_per_second / kept.peak_flops_per_second;
+        assert!((found / part - 1.0).abs() < 0.01, "{types}: {found}");
+        let share = used.all.model_flops_per_second / used.peak_flops_per_second;
+        let n_ipus =
+            kept.all.model_flops_per_second / (kept.all.model_share * kept.peak_flops_per_second);
+        assert!((used.all.model_share * n_ipus / share - 1.0).abs() < 1e-9);
+    }
 }

@@ -209,7 +209,7 @@ fn pipeline_text(pipeline: &Pipeline) -> String {
 fn utilisation(metrics: &Metrics) -> String {
     let used = &metrics.utilisation;
     let header = [
-        "TFLOP/s in FP16.16",
+        "TFLOP/s of matrix products",
         "model",
         "% of peak",
         "with recomputation",

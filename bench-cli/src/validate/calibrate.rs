@@ -13,6 +13,7 @@ mod memory;
 mod time;
 
 pub use self::fit::Fit;
+use self::left_out::AtBounds;
 use crate::accuracy::Record;
 
 /// What the fits found.
@@ -23,6 +24,8 @@ pub struct Calibration {
     pub memory: Fit,
     /// Errors of prediction, for [`crate::accuracy`].
     pub record: Record,
+    /// Constants that the fit without a row leaves at a bound, by the name of that row.
+    at_bounds: AtBounds,
 }
 
 /// Fits the constants to the calibration rows.
@@ -31,11 +34,12 @@ pub struct Calibration {
 ///
 /// Rows that don't compile, which would be a mistake of this program.
 pub fn calibrate() -> anyhow::Result<Calibration> {
-    let (time, record) = time::fit()?;
+    let (time, record, at_bounds) = time::fit()?;
     Ok(Calibration {
         time,
         memory: memory::fit()?,
         record,
+        at_bounds,
     })
 }
 
@@ -46,8 +50,13 @@ impl Calibration {
         let mut out = format!("{}\n{}\n", self.time.text(), self.memory.text());
         for run in &self.record.runs {
             let percent = 100.0 * (run.log_error.exp() - 1.0);
+            let bounds = self.at_bounds.get(&run.name).map(|found| found.join(", "));
+            let stopped = match bounds.filter(|found| !found.is_empty()) {
+                Some(found) => format!(", which a bound stops ({found})"),
+                None => String::new(),
+            };
             out += &format!(
-                "{}: {percent:+.1} % if it is left out of the fit\n",
+                "{}: {percent:+.1} % if it is left out of the fit{stopped}\n",
                 run.name
             );
         }

@@ -16,6 +16,8 @@ pub enum Role {
     Calibration,
     /// Measured, and used for nothing else.
     Validation,
+    /// What a data sheet or the code of the real system says; nobody printed a measurement.
+    Documented,
     /// What the estimators of the real compiler say.
     Law,
     /// Must hold between runs of the simulator, whatever its constants.
@@ -24,9 +26,10 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 4] = [
+    pub(super) const ALL: [Self; 5] = [
         Self::Calibration,
         Self::Validation,
+        Self::Documented,
         Self::Law,
         Self::Scaling,
     ];
@@ -36,6 +39,7 @@ impl Role {
         match self {
             Self::Calibration => "calibration",
             Self::Validation => "validation",
+            Self::Documented => "documented",
             Self::Law => "law",
             Self::Scaling => "scaling",
         }
@@ -77,8 +81,9 @@ pub(super) struct Profile {
     pub(super) name: String,
     pub(super) system: String,
     pub(super) arguments: String,
-    /// Whether sizes of code were fitted to it.
-    pub(super) role: Role,
+    /// Which of its sizes of code constants were fitted to.
+    #[serde(default)]
+    pub(super) fitted_code: Vec<Code>,
     /// Which IPU of the replica.
     pub(super) ipu: u32,
     pub(super) variables: f64,
@@ -100,6 +105,37 @@ pub(super) struct Profile {
     pub(super) source: String,
 }
 
+/// A size of code that constants of a machine determine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Code {
+    Vertex,
+    Exchange,
+    Control,
+}
+
+impl Code {
+    pub(super) const ALL: [Self; 3] = [Self::Vertex, Self::Exchange, Self::Control];
+
+    /// What rows call it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Vertex => "vertex code",
+            Self::Exchange => "exchange code",
+            Self::Control => "control code",
+        }
+    }
+
+    /// The role of a row, if constants were fitted to `fitted`.
+    pub(super) fn role(self, fitted: &[Self]) -> Role {
+        if fitted.contains(&self) {
+            Role::Calibration
+        } else {
+            Role::Validation
+        }
+    }
+}
+
 /// Layers of a profile, from the first to the last.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -117,9 +153,9 @@ pub(super) struct Part {
     pub(super) name: String,
     /// Names of the profile's lines, or beginnings of them that end in `/`.
     pub(super) lines: Vec<String>,
-    /// Whether sizes of code were fitted to its exchange code.
+    /// Which of its sizes of code constants were fitted to.
     #[serde(default)]
-    pub(super) fitted: bool,
+    pub(super) fitted_code: Vec<Code>,
     pub(super) vertex_state: f64,
     pub(super) vertex_code: f64,
     pub(super) exchange_code: f64,
@@ -128,6 +164,15 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// What was measured.
+    pub(super) fn code(&self, of: Code) -> f64 {
+        match of {
+            Code::Vertex => self.vertex_code,
+            Code::Exchange => self.exchange_code,
+            Code::Control => self.control_code,
+        }
+    }
+
     /// Whether a line of the profile belongs to the part.
     pub(super) fn has(&self, line: &str) -> bool {
         let mut lines = self.lines.iter();
@@ -143,6 +188,7 @@ pub(super) struct Rate {
     pub(super) unit: String,
     pub(super) value: f64,
     pub(super) tolerance: f64,
+    pub(super) role: Role,
     pub(super) source: String,
 }
 
@@ -156,7 +202,7 @@ impl Rate {
             found,
             tolerance: self.tolerance,
             is_range: false,
-            role: Role::Validation,
+            role: self.role,
             source: self.source.clone(),
             known: None,
         }
@@ -222,8 +268,8 @@ pub(super) struct Gemm {
     pub(super) name: String,
     pub(super) system: String,
     pub(super) source: String,
-    /// Rows, TFLOP/s, cycles.
-    pub(super) rows: Vec<(u32, f64, f64)>,
+    /// Rows, TFLOP/s.
+    pub(super) rows: Vec<(u32, f64)>,
 }
 
 /// Rows that are known to be outside their tolerance, and why.

@@ -7,7 +7,7 @@ use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
 use ipu_sim::weigh::{self, Category, IpuWeight, PartWeight};
 
-use super::measurements::{Alike, Part, Profile, Role};
+use super::measurements::{Alike, Code, Part, Profile, Role};
 use super::{Row, request};
 use crate::compile;
 
@@ -95,7 +95,8 @@ fn whole(profile: &Profile, ipu: &IpuWeight) -> Vec<Row> {
     let fullest = ipu.max().0 as f64;
     let mean = ipu.total.0 as f64 / n_tiles;
     // Sizes of code may have been fitted to the profile; variables and evenness never were.
-    let (fitted, free) = (profile.role, Role::Validation);
+    let free = Role::Validation;
+    let role = |code: Code| code.role(&profile.fitted_code);
     let rows = [
         (
             "variables",
@@ -119,7 +120,7 @@ fn whole(profile: &Profile, ipu: &IpuWeight) -> Vec<Row> {
             profile.vertex_code,
             of(Category::VertexCode),
             CATEGORY,
-            fitted,
+            role(Code::Vertex),
         ),
         (
             "exchange code",
@@ -127,7 +128,7 @@ fn whole(profile: &Profile, ipu: &IpuWeight) -> Vec<Row> {
             profile.exchange_code,
             sum(&|category| Category::EXCHANGE.contains(&category)),
             CATEGORY,
-            fitted,
+            role(Code::Exchange),
         ),
         (
             "control code",
@@ -135,7 +136,7 @@ fn whole(profile: &Profile, ipu: &IpuWeight) -> Vec<Row> {
             Some(profile.control_code),
             of(Category::ControlCode),
             CATEGORY,
-            fitted,
+            role(Code::Control),
         ),
         (
             "fullest tile",
@@ -218,16 +219,28 @@ fn parts(profile: &Profile, program: &Program, machine: &MachineSpec) -> Vec<Row
         let exchange = exchange_code_of(weighed);
         let code = |wanted: Category| sum(&|category| category == wanted);
         let free = Role::Validation;
-        let fitted = match part.fitted {
-            true => profile.role,
-            false => free,
-        };
+        let role = |code: Code| code.role(&part.fitted_code);
         let (vertex, control) = (code(Category::VertexCode), code(Category::ControlCode));
         let rows = [
             row("vertex state", Some(part.vertex_state), state, free),
-            row("vertex code", Some(part.vertex_code), vertex, free),
-            row("exchange code", Some(part.exchange_code), exchange, fitted),
-            row("control code", Some(part.control_code), control, free),
+            row(
+                "vertex code",
+                Some(part.vertex_code),
+                vertex,
+                role(Code::Vertex),
+            ),
+            row(
+                "exchange code",
+                Some(part.exchange_code),
+                exchange,
+                role(Code::Exchange),
+            ),
+            row(
+                "control code",
+                Some(part.control_code),
+                control,
+                role(Code::Control),
+            ),
             row("variables", part.variables, variables, free),
         ];
         rows.into_iter().flatten()

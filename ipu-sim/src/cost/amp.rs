@@ -66,6 +66,25 @@ impl AmpTypes {
         })
     }
 
+    /// All combinations.
+    pub const ALL: [Self; 3] = [Self::F16F16, Self::F16F32, Self::F32F32];
+
+    /// Cycles that a unit takes for each position, once its pipeline is full.
+    fn cycles_per_position(self) -> u64 {
+        match self {
+            AmpTypes::F16F16 | AmpTypes::F16F32 => 4,
+            AmpTypes::F32F32 => 8,
+        }
+    }
+
+    /// Most operations of one tile in a cycle, a multiply-add as two. On a GC200: 128, or 64 into
+    /// f32, or 32 of f32.
+    #[must_use]
+    pub fn peak_flops_per_cycle(self, spec: &TileSpec) -> f64 {
+        let per_position = 2 * self.units(spec) * self.weights_per_unit(spec);
+        per_position as f64 / self.cycles_per_position() as f64
+    }
+
     /// Channels in that fill one unit's chain: 16 of f16, 8 of f32.
     #[must_use]
     pub fn weights_per_unit(self, spec: &TileSpec) -> u64 {
@@ -164,18 +183,18 @@ impl AmpVertex {
                 match positions {
                     1 => 47 + (2 + z) * zr,
                     2 => 46 + (2 + 2 * z) * zr,
-                    n => 46 + (2 + z * n) * zr + (n - 3) * 8,
+                    n => 46 + (2 + z * n) * zr + (n - 3) * self.types.cycles_per_position(),
                 }
             }
             AmpTypes::F16F16 | AmpTypes::F16F32 if self.common() => match positions {
                 1 => 33 - zr,
                 2 => 42 - zr,
-                n => 38 - zr + (n - 3) * 4,
+                n => 38 - zr + (n - 3) * self.types.cycles_per_position(),
             },
             AmpTypes::F16F16 | AmpTypes::F16F32 => match positions {
                 1 => 39 + 4 * zr,
                 2 => 40 + 6 * zr,
-                n => 41 + (2 + 2 * n) * zr + (n - 3) * 4,
+                n => 41 + (2 + 2 * n) * zr + (n - 3) * self.types.cycles_per_position(),
             },
         };
         cycles - self.retention().0
@@ -262,13 +281,13 @@ impl AmpVertex {
                 0 => 17,
                 1 => 29,
                 2 => 33 + u64::from(wide),
-                n => 34 + (n - 3) * 4,
+                n => 34 + (n - 3) * self.types.cycles_per_position(),
             },
             AmpTypes::F32F32 => match positions {
                 0 => 17,
                 1 => 33,
                 2 => 44,
-                n => 45 + (n - 3) * 8,
+                n => 45 + (n - 3) * self.types.cycles_per_position(),
             },
         };
         PER_ITEM + cycles - RETAINED

@@ -12,12 +12,14 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::tiles::{AllTiles, TileClasses};
+use super::timeline::ProductFlops;
+use crate::cost::amp::AmpTypes;
 use crate::cost::vertex::{OperandSize, VertexSizes, cycles};
 use crate::layout::Layout;
 use crate::numerics::DType;
 use crate::program::{ComputeSet, Label, Labels, LayoutId, Operand, Program, VertexGroup};
 use crate::spec::TileSpec;
-use crate::units::{Cycles, Flops};
+use crate::units::Cycles;
 use crate::vertex::Vertex;
 
 /// What matters of an operand.
@@ -142,10 +144,16 @@ impl GroupKey {
 
 /// Floating-point operations of a group of vertices that multiply matrices, a multiply-add as two; padding and
 /// copies of operands not counted.
-pub(super) fn flops(program: &Program, group: &VertexGroup) -> Flops {
-    if !matches!(group.vertex, Vertex::MatMul { .. }) {
-        return Flops::ZERO;
-    }
+pub(super) fn flops(program: &Program, group: &VertexGroup) -> ProductFlops {
+    let Vertex::MatMul { .. } = group.vertex else {
+        return ProductFlops::default();
+    };
+    let dtype = |operand: &Operand| program.vars[operand.var].dtype;
+    let types = group.inputs.first().map(dtype);
+    let types = types.and_then(|operand| AmpTypes::of(operand, dtype(&group.output)));
+    let Some(types) = types else {
+        return ProductFlops::default();
+    };
     // Every label that an input has is one loop of the product.
     let mut loops: BTreeMap<Label, u64> = BTreeMap::new();
     for input in &group.inputs {
@@ -158,7 +166,7 @@ pub(super) fn flops(program: &Program, group: &VertexGroup) -> Flops {
                 .zip(shape.into_iter().map(u64::from)),
         );
     }
-    Flops(2 * loops.values().product::<u64>())
+    ProductFlops::of(types, 2 * u128::from(loops.values().product::<u64>()))
 }
 
 /// The distinct compute sets of a program, as lists of distinct groups.

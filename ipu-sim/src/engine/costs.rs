@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 use super::compute::{ComputeSets, flops};
 use super::schedule::{Buffer, EndsId, Leaf, Moving, Schedule, Scope, Stream, Timed};
 use super::tiles::AllTiles;
-use super::timeline::{Activity, Channel, Paid};
+use super::timeline::{Activity, Channel, Paid, ProductFlops};
 use super::traffic::Exchanges;
 use crate::collective::Collectives;
 use crate::cost::elementwise::Destination;
@@ -27,7 +27,7 @@ use crate::program::{
 };
 use crate::spec::MachineSpec;
 use crate::topology::{BundleId, HostWay, ReplicaPlacement, Topology};
-use crate::units::{Bytes, Cycles, Flops};
+use crate::units::{Bytes, Cycles};
 use crate::vertex::Vertex;
 
 /// The ends of a way beyond an IPU, by the IPUs of a replica.
@@ -235,13 +235,17 @@ impl Costs<'_> {
                         true => self.compute[number].saturating_sub(calls),
                         false => Cycles::ZERO,
                     };
+                    let mut products = ProductFlops::default();
+                    for group in vertices {
+                        products.add(&flops(self.program, group), 1);
+                    }
                     out.push(Timed::Leaf(Leaf {
                         paid: Paid {
                             dispatches: 1,
                             assembly,
                             ..Paid::default()
                         },
-                        flops: vertices.map(|group| flops(self.program, group)).sum(),
+                        products,
                         ..local(set.source, set.ipu, spends)
                     }));
                 }
@@ -311,7 +315,7 @@ impl Costs<'_> {
             moving: moving.collect(),
             scope: Scope::Replica,
             spends: smallvec![(Activity::IpuCopy, sync)],
-            flops: Flops::ZERO,
+            products: ProductFlops::default(),
             waiting: Activity::IpuCopy,
             moves: smallvec![(Channel::IpuLink, pairs.values().copied().sum())],
             rounds: Vec::new(),
@@ -391,7 +395,7 @@ impl Costs<'_> {
             ipus,
             scope: Scope::Replica,
             spends: smallvec![(Activity::Host, latency)],
-            flops: Flops::ZERO,
+            products: ProductFlops::default(),
             moving,
             waiting: Activity::Host,
             moves,
@@ -438,7 +442,7 @@ impl Costs<'_> {
             ipus,
             scope: Scope::Replica,
             spends: smallvec![(Activity::StreamingMemory, start)],
-            flops: Flops::ZERO,
+            products: ProductFlops::default(),
             moving,
             waiting: Activity::StreamingMemory,
             moves,
@@ -508,7 +512,7 @@ impl Costs<'_> {
                 (Activity::Collective, start + taken.links),
                 (Activity::Compute, taken.adds)
             ],
-            flops: Flops::ZERO,
+            products: ProductFlops::default(),
             moving: SmallVec::new(),
             waiting: Activity::Collective,
             moves: smallvec![(Channel::Collective, taken.sent)],
@@ -578,7 +582,7 @@ fn local(source: SourceId, ipu: IpuId, spends: SmallVec<[(Activity, Cycles); 2]>
         ipus: smallvec![ipu],
         scope: Scope::Replica,
         spends,
-        flops: Flops::ZERO,
+        products: ProductFlops::default(),
         moving: SmallVec::new(),
         waiting: Activity::Idle,
         moves: SmallVec::new(),

@@ -9,13 +9,13 @@
 use smallvec::SmallVec;
 
 use super::couple::Coupler;
-use super::timeline::{Activity, Channel, Paid};
+use super::timeline::{Activity, Channel, Paid, ProductFlops};
 use crate::collective::{RoundId, Rounds};
 use crate::ids::{IdVec, IpuId};
 use crate::network::{LaneId, Network};
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
 use crate::topology::HostWay;
-use crate::units::{Bytes, Cycles, Flops};
+use crate::units::{Bytes, Cycles};
 
 /// The ends of a way beyond an IPU, the same for all replicas: an index of [`Schedule::lanes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ pub(super) struct Leaf {
     /// What it takes before anything moves.
     pub(super) spends: SmallVec<[(Activity, Cycles); 2]>,
     /// What it computes in matrix products.
-    pub(super) flops: Flops,
+    pub(super) products: ProductFlops,
     /// What then moves, all at once.
     pub(super) moving: SmallVec<[Moving; 1]>,
     /// What waiting for it counts as.

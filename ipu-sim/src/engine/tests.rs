@@ -585,7 +585,7 @@ fn sections_sort_cycles_and_products_are_counted() {
     let in_section = |id| timeline.sections[SectionId(id)][IpuId(0)].total();
     assert_eq!(in_section(1), fill * 50);
     assert_eq!(in_section(0) + fill * 51, timeline.total);
-    let flops = timeline.ipus[IpuId(0)].tally.matmul_flops;
+    let flops = timeline.ipus[IpuId(0)].tally.products.total();
     assert_eq!(flops, 50 * 2 * 3 * 16 * 32);
 }
 

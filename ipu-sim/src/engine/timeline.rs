@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cost::amp::AmpTypes;
 use crate::ids::{IdVec, IpuId};
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
 use crate::topology::BundleId;
@@ -161,9 +162,59 @@ pub struct StreamTime {
 pub struct Tally {
     /// Cycles by activity.
     pub spent: Spent,
-    /// Floating-point operations of matrix products, a multiply-add as two; padding not counted.
-    /// Wider than [`crate::units::Flops`]: a run may repeat a large model a billion times.
-    pub matmul_flops: u128,
+    /// What it computed in matrix products.
+    pub products: ProductFlops,
+}
+
+/// Floating-point operations of matrix products by the types of their operands and partial
+/// results, a multiply-add as two; padding not counted.
+///
+/// Wider than [`crate::units::Flops`]: a run may repeat a large model a billion times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProductFlops([u128; AmpTypes::ALL.len()]);
+
+impl ProductFlops {
+    /// Operations of one product.
+    #[must_use]
+    pub fn of(types: AmpTypes, flops: u128) -> Self {
+        Self(AmpTypes::ALL.map(|of| if of == types { flops } else { 0 }))
+    }
+
+    /// Operations with these types.
+    pub fn iter(&self) -> impl Iterator<Item = (AmpTypes, u128)> {
+        AmpTypes::ALL.into_iter().zip(self.0)
+    }
+
+    /// Operations of all types.
+    #[must_use]
+    pub fn total(&self) -> u128 {
+        self.0.iter().sum()
+    }
+
+    /// Those that weren't there before.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let mut out = *self;
+        for (sum, less) in out.0.iter_mut().zip(before.0) {
+            *sum -= less;
+        }
+        out
+    }
+
+    /// Adds what is computed `times` times.
+    pub fn add(&mut self, more: &Self, times: u64) {
+        for (sum, more) in self.0.iter_mut().zip(more.0) {
+            *sum += more * u128::from(times);
+        }
+    }
+
+    /// A share of what calls that are alike computed.
+    fn share(&self, (share, of): (u64, u64)) -> Self {
+        Self(
+            self.0
+                .map(|flops| flops / u128::from(of) * u128::from(share)),
+        )
+    }
 }
 
 /// What an IPU paid for by the piece, or by the cycle, at a price that a constant of the machine
@@ -237,8 +288,8 @@ impl Called {
         for (sum, &more) in self.tally.spent.0.iter_mut().zip(&other.tally.spent.0) {
             *sum += Cycles(more.0 / of * share);
         }
-        let flops = other.tally.matmul_flops;
-        self.tally.matmul_flops += flops / u128::from(of) * u128::from(share);
+        let products = other.tally.products.share((share, of));
+        self.tally.products.add(&products, 1);
         self.calls += other.calls / of * share;
     }
 }

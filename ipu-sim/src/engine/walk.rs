@@ -372,7 +372,8 @@ impl<'a> Walker<'a> {
             .tally
             .spent
             .add_all(&here.tally.spent.since(&before.spent));
-        called.tally.matmul_flops += here.tally.matmul_flops - before.matmul_flops;
+        let computed = here.tally.products.since(&before.products);
+        called.tally.products.add(&computed, 1);
     }
 
     /// All have come: what the step takes before anything moves.
@@ -399,7 +400,7 @@ impl<'a> Walker<'a> {
             }
             let (class, ipu) = self.linked.place(actor);
             let here = &mut self.actors[actor];
-            here.tally.matmul_flops += u128::from(leaf.flops.0) * u128::from(here.weight);
+            here.tally.products.add(&leaf.products, here.weight);
             here.paid.add(&leaf.paid, here.weight);
             here.paid.answers += fetches * here.weight;
             self.sources[class][leaf.source][ipu].steps += here.weight;

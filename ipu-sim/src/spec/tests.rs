@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::fixtures::{gc200, machine, small};
 use super::*;
+use crate::cost::amp::AmpTypes;
 use crate::error::DescriptionFault;
 use crate::topology::Topology;
 
@@ -64,19 +65,13 @@ fn peaks_are_the_published_ones() {
         ("bow-pod16", 348.6, 87.1),
     ] {
         let tile = machine(name).tile;
-        let peak = |units: u32, macs_of_unit: u32| {
-            let flop = 2 * u64::from(units) * u64::from(macs_of_unit);
-            flop as f64 * f64::from(tile.tiles_per_ipu) * tile.clock.0 / 1e12
+        let check = |types: AmpTypes, published: f64| {
+            let tiles = f64::from(tile.tiles_per_ipu);
+            let peak = types.peak_flops_per_cycle(&tile) * tiles * tile.clock.0 / 1e12;
+            assert!((peak - published).abs() < 0.06, "{name}: {peak}");
         };
-        // A unit multiplies 4 halves, or one float, a cycle.
-        assert!(
-            (peak(tile.amp.units_f16_f16, 4) - f16).abs() < 0.06,
-            "{name}"
-        );
-        assert!(
-            (peak(tile.amp.units_f32_f32, 1) - f32).abs() < 0.06,
-            "{name}"
-        );
+        check(AmpTypes::F16F16, f16);
+        check(AmpTypes::F32F32, f32);
     }
 }
 

@@ -4,11 +4,16 @@
 //! Gauss-Newton step from the fit to all, within their bounds, with the slopes found there), and
 //! the row is simulated with what they come to. Rows of validation are simulated as shipped.
 
+use std::collections::BTreeMap;
+
 use super::constant::Constant;
 use super::fit::FittedRow;
 use super::time::{Row, residual, stepped};
 use crate::accuracy::effects::Effect;
 use crate::accuracy::{MeasuredRun, Record};
+
+/// Constants that the fit without a row leaves at a bound, by the name of that row.
+pub(super) type AtBounds = BTreeMap<String, Vec<String>>;
 
 /// The record of all rows: those of calibration with what the fit to all of them found, and the
 /// others.
@@ -21,12 +26,22 @@ pub(super) fn record(
     fitted: &[FittedRow],
     constants: &[Constant],
     validation: &[Row],
-) -> anyhow::Result<Record> {
+) -> anyhow::Result<(Record, AtBounds)> {
     let mut runs = Vec::new();
+    let mut at_bounds = AtBounds::new();
     for (out, row) in calibration.iter().enumerate() {
         let kept = fitted.iter().enumerate().filter(|(at, _)| *at != out);
         let kept: Vec<FittedRow> = kept.map(|(_, row)| row.clone()).collect();
         let values = stepped(constants, &kept);
+        let bound = constants
+            .iter()
+            .zip(&values)
+            .filter_map(|(constant, value)| {
+                let ends = [constant.low, constant.high];
+                let end = ends.into_iter().find(|end| near(*end, *value))?;
+                Some(format!("{} at {end} {}", constant.key, constant.unit))
+            });
+        at_bounds.insert(row.name.clone(), bound.collect());
         let residual = residual(row, constants, &values)?;
         runs.push(measured(row, residual, Some(fitted[out].residual)));
     }
@@ -37,10 +52,16 @@ pub(super) fn record(
     let rows = calibration.iter().chain(validation);
     let uncertain = rows.flat_map(|row| &row.effects.0);
     let constants = uncertain.map(|(key, (constant, _))| (key.clone(), constant.clone()));
-    Ok(Record {
+    let record = Record {
         constants: constants.collect(),
         runs,
-    })
+    };
+    Ok((record, at_bounds))
+}
+
+/// Whether a value is a bound, which a step of logarithms reaches but for rounding.
+fn near(bound: f64, value: f64) -> bool {
+    (bound - value).abs() <= 1e-9 * bound.abs().max(1e-9)
 }
 
 fn measured(row: &Row, log_error: f64, residual: Option<f64>) -> MeasuredRun {
@@ -53,6 +74,7 @@ fn measured(row: &Row, log_error: f64, residual: Option<f64>) -> MeasuredRun {
     });
     MeasuredRun {
         name: row.name.clone(),
+        system: row.system.clone(),
         log_error: rounded(log_error),
         residual: residual.map(rounded),
         features: row.features.clone(),
@@ -79,6 +101,7 @@ mod tests {
         for (shipped, found) in shipped.runs.iter().zip(&found.runs) {
             let near = (shipped.log_error - found.log_error).abs() < 2e-3;
             let same = shipped.name == found.name
+                && shipped.system == found.system
                 && shipped.features == found.features
                 && shipped.effects == found.effects;
             assert!(

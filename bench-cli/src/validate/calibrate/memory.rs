@@ -9,7 +9,7 @@ use ipu_sim::weigh::{self, Category};
 use super::constant;
 use super::fit::{self, Fit, FittedRow};
 use crate::compile;
-use crate::validate::measurements::{Profile, Role, measurements};
+use crate::validate::measurements::{Code, Profile, measurements};
 use crate::validate::memory::weigh_parts;
 use crate::validate::request;
 
@@ -30,7 +30,7 @@ struct Row {
 pub(super) fn fit() -> Result<Fit> {
     let profiles = measurements()?.profile;
     let mut profiles = profiles.into_iter();
-    let profile = profiles.find(|profile| profile.role == Role::Calibration);
+    let profile = profiles.find(|profile| !profile.fitted_code.is_empty());
     let profile = profile.context("there is a profile to fit to")?;
     let system = profile.system.clone();
     let mut constants = constant::fitted(&MachineSpec::shipped(&system)?, true)?;
@@ -105,33 +105,37 @@ pub(super) fn fit() -> Result<Fit> {
 }
 
 fn rows(profile: &Profile) -> Vec<Row> {
-    let row = |what: &str, category, expected, part| {
-        Some(Row {
-            name: format!("{}: {what}", profile.name),
-            category,
-            expected: expected?,
-            part,
-        })
-    };
-    let (exchange, control) = (Category::InternalExchangeCode, Category::ControlCode);
-    let whole = [
-        row(
-            "vertex code",
-            Category::VertexCode,
-            profile.vertex_code,
-            None,
-        ),
-        row("exchange code", exchange, profile.exchange_code, None),
-        row("control code", control, Some(profile.control_code), None),
-    ];
+    let whole = Code::ALL.into_iter().filter_map(|code| {
+        let expected = match code {
+            Code::Vertex => profile.vertex_code?,
+            Code::Exchange => profile.exchange_code?,
+            Code::Control => profile.control_code,
+        };
+        let is_fitted = profile.fitted_code.contains(&code);
+        is_fitted.then(|| row(&profile.name, code, expected, None))
+    });
     let layers = profile.layer.iter().enumerate();
-    let of_layers = layers
-        .filter(|(_, layer)| layer.fitted)
-        .map(|(number, layer)| {
-            let what = format!("exchange code of {}", layer.name);
-            row(&what, exchange, Some(layer.exchange_code), Some(number))
-        });
-    whole.into_iter().chain(of_layers).flatten().collect()
+    let of_layers = layers.flat_map(|(number, layer)| {
+        let codes = layer
+            .fitted_code
+            .iter()
+            .map(|&code| (code, layer.code(code)));
+        codes.map(move |(code, expected)| row(&layer.name, code, expected, Some(number)))
+    });
+    whole.chain(of_layers).collect()
+}
+
+fn row(of: &str, code: Code, expected: f64, part: Option<usize>) -> Row {
+    Row {
+        name: format!("{of}: {}", code.name()),
+        category: match code {
+            Code::Vertex => Category::VertexCode,
+            Code::Exchange => Category::InternalExchangeCode,
+            Code::Control => Category::ControlCode,
+        },
+        expected,
+        part,
+    }
 }
 
 /// Bytes of every row on the profile's IPU.

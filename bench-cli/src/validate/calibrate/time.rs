@@ -7,7 +7,7 @@ use ipu_sim::spec::MachineSpec;
 
 use super::constant::{self, Constant};
 use super::fit::{self, Fit, FittedRow};
-use super::left_out;
+use super::left_out::{self, AtBounds};
 use crate::accuracy::Record;
 use crate::accuracy::domain::Features;
 use crate::accuracy::effects::Effects;
@@ -30,18 +30,18 @@ pub(super) struct Row {
     pub(super) name: String,
     pub(super) features: Features,
     pub(super) effects: Effects,
-    system: String,
+    pub(super) system: String,
     expected: f64,
     program: Program,
     batching: Batching,
 }
 
-/// Fits the constants of time; with the errors of prediction.
+/// Fits the constants of time; with the errors of prediction, and what bounds stopped.
 ///
 /// # Errors
 ///
 /// Rows that don't compile, which would be a mistake of this program.
-pub(super) fn fit() -> Result<(Fit, Record)> {
+pub(super) fn fit() -> Result<(Fit, Record, AtBounds)> {
     let measured = measurements()?.throughput.into_iter();
     let (rows, others): (Vec<_>, Vec<_>) = measured.partition(|row| row.role == Role::Calibration);
     let compiled = |rows: Vec<Throughput>| rows.into_iter().map(row).collect::<Result<Vec<Row>>>();
@@ -61,7 +61,7 @@ pub(super) fn fit() -> Result<(Fit, Record)> {
         }
         (constants, fitted) = (next, found);
     }
-    let record = left_out::record(&rows, &fitted, &constants, &others)?;
+    let (record, at_bounds) = left_out::record(&rows, &fitted, &constants, &others)?;
     let slopes: Vec<Vec<f64>> = fitted.iter().map(|row| row.slopes.clone()).collect();
     let fit = Fit {
         title: "time",
@@ -70,7 +70,7 @@ pub(super) fn fit() -> Result<(Fit, Record)> {
         constants,
         rows: fitted,
     };
-    Ok((fit, record))
+    Ok((fit, record, at_bounds))
 }
 
 /// The constants after one Gauss-Newton step from their best values, within their bounds.

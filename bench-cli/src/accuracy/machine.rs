@@ -1,0 +1,127 @@
+//! How far the constants of a machine are from those of the machines that were measured.
+
+use std::collections::BTreeMap;
+
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::spec::constant::Constant;
+use ipu_sim::spec::quantity::magnitude;
+
+/// What features of a run say already: sizes of the chip and of the system.
+const IN_FEATURES: [&str; 7] = [
+    "chip.clock",
+    "chip.tiles",
+    "chip.amp_units_f16_f16",
+    "system.ipus",
+    "system.ipus_per_rack",
+    "system.wiring",
+    // One for each rack.
+    "host.hosts",
+];
+
+/// What takes memory but no time; whether a run fits is looked at by itself.
+const TAKES_NO_TIME: [&str; 1] = ["memory"];
+
+/// The constants of a machine, as written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Constants(BTreeMap<String, String>);
+
+impl Constants {
+    /// Those that no feature of a run stands for.
+    #[must_use]
+    pub fn of(machine: &MachineSpec) -> Self {
+        let counts = |constant: &&Constant| {
+            !IN_FEATURES.contains(&constant.key.as_str())
+                && !TAKES_NO_TIME.contains(&constant.section())
+        };
+        let constants = machine.constants.iter().filter(counts);
+        Self(
+            constants
+                .map(|constant| (constant.key.clone(), constant.value.clone()))
+                .collect(),
+        )
+    }
+
+    /// How far they are from those of the measured machines: the octaves by which the farthest of
+    /// them lies outside, one for what is no number or none; with what it is that sets them apart.
+    pub(super) fn distance(&self, measured: &[Self]) -> (f64, Vec<String>) {
+        let mut distance = 0.0_f64;
+        let mut reasons = Vec::new();
+        for (key, value) in &self.0 {
+            let known = measured.iter().filter_map(|machine| machine.0.get(key));
+            let known: Vec<&String> = known.collect();
+            if known.contains(&value) {
+                continue;
+            }
+            let own = magnitude(value).filter(|size| *size > 0.0);
+            let sizes = known.iter().map(|value| magnitude(value));
+            let sizes: Option<Vec<f64>> = sizes.collect();
+            let octaves = match (own, sizes.as_deref()) {
+                (Some(own), Some(sizes @ [_, ..])) => {
+                    let least = sizes.iter().copied().fold(f64::INFINITY, f64::min);
+                    let most = sizes.iter().copied().fold(0.0, f64::max);
+                    match libm::log2(own / own.clamp(least, most)).abs() {
+                        octaves if octaves.is_finite() => octaves,
+                        _ => 1.0,
+                    }
+                }
+                _ => 1.0,
+            };
+            if octaves > 0.0 {
+                distance = distance.max(octaves);
+                reasons.push(match known.first() {
+                    Some(known) => format!("{key}: {value}, measured {known}"),
+                    None => format!("{key}: never measured"),
+                });
+            }
+        }
+        (distance, reasons)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod16(more: &str) -> Constants {
+        let text = format!("name = \"mine\"\nbase = [\"mk2-pod16\"]\n{more}");
+        Constants::of(&MachineSpec::from_toml(&text).unwrap())
+    }
+
+    #[test]
+    fn a_machine_is_as_far_as_its_farthest_constant() {
+        let check = |more: &str, octaves: f64, expected: &[&str]| {
+            let (distance, reasons) = pod16(more).distance(&[pod16("")]);
+            assert!((distance - octaves).abs() < 1e-9, "{more}: {distance}");
+            assert_eq!(reasons, expected, "{more}");
+        };
+        let constant = |key: &str, value: &str| {
+            format!("{key} = {{ value = {value}, kind = \"assumed\", source = \"a test\" }}\n")
+        };
+        check("", 0.0, &[]);
+        let slow = constant("chip.exchange_rate", "\"1 B/cycle\"");
+        check(
+            &slow,
+            2.0,
+            &["chip.exchange_rate: 1 B/cycle, measured 4 B/cycle"],
+        );
+        let workers = constant("chip.workers", "12");
+        check(
+            &(slow + &workers),
+            2.0,
+            &[
+                "chip.exchange_rate: 1 B/cycle, measured 4 B/cycle",
+                "chip.workers: 12, measured 6",
+            ],
+        );
+        // No number of octaves leads away from none.
+        let longer = constant("exchange.phase_extra", "\"100 cycles\"");
+        check(
+            &longer,
+            1.0,
+            &["exchange.phase_extra: 100 cycles, measured 0 cycles"],
+        );
+        // Features of a run say this, or it takes no time.
+        check(&constant("chip.clock", "\"1.85 GHz\""), 0.0, &[]);
+        check(&constant("memory.vertex_state_base", "\"16 B\""), 0.0, &[]);
+    }
+}
