@@ -171,8 +171,10 @@ pub struct Taken {
     pub links: Cycles,
     /// Of that, bytes on their way over links.
     pub copies: Cycles,
-    /// Of that, what the way takes however few bytes there are.
+    /// Of that, what the way takes over links, however few bytes there are.
     pub latency: Cycles,
+    /// How often syncs and copies wait for the latency of a gateway.
+    pub gateways: u64,
     /// Additions.
     pub adds: Cycles,
     /// Bytes that one replica sends.
@@ -230,7 +232,17 @@ impl Rounds {
 struct Known {
     cycles: Cycles,
     last: Arrival,
+    /// How many gateways its sync passes, there and back.
+    sync_gateways: u32,
     id: RoundId,
+}
+
+/// Sync and copies of one round.
+struct Copied {
+    cycles: Cycles,
+    last: Arrival,
+    sync_gateways: u32,
+    traffic: RoundTraffic,
 }
 
 /// What arrives last in a round.
@@ -240,6 +252,8 @@ struct Arrival {
     bytes: Cycles,
     /// What the way takes.
     latency: Cycles,
+    /// How many gateways it leaves for another one.
+    gateways: u32,
 }
 
 /// Collectives of the replicas of one program.
@@ -348,11 +362,20 @@ impl<'a> Collectives<'a> {
                 let slowest = sends.iter().map(|&(ipu, _)| add(ipu, parts)).max();
                 taken.adds += slowest.unwrap_or(Cycles::ZERO) * (arrivals * u64::from(round.times));
             }
-            let Known { cycles, last, id } = self.repeated(level, sends, round.times);
-            taken.links += cycles;
-            taken.copies += last.bytes * u64::from(round.times);
-            taken.latency += last.latency * u64::from(round.times);
-            taken.rounds.push((id, round.times));
+            let known = self.repeated(level, sends, round.times);
+            let (last, times) = (known.last, u64::from(round.times));
+            let gateway = self.machine.gateway.as_ref();
+            let gateway = gateway.map_or(Cycles::ZERO, |gateway| {
+                self.machine.tile.clock.cycles(gateway.latency)
+            });
+            let over_links = last
+                .latency
+                .saturating_sub(gateway * u64::from(last.gateways));
+            taken.links += known.cycles;
+            taken.copies += last.bytes * times;
+            taken.latency += over_links * times;
+            taken.gateways += u64::from(known.sync_gateways + last.gateways) * times;
+            taken.rounds.push((known.id, round.times));
         }
     }
 
@@ -360,21 +383,25 @@ impl<'a> Collectives<'a> {
     fn repeated(&mut self, level: usize, sends: Vec<(IpuId, Sends)>, times: u32) -> Known {
         let key = (level, sends);
         if !self.known.contains_key(&key) {
-            let (cycles, last, transfers) = self.round(level, &key.1);
-            let id = self.transfers.push(transfers);
-            self.known.insert(key.clone(), Known { cycles, last, id });
+            let round = self.round(level, &key.1);
+            let known = Known {
+                cycles: round.cycles,
+                last: round.last,
+                sync_gateways: round.sync_gateways,
+                id: self.transfers.push(round.traffic),
+            };
+            self.known.insert(key.clone(), known);
         }
         let known = self.known[&key];
         let cycles = match self.fold {
             Fold::Alike => known.cycles * u64::from(times),
-            Fold::Nothing => (0..times).map(|_| self.round(level, &key.1).0).sum(),
+            Fold::Nothing => (0..times).map(|_| self.round(level, &key.1).cycles).sum(),
         };
         Known { cycles, ..known }
     }
 
-    /// Sync and copies of one round, which of them is last, and the number of its traffic with
-    /// what moves there.
-    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> (Cycles, Arrival, RoundTraffic) {
+    /// What one round takes and moves.
+    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> Copied {
         let sides = Sides::of(sends);
         let (placement, topology, machine) = (self.placement, self.topology, self.machine);
         let ring = &self.levels[level].rings[0];
@@ -416,17 +443,22 @@ impl<'a> Collectives<'a> {
             })
             .collect();
         let ends = ends_together(&traffic.network, &transfers);
-        let arrivals = ends
-            .iter()
-            .zip(&transfers)
-            .map(|(&bytes, (lane, _))| Arrival {
+        let arrivals = ends.iter().zip(&transfers).map(|(&bytes, (lane, _))| {
+            let lane = &traffic.network.lanes[*lane];
+            Arrival {
                 bytes,
-                latency: traffic.network.lanes[*lane].latency,
-            });
+                latency: lane.latency,
+                gateways: lane.gateways,
+            }
+        });
         let last = arrivals.max_by_key(|arrival| arrival.bytes + arrival.latency);
         let last = last.unwrap_or_default();
-        let cycles = sync + last.bytes + last.latency;
-        (cycles, last, (traffic.number, transfers))
+        Copied {
+            cycles: sync + last.bytes + last.latency,
+            last,
+            sync_gateways: 2 * topology.sync_racks(ipus.iter().copied()),
+            traffic: (traffic.number, transfers),
+        }
     }
 }
 

@@ -54,6 +54,8 @@ pub struct Lane {
     pub limit: Rate,
     /// Time for the first byte to arrive.
     pub latency: Cycles,
+    /// How many gateways it leaves for another one.
+    pub gateways: u32,
     /// The links it crosses, each class once.
     pub links: SmallVec<[LinkId; 4]>,
 }
@@ -136,6 +138,7 @@ impl Network {
             network.lanes.push(Lane {
                 limit: limits.min().unwrap_or(Rate::MAX),
                 latency: clock.cycles(topology.latency(&ways[number].route)),
+                gateways: topology.gateways(&ways[number].route),
                 links,
             });
         }

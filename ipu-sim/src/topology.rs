@@ -283,6 +283,16 @@ impl Topology {
         bundles.fold(SimSeconds::ZERO, |sum, bundle| sum + bundle.latency)
     }
 
+    /// How many gateways `route` leaves for another one.
+    #[must_use]
+    pub fn gateways(&self, route: &[BundleId]) -> u32 {
+        let is_gateway = |node: Node| matches!(node, Node::Gateway(_));
+        let bundles = route.iter().map(|bundle| &self.bundles[*bundle]);
+        bundles
+            .filter(|bundle| is_gateway(bundle.from) && is_gateway(bundle.to))
+            .count() as u32
+    }
+
     /// Adds gateways from the IPU-Machine of `from` to that of equal position in the rack of `to`,
     /// and the IPU of arrival, which is returned: `to` itself where that gateway serves it.
     fn cross_racks(&self, from: IpuId, to: IpuId, nodes: &mut Vec<Node>) -> IpuId {

@@ -521,6 +521,7 @@ impl Costs<'_> {
                 starts: 1,
                 links: taken.copies,
                 latency: taken.latency,
+                gateways: taken.gateways,
                 ..Paid::default()
             },
         })]

@@ -237,6 +237,8 @@ pub struct Paid {
     pub links: Cycles,
     /// Cycles that the way over those links takes, however few bytes there are.
     pub latency: Cycles,
+    /// Gateways that collectives leave for another rack, in syncs and copies.
+    pub gateways: u64,
     /// Cycles that bytes take to or from streaming memory, waiting for others' included.
     pub streaming: Cycles,
 }
@@ -252,6 +254,7 @@ impl Paid {
         self.assembly += other.assembly * times;
         self.links += other.links * times;
         self.latency += other.latency * times;
+        self.gateways += other.gateways * times;
         self.streaming += other.streaming * times;
     }
 }
