@@ -83,9 +83,12 @@ impl Change {
                 program.vars[var].dtype = [DType::F16, DType::F32, DType::U32][part % 3];
             }
             4..=8 => {
-                let mut layout = program.layout_of(var).clone();
-                self.lay(&mut layout);
-                program.vars[var].layout = program.add_layout(layout);
+                // A change before this one may have named a layout that there isn't.
+                let LayoutId(id) = program.vars[var].layout;
+                if let Some(mut layout) = program.layouts.get_index(id as usize).cloned() {
+                    self.lay(&mut layout);
+                    program.vars[var].layout = program.add_layout(layout);
+                }
             }
             9 => {
                 let stream = StreamId::from_index(which % program.streams.len());
