@@ -1,13 +1,14 @@
-//! Where the time of a step went: cycles of every IPU by cause, by kind of operation, by layer, by
-//! pass and by section of the program, and what bounds the pipeline.
+//! Where the time of a step went: cycles of every IPU by cause, by mechanism, by kind of operation,
+//! by layer, by pass and by section of the program, and what bounds the pipeline.
 //!
-//! Whole cycles throughout: on every IPU the causes add up to the step, and kinds, layers and
-//! passes to the step without its idle cycles.
+//! Whole cycles throughout: on every IPU the causes add up to the step, and mechanisms, kinds,
+//! layers and passes to the step without its idle cycles.
 //!
-//! The parts: `cause` (what cycles are spent on), `pipeline` (what bounds a cycle of the
-//! pipeline), `text` (tables for people).
+//! The parts: `cause` (what cycles are spent on), `mechanism` (what for), `pipeline` (what bounds a
+//! cycle of the pipeline), `text` (tables for people).
 
 pub mod cause;
+pub mod mechanism;
 pub mod pipeline;
 mod shares;
 mod text;
@@ -22,6 +23,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use cause::{Cause, Causes, Waited};
+use mechanism::Mechanism;
 use pipeline::Pipeline;
 pub use text::text;
 
@@ -45,6 +47,10 @@ pub struct IpuCycles {
     pub stages: Vec<u32>,
     /// What the cycles were spent on; all of the step.
     pub by_cause: Causes,
+    /// By mechanism of machine and compiler, waiting not counted; mechanisms without any are left
+    /// out, and all of them in reports of versions that didn't know them.
+    #[serde(default)]
+    pub by_mechanism: BTreeMap<Mechanism, Cycles>,
     /// By kind of operation (`matmul`, `layer_norm`, ...), waiting not counted.
     pub by_kind: BTreeMap<String, Causes>,
     /// By part of the model (`Layer3`, `Embedding`, ...), waiting not counted.
@@ -72,6 +78,9 @@ pub struct Placed {
 
 /// Name of the part that collects what belongs to no pass, section or layer.
 const OTHER: &str = "other";
+
+/// The pass of weight updates (`popart_graph::lower`).
+const UPDATE: &str = "update";
 
 impl Explanation {
     /// Sorts the cycles of a run.
@@ -126,6 +135,7 @@ fn ipu_cycles(
             continue;
         }
         out.by_cause.add_all(&causes);
+        mechanism::add_busy(&mut out.by_mechanism, source, &times[ipu].spent);
         let kind = out.by_kind.entry(source.kind.clone()).or_default();
         kind.add_all(&causes);
         let layer = out.by_layer.entry(layer(&source.name).into());

@@ -231,7 +231,7 @@ fn lowered(
         cycles: timeline.total.0,
         compute: on(Activity::Compute),
         exchange: on(Activity::Exchange),
-        launch: on(Activity::Sync),
+        launch: on(Activity::Dispatch) + on(Activity::Launch),
         temporary_bytes: temporary.unwrap_or(Bytes::ZERO).0,
         refused: weight.verdict().err().map(|error| error.to_string()),
     })

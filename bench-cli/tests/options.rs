@@ -16,6 +16,7 @@ use bench_cli::args::spec::{Arity, Kind, OptionSpec, Support};
 use bench_cli::args::{self, table, values};
 use bench_cli::clock::Date;
 use bench_cli::data::dataset;
+use bench_cli::explain::mechanism::Mechanism;
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
 use bench_cli::request::unread::{RULES, Rule};
@@ -83,6 +84,9 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
         let mut plans = compile::plans_for(&request.machine.spec);
         let mut metrics = run::run(request, run::acquire(request)?, &inspect, &mut plans)?;
         metrics.host_seconds = Default::default();
+        let mut ipus = metrics.time.ipus.iter();
+        let explained = ipus.all(|ipu| !ipu.by_mechanism.contains_key(&Mechanism::Other));
+        anyhow::ensure!(explained, "cycles without a mechanism: {line:?}");
         lines.extend(log::before_compile(request, &dataset));
         lines.extend(log::after_compile(&request.options, &dataset, &metrics));
         observed.program += &std::fs::read_to_string(program)?;

@@ -358,6 +358,11 @@ pub struct Function {
 pub enum Role {
     /// What it is there for: vertices that compute, and bringing them their operands.
     Work,
+    /// Adding up what a matrix product left in parts, on several tiles or one after the other,
+    /// and bringing the parts together.
+    Reduction,
+    /// Taking slices of operands for the parts of a serial loop, and putting its results together.
+    Slicing,
     /// Making a tensor lie differently: nothing is computed.
     Layout,
     /// Copying what a call of outlined code takes or hands out.

@@ -1,6 +1,7 @@
 //! The eighteen runs of the published benchmark, compiled, weighed and timed.
 
 use bench_cli::clock::Date;
+use bench_cli::explain::mechanism::Mechanism;
 use bench_cli::run::simulate;
 use bench_cli::suite::{Outcome, run_one, runs};
 
@@ -15,6 +16,10 @@ fn all_eighteen_runs_fit_and_larger_pods_are_faster() {
         };
         let metrics = report.metrics;
         assert!(metrics.fits, "{}: {:?}", run.name, metrics.out_of_memory);
+        for ipu in &metrics.time.ipus {
+            let other = ipu.by_mechanism.get(&Mechanism::Other);
+            assert_eq!(other, None, "{}: cycles without a mechanism", run.name);
+        }
         throughput.insert(run.name.clone(), metrics.throughput_sequences_per_second);
     }
     assert_eq!(throughput.len(), 18);

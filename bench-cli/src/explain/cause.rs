@@ -9,6 +9,8 @@ use ipu_sim::units::Cycles;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::UPDATE;
+
 /// One cause. Every cycle of an IPU has exactly one.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -108,15 +110,17 @@ impl Cause {
 
     /// The cause of what a line of the profile spends on an activity; none of waiting.
     fn of(source: &Source, activity: Activity) -> Option<Self> {
-        let updates = source.pass == "update";
+        let updates = source.pass == UPDATE;
+        let moves_only = match source.role {
+            Role::Layout | Role::Call => true,
+            Role::Work | Role::Reduction | Role::Slicing => false,
+        };
         Some(match activity {
             Activity::Compute | Activity::Exchange if updates => Self::Optimiser,
-            Activity::Compute | Activity::Exchange if source.role != Role::Work => {
-                Self::LayoutChange
-            }
+            Activity::Compute | Activity::Exchange if moves_only => Self::LayoutChange,
             Activity::Compute => Self::Compute,
             Activity::Exchange => Self::InternalExchange,
-            Activity::Sync => Self::SyncAndLaunch,
+            Activity::Dispatch | Activity::Launch => Self::SyncAndLaunch,
             Activity::IpuCopy => Self::InterIpuCopy,
             Activity::Host => Self::Host,
             Activity::StreamingMemory => Self::StreamingMemory,

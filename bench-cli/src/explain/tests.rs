@@ -1,14 +1,24 @@
+mod page;
+
+use std::collections::BTreeSet;
+
+use expect_test::expect;
+use ipu_sim::engine::{self, Activity};
+use ipu_sim::spec::MachineSpec;
+
 use super::*;
 use crate::clock::Date;
 use crate::request::prepare;
 use crate::run::TIMING;
 use crate::utilisation::Utilisation;
 use crate::{args, compile};
-use ipu_sim::engine;
-use ipu_sim::spec::MachineSpec;
 
 const MODEL: &str = "--generated-data true --hidden-size 64 --attention-heads 1 \
                      --sequence-length 32 --vocab-length 512 --encoder-start-ipu 0";
+
+/// Products that come in parts.
+const SERIAL: &str = "--available-memory-proportion 0.001 \
+                      --device-connection-type offline --device-tiles 16";
 
 struct Case {
     compiled: compile::Compiled,
@@ -37,6 +47,53 @@ impl Case {
     }
 }
 
+/// Mechanisms against what is counted elsewhere: compute sets by the piece, causes and kinds.
+#[track_caller]
+fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, machine: &MachineSpec) {
+    let on = |mechanisms: &[Mechanism]| -> Cycles {
+        let cycles = mechanisms.iter().map(|found| ipu.by_mechanism.get(found));
+        cycles.flatten().copied().sum()
+    };
+    let paid = timeline.ipus[IpuId(ipu.ipu)].paid;
+    let dispatches = machine.compute.dispatch * paid.dispatches;
+    assert_eq!(on(&[Mechanism::Dispatch]), dispatches);
+    let started = on(&[Mechanism::Dispatch, Mechanism::Launch]);
+    assert_eq!(started, ipu.by_cause.on(Cause::SyncAndLaunch));
+    // Nothing but products has these, and products have nothing else.
+    let of_products = on(&[
+        Mechanism::ProductVertices,
+        Mechanism::ProductExchange,
+        Mechanism::Reduction,
+        Mechanism::Slicing,
+        Mechanism::ProductRearrangement,
+    ]);
+    let products = &ipu.by_kind["matmul"];
+    assert_eq!(
+        of_products,
+        products.total() - products.on(Cause::SyncAndLaunch)
+    );
+    assert_eq!(
+        on(&[Mechanism::ProductExchange]),
+        products.on(Cause::InternalExchange)
+    );
+    let rearrangement = on(&[
+        Mechanism::ProductRearrangement,
+        Mechanism::GradientRearrangement,
+        Mechanism::OtherRearrangement,
+        Mechanism::CallCopies,
+    ]);
+    // What a weight update rearranges and adds has the cause of its arithmetic.
+    let update = on(&[Mechanism::Optimiser, Mechanism::Collectives]);
+    let causes = [Cause::LayoutChange, Cause::Optimiser, Cause::Collective];
+    let causes = causes.map(|cause| ipu.by_cause.on(cause));
+    assert_eq!(rearrangement + update, causes.into_iter().sum());
+    assert_eq!(on(&[Mechanism::Other]), Cycles::ZERO);
+}
+
+fn plain_cycles<K>(map: &BTreeMap<K, Cycles>) -> u64 {
+    map.values().map(|cycles| cycles.0).sum()
+}
+
 #[track_caller]
 fn check_sums(words: &str) -> Explanation {
     let case = Case::new(words);
@@ -47,13 +104,14 @@ fn check_sums(words: &str) -> Explanation {
         let of = |map: &BTreeMap<String, Causes>| -> u64 {
             map.values().map(|causes| causes.total().0).sum()
         };
-        let plain = |map: &BTreeMap<String, Cycles>| map.values().map(|c| c.0).sum::<u64>();
         let step = timeline.total.0;
         assert_eq!(ipu.by_cause.total().0, step, "{words}");
+        assert_eq!(plain_cycles(&ipu.by_mechanism) + idle, step, "{words}");
         assert_eq!(of(&ipu.by_kind) + idle, step, "{words}");
         assert_eq!(of(&ipu.by_layer) + idle, step, "{words}");
-        assert_eq!(plain(&ipu.by_pass) + idle, step, "{words}");
-        assert_eq!(plain(&ipu.by_section), step, "{words}");
+        assert_eq!(plain_cycles(&ipu.by_pass) + idle, step, "{words}");
+        assert_eq!(plain_cycles(&ipu.by_section), step, "{words}");
+        check_mechanisms(ipu, &timeline, &case.machine);
         let waited: u64 = ipu.waits.iter().map(|wait| wait.cycles.0).sum();
         assert_eq!(waited, idle, "{words}");
     }
@@ -93,6 +151,78 @@ fn every_cycle_of_every_ipu_has_a_cause() {
         assert!(training.all_ipus.on(cause) > Cycles::ZERO, "{cause:?}");
     }
     assert_eq!(training.ipus[0].stages, [0, 2, 4]);
+    let serial = format!("{MODEL} --task SQUAD --inference --num-layers 1 {SERIAL}");
+    let serial = check_sums(&format!("{serial} --layers-per-ipu 1"));
+    let slicing = serial.ipus[0].by_mechanism.get(&Mechanism::Slicing);
+    assert!(slicing > Some(&Cycles::ZERO));
+}
+
+/// Of every model that the options can ask for, whatever a step spends cycles on.
+#[test]
+fn every_line_of_the_profile_has_a_mechanism() {
+    let squad = format!("{MODEL} --task SQUAD --epochs 1 --num-layers 2 --layers-per-ipu 2");
+    let activation = |name| format!("{squad} --activation-type {name}");
+    let pretraining = pipelined("--num-layers 2 --layers-per-ipu 1 1");
+    let update = |name| format!("{pretraining} --optimizer {name}");
+    let models = [
+        activation("Gelu"),
+        activation("SGelu"),
+        activation("LRelu"),
+        activation("Relu"),
+        update("SGD"),
+        update("SGD --momentum 0.9"),
+        update("ADAM"),
+        update("LAMB"),
+        format!("{pretraining} --merge-collectives --gradient-reduction-type Mean"),
+        format!("{pretraining} --split-linear-layers true --split-qkv true"),
+        format!("{pretraining} --embedding-serialization-vocab-steps 2 --projection-bias true"),
+        format!("{squad} --attention-bias true --split-qkv true --squad-single-output true"),
+        format!("{squad} --inference"),
+        format!("{squad} {SERIAL}"),
+        format!("{MODEL} --inference --inference-lm-perplexity true --mask-tokens 4"),
+    ];
+    let mut found = BTreeMap::new();
+    for words in models {
+        let case = Case::new(&words);
+        let program = &case.compiled.lowered.program;
+        for source in &program.sources {
+            for activity in [Activity::Compute, Activity::Exchange] {
+                let mechanism = Mechanism::of(source, activity).unwrap();
+                assert_ne!(mechanism, Mechanism::Other, "{source:?} of {words}");
+                let kinds: &mut BTreeSet<_> = found.entry(mechanism).or_default();
+                kinds.insert(source.kind.clone());
+            }
+        }
+    }
+    let found = found.iter().map(|(mechanism, kinds)| {
+        let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+        format!("{}: {}\n", mechanism.name(), kinds.join(", "))
+    });
+    expect![[r#"
+        AMP vertices: matmul
+        operands and partial sums on their way: matmul
+        reduction of partials: matmul
+        slicing of serial parts: matmul
+        rearrangement for products: matmul
+        rearrangement of gradients: accumulate
+        rearrangement elsewhere: accuracy, adam_moment, add, cast, concat, detach, div, dropout, gelu, gelu_grad, host_output, layer_norm, layer_norm_grad, mul, neg, neg_grad, nll_loss, nll_softmax_grad, pad, reduce_sum, relu, relu_grad, reshape, restore, scale, sgd_momentum, sigmoid, sigmoid_grad, slice, softmax, softmax_grad, square_sum, stash, sub, tanh, transpose
+        copies at calls of outlined layers: call_input, call_output
+        norms: layer_norm, layer_norm_grad
+        softmax, scale and mask of scores: add, scale, sequence_mask, softmax, softmax_grad
+        activation functions: gelu, gelu_grad, mul, neg, neg_grad, relu, relu_grad, scale, sigmoid, sigmoid_grad, sub, tanh, tanh_grad
+        dropout and its seeds: dropout
+        biases, residuals and sums of gradients: add, cast
+        reduction of bias gradients: reduce_sum
+        gradient accumulation: accumulate
+        stash and restore: restore, stash
+        embeddings: gather, one_hot, sparse_accumulate
+        loss and accuracy: accuracy, div, nll_loss, nll_softmax_grad, softmax
+        copies between IPUs: ipu_copy
+        host streams: host_input, host_output
+        streaming memory: remote_load, remote_store
+        collectives: all_gather, all_reduce, local_slice, multi_all_gather, multi_all_reduce, multi_reduce_scatter, reduce_scatter
+        optimiser arithmetic: adam_moment, adam_update, adam_updater, add, cast, lamb_update, scale, sgd_momentum, sgd_update, square_sum, zero
+    "#]].assert_eq(&found.collect::<String>());
 }
 
 #[test]

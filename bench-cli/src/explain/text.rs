@@ -7,6 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use ipu_sim::units::Cycles;
 
 use super::cause::{Cause, Causes};
+use super::mechanism::Mechanism;
 use super::shares::{hundredths, percent};
 use super::{IpuCycles, Pipeline};
 use crate::metrics::{IpuMemory, Metrics};
@@ -15,8 +16,8 @@ use crate::utilisation::Achieved;
 /// Rows of kinds and layers below this share of every column are joined, in hundredths of a per cent.
 const LEAST: u64 = 10;
 
-/// The tables: time by cause, kind, layer, pass and section, waiting, the pipeline, utilisation,
-/// and memory.
+/// The tables: time by cause, mechanism, kind, layer, pass and section, waiting, the pipeline,
+/// utilisation, and memory.
 #[must_use]
 pub fn text(metrics: &Metrics) -> String {
     let explanation = &metrics.time;
@@ -35,6 +36,18 @@ pub fn text(metrics: &Metrics) -> String {
         })
         .collect();
     out += &all("cause", causes);
+    let mechanisms = Mechanism::ALL.into_iter().map(|mechanism| {
+        let on = |ipu: &IpuCycles| {
+            ipu.by_mechanism
+                .get(&mechanism)
+                .map_or(0, |cycles| cycles.0)
+        };
+        Row {
+            name: mechanism.name().into(),
+            cycles: ipus.iter().map(on).collect(),
+        }
+    });
+    out += &all("mechanism", mechanisms.collect());
     let kinds = rows(ipus, |ipu| totals(&ipu.by_kind));
     out += &all("kind of operation", join_small(kinds, step));
     let layers = rows(ipus, |ipu| totals(&ipu.by_layer));

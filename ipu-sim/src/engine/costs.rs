@@ -225,7 +225,7 @@ impl Costs<'_> {
                     let number = self.distinct.compute.add(self.program, set);
                     let dispatch = self.machine.compute.dispatch;
                     let spends = smallvec![
-                        (Activity::Sync, dispatch),
+                        (Activity::Dispatch, dispatch),
                         (Activity::Compute, self.compute[number])
                     ];
                     let vertices = set.vertices.iter();
@@ -253,7 +253,7 @@ impl Costs<'_> {
                     let number = self.distinct.exchanges.add(self.program, exchange);
                     if let Some(phase) = self.exchange[number] {
                         let spends = smallvec![
-                            (Activity::Sync, self.launch() + phase.route),
+                            (Activity::Launch, self.launch() + phase.route),
                             (Activity::Exchange, phase.busy)
                         ];
                         out.push(Timed::Leaf(Leaf {
@@ -541,7 +541,7 @@ impl Costs<'_> {
         }
         let most = Bytes(bytes.into_iter().max().unwrap_or(0));
         let spends = smallvec![
-            (Activity::Sync, self.machine.compute.dispatch),
+            (Activity::Dispatch, self.machine.compute.dispatch),
             (Activity::Compute, memory::copy(most, &self.machine.tile))
         ];
         Timed::Leaf(Leaf {

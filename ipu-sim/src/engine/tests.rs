@@ -200,7 +200,7 @@ fn compute_and_exchange_on_one_ipu() {
         &fixture,
         vec![fixture.fill(0), fixture.spread(0)],
         expect![[r#"
-            IPU 0: 370, Compute 168, Exchange 8, Sync 194
+            IPU 0: 370, Compute 168, Exchange 8, Dispatch 37, Launch 157
         "#]],
     );
     assert_eq!(timeline.total, Cycles(DISPATCH + 168 + LAUNCH + 8));
@@ -236,10 +236,10 @@ fn copies_between_ipus_join_them() {
         &fixture,
         steps,
         expect![[r#"
-        IPU 0: 810, Compute 168, Sync 37, IpuCopy 605
-        IPU 1: 810, IpuCopy 605, Idle 205
-        IPU 2: 205, Compute 168, Sync 37, Idle 605
-    "#]],
+            IPU 0: 810, Compute 168, Dispatch 37, IpuCopy 605
+            IPU 1: 810, IpuCopy 605, Idle 205
+            IPU 2: 205, Compute 168, Dispatch 37, Idle 605
+        "#]],
     );
     assert_eq!(timeline.moved.on(Channel::IpuLink), Bytes(128));
     assert_eq!(timeline.sources[SourceId(0)][IpuId(1)].steps, 1);
@@ -306,7 +306,7 @@ fn a_device_that_reads_faster_than_its_host_sends_waits_for_it() {
         &fixture,
         vec![Step::Repeat { count: 1000, body }],
         expect![[r#"
-            IPU 0: 542000, Compute 336000, Sync 74000, Host 132000
+            IPU 0: 542000, Compute 336000, Dispatch 74000, Host 132000
         "#]],
     );
     assert_eq!(hidden.total, Cycles(1000 * (132 + 2 * (DISPATCH + 168))));
@@ -477,8 +477,8 @@ fn collectives_go_around_the_replicas() {
         &fixture,
         steps,
         expect![[r#"
-        IPU 0: 3772, Compute 1531, Sync 37, Collective 2204
-    "#]],
+            IPU 0: 3772, Compute 1531, Dispatch 37, Collective 2204
+        "#]],
     );
     assert_eq!(timeline.moved.on(Channel::Collective), Bytes(3 * 32));
 }
@@ -506,9 +506,9 @@ fn a_pipeline_of_functions_costs_its_slowest_stage() {
         &fixture,
         steps,
         expect![[r#"
-        IPU 0: 122000, Compute 16800, Sync 3700, IpuCopy 60500, Idle 41000
-        IPU 1: 122000, Compute 50400, Sync 11100, IpuCopy 60500
-    "#]],
+            IPU 0: 122000, Compute 16800, Dispatch 3700, IpuCopy 60500, Idle 41000
+            IPU 1: 122000, Compute 50400, Dispatch 11100, IpuCopy 60500
+        "#]],
     );
     assert_eq!(timeline.total, Cycles(100 * (3 * (DISPATCH + 168) + 605)));
     let span = &timeline.trace.spans[0];
@@ -578,7 +578,7 @@ fn sections_sort_cycles_and_products_are_counted() {
         &fixture,
         steps,
         expect![[r#"
-            IPU 0: 42005, Compute 38268, Sync 3737
+            IPU 0: 42005, Compute 38268, Dispatch 3737
         "#]],
     );
     let fill = Cycles(DISPATCH + 168);

@@ -19,8 +19,10 @@ pub enum Activity {
     Compute,
     /// Words moving between tiles.
     Exchange,
-    /// Dispatching compute sets, syncs and route latency before words move.
-    Sync,
+    /// Dispatching compute sets.
+    Dispatch,
+    /// Syncs and route latency before words move between tiles.
+    Launch,
     /// Words moving between IPUs of a replica.
     IpuCopy,
     /// Transfers with the host.
@@ -35,10 +37,11 @@ pub enum Activity {
 
 impl Activity {
     /// Every activity.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Compute,
         Self::Exchange,
-        Self::Sync,
+        Self::Dispatch,
+        Self::Launch,
         Self::IpuCopy,
         Self::Host,
         Self::StreamingMemory,

@@ -53,6 +53,7 @@ mod tests {
     use ipu_sim::engine::{Activity, Mode, Options, time};
     use ipu_sim::ids::IpuId;
     use ipu_sim::numerics::DType;
+    use ipu_sim::program::Role;
     use ipu_sim::spec::MachineSpec;
     use ipu_sim::units::Cycles;
     use ipu_sim::vertex::WeightLoad;
@@ -60,8 +61,17 @@ mod tests {
     use super::*;
     use crate::plan::{Pass, PlanCost, plan};
 
-    /// Cycles of the program in vertices and in exchange, and the estimate.
-    fn timed(shape: [u64; 4], proportion: f64) -> (Cycles, Cycles, PlanCost) {
+    /// What a product's program takes, and the estimate.
+    struct Timed {
+        /// In vertices.
+        compute: Cycles,
+        /// Of these, what products, sums and slices take.
+        by_role: [Cycles; 3],
+        exchange: Cycles,
+        cost: PlanCost,
+    }
+
+    fn timed(shape: [u64; 4], proportion: f64) -> Timed {
         let machine = MachineSpec::shipped("mk2-m2000").unwrap();
         let [groups, m, k, n] = shape;
         let shape = MatMulShape { groups, m, k, n };
@@ -83,7 +93,18 @@ mod tests {
         let spent = &timeline.ipus[IpuId(0)].tally.spent;
         let (compute, exchange) = (spent.on(Activity::Compute), spent.on(Activity::Exchange));
         assert!(spent.total() > compute + exchange, "launches take time");
-        (compute, exchange, plan.cost)
+        let by_role = [Role::Work, Role::Reduction, Role::Slicing].map(|role| {
+            let lines = timeline.sources.iter();
+            let lines = lines.filter(|(id, _)| program.source(*id).role == role);
+            let spent = lines.map(|(_, times)| times[IpuId(0)].spent.on(Activity::Compute));
+            spent.sum()
+        });
+        Timed {
+            compute,
+            by_role,
+            exchange,
+            cost: plan.cost,
+        }
     }
 
     /// The vertices of the program are those of the estimate, but that sums may be cut more
@@ -97,9 +118,15 @@ mod tests {
             [1, 1024, 4096, 1024],
             [128, 128, 64, 128],
         ] {
-            let (compute, exchange, cost) = timed(shape, 0.6);
-            let vertices = cost.amp..=cost.amp + cost.reduce;
-            assert!(vertices.contains(&compute), "{shape:?}: {compute:?}");
+            let Timed {
+                compute,
+                by_role: [products, sums, slices],
+                exchange,
+                cost,
+            } = timed(shape, 0.6);
+            assert_eq!(products + sums + slices, compute, "{shape:?}");
+            assert_eq!((products, slices), (cost.amp, Cycles::ZERO), "{shape:?}");
+            assert!(sums <= cost.reduce, "{shape:?}: {sums:?}");
             let depth_one = if cost.reduce == Cycles::ZERO {
                 cost.partials_exchange
             } else {
@@ -113,20 +140,26 @@ mod tests {
 
     #[test]
     fn evenly_cut_sums_are_exact() {
-        let (compute, _, _) = timed([1, 1024, 1024, 4096], 0.6);
-        assert_eq!(compute, Cycles(59_659 + 5_553));
+        let found = timed([1, 1024, 1024, 4096], 0.6);
+        assert_eq!(found.by_role, [59_659, 5_553, 0].map(Cycles));
     }
 
     /// Slices, updates and a start with zeros come on top of what every iteration computes.
     #[test]
     fn a_serial_product_has_slices_and_updates() {
-        let (compute, _, cost) = timed([1, 1024, 1024, 4096], 0.2);
+        let Timed {
+            compute,
+            by_role: [products, sums, slices],
+            cost,
+            ..
+        } = timed([1, 1024, 1024, 4096], 0.2);
         assert_eq!(cost.iterations, 2);
-        let vertices = cost.amp + cost.reduce + cost.dynamic_slice;
-        assert!(compute > vertices * 2);
+        assert_eq!(products + sums + slices, compute);
+        assert_eq!([products, sums], [cost.amp * 2, cost.reduce * 2]);
+        let moved = cost.dynamic_slice + cost.dynamic_update;
         assert!(
-            compute < vertices * 2 + Cycles(15_000),
-            "{compute:?}, {cost:?}"
+            slices > moved * 2 && slices < moved * 2 + Cycles(3_000),
+            "{slices:?}, {cost:?}"
         );
     }
 }

@@ -112,19 +112,28 @@ impl<'a> Builder<'a> {
         }));
     }
 
-    /// What `emit` emits changes layouts and computes nothing: the profile tells it apart.
+    /// What `emit` emits changes layouts and computes nothing.
     fn changing_layout<T>(&mut self, emit: impl FnOnce(&mut Self) -> T) -> T {
-        let work = self.source;
-        let line = self.program.source(work);
-        if line.role == Role::Work {
-            let line = Source {
-                role: Role::Layout,
-                ..line.clone()
-            };
-            self.source = self.program.add_line(line);
+        self.in_role(Role::Layout, emit)
+    }
+
+    /// What `emit` emits has a role of its own in the operation, by which the profile tells it
+    /// apart; but all that is copied for a call or a layout is just that.
+    pub(crate) fn in_role<T>(&mut self, role: Role, emit: impl FnOnce(&mut Self) -> T) -> T {
+        let around = self.source;
+        let line = self.program.source(around);
+        match line.role {
+            Role::Layout | Role::Call => {}
+            Role::Work | Role::Reduction | Role::Slicing => {
+                let line = Source {
+                    role,
+                    ..line.clone()
+                };
+                self.source = self.program.add_line(line);
+            }
         }
         let out = emit(self);
-        self.source = work;
+        self.source = around;
         out
     }
 

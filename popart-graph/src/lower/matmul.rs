@@ -16,7 +16,7 @@
 use ipu_sim::cost::partials;
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
-use ipu_sim::program::{Label, Labels, Operand, Step, VarId, VarKind, VertexGroup};
+use ipu_sim::program::{Label, Labels, Operand, Role, Step, VarId, VarKind, VertexGroup};
 use ipu_sim::vertex::{MapOp, MatMulMethod, Vertex};
 use smallvec::SmallVec;
 
@@ -511,15 +511,18 @@ fn product(
             Operand::new(weights, &labels.with(&[], [labels.k, labels.o])),
         ]),
     }]);
-    if sums_parts {
-        sum_of_parts(builder, frame, partials, output, name)
-    } else if amp_writes_result {
-        partials
-    } else {
-        let parts = builder.value_of(partials);
-        let cast = builder.map(MapOp::Cast, &[&parts], output, name);
-        cast.parts[0].var
+    if amp_writes_result {
+        return partials;
     }
+    builder.in_role(Role::Reduction, |builder| {
+        if sums_parts {
+            sum_of_parts(builder, frame, partials, output, name)
+        } else {
+            let parts = builder.value_of(partials);
+            let cast = builder.map(MapOp::Cast, &[&parts], output, name);
+            cast.parts[0].var
+        }
+    })
 }
 
 /// Sums partial results over parts of k: where they are many, in stages, so that a tile receives
@@ -638,7 +641,7 @@ fn loop_over_outputs(
     let layout = layouts::ring(parts, &frame.summed_layout());
     let result = builder.add_var(name, output, layout, VarKind::Activation);
     // Slices are written one by one; this is where the old value ends.
-    builder.fill(result, 0.0);
+    builder.in_role(Role::Slicing, |builder| builder.fill(result, 0.0));
     let once = frame
         .broadcast_input_once
         .then(|| broadcast(builder, frame, &[(Side::Input, input)])[0]);
@@ -672,7 +675,7 @@ fn loop_over_inputs(
     name: &str,
 ) -> VarId {
     let result = builder.add_var(name, output, frame.summed_layout(), VarKind::Activation);
-    builder.fill(result, 0.0);
+    builder.in_role(Role::Reduction, |builder| builder.fill(result, 0.0));
     repeat(builder, parts, |builder, index| {
         let input = dynamic_slice(builder, frame, Side::Input, input, index);
         let weights = dynamic_slice(builder, frame, Side::Weights, weights, index);
@@ -684,7 +687,10 @@ fn loop_over_inputs(
         let name = builder.part("result_part");
         let part = product(builder, frame, sides[0], sides[1], output, &name);
         let (sum, part) = (builder.value_of(result), builder.value_of(part));
-        builder.map_in_place(MapOp::ScaledAdd { factor: 1.0 }, &[&sum, &part], 0);
+        let add = MapOp::ScaledAdd { factor: 1.0 };
+        builder.in_role(Role::Reduction, |builder| {
+            builder.map_in_place(add, &[&sum, &part], 0)
+        });
     });
     result
 }
@@ -698,7 +704,7 @@ fn repeat(builder: &mut Builder<'_>, count: u32, body: impl FnOnce(&mut Builder<
         everywhere,
         VarKind::Temporary,
     );
-    builder.fill(index, 0.0);
+    builder.in_role(Role::Slicing, |builder| builder.fill(index, 0.0));
     let outside = std::mem::take(&mut builder.steps);
     body(builder, index);
     let counter = builder.value_of(index);
@@ -706,7 +712,9 @@ fn repeat(builder: &mut Builder<'_>, count: u32, body: impl FnOnce(&mut Builder<
         addend: 1,
         modulus: 0,
     };
-    builder.map_in_place(next, &[&counter], 0);
+    builder.in_role(Role::Slicing, |builder| {
+        builder.map_in_place(next, &[&counter], 0)
+    });
     let body = std::mem::replace(&mut builder.steps, outside);
     builder.steps.push(Step::Repeat { count, body });
 }
@@ -726,21 +734,27 @@ fn dynamic_slice(
         VarKind::Temporary,
     );
     let labels: Vec<u8> = (0..=builder.program.layout_of(slice).axes.len() as u8).collect();
-    builder.emit_compute(vec![VertexGroup {
+    let vertices = VertexGroup {
         vertex: Vertex::DynamicSlice { slot: Label(0) },
         output: Operand::new(slice, &labels[1..]),
         inputs: SmallVec::from_iter([Operand::new(whole, &labels), Operand::new(index, &[])]),
-    }]);
+    };
+    builder.in_role(Role::Slicing, |builder| {
+        builder.emit_compute(vec![vertices])
+    });
     slice
 }
 
 fn dynamic_update(builder: &mut Builder<'_>, whole: VarId, slice: VarId, index: VarId) {
     let labels: Vec<u8> = (0..builder.program.layout_of(whole).axes.len() as u8).collect();
-    builder.emit_compute(vec![VertexGroup {
+    let vertices = VertexGroup {
         vertex: Vertex::DynamicUpdate { slot: Label(0) },
         output: Operand::new(whole, &labels),
         inputs: SmallVec::from_iter([Operand::new(slice, &labels[1..]), Operand::new(index, &[])]),
-    }]);
+    };
+    builder.in_role(Role::Slicing, |builder| {
+        builder.emit_compute(vec![vertices])
+    });
 }
 
 fn cut(extent: u32, parts: u32, grain: u32, tile_stride: u32) -> AxisSplit {

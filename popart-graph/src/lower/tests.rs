@@ -5,13 +5,14 @@ mod pipeline;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use expect_test::expect;
 use ipu_sim::cost::partials::reduce_stages;
 use ipu_sim::execute::{self, Host, Memory, RemoteMemory, StreamError};
 use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::numerics::DType;
-use ipu_sim::program::{Step, StreamId};
+use ipu_sim::program::{Role, SourceId, Step, StreamId};
 use ipu_sim::spec::{MachineSpec, TileSpec};
-use ipu_sim::vertex::Vertex;
+use ipu_sim::vertex::{MapOp, Vertex};
 use proptest::prelude::*;
 
 use super::{HostStreams, LowerOptions, Lowered, lower};
@@ -312,10 +313,22 @@ proptest! {
 /// A product on `tiles` tiles, with operands of type `dtype` and little or much memory; gives how
 /// it was cut.
 fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32) -> Splits {
+    let (graph, splits) = product(shapes, (dtype, Partials::Half), proportion, tiles);
+    check(graph, tiles, 1e-5);
+    splits
+}
+
+/// The graph of such a product, and how it is cut.
+fn product(
+    shapes: [&[u32]; 2],
+    (dtype, partials): (DType, Partials),
+    proportion: f64,
+    tiles: u32,
+) -> (Graph, Splits) {
     let kind = OpKind::MatMul {
         pass: MatMulPass::TrainingFwd,
         available_memory_proportion: MemoryProportion::new(proportion).unwrap(),
-        partials: Partials::Half,
+        partials,
         piece: Piece::Whole,
     };
     let operands = shapes.map(|shape| TensorType::new(dtype, Shape(shape.into())));
@@ -324,8 +337,96 @@ fn check_product(shapes: [&[u32]; 2], dtype: DType, proportion: f64, tiles: u32)
     super::plan_products(&graph, &mut plans).unwrap();
     let (request, _) = super::ops::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
     let splits = plans.get(&request).unwrap().splits;
-    check(graph, tiles, 1e-5);
-    splits
+    (graph, splits)
+}
+
+/// What the steps of a product do for it, by their vertices, each once.
+fn roles_of_product(graph: &Graph, tiles: u32) -> BTreeSet<(&'static str, Role)> {
+    fn look(steps: &[Step], found: &mut impl FnMut(SourceId, &Vertex)) {
+        for step in steps {
+            match step {
+                Step::Compute(set) => set
+                    .vertices
+                    .iter()
+                    .for_each(|group| found(set.source, &group.vertex)),
+                Step::Repeat { body, .. } => look(body, found),
+                _ => {}
+            }
+        }
+    }
+    let program = on_one_ipu(graph, tiles, HostStreams::Absent).program;
+    let mut roles = BTreeSet::new();
+    look(&program.steps, &mut |source, vertex| {
+        let word = match vertex {
+            Vertex::MatMul { .. } => "product",
+            Vertex::ReducePartials { .. } => "sum",
+            Vertex::Map(MapOp::ScaledAdd { .. }) => "sum of serial parts",
+            Vertex::Map(MapOp::Cast) => "cast",
+            Vertex::Fill(_) => "zeros",
+            Vertex::DynamicSlice { .. } => "slice",
+            Vertex::DynamicUpdate { .. } => "update",
+            Vertex::Map(MapOp::Count { .. }) => "count",
+            Vertex::Copy => "transpose",
+            Vertex::Assemble => "assembly",
+            other => panic!("no vertex of a product: {other:?}"),
+        };
+        roles.insert((word, program.source(source).role));
+    });
+    roles
+}
+
+/// Steps of products whose parts are in one place or several, at once or one after the other.
+#[test]
+fn steps_of_a_product_say_what_they_do_for_it() {
+    let cases = [
+        ("parts of k", [64, 96, 128], Partials::Half, 0.6, 48),
+        ("float partials", [512, 64, 64], Partials::Float, 0.6, 48),
+        ("serial o", [64, 96, 128], Partials::Half, 0.001, 8),
+        ("serial k", [4, 64, 16], Partials::Half, 0.001, 4),
+    ];
+    let found = cases.map(|(name, [m, k, n], partials, proportion, tiles)| {
+        let shapes: [&[u32]; 2] = [&[m, k], &[k, n]];
+        let (graph, splits) = product(shapes, (DType::F16, partials), proportion, tiles);
+        let (k, o) = (splits.in_channels.serial, splits.out_channels.serial);
+        assert_eq!((k > 1, o > 1), (name == "serial k", name == "serial o"));
+        let roles = roles_of_product(&graph, tiles);
+        let roles = roles
+            .iter()
+            .map(|(word, role)| format!("  {role:?}: {word}\n"));
+        format!("{name}\n{}", roles.collect::<String>())
+    });
+    expect![[r#"
+        parts of k
+          Layout: assembly
+          Work: product
+          Reduction: sum
+          Layout: transpose
+        float partials
+          Layout: assembly
+          Reduction: cast
+          Work: product
+          Layout: transpose
+        serial o
+          Layout: assembly
+          Slicing: count
+          Work: product
+          Slicing: slice
+          Reduction: sum
+          Layout: transpose
+          Slicing: update
+          Slicing: zeros
+        serial k
+          Layout: assembly
+          Slicing: count
+          Work: product
+          Slicing: slice
+          Reduction: sum
+          Reduction: sum of serial parts
+          Layout: transpose
+          Reduction: zeros
+          Slicing: zeros
+    "#]]
+    .assert_eq(&found.concat());
 }
 
 /// Where partial sums come from many tiles they are summed in two stages and three, and what
