@@ -47,26 +47,28 @@ pub(super) fn step(slopes: &[Vec<f64>], residuals: &[f64]) -> Vec<f64> {
 /// As [`step()`], with every element of `x` within its bounds.
 ///
 /// Some elements are at a bound and the others are free, so the least of all such choices is the
-/// answer; of a few constants there are few.
+/// answer; of a few constants there are few. A bound may be infinite: no choice is at one that some
+/// row has a slope towards, since its sum of squares would be infinite, too. An element that no row
+/// has a slope of stays 0.
 pub(super) fn step_within(slopes: &[Vec<f64>], residuals: &[f64], bounds: &[[f64; 2]]) -> Vec<f64> {
+    let has_slope: Vec<bool> = (0..bounds.len())
+        .map(|at| slopes.iter().any(|row| row[at] != 0.0))
+        .collect();
     let mut best: Option<(f64, Vec<f64>)> = None;
     for choice in 0..3_usize.pow(bounds.len() as u32) {
         let pinned: Vec<Option<f64>> = bounds
             .iter()
             .enumerate()
-            .map(|(at, ends)| ends.get(choice / 3_usize.pow(at as u32) % 3).copied())
-            .collect();
-        let rest: Vec<f64> = slopes
-            .iter()
-            .zip(residuals)
-            .map(|(row, residual)| {
-                let at_bounds = row
-                    .iter()
-                    .zip(&pinned)
-                    .map(|(slope, at)| slope * at.unwrap_or(0.0));
-                residual + at_bounds.sum::<f64>()
+            .map(|(at, ends)| match has_slope[at] {
+                true => ends.get(choice / 3_usize.pow(at as u32) % 3).copied(),
+                false => Some(0.0),
             })
             .collect();
+        let at_bounds: Vec<f64> = pinned.iter().map(|at| at.unwrap_or(0.0)).collect();
+        let rest = moved(slopes, residuals, &at_bounds);
+        if !objective(&rest).is_finite() {
+            continue;
+        }
         let free = |row: &Vec<f64>| -> Vec<f64> {
             let free = row.iter().zip(&pinned).filter(|(_, at)| at.is_none());
             free.map(|(slope, _)| *slope).collect()
@@ -85,15 +87,22 @@ pub(super) fn step_within(slopes: &[Vec<f64>], residuals: &[f64], bounds: &[[f64
         if !x.iter().zip(bounds).all(inside) {
             continue;
         }
-        let left = slopes.iter().zip(residuals).map(|(row, residual)| {
-            residual + row.iter().zip(&x).map(|(slope, x)| slope * x).sum::<f64>()
-        });
-        let left = objective(&left.collect::<Vec<f64>>());
-        if best.as_ref().is_none_or(|(least, _)| left < *least) {
+        let left = objective(&moved(slopes, residuals, &x));
+        if left.is_finite() && best.as_ref().is_none_or(|(least, _)| left < *least) {
             best = Some((left, x));
         }
     }
     best.map_or_else(|| vec![0.0; bounds.len()], |(_, x)| x)
+}
+
+/// `residuals + slopes x`, where a slope of 0 adds nothing, however far `x` goes.
+fn moved(slopes: &[Vec<f64>], residuals: &[f64], x: &[f64]) -> Vec<f64> {
+    let rows = slopes.iter().zip(residuals);
+    rows.map(|(row, residual)| {
+        let moves = row.iter().zip(x).filter(|(slope, _)| **slope != 0.0);
+        residual + moves.map(|(slope, x)| slope * x).sum::<f64>()
+    })
+    .collect()
 }
 
 /// Standard errors of the logarithms that [`step()`] finds, from what the rows leave over; none if
@@ -249,6 +258,29 @@ mod tests {
         assert!((found[1] - 1.0 / 3.25).abs() < 1e-9, "{found:?}");
         let inside = step_within(&slopes, &residuals, &[[-9.0, 9.0], [-9.0, 9.0]]);
         assert!((inside[0] - 4.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_row_without_a_slope_is_beside_a_bound_without_end() {
+        // The second row doesn't know the second constant, whose logarithm has no lower bound.
+        let slopes = [vec![1.0, 1.0], vec![1.0, 0.0]];
+        let residuals = [-2.0, -1.0];
+        let bounds = [[-0.5, 3.0], [f64::NEG_INFINITY, 3.0]];
+        let found = step_within(&slopes, &residuals, &bounds);
+        assert!((found[0] - 1.0).abs() < 1e-9, "{found:?}");
+        assert!((found[1] - 1.0).abs() < 1e-9, "{found:?}");
+        // With the first at a bound, the second makes up for it in the row that knows it.
+        let found = step_within(&slopes, &residuals, &[[-0.5, 0.5], bounds[1]]);
+        assert!((found[0] - 0.5).abs() < 1e-12, "{found:?}");
+        assert!((found[1] - 1.5).abs() < 1e-9, "{found:?}");
+    }
+
+    #[test]
+    fn what_no_row_has_a_slope_of_stays() {
+        let slopes = [vec![1.0, 0.0], vec![2.0, 0.0]];
+        let found = step_within(&slopes, &[-1.0, -2.0], &[[-3.0, 3.0], [-1.0, 1.0]]);
+        assert!((found[0] - 1.0).abs() < 1e-9, "{found:?}");
+        assert_eq!(found[1], 0.0);
     }
 
     #[test]

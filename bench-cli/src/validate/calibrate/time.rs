@@ -25,6 +25,15 @@ const STEPS: usize = 8;
 /// Relative change of a constant for a finite difference: cycles are whole, so it is large.
 const PROBE: f64 = 0.2;
 
+/// The least part of itself that one step leaves of a constant with a lower bound of 0.
+///
+/// Zero is at minus infinity of the logarithm, which no least squares with a slope reaches, so the
+/// step is bounded here, and a constant that is stopped here goes to 0. What takes `a + b c` has
+/// the slope `s = b c / (a + b c)`, and without `c` its logarithm is less by `-ln(1 - s)`. The step
+/// to this part of `c` counts as `s ln(100)`, which is more than that for every slope below 0.99:
+/// rows that ask for still more want what even 0 doesn't give.
+const PART_LEAST: f64 = 0.01;
+
 /// A row of the measurements, compiled.
 pub(super) struct Row {
     pub(super) name: String,
@@ -48,19 +57,9 @@ pub(super) fn fit() -> Result<(Fit, Record, AtBounds)> {
     let (rows, others) = (compiled(rows)?, compiled(others)?);
     let first = rows.first().context("there are calibration rows")?;
     let mut constants = constant::fitted(&MachineSpec::shipped(&first.system)?, false)?;
-    let mut fitted = at_best(&rows, &constants)?;
-    let at_shipped = objective(&fitted);
-    for _ in 0..STEPS {
-        let mut next = constants.clone();
-        for (constant, value) in next.iter_mut().zip(stepped(&constants, &fitted)) {
-            constant.best = value;
-        }
-        let found = at_best(&rows, &next)?;
-        if objective(&found) >= objective(&fitted) {
-            break;
-        }
-        (constants, fitted) = (next, found);
-    }
+    let at_best = |constants: &[Constant]| at_best(&rows, constants);
+    let at_shipped = objective(&at_best(&constants)?);
+    let fitted = descend(&mut constants, at_best)?;
     let (record, at_bounds) = left_out::record(&rows, &fitted, &constants, &others)?;
     let slopes: Vec<Vec<f64>> = fitted.iter().map(|row| row.slopes.clone()).collect();
     let fit = Fit {
@@ -73,19 +72,56 @@ pub(super) fn fit() -> Result<(Fit, Record, AtBounds)> {
     Ok((fit, record, at_bounds))
 }
 
+/// Moves the constants to the least sum of squares within their bounds. `rows` gives residuals and
+/// slopes with the constants at their best values; returned are those at the end.
+fn descend(
+    constants: &mut Vec<Constant>,
+    rows: impl Fn(&[Constant]) -> Result<Vec<FittedRow>>,
+) -> Result<Vec<FittedRow>> {
+    let mut fitted = rows(constants)?;
+    for _ in 0..STEPS {
+        let mut next = constants.clone();
+        for (constant, value) in next.iter_mut().zip(stepped(constants, &fitted)) {
+            constant.best = value;
+        }
+        let found = rows(&next)?;
+        if objective(&found) >= objective(&fitted) {
+            break;
+        }
+        (*constants, fitted) = (next, found);
+    }
+    Ok(fitted)
+}
+
 /// The constants after one Gauss-Newton step from their best values, within their bounds.
+///
+/// A constant at 0 stays there: a step is a factor.
 pub(super) fn stepped(constants: &[Constant], rows: &[FittedRow]) -> Vec<f64> {
     let slopes: Vec<Vec<f64>> = rows.iter().map(|row| row.slopes.clone()).collect();
     let residuals: Vec<f64> = rows.iter().map(|row| row.residual).collect();
-    let within =
-        |constant: &Constant| [constant.low, constant.high].map(|end| (end / constant.best).ln());
-    let bounds: Vec<[f64; 2]> = constants.iter().map(within).collect();
-    let moved = constants
-        .iter()
-        .zip(fit::step_within(&slopes, &residuals, &bounds));
+    let bounds: Vec<[f64; 2]> = constants.iter().map(step_bounds).collect();
+    let steps = fit::step_within(&slopes, &residuals, &bounds);
+    let moved = constants.iter().zip(&bounds).zip(steps);
     moved
-        .map(|(constant, step)| constant.best * step.exp())
+        .map(|((constant, [least, _]), step)| {
+            if constant.low == 0.0 && step == *least {
+                0.0
+            } else {
+                constant.best * step.exp()
+            }
+        })
         .collect()
+}
+
+/// Bounds of the step of a constant's logarithm; see [`PART_LEAST`] for those of 0.
+fn step_bounds(constant: &Constant) -> [f64; 2] {
+    if constant.best == 0.0 {
+        return [0.0; 2];
+    }
+    [constant.low, constant.high].map(|end| match end {
+        0.0 => PART_LEAST.ln(),
+        end => (end / constant.best).ln(),
+    })
 }
 
 fn objective(rows: &[FittedRow]) -> f64 {
@@ -136,12 +172,130 @@ pub(super) fn residual(row: &Row, constants: &[Constant], values: &[f64]) -> Res
 
 /// Change of a row's logarithm with the logarithm of one constant.
 fn slope(row: &Row, constants: &[Constant], values: &[f64], index: usize) -> Result<f64> {
-    // Machines take whole numbers, so the difference is that of whole numbers.
-    let moved = |by: f64| {
+    slope_at(values[index], |value| {
         let mut moved = values.to_vec();
-        moved[index] = (moved[index] * by).round();
-        Ok::<_, anyhow::Error>((moved[index], residual(row, constants, &moved)?))
-    };
-    let (low, high) = (moved(1.0 - PROBE)?, moved(1.0 + PROBE)?);
-    Ok((high.1 - low.1) / (high.0 / low.0).ln())
+        moved[index] = value;
+        residual(row, constants, &moved)
+    })
+}
+
+/// Change of `residual` with the logarithm of its argument, at `value`.
+///
+/// Machines take whole numbers, so the difference is that of whole numbers: at least one to either
+/// side, but none below 0.
+fn slope_at(value: f64, residual: impl Fn(f64) -> Result<f64>) -> Result<f64> {
+    let low = (value * (1.0 - PROBE)).round().min(value.round() - 1.0);
+    let low = low.max(0.0);
+    let high = (value * (1.0 + PROBE)).round().max(value.round() + 1.0);
+    let change = residual(high)? - residual(low)?;
+    Ok(match low {
+        // Zero has no logarithm; that of the value changes by its relative change.
+        0.0 => change * value / (high - low),
+        low => change / (high / low).ln(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn constant(key: &str, shipped: f64, [low, high]: [f64; 2]) -> Constant {
+        Constant {
+            key: key.into(),
+            unit: "cycles".into(),
+            shipped,
+            best: shipped,
+            low,
+            high,
+        }
+    }
+
+    /// Rows of runs that take a time and so many times each constant, and were measured to take
+    /// another time.
+    fn rows(runs: &[(f64, [f64; 2], f64)], constants: &[Constant]) -> Vec<FittedRow> {
+        let row = |&(other, times, measured): &(f64, [f64; 2], f64)| {
+            let parts: Vec<f64> = times
+                .iter()
+                .zip(constants)
+                .map(|(times, constant)| times * constant.best)
+                .collect();
+            let time = other + parts.iter().sum::<f64>();
+            FittedRow {
+                name: String::new(),
+                residual: (measured / time).ln(),
+                slopes: parts.iter().map(|part| -part / time).collect(),
+            }
+        };
+        runs.iter().map(row).collect()
+    }
+
+    fn fitted(runs: &[(f64, [f64; 2], f64)]) -> Vec<f64> {
+        let mut constants = vec![
+            constant("work", 40.0, [8.0, 300.0]),
+            constant("start", 70.0, [0.0, 200.0]),
+        ];
+        descend(&mut constants, |constants| Ok(rows(runs, constants))).unwrap();
+        constants.iter().map(|constant| constant.best).collect()
+    }
+
+    #[test]
+    fn a_fit_finds_what_its_rows_were_made_with() {
+        // The last row doesn't depend on the second constant, which may be 0.
+        let found = fitted(&[
+            (1000.0, [10.0, 2.0], 1600.0),
+            (1000.0, [5.0, 9.0], 1700.0),
+            (1000.0, [20.0, 0.0], 2000.0),
+        ]);
+        assert!((found[0] - 50.0).abs() < 0.01, "{found:?}");
+        assert!((found[1] - 50.0).abs() < 0.01, "{found:?}");
+    }
+
+    #[test]
+    fn a_fit_goes_to_a_bound_of_zero() {
+        // With the first constant at 50, the others were measured faster than without the second.
+        let found = fitted(&[
+            (1000.0, [10.0, 2.0], 1450.0),
+            (1000.0, [5.0, 9.0], 1200.0),
+            (1000.0, [20.0, 0.0], 2000.0),
+        ]);
+        assert_eq!(found[1], 0.0);
+        // Of one constant, the best is where its derivative is: found by trying all around.
+        let squares = |work: f64| -> f64 {
+            [(10.0, 1450.0), (5.0, 1200.0), (20.0, 2000.0)]
+                .map(|(times, measured): (f64, f64)| {
+                    (measured / (1000.0 + times * work)).ln().powi(2)
+                })
+                .iter()
+                .sum()
+        };
+        let tried = (800..3000).map(|tenth| f64::from(tenth) / 20.0);
+        let best = tried.min_by(|a, b| squares(*a).total_cmp(&squares(*b)));
+        assert!((found[0] - best.unwrap()).abs() < 0.1, "{found:?} {best:?}");
+    }
+
+    #[test]
+    fn a_constant_at_zero_stays_there_and_the_others_move() {
+        let constants = [
+            constant("work", 40.0, [8.0, 300.0]),
+            constant("start", 0.0, [0.0, 200.0]),
+        ];
+        let runs = [(0.0, [10.0, 2.0], 500.0), (0.0, [5.0, 9.0], 250.0)];
+        let found = stepped(&constants, &rows(&runs, &constants));
+        assert!((found[0] - 50.0).abs() < 1e-9, "{found:?}");
+        assert_eq!(found[1], 0.0);
+    }
+
+    #[test]
+    fn small_values_have_slopes() {
+        let line = |value: f64| Ok((100.0 + 3.0 * value).ln());
+        for (value, tolerance) in [(48.0, 0.02), (5.0, 0.02), (2.0, 0.1), (1.0, 0.02)] {
+            let slope = slope_at(value, line).unwrap();
+            let exact = 3.0 * value / (100.0 + 3.0 * value);
+            assert!((slope / exact - 1.0).abs() < tolerance, "{value}: {slope}");
+        }
+        // Between whole numbers the step is larger than the value.
+        let slope = slope_at(0.4, line).unwrap();
+        assert!((slope / (1.2 / 101.2) - 1.0).abs() < 0.02, "{slope}");
+        assert_eq!(slope_at(0.0, line).unwrap(), 0.0);
+    }
 }
