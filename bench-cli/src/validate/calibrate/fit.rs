@@ -8,6 +8,11 @@ use super::constant::Constant;
 /// Singular values below this part of the largest count as none.
 const SINGULAR: f64 = 1e-9;
 
+/// A constant is known, to the rows it was fitted to, if the standard error of its logarithm is
+/// below this. A factor of two to either side (`ln 2 = 0.69`) is then at least 1.4 standard errors
+/// away; with a larger error the rows would hardly mind half the constant, or twice.
+const KNOWN_BELOW: f64 = 0.5;
+
 /// A calibration row at the best fit.
 #[derive(Clone, Debug)]
 pub struct FittedRow {
@@ -105,25 +110,74 @@ fn moved(slopes: &[Vec<f64>], residuals: &[f64], x: &[f64]) -> Vec<f64> {
     .collect()
 }
 
-/// Standard errors of the logarithms that [`step()`] finds, from what the rows leave over; none if
-/// there are no more rows than constants, or the rows can't tell them apart.
-fn standard_errors(rows: &[FittedRow]) -> Option<Vec<f64>> {
-    let slopes: Vec<Vec<f64>> = rows.iter().map(|row| row.slopes.clone()).collect();
-    let residuals: Vec<f64> = rows.iter().map(|row| row.residual).collect();
-    let slopes = matrix(&slopes);
-    let freedom = slopes
-        .nrows()
-        .checked_sub(slopes.ncols())
-        .filter(|&n| n > 0)?;
-    let variance = objective(&residuals) / freedom as f64;
-    let inverse = (slopes.transpose() * &slopes).try_inverse()?;
-    Some(
-        inverse
-            .diagonal()
+/// How well the rows determine a constant, or the constants together.
+#[derive(Clone, Debug, PartialEq)]
+enum Known {
+    /// Standard errors of the logarithms that [`step()`] finds, from what the rows leave over; none
+    /// for constants that no row has a slope of.
+    Errors(Vec<Option<f64>>),
+    /// No more rows than constants: nothing is left over.
+    Exactly,
+    /// Some constants have the same slopes, or sums of them.
+    Together,
+}
+
+impl Known {
+    fn of(rows: &[FittedRow]) -> Self {
+        let columns = rows.first().map_or(0, |row| row.slopes.len());
+        let has_slope = |column: &usize| rows.iter().any(|row| row.slopes[*column] != 0.0);
+        let moving: Vec<usize> = (0..columns).filter(has_slope).collect();
+        let freedom = match rows.len().checked_sub(moving.len()) {
+            None | Some(0) => return Self::Exactly,
+            Some(freedom) => freedom,
+        };
+        let slopes: Vec<Vec<f64>> = rows
             .iter()
-            .map(|of| (variance * of).sqrt())
-            .collect(),
-    )
+            .map(|row| moving.iter().map(|&column| row.slopes[column]).collect())
+            .collect();
+        let residuals: Vec<f64> = rows.iter().map(|row| row.residual).collect();
+        let variance = objective(&residuals) / freedom as f64;
+        let slopes_squared = matrix(&slopes).transpose() * matrix(&slopes);
+        let Some(inverse) = slopes_squared.try_inverse() else {
+            return Self::Together;
+        };
+        let mut errors = vec![None; columns];
+        for (column, of) in moving.into_iter().zip(inverse.diagonal().iter()) {
+            errors[column] = Some((variance * of).sqrt());
+        }
+        Self::Errors(errors)
+    }
+
+    /// Which constants the rows identify, as a line.
+    fn text(&self, constants: &[Constant]) -> String {
+        match self {
+            Self::Errors(errors) => {
+                let each = constants.iter().zip(errors).map(|(constant, error)| {
+                    let verdict = match error {
+                        Some(error) => {
+                            let known = if *error < KNOWN_BELOW { "yes" } else { "no" };
+                            format!("{known} ({:.0} %)", 100.0 * error)
+                        }
+                        None => "no (no row has a slope)".into(),
+                    };
+                    format!("{} {verdict}", constant.key)
+                });
+                format!(
+                    "identifiable (standard error below {:.0} %): {}",
+                    100.0 * KNOWN_BELOW,
+                    each.collect::<Vec<_>>().join(", ")
+                )
+            }
+            Self::Exactly => {
+                "no more rows than constants: the rows determine them exactly, but for bounds and \
+                 rounding to what is shipped, and can't tell how well"
+                    .into()
+            }
+            Self::Together => {
+                "identifiable: none, since the rows can't tell the constants apart".into()
+            }
+        }
+    }
 }
 
 /// How much of what determines a constant each row gives: shares of the square of what its slopes
@@ -163,7 +217,7 @@ pub(super) fn objective(residuals: &[f64]) -> f64 {
 }
 
 impl Fit {
-    /// The fit as two tables and a line.
+    /// The fit as three tables and two lines.
     #[must_use]
     pub fn text(&self) -> String {
         let title = format!("constant of {}", self.title);
@@ -188,17 +242,7 @@ impl Fit {
             rows.add_row([row.name.clone(), error].into_iter().chain(slopes));
         }
         let [shipped, best] = self.objective;
-        let errors = match standard_errors(&self.rows) {
-            Some(errors) => {
-                let each = self.constants.iter().zip(errors);
-                let each = each
-                    .map(|(constant, error)| format!("{} {:.0} %", constant.key, 100.0 * error));
-                format!("standard errors: {}", each.collect::<Vec<_>>().join(", "))
-            }
-            None => "no more rows than constants: the rows determine them exactly, but for bounds \
-                     and rounding to what is shipped, and can't tell how well"
-                .into(),
-        };
+        let known = Known::of(&self.rows).text(&self.constants);
         let keys = self.constants.iter().map(|constant| constant.key.as_str());
         let mut determined = table(
             ["determined by, %"].into_iter().chain(keys),
@@ -212,7 +256,7 @@ impl Fit {
         }
         format!(
             "{constants}\n\n{rows}\n\n{determined}\n\nobjective (sum of squared logarithms): {shipped:.6} as \
-             shipped, {best:.6} at best; condition number {:.1}\n{errors}\n",
+             shipped, {best:.6} at best; condition number {:.1}\n{known}\n",
             self.condition
         )
     }
@@ -281,6 +325,62 @@ mod tests {
         let found = step_within(&slopes, &[-1.0, -2.0], &[[-3.0, 3.0], [-1.0, 1.0]]);
         assert!((found[0] - 1.0).abs() < 1e-9, "{found:?}");
         assert_eq!(found[1], 0.0);
+    }
+
+    /// What is said of constants `a`, `b`, .. of rows with these residuals and slopes.
+    fn verdict<const N: usize>(rows: &[(f64, [f64; N])]) -> String {
+        let rows: Vec<FittedRow> = rows
+            .iter()
+            .map(|(residual, slopes)| FittedRow {
+                name: String::new(),
+                residual: *residual,
+                slopes: slopes.to_vec(),
+            })
+            .collect();
+        let constants = ["a", "b", "c"].iter().take(N).map(|key| Constant {
+            key: (*key).into(),
+            unit: String::new(),
+            shipped: 1.0,
+            best: 1.0,
+            low: 0.0,
+            high: 2.0,
+        });
+        Known::of(&rows).text(&constants.collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn constants_are_identifiable_by_their_standard_errors() {
+        // Each constant has rows of its own. A mean of two with residuals of 0.1 to either side:
+        // the variance is 0.04 over 4 - 2 rows, the error sqrt(0.02 / 2) = 0.1 for a slope of one,
+        // and ten times that for a tenth.
+        let rows = [
+            (0.1, [1.0, 0.0]),
+            (-0.1, [1.0, 0.0]),
+            (0.1, [0.0, 0.1]),
+            (-0.1, [0.0, 0.1]),
+        ];
+        assert_eq!(
+            verdict(&rows),
+            "identifiable (standard error below 50 %): a yes (10 %), b no (100 %)"
+        );
+    }
+
+    #[test]
+    fn constants_without_a_slope_are_not_identifiable() {
+        let rows = [(0.1, [1.0, 0.0]), (-0.1, [1.0, 0.0])];
+        assert_eq!(
+            verdict(&rows),
+            "identifiable (standard error below 50 %): a yes (10 %), b no (no row has a slope)"
+        );
+    }
+
+    #[test]
+    fn constants_that_go_together_are_not_identifiable() {
+        let rows = [(0.1, [1.0, 2.0]), (-0.1, [1.0, 2.0]), (0.0, [2.0, 4.0])];
+        let said = verdict(&rows);
+        assert!(said.starts_with("identifiable: none"), "{said}");
+        let said = verdict(&rows[..2]);
+        assert!(said.starts_with("no more rows than constants"), "{said}");
     }
 
     #[test]
