@@ -1,4 +1,5 @@
 mod page;
+mod sums;
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use ipu_sim::spec::MachineSpec;
 
 use super::*;
 use crate::clock::Date;
-use crate::request::prepare;
+use crate::request::{RunRequest, prepare};
 use crate::run::TIMING;
 use crate::utilisation::Utilisation;
 use crate::{args, compile};
@@ -21,17 +22,26 @@ const SERIAL: &str = "--available-memory-proportion 0.001 \
                       --device-connection-type offline --device-tiles 16";
 
 struct Case {
+    request: RunRequest,
     compiled: compile::Compiled,
     machine: MachineSpec,
 }
 
 impl Case {
     fn new(words: &str) -> Self {
-        let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
-        let request = prepare(&given, Date::now()).unwrap().request;
+        Self::try_new(words).unwrap()
+    }
+
+    fn try_new(words: &str) -> anyhow::Result<Self> {
+        let given = args::parse(words.split_whitespace().map(String::from))?;
+        let request = prepare(&given, Date::now())?.request;
         let machine = request.machine.spec.clone();
-        let compiled = compile::compile(&request.options, &machine).unwrap();
-        Self { compiled, machine }
+        let compiled = compile::compile(&request.options, &machine)?;
+        Ok(Self {
+            request,
+            compiled,
+            machine,
+        })
     }
 
     fn time(&self, mode: engine::Mode) -> Timeline {
@@ -49,16 +59,16 @@ impl Case {
 
 /// Mechanisms against what is counted elsewhere: compute sets by the piece, causes and kinds.
 #[track_caller]
-fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, machine: &MachineSpec) {
+fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, case: &Case) {
     let on = |mechanisms: &[Mechanism]| -> Cycles {
         let cycles = mechanisms.iter().map(|found| ipu.by_mechanism.get(found));
         cycles.flatten().copied().sum()
     };
     let paid = timeline.ipus[IpuId(ipu.ipu)].paid;
-    let dispatches = machine.compute.dispatch * paid.dispatches;
-    assert_eq!(on(&[Mechanism::Dispatch]), dispatches);
+    let dispatches = case.machine.compute.dispatch * paid.dispatches;
+    assert_eq!(on(&[Mechanism::Dispatch]), dispatches, "dispatch");
     let started = on(&[Mechanism::Dispatch, Mechanism::Launch]);
-    assert_eq!(started, ipu.by_cause.on(Cause::SyncAndLaunch));
+    assert_eq!(started, ipu.by_cause.on(Cause::SyncAndLaunch), "starts");
     // Nothing but products has these, and products have nothing else.
     let of_products = on(&[
         Mechanism::ProductVertices,
@@ -70,11 +80,13 @@ fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, machine: &MachineSpec)
     let products = &ipu.by_kind["matmul"];
     assert_eq!(
         of_products,
-        products.total() - products.on(Cause::SyncAndLaunch)
+        products.total() - products.on(Cause::SyncAndLaunch),
+        "products"
     );
     assert_eq!(
         on(&[Mechanism::ProductExchange]),
-        products.on(Cause::InternalExchange)
+        products.on(Cause::InternalExchange),
+        "exchange of products"
     );
     let rearrangement = on(&[
         Mechanism::ProductRearrangement,
@@ -86,7 +98,23 @@ fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, machine: &MachineSpec)
     let update = on(&[Mechanism::Optimiser, Mechanism::Collectives]);
     let causes = [Cause::LayoutChange, Cause::Optimiser, Cause::Collective];
     let causes = causes.map(|cause| ipu.by_cause.on(cause));
-    assert_eq!(rearrangement + update, causes.into_iter().sum());
+    // Without accumulation gradients are summed over replicas as the backward pass makes them, and
+    // what that adds has the cause of all that is added there.
+    let mut added_in_passes = Cycles::ZERO;
+    for (id, times) in timeline.sources.iter() {
+        let source = case.compiled.lowered.program.source(id);
+        for activity in [Activity::Compute, Activity::Exchange] {
+            let is_collective = Mechanism::of(source, activity) == Some(Mechanism::Collectives);
+            if is_collective && source.pass != UPDATE {
+                added_in_passes += times[IpuId(ipu.ipu)].spent.on(activity);
+            }
+        }
+    }
+    assert_eq!(
+        rearrangement + update - added_in_passes,
+        causes.into_iter().sum(),
+        "moves and updates"
+    );
     assert_eq!(on(&[Mechanism::Other]), Cycles::ZERO);
 }
 
@@ -96,7 +124,11 @@ fn plain_cycles<K>(map: &BTreeMap<K, Cycles>) -> u64 {
 
 #[track_caller]
 fn check_sums(words: &str) -> Explanation {
-    let case = Case::new(words);
+    check_sums_of(&Case::new(words), words)
+}
+
+#[track_caller]
+fn check_sums_of(case: &Case, words: &str) -> Explanation {
     let (found, timeline) = case.explain(engine::Mode::Folded);
     for ipu in &found.ipus {
         let idle = Cause::ALL.into_iter().filter(|cause| cause.is_idle());
@@ -111,12 +143,28 @@ fn check_sums(words: &str) -> Explanation {
         assert_eq!(of(&ipu.by_layer) + idle, step, "{words}");
         assert_eq!(plain_cycles(&ipu.by_pass) + idle, step, "{words}");
         assert_eq!(plain_cycles(&ipu.by_section), step, "{words}");
-        check_mechanisms(ipu, &timeline, &case.machine);
+        check_mechanisms(ipu, &timeline, case);
         let waited: u64 = ipu.waits.iter().map(|wait| wait.cycles.0).sum();
         assert_eq!(waited, idle, "{words}");
     }
+    for cause in Cause::ALL {
+        let on_ipus = found.ipus.iter().map(|ipu| ipu.by_cause.on(cause)).sum();
+        assert_eq!(found.all_ipus.on(cause), on_ipus, "{cause:?} of {words}");
+    }
+    let all = timeline.total * found.ipus.len() as u64;
+    assert_eq!(found.all_ipus.total(), all, "{words}");
+    if let Some(pipeline) = &found.pipeline {
+        let bounds: u64 = pipeline.bounds.iter().sum();
+        assert_eq!(bounds, pipeline.cycles, "{words}");
+    }
     assert_eq!(found, case.explain(engine::Mode::Unfolded).0, "{words}");
     found
+}
+
+/// The cells of a row of a printed table; one for a line of text.
+fn cells(line: &str) -> Vec<String> {
+    let line = line.trim_matches('|');
+    line.split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
 fn pipelined(more: &str) -> String {

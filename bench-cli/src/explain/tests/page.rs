@@ -62,12 +62,6 @@ fn shares(run: &str, ipu: u32) -> BTreeMap<String, String> {
     shares
 }
 
-/// The cells of a row of a table; one for a line of text.
-fn cells(line: &str) -> Vec<String> {
-    let line = line.trim_matches('|');
-    line.split('|').map(|cell| cell.trim().to_owned()).collect()
-}
-
 /// A row of the page's tables with its shares as they are; the name of the mechanism if it has
 /// shares.
 fn row(
