@@ -129,7 +129,8 @@ pub fn compile_with(
         sum_outputs: !inference,
     };
     let graph = &compiled.graph;
-    let lowered = lower::lower(graph, &order, &lower_options, plans, &machine.tile)?;
+    let mut lowered = lower::lower(graph, &order, &lower_options, plans, &machine.tile)?;
+    lowered.program.started_by_host = true;
     Ok(Compiled {
         placed: Placed {
             stage_ipus: stage_ipus(graph, stages),

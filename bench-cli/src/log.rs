@@ -346,7 +346,7 @@ fn speed(options: &BertOptions, metrics: &Metrics) -> String {
     let throughput = metrics.throughput_sequences_per_second;
     let mut speed = format!("Duration: {duration:6.4} s Throughput: {throughput:6.1} sequences/s ");
     if options.output.report_hw_cycle_count {
-        speed += &format!("Cycles: {} ", metrics.step_cycles.0);
+        speed += &format!("Cycles: {} ", metrics.device_cycles.0);
     }
     speed
 }

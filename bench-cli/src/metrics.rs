@@ -30,6 +30,9 @@ pub struct Metrics {
     pub step_seconds: SimSeconds,
     /// The same in cycles of the tile clock.
     pub step_cycles: Cycles,
+    /// What a counter of the device would say: those without the host's start of the run.
+    #[serde(default)]
+    pub device_cycles: Cycles,
     /// Latency of micro batches; inference only.
     pub latency_seconds: Option<Latency>,
     /// The same, micro batch by micro batch of one step; not part of reports.
@@ -211,6 +214,7 @@ pub(crate) mod fixtures {
             },
             step_seconds: SimSeconds(16.0),
             step_cycles: Cycles(21_200_000_000),
+            device_cycles: Cycles(21_193_375_000),
             latency_seconds: None,
             latencies: Vec::new(),
             host_seconds: HostTimes {

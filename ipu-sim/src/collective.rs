@@ -171,8 +171,10 @@ pub struct Taken {
     pub links: Cycles,
     /// Of that, bytes on their way over links.
     pub copies: Cycles,
-    /// Of that, what the way takes over links, however few bytes there are.
+    /// Of that, what the way takes over one link, however few bytes there are.
     pub latency: Cycles,
+    /// The same of further links.
+    pub hops: Cycles,
     /// How often syncs and copies wait for the latency of a gateway.
     pub gateways: u64,
     /// Additions.
@@ -252,6 +254,8 @@ struct Arrival {
     bytes: Cycles,
     /// What the way takes.
     latency: Cycles,
+    /// Of that, links after the first.
+    hops: Cycles,
     /// How many gateways it leaves for another one.
     gateways: u32,
 }
@@ -368,12 +372,11 @@ impl<'a> Collectives<'a> {
             let gateway = gateway.map_or(Cycles::ZERO, |gateway| {
                 self.machine.tile.clock.cycles(gateway.latency)
             });
-            let over_links = last
-                .latency
-                .saturating_sub(gateway * u64::from(last.gateways));
+            let others = gateway * u64::from(last.gateways) + last.hops;
             taken.links += known.cycles;
             taken.copies += last.bytes * times;
-            taken.latency += over_links * times;
+            taken.latency += last.latency.saturating_sub(others) * times;
+            taken.hops += last.hops * times;
             taken.gateways += u64::from(known.sync_gateways + last.gateways) * times;
             taken.rounds.push((known.id, round.times));
         }
@@ -448,6 +451,7 @@ impl<'a> Collectives<'a> {
             Arrival {
                 bytes,
                 latency: lane.latency,
+                hops: lane.hops,
                 gateways: lane.gateways,
             }
         });

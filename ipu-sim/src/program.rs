@@ -413,6 +413,9 @@ pub struct Program {
     /// Whether steps of one IPU that are alike in all but their variables share their code,
     /// as calls of one function do.
     pub outlined: bool,
+    /// Whether a host starts each run of it, which all IPUs wait for
+    /// ([`HostSpec::run`](crate::spec::HostSpec)).
+    pub started_by_host: bool,
     /// All variables.
     pub vars: IdVec<VarId, Variable>,
     /// All layouts, each once.

@@ -152,8 +152,10 @@ pub struct LinkSpec {
     pub raw: BytesPerSecond,
     /// Payload rate of a link.
     pub usable: BytesPerSecond,
-    /// Time to cross one link.
+    /// Time from tile to tile over one link.
     pub latency: SimSeconds,
+    /// Time of every further link on the way.
+    pub hop: SimSeconds,
 }
 
 /// Gateways, one for each IPU-Machine, and the links between those of different racks.
@@ -180,6 +182,8 @@ pub struct HostSpec {
     pub server_bandwidth: BytesPerSecond,
     /// Time of a transfer of no bytes.
     pub latency: SimSeconds,
+    /// What it takes to start a run of a program.
+    pub run: SimSeconds,
 }
 
 /// Streaming memory of one IPU-Machine.

@@ -42,10 +42,14 @@ impl Text<'_> {
     fn write_program(&self, out: &mut String) -> fmt::Result {
         let program = self.program;
         let outlined = if program.outlined { ", outlined" } else { "" };
+        let started = match program.started_by_host {
+            true => ", started by a host",
+            false => "",
+        };
         let (ipus, replicas) = (program.n_ipus, program.n_replicas);
         writeln!(
             out,
-            "program of {ipus} IPUs in {replicas} replicas{outlined}"
+            "program of {ipus} IPUs in {replicas} replicas{outlined}{started}"
         )?;
         for (id, var) in program.vars.iter() {
             let (dtype, kind) = (format!("{:?}", var.dtype).to_lowercase(), var.kind.name());

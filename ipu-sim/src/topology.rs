@@ -84,6 +84,13 @@ pub struct Bundle {
     pub latency: SimSeconds,
 }
 
+impl Bundle {
+    /// Whether these are IPU-Links.
+    fn is_link(&self) -> bool {
+        matches!((self.from, self.to), (Node::Ipu(_), Node::Ipu(_)))
+    }
+}
+
 /// The IPUs of a machine and the links between them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
@@ -94,6 +101,8 @@ pub struct Topology {
     ipus_per_rack: u32,
     n_racks: u32,
     wiring: Wiring,
+    /// Time of every further link of a way.
+    hop: SimSeconds,
     /// Whether IPUs reach beyond their rack, hosts and memory through gateways.
     has_gateways: bool,
     machines_per_host: u32,
@@ -111,6 +120,7 @@ impl Topology {
             ipus_per_rack: machine.n_ipus.min(machine.ipus_per_rack),
             n_racks: machine.n_racks(),
             wiring: machine.wiring,
+            hop: machine.links.hop,
             has_gateways: machine.gateway.is_some(),
             machines_per_host: machine.n_machines().div_ceil(machine.host.n_hosts),
             bundles: IdVec::new(),
@@ -276,11 +286,23 @@ impl Topology {
         self.racks().span(&racks)
     }
 
-    /// Time for the first byte to go along `route`.
+    /// Time for the first byte to go along `route`: from tile to tile over one link, so that of
+    /// several links every further one takes a hop.
     #[must_use]
     pub fn latency(&self, route: &[BundleId]) -> SimSeconds {
         let bundles = route.iter().map(|bundle| &self.bundles[*bundle]);
-        bundles.fold(SimSeconds::ZERO, |sum, bundle| sum + bundle.latency)
+        let links = bundles.clone().filter(|bundle| bundle.is_link());
+        let first = links.map(|bundle| bundle.latency).next();
+        let others = bundles.filter(|bundle| !bundle.is_link());
+        let sum = first.unwrap_or(SimSeconds::ZERO) + self.hops(route);
+        others.fold(sum, |sum, bundle| sum + bundle.latency)
+    }
+
+    /// Of that, the time of links after the first.
+    #[must_use]
+    pub fn hops(&self, route: &[BundleId]) -> SimSeconds {
+        let links = route.iter().filter(|id| self.bundles[**id].is_link());
+        SimSeconds(links.count().saturating_sub(1) as f64 * self.hop.0)
     }
 
     /// How many gateways `route` leaves for another one.

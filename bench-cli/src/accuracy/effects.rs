@@ -12,8 +12,10 @@
 //! | `streaming_memory.latency` | every load and store |
 //! | `streaming_memory.bandwidth` | cycles of their bytes, in inverse proportion |
 //! | `links.usable` | cycles of bytes between IPUs, in inverse proportion |
-//! | `links.latency` | cycles of their way, in proportion |
+//! | `links.latency` | cycles of the way over one link, in proportion |
+//! | `links.hop` | the same of further links |
 //! | `gateway.latency` | every way of a collective to another rack, syncs included |
+//! | `host.run` | the start of the run |
 //! | `host.latency` | every transfer of the host, twice if it isn't made ready ahead |
 //!
 //! No step is costed or planned again. Left out: other constants with a range, none of which
@@ -76,8 +78,10 @@ impl Price {
             "streaming_memory.latency" => seconds(paid.accesses),
             "streaming_memory.bandwidth" => Self::Inverse(paid.streaming.0 as f64),
             "links.usable" => Self::Inverse(paid.links.0 as f64),
+            "links.hop" => Self::Proportional(paid.hops.0 as f64),
             "gateway.latency" => seconds(paid.gateways),
             "links.latency" => Self::Proportional(paid.latency.0 as f64),
+            "host.run" => seconds(paid.runs),
             "host.latency" => seconds(paid.answers),
             _ => return None,
         })

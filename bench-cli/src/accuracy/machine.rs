@@ -6,11 +6,14 @@ use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::constant::Constant;
 use ipu_sim::spec::quantity::magnitude;
 
-/// What features of a run say already: sizes of the chip and of the system.
-const IN_FEATURES: [&str; 7] = [
+/// What features of a run say already: sizes of the chip and of the system, and of matrix units
+/// that types need which weren't measured.
+const IN_FEATURES: [&str; 9] = [
     "chip.clock",
     "chip.tiles",
     "chip.amp_units_f16_f16",
+    "chip.amp_units_f16_f32",
+    "chip.amp_units_f32_f32",
     "system.ipus",
     "system.ipus_per_rack",
     "system.wiring",
@@ -18,8 +21,18 @@ const IN_FEATURES: [&str; 7] = [
     "host.hosts",
 ];
 
-/// What takes memory but no time; whether a run fits is looked at by itself.
-const TAKES_NO_TIME: [&str; 1] = ["memory"];
+/// What takes memory but no time, whether a run fits being looked at by itself; what is only checked;
+/// and a rate that no product of a model uses.
+const TAKES_NO_TIME: [&str; 5] = [
+    "streaming_memory.capacity",
+    "links.links_per_ipu",
+    "links.lanes_per_link",
+    "links.raw",
+    "chip.amp_coefficient_rate_interleaved",
+];
+
+/// Units of what a step has less of if a constant is smaller.
+const TIMES: [&str; 5] = ["s", "ms", "us", "ns", "cycles"];
 
 /// The constants of a machine, as written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,8 +43,14 @@ impl Constants {
     #[must_use]
     pub fn of(machine: &MachineSpec) -> Self {
         let counts = |constant: &&Constant| {
-            !IN_FEATURES.contains(&constant.key.as_str())
-                && !TAKES_NO_TIME.contains(&constant.section())
+            let key = constant.key.as_str();
+            let takes_time = match constant.section() {
+                "memory" => false,
+                // Nothing goes through gateways inside a rack.
+                "gateway" => machine.n_racks() > 1,
+                _ => !TAKES_NO_TIME.contains(&key),
+            };
+            takes_time && !IN_FEATURES.contains(&key)
         };
         let constants = machine.constants.iter().filter(counts);
         Self(
@@ -43,6 +62,8 @@ impl Constants {
 
     /// How far they are from those of the measured machines: the octaves by which the farthest of
     /// them lies outside, one for what is no number or none; with what it is that sets them apart.
+    ///
+    /// Of a time that is shorter a step can at most lack all, so that it is never farther than one.
     pub(super) fn distance(&self, measured: &[Self]) -> (f64, Vec<String>) {
         let mut distance = 0.0_f64;
         let mut reasons = Vec::new();
@@ -60,6 +81,7 @@ impl Constants {
                     let least = sizes.iter().copied().fold(f64::INFINITY, f64::min);
                     let most = sizes.iter().copied().fold(0.0, f64::max);
                     match libm::log2(own / own.clamp(least, most)).abs() {
+                        octaves if own < least && is_time(value) => octaves.min(1.0),
                         octaves if octaves.is_finite() => octaves,
                         _ => 1.0,
                     }
@@ -76,6 +98,11 @@ impl Constants {
         }
         (distance, reasons)
     }
+}
+
+fn is_time(value: &str) -> bool {
+    let unit = value.rsplit_once(' ').map(|(_, unit)| unit);
+    unit.is_some_and(|unit| TIMES.contains(&unit))
 }
 
 #[cfg(test)]
@@ -120,8 +147,12 @@ mod tests {
             1.0,
             &["exchange.phase_extra: 100 cycles, measured 0 cycles"],
         );
+        let short = constant("host.latency", "\"1 ns\"");
+        check(&short, 1.0, &["host.latency: 1 ns, measured 15 us"]);
         // Features of a run say this, or it takes no time.
         check(&constant("chip.clock", "\"1.85 GHz\""), 0.0, &[]);
         check(&constant("memory.vertex_state_base", "\"16 B\""), 0.0, &[]);
+        check(&constant("streaming_memory.capacity", "\"1 GB\""), 0.0, &[]);
+        check(&constant("gateway.port", "\"1 GB/s\""), 0.0, &[]);
     }
 }

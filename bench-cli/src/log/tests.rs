@@ -84,8 +84,8 @@ fn squad_training_by_steps() {
             2021-03-19 18:49:38 INFO Compiling Training Graph|
             2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
             2021-03-19 18:49:38 INFO Training Started|
-            2021-03-19 18:49:38 INFO Iteration:     0/3 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s Cycles: 21200000000 |
-            2021-03-19 18:49:38 INFO Iteration:     2/3 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s Cycles: 21200000000 |
+            2021-03-19 18:49:38 INFO Iteration:     0/3 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s Cycles: 21193375000 |
+            2021-03-19 18:49:38 INFO Iteration:     2/3 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s Cycles: 21193375000 |
             2021-03-19 18:49:38 INFO Ending Training at 3 Steps|
             2021-03-19 18:49:38 INFO Training Finished|
             2021-03-19 18:49:38 INFO Program Finished|
@@ -122,7 +122,7 @@ fn pretraining_without_accumulation_warns() {
 fn squad_inference_with_latency() {
     let measured = Metrics {
         step_seconds: SimSeconds(0.8123),
-        step_cycles: Cycles(1_076_297_500),
+        device_cycles: Cycles(1_076_297_500),
         throughput_sequences_per_second: 2521.2,
         latency_seconds: latency(&[0.00038, 0.0004].map(|seconds| Samples {
             value: SimSeconds(seconds),

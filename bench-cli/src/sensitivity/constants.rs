@@ -312,6 +312,7 @@ pub const KNOBS: &[Knob] = &[
     ),
     Knob::new(&[("links.usable", Times(0.5))], Slower, Run::Training),
     Knob::new(&[("links.latency", Times(10.0))], Slower, Run::Training),
+    Knob::new(&[("links.hop", Times(10.0))], Slower, Run::Training),
     Knob::new(
         &[("gateway.ports_per_machine", To("1"))],
         Slower,
@@ -332,6 +333,7 @@ pub const KNOBS: &[Knob] = &[
         Run::Training,
     ),
     Knob::new(&[("host.latency", Times(2.0))], Slower, Run::Inference),
+    Knob::new(&[("host.run", Times(2.0))], Slower, Run::Training),
     Knob::new(
         &[("streaming_memory.capacity", To("1 kB"))],
         Refused,

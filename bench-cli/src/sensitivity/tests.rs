@@ -42,8 +42,10 @@ fn more_bandwidth_and_less_latency_are_never_slower() {
     ];
     let latencies = [
         "links.latency",
+        "links.hop",
         "gateway.latency",
         "host.latency",
+        "host.run",
         "streaming_memory.latency",
         "sync.hop",
         "sync.external",

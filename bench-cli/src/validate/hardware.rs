@@ -11,7 +11,7 @@ use ipu_sim::program::{Program, VarId, VarKind, Variable};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Cycles;
 
-use super::measurements::{Gemm, Measurements, Role};
+use super::measurements::{Gemm, Measurements};
 use super::{Row, machine};
 use crate::run::TIMING;
 
@@ -59,7 +59,7 @@ fn gemm(gemm: &Gemm) -> anyhow::Result<Vec<Row>> {
             found: product::rate(&machine, [n, 16], cycles) / 1e12,
             tolerance: GEMM,
             is_range: false,
-            role: Role::Validation,
+            role: gemm.role,
             source: gemm.source.clone(),
             known: None,
         })

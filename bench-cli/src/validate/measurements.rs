@@ -14,6 +14,8 @@ const MEASUREMENTS: &str = include_str!("../../../configs/measurements.toml");
 pub enum Role {
     /// Measured, and constants of the simulator were fitted to it.
     Calibration,
+    /// Measured, and a constant of the machine was read from it.
+    Constant,
     /// Measured, and used for nothing else.
     Validation,
     /// What a data sheet or the code of the real system says; nobody printed a measurement.
@@ -26,8 +28,9 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Calibration,
+        Self::Constant,
         Self::Validation,
         Self::Documented,
         Self::Law,
@@ -38,6 +41,7 @@ impl Role {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Calibration => "calibration",
+            Self::Constant => "constant",
             Self::Validation => "validation",
             Self::Documented => "documented",
             Self::Law => "law",
@@ -267,6 +271,7 @@ impl HostRange {
 pub(super) struct Gemm {
     pub(super) name: String,
     pub(super) system: String,
+    pub(super) role: Role,
     pub(super) source: String,
     /// Rows, TFLOP/s.
     pub(super) rows: Vec<(u32, f64)>,

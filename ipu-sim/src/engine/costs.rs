@@ -120,6 +120,10 @@ pub(super) fn schedule(
         n_sources: program.sources.len(),
         n_sections: program.sections.len(),
         n_classes: u32::try_from(classes.len()).expect("no more than replicas"),
+        start: match program.started_by_host {
+            true => machine.tile.clock.cycles(machine.host.run),
+            false => Cycles::ZERO,
+        },
         lanes: lanes.collect(),
         network,
         n_bundles: topology.bundles().len(),
@@ -521,6 +525,7 @@ impl Costs<'_> {
                 starts: 1,
                 links: taken.copies,
                 latency: taken.latency,
+                hops: taken.hops,
                 gateways: taken.gateways,
                 ..Paid::default()
             },

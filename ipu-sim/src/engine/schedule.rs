@@ -115,6 +115,8 @@ pub(super) struct Schedule {
     pub(super) n_sections: usize,
     /// Classes of replicas that may run at different times.
     pub(super) n_classes: u32,
+    /// What the host takes to start the run.
+    pub(super) start: Cycles,
     pub(super) network: Network,
     /// Links of the machine.
     pub(super) n_bundles: usize,

@@ -35,6 +35,7 @@ fn simplified(mut machine: MachineSpec) -> MachineSpec {
     machine.streaming_memory.latency = SimSeconds(128e-9);
     machine.streaming_memory.bandwidth = BytesPerSecond(1e9);
     machine.links.latency = SimSeconds(0.0);
+    machine.links.hop = SimSeconds(0.0);
     machine.sync.hop = SimSeconds(0.0);
     machine.sync.external = SimSeconds(1e-6);
     machine

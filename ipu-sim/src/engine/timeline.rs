@@ -224,6 +224,8 @@ impl ProductFlops {
 /// sets: what its time depends on, constant by constant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Paid {
+    /// Starts of the run by a host.
+    pub runs: u64,
     /// Compute sets.
     pub dispatches: u64,
     /// Exchange phases.
@@ -238,8 +240,10 @@ pub struct Paid {
     pub assembly: Cycles,
     /// Cycles of bytes on links, in copies between IPUs and in collectives.
     pub links: Cycles,
-    /// Cycles that the way over those links takes, however few bytes there are.
+    /// Cycles that the way over one link takes, however few bytes there are.
     pub latency: Cycles,
+    /// The same of further links.
+    pub hops: Cycles,
     /// Gateways that collectives leave for another rack, in syncs and copies.
     pub gateways: u64,
     /// Cycles that bytes take to or from streaming memory, waiting for others' included.
@@ -249,6 +253,7 @@ pub struct Paid {
 impl Paid {
     /// Adds what is paid `times` times.
     pub(crate) fn add(&mut self, other: &Self, times: u64) {
+        self.runs += other.runs * times;
         self.dispatches += other.dispatches * times;
         self.launches += other.launches * times;
         self.starts += other.starts * times;
@@ -257,6 +262,7 @@ impl Paid {
         self.assembly += other.assembly * times;
         self.links += other.links * times;
         self.latency += other.latency * times;
+        self.hops += other.hops * times;
         self.gateways += other.gateways * times;
         self.streaming += other.streaming * times;
     }

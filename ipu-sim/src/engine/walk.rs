@@ -161,7 +161,7 @@ impl<'a> Walker<'a> {
             number: 0,
         };
         let sources = vec![vec![SourceTime::default(); n_ipus].into(); schedule.n_sources];
-        Self {
+        let mut walker = Self {
             linked,
             mode,
             trace_depth,
@@ -194,7 +194,29 @@ impl<'a> Walker<'a> {
             rounds: schedule.rounds.ids().map(|_| 0).collect(),
             folds: BTreeMap::new(),
             spans: Vec::new(),
+        };
+        if schedule.start > Cycles::ZERO {
+            for actor in 0..n_actors {
+                walker.wait_for_start(actor);
+            }
         }
+        walker
+    }
+
+    /// Nothing runs before the host has started it; that belongs to no step.
+    fn wait_for_start(&mut self, actor: usize) {
+        let cycles = self.linked.schedule.start;
+        let (class, ipu) = self.linked.place(actor);
+        let here = &mut self.actors[actor];
+        here.clock = cycles;
+        here.tally.spent.add(Activity::Idle, cycles);
+        here.paid.runs = 1;
+        let wait = Wait {
+            ipu,
+            section: None,
+            on: Awaited::Host,
+        };
+        *self.waits[class].entry(wait).or_default() += cycles;
     }
 
     /// Whoever can go on does; then the next event. Whether there was anything.
@@ -627,10 +649,15 @@ impl<'a> Walker<'a> {
                 let lanes = &self.linked.schedule.network.lanes;
                 let moving = leaf.moving.iter();
                 let ways = moving.filter_map(|moving| self.linked.lane(task.class, moving.ends));
-                let latency = ways.map(|lane| lanes[lane].latency).max();
-                let latency = latency.unwrap_or_default().min(cycles);
+                let longest = ways
+                    .map(|lane| &lanes[lane])
+                    .max_by_key(|lane| lane.latency);
+                let [latency, hops] =
+                    longest.map_or([Cycles::ZERO; 2], |lane| [lane.latency, lane.hops]);
+                let (latency, hops) = (latency.min(cycles), hops.min(cycles));
                 Paid {
-                    latency,
+                    latency: latency.saturating_sub(hops),
+                    hops,
                     links: cycles - latency,
                     ..Paid::default()
                 }

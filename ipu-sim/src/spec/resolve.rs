@@ -68,6 +68,7 @@ fn read(description: Description) -> Result<MachineSpec> {
             machine_bandwidth: reader.rate("host.machine_bandwidth")?,
             server_bandwidth: reader.rate("host.server_bandwidth")?,
             latency: reader.seconds("host.latency")?,
+            run: reader.seconds("host.run")?,
         },
         streaming_memory: StreamingMemorySpec {
             capacity: reader.bytes("streaming_memory.capacity")?,
@@ -153,6 +154,7 @@ fn links(reader: &mut Reader) -> Result<LinkSpec> {
         raw: reader.rate("links.raw")?,
         usable: reader.rate("links.usable")?,
         latency: reader.seconds("links.latency")?,
+        hop: reader.seconds("links.hop")?,
     })
 }
 

@@ -169,7 +169,8 @@ pub(super) const EXECUTION: Section = Section {
 pub(super) const LOGGING: Section = Section {
     title: "Logging Config",
     options: &[
-        flag("--report-hw-cycle-count", "report_hw_cycle_count").help("print the cycles of a step"),
+        flag("--report-hw-cycle-count", "report_hw_cycle_count")
+            .help("print the cycles of a step, the start by the host left out"),
         text("--log-dir", "log_dir", "logs")
             .no_effect("no TensorBoard logs are written")
             .help("folder of TensorBoard logs"),
