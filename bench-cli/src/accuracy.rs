@@ -9,9 +9,9 @@
 //! throughput x exp(± t sqrt(s² (1 + d) + v)),    t: 95 % quantile of Student's t, n degrees of freedom
 //! ```
 //!
-//! (`d` counts features of the run, [`domain`], and constants of its machine, [`machine`])
-//! so that each octave, or unknown feature, between it and what was measured adds an error as
-//! large as the known ones and independent of them; `v` is what the run depends more on constants
+//! `d` counts octaves and choices of the run ([`domain`]) and octaves of its machine ([`machine`]):
+//! each of them between the run and what was measured adds an error as large as the known ones and
+//! independent of them. `v` is what the run depends more on constants
 //! that aren't known exactly than measured runs do ([`effects`], `constants`). The errors are data
 //! ([`configs/accuracy.toml`](../../configs/accuracy.toml)) that `ipu-bench calibrate` writes.
 

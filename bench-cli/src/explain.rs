@@ -80,7 +80,7 @@ pub struct Placed {
 const OTHER: &str = "other";
 
 /// The pass of weight updates (`popart_graph::lower`).
-const UPDATE: &str = "update";
+pub(crate) const UPDATE_PASS: &str = "update";
 
 impl Explanation {
     /// Sorts the cycles of a run.

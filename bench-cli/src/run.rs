@@ -176,7 +176,7 @@ pub fn run(
         accuracy: Record::shipped().accuracy(throughput, &subject),
         step_seconds,
         step_cycles: timeline.total,
-        device_cycles: timeline.total - machine.tile.clock.cycles(machine.host.run),
+        device_cycles: timeline.device_cycles(),
         latency_seconds: latency(&latencies),
         latencies,
         host_seconds,

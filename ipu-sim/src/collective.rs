@@ -173,8 +173,8 @@ pub struct Taken {
     pub copies: Cycles,
     /// Of that, what the way takes over one link, however few bytes there are.
     pub latency: Cycles,
-    /// The same of further links.
-    pub hops: Cycles,
+    /// What further links of the way take.
+    pub latency_hops: Cycles,
     /// How often syncs and copies wait for the latency of a gateway.
     pub gateways: u64,
     /// Additions.
@@ -255,7 +255,7 @@ struct Arrival {
     /// What the way takes.
     latency: Cycles,
     /// Of that, links after the first.
-    hops: Cycles,
+    latency_hops: Cycles,
     /// How many gateways it leaves for another one.
     gateways: u32,
 }
@@ -372,11 +372,11 @@ impl<'a> Collectives<'a> {
             let gateway = gateway.map_or(Cycles::ZERO, |gateway| {
                 self.machine.tile.clock.cycles(gateway.latency)
             });
-            let others = gateway * u64::from(last.gateways) + last.hops;
+            let others = gateway * u64::from(last.gateways) + last.latency_hops;
             taken.links += known.cycles;
             taken.copies += last.bytes * times;
             taken.latency += last.latency.saturating_sub(others) * times;
-            taken.hops += last.hops * times;
+            taken.latency_hops += last.latency_hops * times;
             taken.gateways += u64::from(known.sync_gateways + last.gateways) * times;
             taken.rounds.push((known.id, round.times));
         }
@@ -451,7 +451,7 @@ impl<'a> Collectives<'a> {
             Arrival {
                 bytes,
                 latency: lane.latency,
-                hops: lane.hops,
+                latency_hops: lane.latency_hops,
                 gateways: lane.gateways,
             }
         });

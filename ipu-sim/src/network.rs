@@ -55,7 +55,7 @@ pub struct Lane {
     /// Time for the first byte to arrive.
     pub latency: Cycles,
     /// Of that, links after the first.
-    pub hops: Cycles,
+    pub latency_hops: Cycles,
     /// How many gateways it leaves for another one.
     pub gateways: u32,
     /// The links it crosses, each class once.
@@ -140,7 +140,7 @@ impl Network {
             network.lanes.push(Lane {
                 limit: limits.min().unwrap_or(Rate::MAX),
                 latency: clock.cycles(topology.latency(&ways[number].route)),
-                hops: clock.cycles(topology.hops(&ways[number].route)),
+                latency_hops: clock.cycles(topology.latency_hops(&ways[number].route)),
                 gateways: topology.gateways(&ways[number].route),
                 links,
             });

@@ -154,7 +154,7 @@ pub struct LinkSpec {
     pub usable: BytesPerSecond,
     /// Time from tile to tile over one link.
     pub latency: SimSeconds,
-    /// Time of every further link on the way.
+    /// Time that every further link on the way adds.
     pub hop: SimSeconds,
 }
 

@@ -294,13 +294,13 @@ impl Topology {
         let links = bundles.clone().filter(|bundle| bundle.is_link());
         let first = links.map(|bundle| bundle.latency).next();
         let others = bundles.filter(|bundle| !bundle.is_link());
-        let sum = first.unwrap_or(SimSeconds::ZERO) + self.hops(route);
+        let sum = first.unwrap_or(SimSeconds::ZERO) + self.latency_hops(route);
         others.fold(sum, |sum, bundle| sum + bundle.latency)
     }
 
     /// Of that, the time of links after the first.
     #[must_use]
-    pub fn hops(&self, route: &[BundleId]) -> SimSeconds {
+    pub fn latency_hops(&self, route: &[BundleId]) -> SimSeconds {
         let links = route.iter().filter(|id| self.bundles[**id].is_link());
         SimSeconds(links.count().saturating_sub(1) as f64 * self.hop.0)
     }

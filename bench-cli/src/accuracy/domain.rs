@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::BertOptions;
 use crate::config::options::{ExecutionMode, HostStreams, InferenceIo, OptimizerKind, Task};
-use crate::explain::{Explanation, IpuCycles};
+use crate::explain::{Explanation, IpuCycles, UPDATE_PASS};
 
 /// How large products are.
 const TOKENS: &str = "tokens of a micro-batch";
@@ -20,19 +20,19 @@ const MASKED: &str = "masked tokens";
 /// Least and most memory that an IPU gives to its products.
 const MEMORY: [&str; 2] = ["least memory proportion", "largest memory proportion"];
 /// How much of a step is what few of the measured seconds were spent on.
-const UPDATE: &str = "weight update's share of a step";
+const UPDATE_SHARE: &str = "weight update's share of a step";
 
 /// Sizes that follow from others: their distance counts as far as that of the others doesn't
-/// cover it.
-const DERIVED: [(&str, &[&str]); 4] = [
-    (TOKENS, &["micro-batch", "sequence length"]),
-    (MASKED, &["sequence length"]),
-    (MEMORY[0], &[MEMORY[1]]),
-    (UPDATE, &["accumulation factor"]),
+/// cover it, which it does in the direction (1: grows with it, -1: shrinks) that it takes them.
+const DERIVED: [(&str, &[(&str, f64)]); 4] = [
+    (TOKENS, &[("micro-batch", 1.0), ("sequence length", 1.0)]),
+    (MASKED, &[("sequence length", 1.0)]),
+    (MEMORY[0], &[(MEMORY[1], 1.0)]),
+    (UPDATE_SHARE, &[("accumulation factor", -1.0)]),
 ];
 
 /// Shares whose rest is what was measured, so that less of them is no farther away.
-const FROM_NOTHING: [&str; 1] = [UPDATE];
+const FROM_NOTHING: [&str; 1] = [UPDATE_SHARE];
 
 /// The features of a run by name. What a run doesn't have (an optimiser in inference) is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl Features {
         out.add_session(options);
         if !options.session.inference {
             out.add_update(options);
-            out.size(UPDATE, update_share(time));
+            out.size(UPDATE_SHARE, update_share(time));
         }
         out
     }
@@ -222,7 +222,7 @@ fn update_share(time: &Explanation) -> f64 {
     let Some(ipu) = time.ipus.iter().max_by_key(busy) else {
         return 0.0;
     };
-    let update = ipu.by_pass.get("update").copied().unwrap_or_default();
+    let update = ipu.by_pass.get(UPDATE_PASS).copied().unwrap_or_default();
     let total = ipu.by_cause.total().0.max(1);
     (1e3 * update.0 as f64 / total as f64).round() / 1e3
 }
@@ -275,7 +275,7 @@ impl Domain {
                     Some(&(least, most)) => {
                         let nearest = size.clamp(least, most);
                         if nearest != *size {
-                            octaves.insert(name, libm::log2(size / nearest).abs());
+                            octaves.insert(name, libm::log2(size / nearest));
                             reasons
                                 .push(format!("{name}: {size}, measured {}", range(least, most)));
                         }
@@ -291,13 +291,16 @@ impl Domain {
             }
         }
         for (name, of) in DERIVED {
-            let covered = of.iter().filter_map(|part| octaves.get(part));
+            let covered = of
+                .iter()
+                .filter_map(|(part, sign)| Some(sign * octaves.get(part)?));
             let covered: f64 = covered.sum();
             if let Some(own) = octaves.get_mut(name) {
-                *own = (*own - covered).max(0.0);
+                *own -= covered.clamp(own.min(0.0), own.max(0.0));
             }
         }
-        (distance + octaves.values().sum::<f64>(), reasons)
+        let octaves = octaves.values().map(|octaves| octaves.abs());
+        (distance + octaves.sum::<f64>(), reasons)
     }
 }
 

@@ -14,7 +14,7 @@
 //! | `links.usable` | cycles of bytes between IPUs, in inverse proportion |
 //! | `links.latency` | cycles of the way over one link, in proportion |
 //! | `links.hop` | the same of further links |
-//! | `gateway.latency` | every way of a collective to another rack, syncs included |
+//! | `gateway.latency` | every way of a collective to another rack, syncs included; of a copy inside a replica that lies in several racks it counts as a link's |
 //! | `host.run` | the start of the run |
 //! | `host.latency` | every transfer of the host, twice if it isn't made ready ahead |
 //!
@@ -78,7 +78,7 @@ impl Price {
             "streaming_memory.latency" => seconds(paid.accesses),
             "streaming_memory.bandwidth" => Self::Inverse(paid.streaming.0 as f64),
             "links.usable" => Self::Inverse(paid.links.0 as f64),
-            "links.hop" => Self::Proportional(paid.hops.0 as f64),
+            "links.hop" => Self::Proportional(paid.latency_hops.0 as f64),
             "gateway.latency" => seconds(paid.gateways),
             "links.latency" => Self::Proportional(paid.latency.0 as f64),
             "host.run" => seconds(paid.runs),

@@ -1,13 +1,14 @@
 //! How far the constants of a machine are from those of the machines that were measured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::constant::Constant;
-use ipu_sim::spec::quantity::magnitude;
+use ipu_sim::spec::quantity::{is_rate, is_time, magnitude};
 
-/// What features of a run say already: sizes of the chip and of the system, and of matrix units
-/// that types need which weren't measured.
+/// What features of a run say already: sizes of the chip and of the system. Those of matrix units
+/// for other types than FP16.16 are here since a run with such types has a choice that was never
+/// measured.
 const IN_FEATURES: [&str; 9] = [
     "chip.clock",
     "chip.tiles",
@@ -30,9 +31,6 @@ const TAKES_NO_TIME: [&str; 5] = [
     "links.raw",
     "chip.amp_coefficient_rate_interleaved",
 ];
-
-/// Units of what a step has less of if a constant is smaller.
-const TIMES: [&str; 5] = ["s", "ms", "us", "ns", "cycles"];
 
 /// The constants of a machine, as written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,10 +61,12 @@ impl Constants {
     /// How far they are from those of the measured machines: the octaves by which the farthest of
     /// them lies outside, one for what is no number or none; with what it is that sets them apart.
     ///
-    /// Of a time that is shorter a step can at most lack all, so that it is never farther than one.
+    /// Of a time that is shorter, or of bytes at a higher rate, a step can at most lack all it takes,
+    /// so that neither is ever farther than one.
     pub(super) fn distance(&self, measured: &[Self]) -> (f64, Vec<String>) {
         let mut distance = 0.0_f64;
         let mut reasons = Vec::new();
+        let mut unknown: BTreeSet<&str> = BTreeSet::new();
         for (key, value) in &self.0 {
             let known = measured.iter().filter_map(|machine| machine.0.get(key));
             let known: Vec<&String> = known.collect();
@@ -80,8 +80,9 @@ impl Constants {
                 (Some(own), Some(sizes @ [_, ..])) => {
                     let least = sizes.iter().copied().fold(f64::INFINITY, f64::min);
                     let most = sizes.iter().copied().fold(0.0, f64::max);
+                    let lessens = own < least && is_time(value) || own > most && is_rate(value);
                     match libm::log2(own / own.clamp(least, most)).abs() {
-                        octaves if own < least && is_time(value) => octaves.min(1.0),
+                        octaves if lessens => octaves.min(1.0),
                         octaves if octaves.is_finite() => octaves,
                         _ => 1.0,
                     }
@@ -90,19 +91,19 @@ impl Constants {
             };
             if octaves > 0.0 {
                 distance = distance.max(octaves);
-                reasons.push(match known.first() {
-                    Some(known) => format!("{key}: {value}, measured {known}"),
-                    None => format!("{key}: never measured"),
-                });
+                if known.is_empty() {
+                    unknown.insert(key.split_once('.').map_or(key, |(section, _)| section));
+                    continue;
+                }
+                let known: BTreeSet<&str> = known.into_iter().map(String::as_str).collect();
+                let known: Vec<&str> = known.into_iter().collect();
+                reasons.push(format!("{key}: {value}, measured {}", known.join(" and ")));
             }
         }
+        let unknown = unknown.into_iter();
+        reasons.extend(unknown.map(|section| format!("{section}: never measured")));
         (distance, reasons)
     }
-}
-
-fn is_time(value: &str) -> bool {
-    let unit = value.rsplit_once(' ').map(|(_, unit)| unit);
-    unit.is_some_and(|unit| TIMES.contains(&unit))
 }
 
 #[cfg(test)]
@@ -149,10 +150,30 @@ mod tests {
         );
         let short = constant("host.latency", "\"1 ns\"");
         check(&short, 1.0, &["host.latency: 1 ns, measured 15 us"]);
+        let wide = constant("links.usable", "\"15.9 GB/s\"");
+        check(
+            &wide,
+            libm::log2(15.9 / 13.25),
+            &["links.usable: 15.9 GB/s, measured 13.25 GB/s"],
+        );
+        let fast = constant("chip.exchange_rate", "\"16 B/cycle\"");
+        check(
+            &fast,
+            1.0,
+            &["chip.exchange_rate: 16 B/cycle, measured 4 B/cycle"],
+        );
         // Features of a run say this, or it takes no time.
         check(&constant("chip.clock", "\"1.85 GHz\""), 0.0, &[]);
         check(&constant("memory.vertex_state_base", "\"16 B\""), 0.0, &[]);
         check(&constant("streaming_memory.capacity", "\"1 GB\""), 0.0, &[]);
         check(&constant("gateway.port", "\"1 GB/s\""), 0.0, &[]);
+    }
+
+    #[test]
+    fn gateways_were_never_measured() {
+        let racks = Constants::of(&MachineSpec::shipped("mk2-pod128").unwrap());
+        let (distance, reasons) = racks.distance(&[pod16("")]);
+        assert!((distance - 1.0).abs() < 1e-9, "{distance}");
+        assert_eq!(reasons, ["gateway: never measured"]);
     }
 }

@@ -118,6 +118,15 @@ fn what_was_not_measured_is_named_and_widens_the_interval() {
             "least memory proportion: 0.5, measured 0.15",
         ],
     );
+    // What lies on either side isn't covered by the other.
+    check(
+        &format!("{LARGE} --available-memory-proportion 0.05 0.25 0.25 0.5"),
+        libm::log2(0.15 / 0.05) + 1.0,
+        &[
+            "largest memory proportion: 0.5, measured 0.25",
+            "least memory proportion: 0.05, measured 0.15",
+        ],
+    );
     let inference = "--config configs/mk2/squad_base_128_inf.json --generated-data true";
     let named = record.accuracy(1.0, &untimed(inference)).reasons;
     assert!(

@@ -9,7 +9,7 @@ use ipu_sim::units::Cycles;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::UPDATE;
+use super::UPDATE_PASS;
 
 /// One cause. Every cycle of an IPU has exactly one.
 #[derive(
@@ -110,7 +110,7 @@ impl Cause {
 
     /// The cause of what a line of the profile spends on an activity; none of waiting.
     fn of(source: &Source, activity: Activity) -> Option<Self> {
-        let updates = source.pass == UPDATE;
+        let updates = source.pass == UPDATE_PASS;
         let moves_only = match source.role {
             Role::Layout | Role::Call => true,
             Role::Work | Role::Reduction | Role::Slicing => false,

@@ -18,7 +18,7 @@ use ipu_sim::units::Cycles;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::UPDATE;
+use super::UPDATE_PASS;
 
 /// One mechanism. Every cycle in which an IPU doesn't wait has exactly one.
 #[derive(
@@ -188,7 +188,7 @@ impl Mechanism {
             | "multi_reduce_scatter"
             | "multi_all_gather" => Self::Collectives,
             // Of the others, whatever a weight update has is its arithmetic.
-            _ if source.pass == UPDATE => Self::Optimiser,
+            _ if source.pass == UPDATE_PASS => Self::Optimiser,
             "layer_norm" | "layer_norm_grad" => Self::Norms,
             "sequence_mask" => Self::Scores,
             "softmax" | "softmax_grad" => match part {

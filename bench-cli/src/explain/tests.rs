@@ -105,7 +105,7 @@ fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, case: &Case) {
         let source = case.compiled.lowered.program.source(id);
         for activity in [Activity::Compute, Activity::Exchange] {
             let is_collective = Mechanism::of(source, activity) == Some(Mechanism::Collectives);
-            if is_collective && source.pass != UPDATE {
+            if is_collective && source.pass != UPDATE_PASS {
                 added_in_passes += times[IpuId(ipu.ipu)].spent.on(activity);
             }
         }

@@ -217,7 +217,7 @@ fn serve(load: &Load) {
                 let mut host = FarHost::new(load, &events);
                 let outcome = run.once(mode, &mut memory, &mut host);
                 if let Ok(timeline) = &outcome {
-                    counters.count(timeline.total);
+                    counters.count(timeline.device_cycles());
                 }
                 drop(events.send(Event::Done(outcome)));
             }

@@ -149,11 +149,12 @@ pub(super) fn flops(program: &Program, group: &VertexGroup) -> ProductFlops {
         return ProductFlops::default();
     };
     let dtype = |operand: &Operand| program.vars[operand.var].dtype;
-    let types = group.inputs.first().map(dtype);
-    let types = types.and_then(|operand| AmpTypes::of(operand, dtype(&group.output)));
-    let Some(types) = types else {
-        return ProductFlops::default();
-    };
+    let operand = dtype(&group.inputs[0]);
+    // Vertices without the matrix unit may have types that it hasn't.
+    let types = AmpTypes::of(operand, dtype(&group.output)).unwrap_or(match operand {
+        DType::F16 => AmpTypes::F16F16,
+        DType::F32 | DType::U32 => AmpTypes::F32F32,
+    });
     // Every label that an input has is one loop of the product.
     let mut loops: BTreeMap<Label, u64> = BTreeMap::new();
     for input in &group.inputs {

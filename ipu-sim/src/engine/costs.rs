@@ -525,7 +525,7 @@ impl Costs<'_> {
                 starts: 1,
                 links: taken.copies,
                 latency: taken.latency,
-                hops: taken.hops,
+                latency_hops: taken.latency_hops,
                 gateways: taken.gateways,
                 ..Paid::default()
             },

@@ -192,6 +192,31 @@ fn check(fixture: &Fixture, steps: Vec<Step>, expected: Expect) -> Timeline {
 }
 
 #[test]
+fn a_host_starts_a_run_and_all_ipus_wait_for_it() {
+    let mut fixture = Fixture::new(2, 2);
+    let steps = vec![fixture.fill(0), fixture.fill(1)];
+    let before = timed(&fixture, steps.clone());
+    fixture.program.started_by_host = true;
+    let after = timed(&fixture, steps);
+    let clock = machine().tile.clock;
+    let start = clock.cycles(machine().host.run);
+    assert!(start > Cycles::ZERO);
+    assert_eq!(after.start, start);
+    assert_eq!(after.total, before.total + start);
+    assert_eq!(after.device_cycles(), before.device_cycles());
+    for ipu in [IpuId(0), IpuId(1)] {
+        let wait = Wait {
+            ipu,
+            section: None,
+            on: Awaited::Host,
+        };
+        assert_eq!(after.waits.get(&wait), Some(&start));
+        assert_eq!(after.ipus[ipu].paid.runs, 1);
+        assert_eq!(after.ipus[ipu].tally.spent.total(), after.total);
+    }
+}
+
+#[test]
 fn compute_and_exchange_on_one_ipu() {
     let fixture = Fixture::new(1, 1);
     // 8 elements on each tile; 16 on each of 4 tiles: tile 0 has 8 of its 16 already, the

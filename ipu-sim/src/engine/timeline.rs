@@ -242,8 +242,8 @@ pub struct Paid {
     pub links: Cycles,
     /// Cycles that the way over one link takes, however few bytes there are.
     pub latency: Cycles,
-    /// The same of further links.
-    pub hops: Cycles,
+    /// Cycles that further links of a way take.
+    pub latency_hops: Cycles,
     /// Gateways that collectives leave for another rack, in syncs and copies.
     pub gateways: u64,
     /// Cycles that bytes take to or from streaming memory, waiting for others' included.
@@ -262,7 +262,7 @@ impl Paid {
         self.assembly += other.assembly * times;
         self.links += other.links * times;
         self.latency += other.latency * times;
-        self.hops += other.hops * times;
+        self.latency_hops += other.latency_hops * times;
         self.gateways += other.gateways * times;
         self.streaming += other.streaming * times;
     }
@@ -347,6 +347,8 @@ pub struct Join {
 pub struct Timeline {
     /// When the last IPU was through.
     pub total: Cycles,
+    /// What the host took to start the run, in which every IPU waits.
+    pub start: Cycles,
     /// Every IPU of the replica; the activities of each sum to `total`.
     pub ipus: IdVec<IpuId, IpuTime>,
     /// Every line of the profile on every IPU.
@@ -371,6 +373,12 @@ pub struct Timeline {
 }
 
 impl Timeline {
+    /// What counters of the device see of a run: all but its start by the host.
+    #[must_use]
+    pub fn device_cycles(&self) -> Cycles {
+        self.total - self.start
+    }
+
     /// From the begin of the first transfer of `read` to the end of the first one of `write`:
     /// the latency of the first item of an inference program that reads and writes once an item.
     ///

@@ -653,11 +653,11 @@ impl<'a> Walker<'a> {
                     .map(|lane| &lanes[lane])
                     .max_by_key(|lane| lane.latency);
                 let [latency, hops] =
-                    longest.map_or([Cycles::ZERO; 2], |lane| [lane.latency, lane.hops]);
-                let (latency, hops) = (latency.min(cycles), hops.min(cycles));
+                    longest.map_or([Cycles::ZERO; 2], |lane| [lane.latency, lane.latency_hops]);
+                let (latency, latency_hops) = (latency.min(cycles), hops.min(cycles));
                 Paid {
-                    latency: latency.saturating_sub(hops),
-                    hops,
+                    latency: latency.saturating_sub(latency_hops),
+                    latency_hops,
                     links: cycles - latency,
                     ..Paid::default()
                 }
@@ -768,6 +768,7 @@ impl<'a> Walker<'a> {
         spans.sort_by(|a, b| (&a.path, a.ipu).cmp(&(&b.path, b.ipu)));
         Timeline {
             total,
+            start: self.linked.schedule.start,
             ipus,
             sources: self.sources.swap_remove(class),
             sections: self.sections.swap_remove(class),

@@ -80,13 +80,33 @@ const BYTES_PER_SECOND: &[Unit] = &[
     decimal("TB/s", 12),
 ];
 
+/// Number and unit, if there is one.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let (number, unit) = text.trim().split_once(' ')?;
+    Some((number, unit.trim()))
+}
+
+/// Whether `text` is a time, in seconds or cycles.
+#[must_use]
+pub fn is_time(text: &str) -> bool {
+    let mut units = SECONDS.iter().chain(CYCLES);
+    split(text).is_some_and(|(_, name)| units.any(|unit| unit.name == name))
+}
+
+/// Whether `text` is a rate, in bytes a second or a cycle.
+#[must_use]
+pub fn is_rate(text: &str) -> bool {
+    let mut units = BYTES_PER_SECOND.iter().chain(BYTES_PER_CYCLE);
+    split(text).is_some_and(|(_, name)| units.any(|unit| unit.name == name))
+}
+
 /// The number that `text` stands for, in base units: `13.25 GB/s` is 1.325e10, `4148` is itself.
 ///
 /// `None` for what is no quantity of a description.
 #[must_use]
 pub fn magnitude(text: &str) -> Option<f64> {
-    let Some((number, name)) = text.split_once(' ') else {
-        return text.parse().ok();
+    let Some((number, name)) = split(text) else {
+        return text.trim().parse().ok();
     };
     let tables = [
         BYTES,
@@ -246,6 +266,10 @@ mod tests {
     #[test]
     fn magnitudes_are_in_base_units() {
         let check = |text: &str, expected: Option<f64>| assert_eq!(magnitude(text), expected);
+        // As lenient as the reader of descriptions.
+        check("15  us ", Some(15e-6));
+        assert!(is_time("15  us ") && is_time("3 cycles") && !is_time("4 B/cycle"));
+        assert!(is_rate("4 B/cycle") && is_rate("1 GB/s") && !is_rate("16"));
         check("4148", Some(4148.0));
         check("13.25 GB/s", Some(13.25e9));
         check("0 us", Some(0.0));

@@ -42,6 +42,36 @@ fn torus_routes_take_the_shorter_way_and_up_in_a_tie() {
     check(&pod64, 0, 32, &up.join(" "));
 }
 
+/// What a way of `links` IPU-Links and `gateways` gateways left for another takes, in us.
+#[test]
+fn the_first_link_of_a_way_takes_longer_than_further_ones() {
+    let check = |name: &str, from: u32, to: u32, links: u32, gateways: u32| {
+        let mut machine = machine(name);
+        machine.links.latency = SimSeconds(1e-6);
+        machine.links.hop = SimSeconds(1e-8);
+        if let Some(gateway) = &mut machine.gateway {
+            gateway.latency = SimSeconds(1e-4);
+        }
+        let topology = Topology::new(&machine);
+        let route = topology.route(IpuId(from), IpuId(to));
+        let hops = 0.01 * f64::from(links.saturating_sub(1));
+        let first = if links > 0 { 1.0 } else { 0.0 };
+        let expected = first + hops + 100.0 * f64::from(gateways);
+        let found = topology.latency(&route).0 * 1e6;
+        assert!((found - expected).abs() < 1e-9, "{from} to {to}: {found}");
+        let found = topology.latency_hops(&route).0 * 1e6;
+        assert!((found - hops).abs() < 1e-9, "{from} to {to}: {found}");
+        assert_eq!(topology.gateways(&route), gateways, "{from} to {to}");
+    };
+    check("mk2-pod16", 0, 0, 0, 0);
+    check("mk2-pod16", 0, 1, 1, 0);
+    check("mk2-pod16", 0, 7, 4, 0);
+    check("mk2-pod16", 14, 0, 7, 0);
+    check("mk2-pod128", 0, 64, 0, 1);
+    check("mk2-pod128", 62, 64, 1, 1);
+    check("mk2-pod256", 0, 128, 0, 2);
+}
+
 #[test]
 fn gateways_join_equal_positions_of_racks() {
     let pod128 = topology("mk2-pod128");

@@ -9,8 +9,8 @@ use super::constant::Constant;
 const SINGULAR: f64 = 1e-9;
 
 /// A constant is known, to the rows it was fitted to, if the standard error of its logarithm is
-/// below this. A factor of two to either side (`ln 2 = 0.69`) is then at least 1.4 standard errors
-/// away; with a larger error the rows would hardly mind half the constant, or twice.
+/// below this. A factor of two to either side (`ln 2 = 0.69`) is then about 1.4 standard errors away,
+/// or more; with a larger error the rows would hardly mind half the constant, or twice.
 const KNOWN_BELOW: f64 = 0.5;
 
 /// A calibration row at the best fit.
@@ -127,20 +127,20 @@ impl Known {
         let columns = rows.first().map_or(0, |row| row.slopes.len());
         let has_slope = |column: &usize| rows.iter().any(|row| row.slopes[*column] != 0.0);
         let moving: Vec<usize> = (0..columns).filter(has_slope).collect();
-        let freedom = match rows.len().checked_sub(moving.len()) {
-            None | Some(0) => return Self::Exactly,
-            Some(freedom) => freedom,
-        };
         let slopes: Vec<Vec<f64>> = rows
             .iter()
             .map(|row| moving.iter().map(|&column| row.slopes[column]).collect())
             .collect();
-        let residuals: Vec<f64> = rows.iter().map(|row| row.residual).collect();
-        let variance = objective(&residuals) / freedom as f64;
         let slopes_squared = matrix(&slopes).transpose() * matrix(&slopes);
         let Some(inverse) = slopes_squared.try_inverse() else {
             return Self::Together;
         };
+        let freedom = match rows.len().checked_sub(moving.len()) {
+            None | Some(0) => return Self::Exactly,
+            Some(freedom) => freedom,
+        };
+        let residuals: Vec<f64> = rows.iter().map(|row| row.residual).collect();
+        let variance = objective(&residuals) / freedom as f64;
         let mut errors = vec![None; columns];
         for (column, of) in moving.into_iter().zip(inverse.diagonal().iter()) {
             errors[column] = Some((variance * of).sqrt());
@@ -380,6 +380,8 @@ mod tests {
         let said = verdict(&rows);
         assert!(said.starts_with("identifiable: none"), "{said}");
         let said = verdict(&rows[..2]);
+        assert!(said.starts_with("identifiable: none"), "{said}");
+        let said = verdict(&[(0.1, [1.0, 2.0]), (-0.1, [2.0, 1.0])]);
         assert!(said.starts_with("no more rows than constants"), "{said}");
     }
 
