@@ -57,6 +57,9 @@ pub struct Row {
     /// Why the row is known to be outside its tolerance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub known: Option<String>,
+    /// The largest relative error that this is a reason for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_at_most: Option<f64>,
 }
 
 impl Row {
@@ -74,6 +77,7 @@ impl Row {
             role: Role::Scaling,
             source: String::new(),
             known: None,
+            known_at_most: None,
         }
     }
 
@@ -108,10 +112,14 @@ impl Row {
         self.found / self.expected - 1.0
     }
 
-    /// Whether the row is as it is known to be: within its tolerance, or outside for a known reason.
+    /// Whether the row is as it is known to be: within its tolerance, or outside for a known reason
+    /// and no farther than that explains.
     #[must_use]
     pub fn is_as_known(&self) -> bool {
-        self.passes() != self.known.is_some()
+        match self.known_at_most {
+            Some(most) => !self.passes() && self.error().abs() <= most,
+            None => self.passes(),
+        }
     }
 
     /// Whether the error is within the tolerance.
@@ -142,6 +150,7 @@ pub fn validate(mut done: impl FnMut(&Row)) -> anyhow::Result<Validation> {
             let mut outside = measured.outside.iter();
             let found = outside.find(|outside| outside.rows.contains(&row.name));
             row.known = found.map(|outside| outside.reason.clone());
+            row.known_at_most = found.map(|outside| outside.at_most);
         }
         more.iter().for_each(&mut done);
         rows.extend(more);
@@ -158,6 +167,7 @@ pub fn validate(mut done: impl FnMut(&Row)) -> anyhow::Result<Validation> {
             role: row.role,
             source: row.source.clone(),
             known: None,
+            known_at_most: None,
         }]);
     }
     let run = |profile: &Profile| (profile.system.clone(), profile.arguments.clone());

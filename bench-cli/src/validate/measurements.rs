@@ -209,6 +209,7 @@ impl Rate {
             role: self.role,
             source: self.source.clone(),
             known: None,
+            known_at_most: None,
         }
     }
 }
@@ -283,6 +284,8 @@ pub(super) struct Gemm {
 pub(super) struct Outside {
     pub(super) rows: Vec<String>,
     pub(super) reason: String,
+    /// The largest relative error that this explains.
+    pub(super) at_most: f64,
 }
 
 /// Reads the measurements, which are compiled in.

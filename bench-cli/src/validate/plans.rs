@@ -76,6 +76,7 @@ fn row(case: &Case, machine: &MachineSpec) -> Result<Row> {
         role: Role::Law,
         source: SOURCE.into(),
         known: None,
+        known_at_most: None,
     })
 }
 
