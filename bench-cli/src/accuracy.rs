@@ -11,8 +11,8 @@
 //!
 //! `d` counts octaves and choices of the run ([`domain`]) and octaves of its machine ([`machine`]):
 //! each of them between the run and what was measured adds an error as large as the known ones and
-//! independent of them. `v` is what the run depends more on constants
-//! that aren't known exactly than measured runs do ([`effects`], `constants`). The errors are data
+//! independent of them. `v` is what the run depends more on constants that aren't known exactly
+//! than measured runs do ([`effects`], `constants`). The errors are data
 //! ([`configs/accuracy.toml`](../../configs/accuracy.toml)) that `ipu-bench calibrate` writes.
 
 mod constants;
@@ -23,12 +23,12 @@ pub mod machine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
+use ipu_sim::spec::MachineSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use domain::{Domain, Features};
 use effects::{Effect, Effects, Uncertain};
-use ipu_sim::spec::MachineSpec;
 use machine::Constants;
 
 /// The probability that the interval stands for, in per cent.

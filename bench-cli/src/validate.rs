@@ -54,12 +54,20 @@ pub struct Row {
     pub role: Role,
     /// Where `expected` comes from.
     pub source: String,
-    /// Why the row is known to be outside its tolerance.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub known: Option<String>,
-    /// The largest relative error that this is a reason for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub known_at_most: Option<f64>,
+    /// Why the row is known to be outside its tolerance, if it is.
+    #[serde(flatten)]
+    pub known: Option<Known>,
+}
+
+/// Why a row is outside its tolerance.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+pub struct Known {
+    /// The reason.
+    #[serde(rename = "known")]
+    pub reason: String,
+    /// The largest relative error that it explains.
+    #[serde(rename = "known_at_most")]
+    pub at_most: f64,
 }
 
 impl Row {
@@ -77,7 +85,6 @@ impl Row {
             role: Role::Scaling,
             source: String::new(),
             known: None,
-            known_at_most: None,
         }
     }
 
@@ -116,8 +123,8 @@ impl Row {
     /// and no farther than that explains.
     #[must_use]
     pub fn is_as_known(&self) -> bool {
-        match self.known_at_most {
-            Some(most) => !self.passes() && self.error().abs() <= most,
+        match &self.known {
+            Some(known) => !self.passes() && self.error().abs() <= known.at_most,
             None => self.passes(),
         }
     }
@@ -149,8 +156,10 @@ pub fn validate(mut done: impl FnMut(&Row)) -> anyhow::Result<Validation> {
         for row in &mut more {
             let mut outside = measured.outside.iter();
             let found = outside.find(|outside| outside.rows.contains(&row.name));
-            row.known = found.map(|outside| outside.reason.clone());
-            row.known_at_most = found.map(|outside| outside.at_most);
+            row.known = found.map(|outside| Known {
+                reason: outside.reason.clone(),
+                at_most: outside.at_most,
+            });
         }
         more.iter().for_each(&mut done);
         rows.extend(more);
@@ -167,7 +176,6 @@ pub fn validate(mut done: impl FnMut(&Row)) -> anyhow::Result<Validation> {
             role: row.role,
             source: row.source.clone(),
             known: None,
-            known_at_most: None,
         }]);
     }
     let run = |profile: &Profile| (profile.system.clone(), profile.arguments.clone());
@@ -266,7 +274,8 @@ impl Validation {
 fn by_reason<'a>(outside: &[&'a Row]) -> IndexMap<&'a str, Vec<&'a str>> {
     let mut reasons: IndexMap<&str, Vec<&str>> = IndexMap::new();
     for row in outside {
-        let reason = row.known.as_deref().unwrap_or("for an unknown reason");
+        let known = row.known.as_ref();
+        let reason = known.map_or("for an unknown reason", |known| &known.reason);
         reasons.entry(reason).or_default().push(&row.name);
     }
     reasons
@@ -290,6 +299,25 @@ mod tests {
         let known = found.rows.iter().filter(|row| row.known.is_some());
         assert_eq!(known.count(), listed, "a reason is for a row that exists");
         expect_file!["../../docs/validation-rows.md"].assert_eq(&page(&found));
+    }
+
+    #[test]
+    fn a_reason_explains_so_much_of_an_error() {
+        let row = |found: f64, at_most: Option<f64>| Row {
+            tolerance: 0.1,
+            is_range: false,
+            expected: 1.0,
+            known: at_most.map(|at_most| Known {
+                reason: "it is so".into(),
+                at_most,
+            }),
+            ..Row::between([0.9, 1.1], "row", found)
+        };
+        assert!(row(1.05, None).is_as_known());
+        assert!(!row(1.2, None).is_as_known());
+        assert!(row(0.8, Some(0.25)).is_as_known());
+        assert!(!row(0.7, Some(0.25)).is_as_known(), "farther off than that");
+        assert!(!row(1.0, Some(0.25)).is_as_known(), "a reason for nothing");
     }
 
     /// `docs/validation-rows.md`.

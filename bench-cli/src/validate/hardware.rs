@@ -62,7 +62,6 @@ fn gemm(gemm: &Gemm) -> anyhow::Result<Vec<Row>> {
             role: gemm.role,
             source: gemm.source.clone(),
             known: None,
-            known_at_most: None,
         })
     };
     gemm.rows.iter().map(row).collect()

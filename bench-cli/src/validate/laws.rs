@@ -58,7 +58,6 @@ pub(super) fn rows(machine: &MachineSpec) -> Result<Vec<Row>> {
             role: Role::Law,
             source: SOURCE.into(),
             known: None,
-            known_at_most: None,
         })
     };
     products().chain(elementwise()).map(row).collect()

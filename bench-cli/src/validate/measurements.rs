@@ -209,7 +209,6 @@ impl Rate {
             role: self.role,
             source: self.source.clone(),
             known: None,
-            known_at_most: None,
         }
     }
 }

@@ -77,7 +77,6 @@ fn alike_rows(
         role: Role::Validation,
         source: profile.source.clone(),
         known: None,
-        known_at_most: None,
     })
     .collect()
 }
@@ -168,7 +167,6 @@ fn whole(profile: &Profile, ipu: &IpuWeight) -> Vec<Row> {
                 role,
                 source: profile.source.clone(),
                 known: None,
-                known_at_most: None,
             })
         };
     rows.into_iter().filter_map(row).collect()
@@ -215,7 +213,6 @@ fn parts(profile: &Profile, program: &Program, machine: &MachineSpec) -> Vec<Row
                 role,
                 source: profile.source.clone(),
                 known: None,
-                known_at_most: None,
             })
         };
         let state = sum(&|category| Category::VERTEX_STATE.contains(&category));

@@ -76,7 +76,6 @@ fn row(case: &Case, machine: &MachineSpec) -> Result<Row> {
         role: Role::Law,
         source: SOURCE.into(),
         known: None,
-        known_at_most: None,
     })
 }
 

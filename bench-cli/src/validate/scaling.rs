@@ -40,7 +40,6 @@ fn row(name: &str, expected: f64, found: f64, tolerance: f64, source: &str) -> R
         role: Role::Scaling,
         source: source.into(),
         known: None,
-        known_at_most: None,
     }
 }
 
