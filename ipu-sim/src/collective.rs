@@ -38,7 +38,7 @@ use crate::cost::links::sync_global;
 use crate::define_ids;
 use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::flows::ends_together;
-use crate::network::{Fold, LaneId, Network};
+use crate::network::{Fold, LaneId, Latency, Network};
 use crate::program::CollectiveKind;
 use crate::spec::MachineSpec;
 use crate::topology::{BundleId, ReplicaPlacement, Topology};
@@ -232,19 +232,17 @@ impl Rounds {
 /// One kind of round.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    cycles: Cycles,
-    last: Arrival,
-    /// How many gateways its sync passes, there and back.
-    sync_gateways: u32,
+    copied: Copied,
     id: RoundId,
 }
 
 /// Sync and copies of one round.
+#[derive(Clone, Copy, Debug)]
 struct Copied {
     cycles: Cycles,
     last: Arrival,
+    /// How many gateways its sync passes, there and back.
     sync_gateways: u32,
-    traffic: RoundTraffic,
 }
 
 /// What arrives last in a round.
@@ -253,11 +251,7 @@ struct Arrival {
     /// When its last byte has left.
     bytes: Cycles,
     /// What the way takes.
-    latency: Cycles,
-    /// Of that, links after the first.
-    latency_hops: Cycles,
-    /// How many gateways it leaves for another one.
-    gateways: u32,
+    latency: Latency,
 }
 
 /// Collectives of the replicas of one program.
@@ -366,45 +360,40 @@ impl<'a> Collectives<'a> {
                 let slowest = sends.iter().map(|&(ipu, _)| add(ipu, parts)).max();
                 taken.adds += slowest.unwrap_or(Cycles::ZERO) * (arrivals * u64::from(round.times));
             }
-            let known = self.repeated(level, sends, round.times);
-            let (last, times) = (known.last, u64::from(round.times));
-            let gateway = self.machine.gateway.as_ref();
-            let gateway = gateway.map_or(Cycles::ZERO, |gateway| {
-                self.machine.tile.clock.cycles(gateway.latency)
-            });
-            let others = gateway * u64::from(last.gateways) + last.latency_hops;
-            taken.links += known.cycles;
+            let (cycles, Known { copied, id }) = self.repeated(level, sends, round.times);
+            let (last, times) = (copied.last, u64::from(round.times));
+            taken.links += cycles;
             taken.copies += last.bytes * times;
-            taken.latency += last.latency.saturating_sub(others) * times;
-            taken.latency_hops += last.latency_hops * times;
-            taken.gateways += u64::from(known.sync_gateways + last.gateways) * times;
-            taken.rounds.push((known.id, round.times));
+            taken.latency += last.latency.link * times;
+            taken.latency_hops += last.latency.hops * times;
+            taken.gateways += u64::from(copied.sync_gateways + last.latency.gateways) * times;
+            taken.rounds.push((id, round.times));
         }
     }
 
     /// So many equal rounds: the cycles of all, and what is known of each.
-    fn repeated(&mut self, level: usize, sends: Vec<(IpuId, Sends)>, times: u32) -> Known {
+    fn repeated(
+        &mut self,
+        level: usize,
+        sends: Vec<(IpuId, Sends)>,
+        times: u32,
+    ) -> (Cycles, Known) {
         let key = (level, sends);
         if !self.known.contains_key(&key) {
-            let round = self.round(level, &key.1);
-            let known = Known {
-                cycles: round.cycles,
-                last: round.last,
-                sync_gateways: round.sync_gateways,
-                id: self.transfers.push(round.traffic),
-            };
-            self.known.insert(key.clone(), known);
+            let (copied, traffic) = self.round(level, &key.1);
+            let id = self.transfers.push(traffic);
+            self.known.insert(key.clone(), Known { copied, id });
         }
         let known = self.known[&key];
         let cycles = match self.fold {
-            Fold::Alike => known.cycles * u64::from(times),
-            Fold::Nothing => (0..times).map(|_| self.round(level, &key.1).cycles).sum(),
+            Fold::Alike => known.copied.cycles * u64::from(times),
+            Fold::Nothing => (0..times).map(|_| self.round(level, &key.1).0.cycles).sum(),
         };
-        Known { cycles, ..known }
+        (cycles, known)
     }
 
     /// What one round takes and moves.
-    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> Copied {
+    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> (Copied, RoundTraffic) {
         let sides = Sides::of(sends);
         let (placement, topology, machine) = (self.placement, self.topology, self.machine);
         let ring = &self.levels[level].rings[0];
@@ -451,18 +440,16 @@ impl<'a> Collectives<'a> {
             Arrival {
                 bytes,
                 latency: lane.latency,
-                latency_hops: lane.latency_hops,
-                gateways: lane.gateways,
             }
         });
-        let last = arrivals.max_by_key(|arrival| arrival.bytes + arrival.latency);
+        let last = arrivals.max_by_key(|arrival| arrival.bytes + arrival.latency.total);
         let last = last.unwrap_or_default();
-        Copied {
-            cycles: sync + last.bytes + last.latency,
+        let copied = Copied {
+            cycles: sync + last.bytes + last.latency.total,
             last,
             sync_gateways: 2 * topology.sync_racks(ipus.iter().copied()),
-            traffic: (traffic.number, transfers),
-        }
+        };
+        (copied, (traffic.number, transfers))
     }
 }
 

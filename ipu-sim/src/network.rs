@@ -47,17 +47,37 @@ pub enum Fold {
     Nothing,
 }
 
+/// What the first byte of a way takes, and what that is paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// All of it.
+    pub total: Cycles,
+    /// Of that, the first link.
+    pub link: Cycles,
+    /// Of that, links after the first.
+    pub hops: Cycles,
+    /// How many gateways it leaves for another one.
+    pub gateways: u32,
+}
+
+impl Latency {
+    fn new(route: &[BundleId], topology: &Topology, clock: Hertz) -> Self {
+        Self {
+            total: clock.cycles(topology.latency(route)),
+            link: clock.cycles(topology.latency_link(route)),
+            hops: clock.cycles(topology.latency_hops(route)),
+            gateways: topology.gateways(route),
+        }
+    }
+}
+
 /// A way for transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// The most that one transfer gets.
     pub limit: Rate,
     /// Time for the first byte to arrive.
-    pub latency: Cycles,
-    /// Of that, links after the first.
-    pub latency_hops: Cycles,
-    /// How many gateways it leaves for another one.
-    pub gateways: u32,
+    pub latency: Latency,
     /// The links it crosses, each class once.
     pub links: SmallVec<[LinkId; 4]>,
 }
@@ -139,9 +159,7 @@ impl Network {
             let limits = route.map(|&bundle| Rate::of(bundles[bundle].capacity_per_flow, clock));
             network.lanes.push(Lane {
                 limit: limits.min().unwrap_or(Rate::MAX),
-                latency: clock.cycles(topology.latency(&ways[number].route)),
-                latency_hops: clock.cycles(topology.latency_hops(&ways[number].route)),
-                gateways: topology.gateways(&ways[number].route),
+                latency: Latency::new(&ways[number].route, topology, clock),
                 links,
             });
         }

@@ -291,11 +291,17 @@ impl Topology {
     #[must_use]
     pub fn latency(&self, route: &[BundleId]) -> SimSeconds {
         let bundles = route.iter().map(|bundle| &self.bundles[*bundle]);
-        let links = bundles.clone().filter(|bundle| bundle.is_link());
-        let first = links.map(|bundle| bundle.latency).next();
         let others = bundles.filter(|bundle| !bundle.is_link());
-        let sum = first.unwrap_or(SimSeconds::ZERO) + self.latency_hops(route);
-        others.fold(sum, |sum, bundle| sum + bundle.latency)
+        let links = self.latency_link(route) + self.latency_hops(route);
+        others.fold(links, |sum, bundle| sum + bundle.latency)
+    }
+
+    /// Of that, the time of the first link.
+    #[must_use]
+    pub fn latency_link(&self, route: &[BundleId]) -> SimSeconds {
+        let mut bundles = route.iter().map(|bundle| &self.bundles[*bundle]);
+        let first = bundles.find(|bundle| bundle.is_link());
+        first.map_or(SimSeconds::ZERO, |bundle| bundle.latency)
     }
 
     /// Of that, the time of links after the first.

@@ -14,7 +14,7 @@
 //! | `links.usable` | cycles of bytes between IPUs, in inverse proportion |
 //! | `links.latency` | cycles of the way over one link, in proportion |
 //! | `links.hop` | the same of further links |
-//! | `gateway.latency` | every way of a collective to another rack, syncs included; of a copy inside a replica that lies in several racks it counts as a link's |
+//! | `gateway.latency` | every way to another rack, syncs of collectives included |
 //! | `host.run` | the start of the run |
 //! | `host.latency` | every transfer of the host, twice if it isn't made ready ahead |
 //!

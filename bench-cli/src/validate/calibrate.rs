@@ -95,7 +95,10 @@ mod tests {
         // As `docs/validation.md` says.
         let stopped = "which a bound stops (sync.external at 200 us)";
         let text = found.text();
-        let lines: Vec<&str> = text.lines().filter(|line| line.ends_with(stopped)).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.ends_with(stopped))
+            .collect();
         assert!(
             lines.len() == 1 && lines[0].starts_with("BERT-Large 512, POD16: "),
             "{text}"

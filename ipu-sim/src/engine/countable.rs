@@ -77,7 +77,7 @@ impl Longest<'_> {
         let moved = leaf.moves.iter().map(|(_, bytes)| u128::from(bytes.0));
         let moved: u128 = moved.sum();
         let latency = self.schedule.network.lanes.values();
-        let latency = latency.map(|lane| u128::from(lane.latency.0)).max();
+        let latency = latency.map(|lane| u128::from(lane.latency.total.0)).max();
         let waits = self.schedule.streams.values();
         let waits = waits.map(|stream| u128::from(stream.latency.0)).max();
         spent.chain(latency).chain(waits).fold(

@@ -244,7 +244,8 @@ pub struct Paid {
     pub latency: Cycles,
     /// Cycles that further links of a way take.
     pub latency_hops: Cycles,
-    /// Gateways that collectives leave for another rack, in syncs and copies.
+    /// Gateways that copies between IPUs and collectives leave for another rack, syncs of collectives
+    /// included.
     pub gateways: u64,
     /// Cycles that bytes take to or from streaming memory, waiting for others' included.
     pub streaming: Cycles,

@@ -599,7 +599,7 @@ impl<'a> Walker<'a> {
     fn end_part(&mut self, actor: usize, position: usize, now: Cycles) {
         let (moving, lane) = self.part(actor, position);
         let latency = lane.map_or(Cycles::ZERO, |lane| {
-            self.linked.schedule.network.lanes[lane].latency
+            self.linked.schedule.network.lanes[lane].latency.total
         });
         let task = self.tasks[actor].as_mut().expect("it moves");
         task.end = task.end.max(now + latency);
@@ -649,16 +649,14 @@ impl<'a> Walker<'a> {
                 let lanes = &self.linked.schedule.network.lanes;
                 let moving = leaf.moving.iter();
                 let ways = moving.filter_map(|moving| self.linked.lane(task.class, moving.ends));
-                let longest = ways
-                    .map(|lane| &lanes[lane])
-                    .max_by_key(|lane| lane.latency);
-                let [latency, hops] =
-                    longest.map_or([Cycles::ZERO; 2], |lane| [lane.latency, lane.latency_hops]);
-                let (latency, latency_hops) = (latency.min(cycles), hops.min(cycles));
+                let ways = ways.map(|lane| lanes[lane].latency);
+                let latency = ways.max_by_key(|latency| latency.total);
+                let latency = latency.unwrap_or_default();
                 Paid {
-                    latency: latency.saturating_sub(latency_hops),
-                    latency_hops,
-                    links: cycles - latency,
+                    latency: latency.link,
+                    latency_hops: latency.hops,
+                    gateways: latency.gateways.into(),
+                    links: cycles.saturating_sub(latency.total),
                     ..Paid::default()
                 }
             }
