@@ -64,14 +64,13 @@ fn within(request: &RunRequest, plans: &PlanCache, operations_max: usize) -> Adv
         resolved,
         &Vec::new(),
         machine,
-        plans.clone(),
+        plans,
         Region::Tile,
         &mut operations,
     );
     let now = unchanged.and_then(|trial| trial.taken);
     let region = now.map_or(Region::Tile, |taken| taken.region);
-    let attempt =
-        |change: &Change| attempt(resolved, change, machine, plans.clone(), region, &mut 0);
+    let attempt = |change: &Change| attempt(resolved, change, machine, plans, region, &mut 0);
     let mut sequences = [
         smaller_micro_batches(resolved),
         fewer_layers(resolved, &request.options, machine),
@@ -305,7 +304,7 @@ fn attempt(
     resolved: &Map<String, Value>,
     change: &Change,
     machine: &MachineSpec,
-    mut plans: PlanCache,
+    plans: &PlanCache,
     region: Region,
     operations: &mut usize,
 ) -> Option<Trial> {
@@ -327,7 +326,7 @@ fn attempt(
         .filter(last)
         .map(|(_, pair)| typed(pair));
     let words = words.collect::<Vec<_>>().join(" ");
-    let compiled = compile::compile_with(&options, machine, &mut plans, &mut |_, graph| {
+    let compiled = compile::compile_with(&options, machine, plans, &mut |_, graph| {
         *operations = graph.ops.len();
     });
     let weight = match compiled {
@@ -372,15 +371,13 @@ mod tests {
     fn what_is_said_to_help_does() {
         let request = request(&format!("{LARGE} --micro-batch-size 64"));
         let machine = &request.machine.spec;
-        let mut plans = compile::plans_for(machine);
+        let plans = compile::plans_for(machine);
         let region = Region::Tile;
-        let known = plans.clone();
-        let none = attempt(&request.resolved, &vec![], machine, known, region, &mut 0).unwrap();
+        let none = attempt(&request.resolved, &vec![], machine, &plans, region, &mut 0).unwrap();
         assert!(!none.fits, "{none:?}");
         let advice = advice(&request, &plans);
         assert_eq!(advice.untried, 0);
         // Plans that are known already change nothing.
-        compile::compile_with(&request.options, machine, &mut plans, &mut |_, _| {}).unwrap();
         assert!(!plans.is_empty());
         assert_eq!(super::advice(&request, &plans), advice);
         let helping = advice.trials.iter().filter(|trial| trial.fits);

@@ -65,7 +65,7 @@ pub fn compile_watched(
     machine: &MachineSpec,
     watch: &mut Watch<'_>,
 ) -> anyhow::Result<Compiled> {
-    compile_with(options, machine, &mut plans_for(machine), watch)
+    compile_with(options, machine, &plans_for(machine), watch)
 }
 
 /// No plans yet, for [`compile_with`] that machine.
@@ -83,7 +83,7 @@ pub fn plans_for(machine: &MachineSpec) -> PlanCache {
 pub fn compile_with(
     options: &BertOptions,
     machine: &MachineSpec,
-    plans: &mut PlanCache,
+    plans: &PlanCache,
     watch: &mut Watch<'_>,
 ) -> anyhow::Result<Compiled> {
     let task = task(options);

@@ -45,8 +45,8 @@ pub(crate) const TIMING: engine::Options = engine::Options {
 ///
 /// As [`acquire`] and [`run`].
 pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
-    let mut plans = compile::plans_for(&request.machine.spec);
-    run(request, acquire(request)?, &Inspect::default(), &mut plans)
+    let plans = compile::plans_for(&request.machine.spec);
+    run(request, acquire(request)?, &Inspect::default(), &plans)
 }
 
 /// Attaches the device that the request asks for: by its id, or else the first free one of the
@@ -118,7 +118,7 @@ pub fn run(
     request: &RunRequest,
     device: Attached,
     inspect: &Inspect,
-    plans: &mut PlanCache,
+    plans: &PlanCache,
 ) -> anyhow::Result<Metrics> {
     let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();

@@ -49,9 +49,9 @@
 //!     host: HostStreams::Grouped,
 //!     sum_outputs: false,
 //! };
-//! let mut plans = PlanCache::new(machine.tile.clone());
+//! let plans = PlanCache::new(machine.tile.clone());
 //! let order = graph.topological_order()?;
-//! let lowered = lower(&graph, &order, &options, &mut plans, &machine.tile)?;
+//! let lowered = lower(&graph, &order, &options, &plans, &machine.tile)?;
 //! let options = Options { mode: Mode::Folded, trace_depth: 0 };
 //! let time = engine::time(&lowered.program, &machine, options)?;
 //! // The planner's estimate leaves out launches, rearrangement and the host.

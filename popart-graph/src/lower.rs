@@ -123,7 +123,7 @@ pub struct Lowered {
 /// # Errors
 ///
 /// A product that the machine has no vertex for.
-pub fn plan_products(graph: &Graph, plans: &mut PlanCache) -> Result<()> {
+pub fn plan_products(graph: &Graph, plans: &PlanCache) -> Result<()> {
     let requests: Vec<_> = graph
         .ops
         .values()
@@ -142,7 +142,7 @@ pub fn lower(
     graph: &Graph,
     order: &[OpId],
     options: &LowerOptions,
-    plans: &mut PlanCache,
+    plans: &PlanCache,
     spec: &TileSpec,
 ) -> Result<Lowered> {
     plan_products(graph, plans)?;

@@ -142,8 +142,8 @@ impl Case {
             sum_outputs: trains,
         };
         let tile = &self.machine.tile;
-        let mut plans = PlanCache::new(tile.clone());
-        Ok(lower(graph, &order, &options, &mut plans, tile)?)
+        let plans = PlanCache::new(tile.clone());
+        Ok(lower(graph, &order, &options, &plans, tile)?)
     }
 
     /// Runs the program on the small machine, once.

@@ -556,7 +556,7 @@ pub(crate) fn frame(ctx: &Ctx<'_>, op: &Op) -> Frame {
         .plans
         .get(&request)
         .expect("every product was planned before lowering");
-    Frame::new(plan, &extents, ctx.spec().tiles_per_ipu)
+    Frame::new(&plan, &extents, ctx.spec().tiles_per_ipu)
 }
 
 fn lower_matmul(ctx: &mut Ctx<'_>, op: &Op, inputs: &[Value], dtype: DType) -> Result<Value> {

@@ -86,8 +86,8 @@ fn on_one_ipu(graph: &Graph, tiles: u32, streams: HostStreams) -> Lowered {
     };
     let spec = small(tiles);
     let order = graph.topological_order().unwrap();
-    let mut plans = PlanCache::new(spec.clone());
-    lower(graph, &order, &options, &mut plans, &spec).unwrap()
+    let plans = PlanCache::new(spec.clone());
+    lower(graph, &order, &options, &plans, &spec).unwrap()
 }
 
 /// Vertices of what a text says, all of it on one IPU, in order.
@@ -333,8 +333,8 @@ fn product(
     };
     let operands = shapes.map(|shape| TensorType::new(dtype, Shape(shape.into())));
     let graph = single(kind, &operands);
-    let mut plans = PlanCache::new(small(tiles));
-    super::plan_products(&graph, &mut plans).unwrap();
+    let plans = PlanCache::new(small(tiles));
+    super::plan_products(&graph, &plans).unwrap();
     let (request, _) = super::ops::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
     let splits = plans.get(&request).unwrap().splits;
     (graph, splits)

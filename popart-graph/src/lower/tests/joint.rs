@@ -64,12 +64,12 @@ fn outcome(graph: &Graph, tiles: u32) -> Outcome {
         host: HostStreams::Grouped,
         sum_outputs: false,
     };
-    let mut plans = PlanCache::new(machine.tile.clone());
-    let lowered = lower(graph, &order, &options, &mut plans, &machine.tile).unwrap();
+    let plans = PlanCache::new(machine.tile.clone());
+    let lowered = lower(graph, &order, &options, &plans, &machine.tile).unwrap();
     let requests = graph.ops.values();
     let requests = requests.filter_map(|op| super::super::ops::plan_request(graph, op));
     let chosen: Vec<_> = requests
-        .map(|(request, _)| plans.get(&request).unwrap().clone())
+        .map(|(request, _)| plans.get(&request).unwrap())
         .collect();
     let program = &lowered.program;
     assert!(program.functions.is_empty());

@@ -76,8 +76,8 @@ fn lowered(micro_batches: u32, spec: &TileSpec) -> Lowered {
         host: HostStreams::Grouped,
         sum_outputs: false,
     };
-    let mut plans = PlanCache::new(spec.clone());
-    lower(&graph, &order, &options, &mut plans, spec).unwrap()
+    let plans = PlanCache::new(spec.clone());
+    lower(&graph, &order, &options, &plans, spec).unwrap()
 }
 
 /// How often `wanted` steps happen in a run.
