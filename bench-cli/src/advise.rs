@@ -10,6 +10,7 @@
 
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{self, Region};
+use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -326,9 +327,12 @@ fn attempt(
         .filter(last)
         .map(|(_, pair)| typed(pair));
     let words = words.collect::<Vec<_>>().join(" ");
-    let compiled = compile::compile_with(&options, machine, plans, &mut |_, graph| {
-        *operations = graph.ops.len();
-    });
+    let compiled = compile::compile(
+        &options,
+        machine,
+        plans,
+        Watch::by(&mut |_, graph| *operations = graph.ops.len()),
+    );
     let weight = match compiled {
         Ok(compiled) => weigh::weigh(&compiled.lowered.program, machine).ok()?,
         Err(error) => {
@@ -387,10 +391,8 @@ mod tests {
             // Typed after the line, as a user would.
             let line = format!("{LARGE} --micro-batch-size 64 {}", trial.words);
             let tried = self::request(&line);
-            let program = compile::compile(&tried.options, machine)
-                .unwrap()
-                .lowered
-                .program;
+            let program = compile::compile(&tried.options, machine, &plans, Watch::nobody());
+            let program = program.unwrap().lowered.program;
             let weight = weigh::weigh(&program, machine).unwrap();
             assert!(weight.verdict().is_ok(), "{}", trial.words);
         }
@@ -403,7 +405,9 @@ mod tests {
         let mut request = request(&format!("{LARGE} --no-outlining true"));
         let code = |line: &str, machine: &MachineSpec| {
             let options = self::request(line).options;
-            let program = compile::compile(&options, machine).unwrap().lowered.program;
+            let plans = compile::plans_for(machine);
+            let program = compile::compile(&options, machine, &plans, Watch::nobody());
+            let program = program.unwrap().lowered.program;
             Taken::of(
                 &weigh::weigh(&program, machine).unwrap(),
                 Region::Executable,

@@ -17,6 +17,7 @@ use ipu_sim::execute::FloatControl;
 use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
 use ipu_sim::weigh::{self, Weight};
+use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
 
 use crate::accuracy::domain::Features;
@@ -124,7 +125,8 @@ pub fn run(
     let watch = Stopwatch::start();
     let mut graphs = inspect.graphs();
     let mut see = |pass: &'static str, graph: &_| graphs.see(pass, graph);
-    let compiled = compile::compile_with(&request.options, &machine, plans, &mut see)
+    let watch_passes = Watch::by(&mut see);
+    let compiled = compile::compile(&request.options, &machine, plans, watch_passes)
         .with_context(|| format!("while compiling for {}", request.machine.name))?;
     graphs.finish()?;
     inspect.write_program(&compiled.lowered.program)?;

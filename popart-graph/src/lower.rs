@@ -9,14 +9,14 @@
 //!
 //! ```text
 //! init
-//! repeat batches_per_step:
+//! repeat rounds:
 //!     fill:   cycles 0 .. stages - 2, each with its active stages
-//!     repeat accumulation - (stages - 1): one cycle with all stages
+//!     repeat micro_batches - (stages - 1): one cycle with all stages
 //!     flush:  cycles with the stages that still have micro-batches
 //!     weight update
 //! ```
 //!
-//! Without accumulation there is no loop around it: a run is filled and flushed once, the main
+//! Without accumulation there is one round: a run is filled and flushed once, the main
 //! cycle is repeated for all its micro-batches, and a stage updates weights before it ends, in
 //! every cycle. Only hyper-parameters are made ready before, as part of `start`.
 //!
@@ -52,7 +52,6 @@ use ipu_sim::program::{
     Function, FunctionId, IpuCopy, Program, RemoteBufferId, SourceId, Step, Stream, StreamId,
     Transfer, VarId, VarKind,
 };
-use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::MapOp;
 use ipu_sim::view::View;
 
@@ -63,28 +62,110 @@ use self::recompute::Segments;
 use self::state::Variables;
 use crate::error::Result;
 use crate::ir::{Constant, Graph, OpId, Phase, StageId, TensorId, TensorKind};
+use crate::passes::Outlining;
 use crate::plan::PlanCache;
 
 /// How a graph runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LowerOptions {
+pub(crate) struct LowerOptions<'a> {
     /// Data-parallel copies.
-    pub replicas: u32,
-    /// Micro-batches of a weight update; with a pipeline of inference, of a run.
-    pub accumulation: u32,
-    /// Weight updates of a run; in inference without a pipeline, micro-batches. The updates of a
-    /// pipeline that doesn't accumulate overlap.
-    pub batches_per_step: u32,
-    /// Stages of the pipeline, or 0.
-    pub stages: u32,
-    /// Whether operations that are alike share their code, as after PopART's outlining.
-    pub outline: bool,
-    /// Whether the host makes streams ready before the device asks.
-    pub prefetch: bool,
+    pub(crate) replicas: u32,
+    /// How micro-batches follow each other.
+    pub(crate) execution: &'a Execution,
+    /// Whether operations that are alike share their code.
+    pub(crate) outlining: Outlining,
+    /// What the host has to do with it.
+    pub(crate) host: HostOptions,
+}
+
+/// How the micro-batches of a run follow each other.
+///
+/// A run has rounds, and a round has micro-batches; where gradients are accumulated, weights are
+/// updated at the end of each round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Execution {
+    /// One after the other, each on all IPUs.
+    Sequential {
+        /// Micro-batches of a round.
+        micro_batches: u32,
+        /// Rounds of a run.
+        rounds: u32,
+    },
+    /// As a pipeline: each stage on another micro-batch.
+    Pipelined {
+        /// The IPU of every stage.
+        stages: IdVec<StageId, IpuId>,
+        /// Micro-batches of a round, between filling and flushing: as many as stages, or more.
+        micro_batches: u32,
+        /// Rounds of a run.
+        rounds: u32,
+    },
+}
+
+impl Execution {
+    /// Micro-batches of a run.
+    #[must_use]
+    pub fn micro_batches(&self) -> u64 {
+        let (Execution::Sequential {
+            micro_batches,
+            rounds,
+        }
+        | Execution::Pipelined {
+            micro_batches,
+            rounds,
+            ..
+        }) = self;
+        u64::from(*micro_batches) * u64::from(*rounds)
+    }
+
+    /// The IPU of every stage of the pipeline; of none without one.
+    #[must_use]
+    pub fn stage_ipus(&self) -> Vec<IpuId> {
+        match self {
+            Execution::Sequential { .. } => Vec::new(),
+            Execution::Pipelined { stages, .. } => stages.values().copied().collect(),
+        }
+    }
+}
+
+/// What the device and its host have to do with each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostOptions {
     /// When the device talks to the host.
-    pub host: HostStreams,
-    /// Whether outputs are summed on the device and leave once a run, or leave at once.
-    pub sum_outputs: bool,
+    pub streams: HostStreams,
+    /// When the host has its data ready.
+    pub prefetch: Prefetch,
+    /// How often outputs leave.
+    pub outputs: OutputReturn,
+    /// Who starts a run.
+    pub start: RunStart,
+}
+
+/// Whether the host makes the data of a stream ready before the device asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefetch {
+    /// The device waits while it does.
+    Off,
+    /// It is ready when the device asks.
+    On,
+}
+
+/// How often an output leaves for the host (PopART, `AnchorReturnType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputReturn {
+    /// That of every micro-batch, at once.
+    All,
+    /// Their sum over all micro-batches of a run, at its end.
+    Sum,
+}
+
+/// Who starts a run of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunStart {
+    /// The host, which all IPUs wait for.
+    ByHost,
+    /// Nobody: the device goes on by itself, as if the program were part of a longer one.
+    Unasked,
 }
 
 /// When the device talks to the host (PopART, `groupHostSync` and `syntheticDataMode`).
@@ -123,7 +204,7 @@ pub struct Lowered {
 /// # Errors
 ///
 /// A product that the machine has no vertex for.
-pub fn plan_products(graph: &Graph, plans: &PlanCache) -> Result<()> {
+fn plan_products(graph: &Graph, plans: &PlanCache) -> Result<()> {
     let requests: Vec<_> = graph
         .ops
         .values()
@@ -133,17 +214,17 @@ pub fn plan_products(graph: &Graph, plans: &PlanCache) -> Result<()> {
     Ok(plans.fill(&requests)?)
 }
 
-/// Lowers a placed graph whose operations run in `order`.
+/// Lowers a placed graph whose operations run in `order` for the tiles of `plans`, which plans are
+/// added to.
 ///
 /// # Errors
 ///
 /// A product that the machine has no vertex for.
-pub fn lower(
+pub(crate) fn lower(
     graph: &Graph,
     order: &[OpId],
-    options: &LowerOptions,
+    options: &LowerOptions<'_>,
     plans: &PlanCache,
-    spec: &TileSpec,
 ) -> Result<Lowered> {
     plan_products(graph, plans)?;
     let n_ipus = graph
@@ -154,31 +235,51 @@ pub fn lower(
         .max()
         .unwrap_or(1);
     let mut program = Program::new(n_ipus, options.replicas);
-    program.outlined = options.outline;
+    program.outlined = options.outlining == Outlining::On;
+    program.started_by_host = options.host.start == RunStart::ByHost;
+    let pipelined = matches!(options.execution, Execution::Pipelined { .. });
     let mut ctx = Ctx {
         graph,
-        builder: Builder::new(program, spec),
+        builder: Builder::new(program, plans.spec()),
         plans,
         values: IdVec::from(vec![None; graph.tensors.len()]),
         constant_values: BTreeMap::new(),
         variables: Variables::of(graph),
-        late_copies: (options.stages > 0).then(Vec::new),
+        late_copies: pipelined.then(Vec::new),
         updates_in_stages: graph.updates_in_stages(),
         stashes: stash::Stashes::default(),
         init: Vec::new(),
         host_reads: Vec::new(),
         constants: Vec::new(),
-        prefetch: options.prefetch,
-        host: match options.host {
-            HostStreams::WhereNeeded if options.stages > 0 => HostStreams::Grouped,
-            host => host,
+        prefetch: options.host.prefetch,
+        host: match options.host.streams {
+            HostStreams::WhereNeeded if pipelined => HostStreams::Grouped,
+            streams => streams,
         },
     };
-    let mut outputs = Outputs::new(options.sum_outputs);
-    let steps = if options.stages > 0 {
-        pipeline(&mut ctx, order, options, &mut outputs)?
-    } else {
-        one_after_the_other(&mut ctx, order, options, &mut outputs)?
+    let mut outputs = Outputs::new(options.host.outputs);
+    let steps = match options.execution {
+        &Execution::Sequential {
+            micro_batches,
+            rounds,
+        } => {
+            let repeats = Repeats {
+                micro_batches,
+                rounds,
+            };
+            one_after_the_other(&mut ctx, order, repeats, &mut outputs)?
+        }
+        Execution::Pipelined {
+            stages,
+            micro_batches,
+            rounds,
+        } => {
+            let repeats = Repeats {
+                micro_batches: *micro_batches,
+                rounds: *rounds,
+            };
+            pipeline(&mut ctx, order, stages, repeats, &mut outputs)?
+        }
     };
     let mut main = in_section(&mut ctx, "start", |ctx| std::mem::take(&mut ctx.init));
     main.extend(steps);
@@ -189,7 +290,8 @@ pub fn lower(
         .ids()
         .filter(|&id| {
             let is_stream = matches!(graph.tensors[id].kind, TensorKind::Stream);
-            ops::is_variable(graph, id) || (is_stream && options.host == HostStreams::Absent)
+            ops::is_variable(graph, id)
+                || (is_stream && options.host.streams == HostStreams::Absent)
         })
         .filter_map(|id| Some((id, ctx.values[id].as_ref()?.single()?.clone())))
         .collect();
@@ -219,16 +321,16 @@ fn in_section(
 
 /// What leaves for the host.
 struct Outputs {
-    sum: bool,
+    returned: OutputReturn,
     streams: Vec<(TensorId, StreamId)>,
     /// After everything else of a run.
     last: Vec<Step>,
 }
 
 impl Outputs {
-    fn new(sum: bool) -> Self {
+    fn new(returned: OutputReturn) -> Self {
         Self {
-            sum,
+            returned,
             streams: Vec::new(),
             last: Vec::new(),
         }
@@ -263,7 +365,7 @@ impl Outputs {
         });
         self.streams.push((tensor, stream));
         let layout = ctx.builder.spread(&value.shape(), value.dtype);
-        if !self.sum {
+        if self.returned == OutputReturn::All {
             let var = ctx
                 .builder
                 .add_var(&name, value.dtype, layout, VarKind::StreamBuffer);
@@ -294,11 +396,18 @@ fn separate(ctx: &mut Ctx<'_>, emit: impl FnOnce(&mut Ctx<'_>)) -> Vec<Step> {
     std::mem::replace(&mut ctx.builder.steps, outside)
 }
 
+/// How often a micro-batch is repeated in a round, and a round in a run.
+#[derive(Clone, Copy, Debug)]
+struct Repeats {
+    micro_batches: u32,
+    rounds: u32,
+}
+
 /// Lowers operations without stages: a micro-batch, repeated, then the weight update.
 fn one_after_the_other(
     ctx: &mut Ctx<'_>,
     order: &[OpId],
-    options: &LowerOptions,
+    repeats: Repeats,
     outputs: &mut Outputs,
 ) -> Result<Vec<Step>> {
     let (update, micro_batch): (Vec<OpId>, Vec<OpId>) = order
@@ -311,12 +420,12 @@ fn one_after_the_other(
     let outer = weight_update(ctx, &update, outputs)?;
     let mut batch = in_section(ctx, "micro-batches", |_| {
         let mut steps = Vec::new();
-        push_repeat(&mut steps, options.accumulation, body);
+        push_repeat(&mut steps, repeats.micro_batches, body);
         steps
     });
     batch.extend(in_section(ctx, "update", |_| outer));
     let mut steps = Vec::new();
-    push_repeat(&mut steps, options.batches_per_step, batch);
+    push_repeat(&mut steps, repeats.rounds, batch);
     Ok(steps)
 }
 
@@ -379,7 +488,8 @@ struct StageSteps {
 fn pipeline(
     ctx: &mut Ctx<'_>,
     order: &[OpId],
-    options: &LowerOptions,
+    stage_ipus: &IdVec<StageId, IpuId>,
+    repeats: Repeats,
     outputs: &mut Outputs,
 ) -> Result<Vec<Step>> {
     let update: Vec<OpId> = order
@@ -393,7 +503,7 @@ fn pipeline(
     }
     let mut segments = Segments::of(ctx.graph, order);
     let mut stages = Vec::new();
-    for stage in (0..options.stages).map(StageId) {
+    for stage in stage_ipus.ids() {
         let ops: Vec<OpId> = order
             .iter()
             .copied()
@@ -412,21 +522,20 @@ fn pipeline(
     }
     let copies = ctx.late_copies.take().unwrap_or_default();
     let copy_source = ctx.builder.program.add_source("pipeline", "ipu_copy");
-    let mut cycles = Cycles {
+    let cycles = Cycles {
         stages: &stages,
         copies: &copies,
         copy_source,
-        micro_batches: options.accumulation,
+        micro_batches: repeats.micro_batches,
     };
-    if ctx.updates_in_stages {
-        cycles.micro_batches *= options.batches_per_step;
-        return Ok(cycles.steps(ctx));
-    }
-    let outer = weight_update(ctx, &update, outputs)?;
-    let mut batch = cycles.steps(ctx);
-    batch.extend(in_section(ctx, "update", |_| outer));
+    let outer = match ctx.updates_in_stages {
+        true => Vec::new(),
+        false => weight_update(ctx, &update, outputs)?,
+    };
+    let mut round = cycles.steps(ctx);
+    round.extend(in_section(ctx, "update", |_| outer));
     let mut steps = Vec::new();
-    push_repeat(&mut steps, options.batches_per_step, batch);
+    push_repeat(&mut steps, repeats.rounds, round);
     Ok(steps)
 }
 
@@ -441,12 +550,6 @@ struct Cycles<'a> {
 impl Cycles<'_> {
     fn steps(&self, ctx: &mut Ctx<'_>) -> Vec<Step> {
         let fill = self.stages.len() as u32 - 1;
-        assert!(
-            self.micro_batches > fill,
-            "{} micro-batches don't fill a pipeline of {} stages",
-            self.micro_batches,
-            self.stages.len()
-        );
         let cycles = |range: std::ops::Range<u32>| range.flat_map(|cycle| self.cycle(cycle));
         let mut steps = in_section(ctx, "fill", |_| cycles(0..fill).collect());
         steps.extend(in_section(ctx, "main", |_| {

@@ -14,11 +14,11 @@ use ipu_sim::vertex::{
 };
 use smallvec::SmallVec;
 
-use super::HostStreams;
 use super::builder::{Builder, Reduction};
 use super::matmul::{Extents, Frame, matmul};
 use super::state::Variables;
 use super::value::Value;
+use super::{HostStreams, Prefetch};
 use super::{gather, loss, movement, norm};
 use crate::error::Result;
 use crate::ir::{
@@ -49,7 +49,7 @@ pub(crate) struct Ctx<'a> {
     /// Values that the host writes before the first run.
     pub(crate) constants: Vec<(ipu_sim::program::VarId, crate::ir::Constant)>,
     /// Whether streams are made ready before the device asks.
-    pub(crate) prefetch: bool,
+    pub(crate) prefetch: Prefetch,
     pub(crate) host: HostStreams,
 }
 

@@ -14,10 +14,10 @@ use ipu_sim::units::Bytes;
 use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
 use smallvec::{SmallVec, smallvec};
 
-use super::HostStreams;
 use super::layouts;
 use super::ops::{Ctx, frame};
 use super::value::Value;
+use super::{HostStreams, Prefetch};
 use crate::ir::{Graph, MultiKind, OpId, OpKind, Phase, TensorId, TensorKind};
 
 /// Who reads and who replaces variables.
@@ -163,7 +163,7 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
             }
             let stream = ctx.builder.program.streams.push(Stream {
                 name,
-                prefetch: ctx.prefetch,
+                prefetch: ctx.prefetch == Prefetch::On,
                 buffering_depth: 1,
             });
             ctx.variables.streams.push((id, stream));

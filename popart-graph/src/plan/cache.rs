@@ -89,6 +89,12 @@ impl PlanCache {
         }
     }
 
+    /// The tiles that products are planned for.
+    #[must_use]
+    pub fn spec(&self) -> &TileSpec {
+        &self.spec
+    }
+
     /// Plans all of `requests` that aren't known yet, with the other passes of their layers,
     /// on all threads of the current pool.
     ///
