@@ -30,6 +30,7 @@
 
 mod alone;
 mod builder;
+mod ctx;
 mod gather;
 mod layouts;
 mod loss;
@@ -37,6 +38,8 @@ mod matmul;
 mod movement;
 mod norm;
 mod ops;
+mod options;
+mod products;
 mod recompute;
 mod stash;
 mod state;
@@ -57,128 +60,16 @@ use ipu_sim::view::View;
 
 pub use self::alone::product_alone;
 use self::builder::Builder;
-use self::ops::Ctx;
+use self::ctx::{Ctx, Stashes, Variables};
+use self::ops::lower_and_commit;
+pub(crate) use self::options::LowerOptions;
+pub use self::options::{Execution, HostOptions, HostStreams, OutputReturn, Prefetch, RunStart};
+use self::products::plan_products;
 use self::recompute::Segments;
-use self::state::Variables;
 use crate::error::Result;
 use crate::ir::{Constant, Graph, OpId, Phase, StageId, TensorId, TensorKind};
 use crate::passes::Outlining;
 use crate::plan::PlanCache;
-
-/// How a graph runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LowerOptions<'a> {
-    /// Data-parallel copies.
-    pub(crate) replicas: u32,
-    /// How micro-batches follow each other.
-    pub(crate) execution: &'a Execution,
-    /// Whether operations that are alike share their code.
-    pub(crate) outlining: Outlining,
-    /// What the host has to do with it.
-    pub(crate) host: HostOptions,
-}
-
-/// How the micro-batches of a run follow each other.
-///
-/// A run has rounds, and a round has micro-batches; where gradients are accumulated, weights are
-/// updated at the end of each round.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Execution {
-    /// One after the other, each on all IPUs.
-    Sequential {
-        /// Micro-batches of a round.
-        micro_batches: u32,
-        /// Rounds of a run.
-        rounds: u32,
-    },
-    /// As a pipeline: each stage on another micro-batch.
-    Pipelined {
-        /// The IPU of every stage.
-        stages: IdVec<StageId, IpuId>,
-        /// Micro-batches of a round, between filling and flushing: as many as stages, or more.
-        micro_batches: u32,
-        /// Rounds of a run.
-        rounds: u32,
-    },
-}
-
-impl Execution {
-    /// Micro-batches of a run.
-    #[must_use]
-    pub fn micro_batches(&self) -> u64 {
-        let (Execution::Sequential {
-            micro_batches,
-            rounds,
-        }
-        | Execution::Pipelined {
-            micro_batches,
-            rounds,
-            ..
-        }) = self;
-        u64::from(*micro_batches) * u64::from(*rounds)
-    }
-
-    /// The IPU of every stage of the pipeline; of none without one.
-    #[must_use]
-    pub fn stage_ipus(&self) -> Vec<IpuId> {
-        match self {
-            Execution::Sequential { .. } => Vec::new(),
-            Execution::Pipelined { stages, .. } => stages.values().copied().collect(),
-        }
-    }
-}
-
-/// What the device and its host have to do with each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostOptions {
-    /// When the device talks to the host.
-    pub streams: HostStreams,
-    /// When the host has its data ready.
-    pub prefetch: Prefetch,
-    /// How often outputs leave.
-    pub outputs: OutputReturn,
-    /// Who starts a run.
-    pub start: RunStart,
-}
-
-/// Whether the host makes the data of a stream ready before the device asks for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefetch {
-    /// The device waits while it does.
-    Off,
-    /// It is ready when the device asks.
-    On,
-}
-
-/// How often an output leaves for the host (PopART, `AnchorReturnType`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OutputReturn {
-    /// That of every micro-batch, at once.
-    All,
-    /// Their sum over all micro-batches of a run, at its end.
-    Sum,
-}
-
-/// Who starts a run of the program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunStart {
-    /// The host, which all IPUs wait for.
-    ByHost,
-    /// Nobody: the device goes on by itself, as if the program were part of a longer one.
-    Unasked,
-}
-
-/// When the device talks to the host (PopART, `groupHostSync` and `syntheticDataMode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostStreams {
-    /// Without a pipeline, every stream is read where its data is first needed; in a pipeline,
-    /// before its stage, as with [`HostStreams::Grouped`].
-    WhereNeeded,
-    /// Everything is read together before a micro-batch.
-    Grouped,
-    /// Never: inputs are values on the device, results stay there.
-    Absent,
-}
 
 /// A program and what the host needs to run it.
 #[derive(Clone, Debug)]
@@ -197,21 +88,6 @@ pub struct Lowered {
     pub outputs: Vec<(TensorId, StreamId)>,
     /// Values that the host writes before the first run.
     pub constants: Vec<(VarId, Constant)>,
-}
-
-/// Plans every matrix product of a graph that `plans` doesn't know yet.
-///
-/// # Errors
-///
-/// A product that the machine has no vertex for.
-fn plan_products(graph: &Graph, plans: &PlanCache) -> Result<()> {
-    let requests: Vec<_> = graph
-        .ops
-        .values()
-        .filter_map(|op| ops::plan_request(graph, op))
-        .map(|(request, _)| request)
-        .collect();
-    Ok(plans.fill(&requests)?)
 }
 
 /// Lowers a placed graph whose operations run in `order` for the tiles of `plans`, which plans are
@@ -247,7 +123,7 @@ pub(crate) fn lower(
         variables: Variables::of(graph),
         late_copies: pipelined.then(Vec::new),
         updates_in_stages: graph.updates_in_stages(),
-        stashes: stash::Stashes::default(),
+        stashes: Stashes::default(),
         init: Vec::new(),
         host_reads: Vec::new(),
         constants: Vec::new(),
@@ -290,7 +166,7 @@ pub(crate) fn lower(
         .ids()
         .filter(|&id| {
             let is_stream = matches!(graph.tensors[id].kind, TensorKind::Stream);
-            ops::is_variable(graph, id)
+            ctx::is_variable(graph, id)
                 || (is_stream && options.host.streams == HostStreams::Absent)
         })
         .filter_map(|id| Some((id, ctx.values[id].as_ref()?.single()?.clone())))
@@ -454,28 +330,6 @@ fn lower_all(ctx: &mut Ctx<'_>, ops: &[OpId]) -> Result<Vec<Step>> {
         lower_and_commit(ctx, id)?;
     }
     Ok(std::mem::replace(&mut ctx.builder.steps, outside))
-}
-
-/// Lowers an operation and writes results that belong to variables into them.
-fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
-    ops::lower(ctx, id)?;
-    stash::own_memory(ctx, id);
-    let op = &ctx.graph.ops[id];
-    for (result, &tensor) in op.outputs.iter().enumerate() {
-        let Some(variable) = ctx.variables.updated_by(tensor) else {
-            continue;
-        };
-        ctx.builder.ipu = op.result_ipu(result).unwrap_or(IpuId(0));
-        if state::is_remote(ctx, variable) {
-            continue;
-        }
-        let (value, target) = (ctx.value(tensor), ctx.value(variable));
-        if value != target {
-            let view = target.single().expect("a variable is one view").clone();
-            ctx.builder.copy_to_view(&value, &view);
-        }
-    }
-    Ok(())
 }
 
 /// What a stage does in a cycle.

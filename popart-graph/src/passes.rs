@@ -62,6 +62,9 @@ pub enum RecomputeMode {
     /// None: all that gradients read is kept.
     None,
     /// All between what arrives on an IPU and checkpoints (PopART's `Pipeline`).
+    ///
+    /// Only a pipeline runs anything again. Without one, operations before a checkpoint are marked
+    /// all the same, and outlined apart from the others.
     Pipeline {
         /// Results that are kept instead of computed again.
         checkpoints: Vec<TensorId>,

@@ -352,8 +352,8 @@ fn product(
     let operands = shapes.map(|shape| TensorType::new(dtype, Shape(shape.into())));
     let graph = single(kind, &operands);
     let plans = PlanCache::new(small(tiles).tile);
-    super::plan_products(&graph, &plans).unwrap();
-    let (request, _) = super::ops::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
+    super::products::plan_products(&graph, &plans).unwrap();
+    let (request, _) = super::products::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
     let splits = plans.get(&request).unwrap().splits;
     (graph, splits)
 }

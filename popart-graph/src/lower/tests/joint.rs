@@ -56,7 +56,7 @@ fn outcome(graph: &Graph, tiles: u32) -> Outcome {
     let plans = PlanCache::new(machine.tile.clone());
     let lowered = forward(graph, &machine, HostStreams::Grouped, &plans).lowered;
     let requests = graph.ops.values();
-    let requests = requests.filter_map(|op| super::super::ops::plan_request(graph, op));
+    let requests = requests.filter_map(|op| super::super::products::plan_request(graph, op));
     let chosen: Vec<_> = requests
         .map(|(request, _)| plans.get(&request).unwrap())
         .collect();
