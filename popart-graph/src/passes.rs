@@ -186,8 +186,11 @@ pub(crate) struct Prepared {
     pub learning_rate: Option<TensorId>,
 }
 
+/// Is shown a graph, with the name of the pass that made it.
+type See<'a> = dyn FnMut(&'static str, &Graph) + 'a;
+
 /// Whoever is shown the graph after every pass, with the pass's name; or nobody.
-pub struct Watch<'a>(Option<&'a mut (dyn FnMut(&'static str, &Graph) + 'a)>);
+pub struct Watch<'a>(Option<&'a mut See<'a>>);
 
 impl<'a> Watch<'a> {
     /// Nobody watches.
@@ -198,7 +201,7 @@ impl<'a> Watch<'a> {
 
     /// `see` is called after every pass.
     #[must_use]
-    pub fn by(see: &'a mut (dyn FnMut(&'static str, &Graph) + 'a)) -> Self {
+    pub fn by(see: &'a mut See<'a>) -> Self {
         Self(Some(see))
     }
 
@@ -256,7 +259,9 @@ pub(crate) fn train(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> 
         graph = logical("offload_optimizer_state", offload_optimizer_state(graph)?)?;
     }
     // Before copies and stashes, which would be made for useless results too.
-    let graph = logical("prune", prune(graph))?;
+    let (graph, new_ids) = prune(graph);
+    let learning_rate = learning_rate.and_then(|rate| new_ids[rate]);
+    let graph = logical("prune", graph)?;
     // Before recomputation and stashes, which start from what arrives on an IPU.
     let mut graph = moved(graph, pipeline.as_ref(), watch)?;
     let mut placed = |pass, graph| checked(watch, pass, Form::Placed, graph);

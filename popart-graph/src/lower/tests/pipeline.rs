@@ -74,6 +74,8 @@ fn lowered(micro_batches: u32, machine: &MachineSpec) -> Lowered {
     assert_eq!(compiled.execution.stage_ipus().len(), N_STAGES as usize);
     assert_eq!(compiled.execution.micro_batches(), u64::from(micro_batches));
     assert!(compiled.updates_in_stages);
+    let rate = compiled.learning_rate.unwrap();
+    assert_eq!(compiled.graph.tensors[rate].name, "learningRate");
     compiled.lowered
 }
 
