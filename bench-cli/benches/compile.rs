@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use bench_cli::args;
 use bench_cli::clock::Date;
-use bench_cli::compile::{Compiled, compile};
+use bench_cli::compile::{Compiled, compile, plans_for};
 use bench_cli::config::BertOptions;
 use bench_cli::request::prepare;
 use bench_cli::suite;
@@ -15,6 +15,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use ipu_sim::engine::{self, Mode};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::weigh;
+use popart_graph::passes::Watch;
 
 /// Some moment: it only names the folder that a run would write to.
 const DATE: Date = Date {
@@ -38,7 +39,13 @@ fn published(name: &str) -> (BertOptions, MachineSpec) {
 }
 
 fn compiled(options: &BertOptions, machine: &MachineSpec) -> Compiled {
-    compile(black_box(options), machine).expect("published runs compile")
+    compile(
+        black_box(options),
+        machine,
+        &plans_for(machine),
+        Watch::nobody(),
+    )
+    .expect("published runs compile")
 }
 
 fn bench(criterion: &mut Criterion) {

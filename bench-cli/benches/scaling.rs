@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bench_cli::args;
 use bench_cli::clock::{Date, Stopwatch};
-use bench_cli::compile::{Compiled, compile_watched};
+use bench_cli::compile::{Compiled, compile, plans_for};
 use bench_cli::config::BertOptions;
 use bench_cli::request::prepare;
 use criterion::{
@@ -21,6 +21,8 @@ use criterion::{
 use ipu_sim::engine::{self, Mode};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::weigh;
+use popart_graph::ir::Graph;
+use popart_graph::passes::Watch;
 
 const LAYERS: [u32; 5] = [6, 12, 24, 48, 96];
 
@@ -53,13 +55,15 @@ fn phases(options: &BertOptions, machine: &MachineSpec) -> Phases {
     let mut seconds = Vec::new();
     let mut before = 0.0;
     let mut operations = 0;
-    let compiled = compile_watched(black_box(options), machine, &mut |pass, graph| {
+    let mut see = |pass, graph: &Graph| {
         let now = watch.seconds().0;
         seconds.push((pass, now - before));
         before = now;
         operations = graph.ops.len() as u64;
-    })
-    .expect("the options compile");
+    };
+    let plans = plans_for(machine);
+    let compiled = compile(black_box(options), machine, &plans, Watch::by(&mut see))
+        .expect("the options compile");
     seconds.push(("lower", watch.seconds().0 - before));
     Phases {
         seconds,

@@ -10,6 +10,7 @@
 
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{self, Region};
+use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -64,14 +65,13 @@ fn within(request: &RunRequest, plans: &PlanCache, operations_max: usize) -> Adv
         resolved,
         &Vec::new(),
         machine,
-        plans.clone(),
+        plans,
         Region::Tile,
         &mut operations,
     );
     let now = unchanged.and_then(|trial| trial.taken);
     let region = now.map_or(Region::Tile, |taken| taken.region);
-    let attempt =
-        |change: &Change| attempt(resolved, change, machine, plans.clone(), region, &mut 0);
+    let attempt = |change: &Change| attempt(resolved, change, machine, plans, region, &mut 0);
     let mut sequences = [
         smaller_micro_batches(resolved),
         fewer_layers(resolved, &request.options, machine),
@@ -305,7 +305,7 @@ fn attempt(
     resolved: &Map<String, Value>,
     change: &Change,
     machine: &MachineSpec,
-    mut plans: PlanCache,
+    plans: &PlanCache,
     region: Region,
     operations: &mut usize,
 ) -> Option<Trial> {
@@ -327,9 +327,12 @@ fn attempt(
         .filter(last)
         .map(|(_, pair)| typed(pair));
     let words = words.collect::<Vec<_>>().join(" ");
-    let compiled = compile::compile_with(&options, machine, &mut plans, &mut |_, graph| {
-        *operations = graph.ops.len();
-    });
+    let compiled = compile::compile(
+        &options,
+        machine,
+        plans,
+        Watch::by(&mut |_, graph| *operations = graph.ops.len()),
+    );
     let weight = match compiled {
         Ok(compiled) => weigh::weigh(&compiled.lowered.program, machine).ok()?,
         Err(error) => {
@@ -372,15 +375,13 @@ mod tests {
     fn what_is_said_to_help_does() {
         let request = request(&format!("{LARGE} --micro-batch-size 64"));
         let machine = &request.machine.spec;
-        let mut plans = compile::plans_for(machine);
+        let plans = compile::plans_for(machine);
         let region = Region::Tile;
-        let known = plans.clone();
-        let none = attempt(&request.resolved, &vec![], machine, known, region, &mut 0).unwrap();
+        let none = attempt(&request.resolved, &vec![], machine, &plans, region, &mut 0).unwrap();
         assert!(!none.fits, "{none:?}");
         let advice = advice(&request, &plans);
         assert_eq!(advice.untried, 0);
         // Plans that are known already change nothing.
-        compile::compile_with(&request.options, machine, &mut plans, &mut |_, _| {}).unwrap();
         assert!(!plans.is_empty());
         assert_eq!(super::advice(&request, &plans), advice);
         let helping = advice.trials.iter().filter(|trial| trial.fits);
@@ -390,10 +391,8 @@ mod tests {
             // Typed after the line, as a user would.
             let line = format!("{LARGE} --micro-batch-size 64 {}", trial.words);
             let tried = self::request(&line);
-            let program = compile::compile(&tried.options, machine)
-                .unwrap()
-                .lowered
-                .program;
+            let program = compile::compile(&tried.options, machine, &plans, Watch::nobody());
+            let program = program.unwrap().lowered.program;
             let weight = weigh::weigh(&program, machine).unwrap();
             assert!(weight.verdict().is_ok(), "{}", trial.words);
         }
@@ -406,7 +405,9 @@ mod tests {
         let mut request = request(&format!("{LARGE} --no-outlining true"));
         let code = |line: &str, machine: &MachineSpec| {
             let options = self::request(line).options;
-            let program = compile::compile(&options, machine).unwrap().lowered.program;
+            let plans = compile::plans_for(machine);
+            let program = compile::compile(&options, machine, &plans, Watch::nobody());
+            let program = program.unwrap().lowered.program;
             Taken::of(
                 &weigh::weigh(&program, machine).unwrap(),
                 Region::Executable,

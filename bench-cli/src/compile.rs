@@ -13,19 +13,18 @@ use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Flops};
-use popart_graph::flops;
-use popart_graph::ir::{
-    Graph, OpId, OpKind, Phase, Reduction as LossReduction, StageId, TensorKind,
-};
-use popart_graph::lower::{self, LowerOptions, Lowered};
+use popart_graph::error::PipelineDepth;
+use popart_graph::ir::{Graph, OpKind, Reduction as LossReduction, StageId, TensorKind};
+use popart_graph::lower::{self, HostOptions, Lowered, OutputReturn, Prefetch, RunStart};
 use popart_graph::passes::optimizer::rules::{
     Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
 use popart_graph::passes::{
-    self, Inference, OptimizerState, Pipelining, RecomputeMode, Training, Watch,
+    CollectiveMerging, Inference, OptimizerState, Outlining, Pipelining, Sharding, StateMemory,
+    Training, Watch,
 };
 use popart_graph::plan::PlanCache;
-use popart_graph::schedule;
+use popart_graph::session::{self, Purpose, SessionOptions};
 
 use crate::config::BertOptions;
 use crate::config::options::{
@@ -46,124 +45,68 @@ pub struct Compiled {
     pub matmul_flops: IdVec<IpuId, Flops>,
 }
 
-/// Compiles a run for a machine.
-///
-/// # Errors
-///
-/// A model that can't be built, placed, planned or pipelined as asked.
-pub fn compile(options: &BertOptions, machine: &MachineSpec) -> anyhow::Result<Compiled> {
-    compile_watched(options, machine, &mut |_, _| {})
-}
-
-/// As [`compile`]; `watch` sees the model's graph and what every pass makes of it.
-///
-/// # Errors
-///
-/// As [`compile`].
-pub fn compile_watched(
-    options: &BertOptions,
-    machine: &MachineSpec,
-    watch: &mut Watch<'_>,
-) -> anyhow::Result<Compiled> {
-    compile_with(options, machine, &mut plans_for(machine), watch)
-}
-
-/// No plans yet, for [`compile_with`] that machine.
+/// No plans yet, for runs on that machine.
 #[must_use]
 pub fn plans_for(machine: &MachineSpec) -> PlanCache {
     PlanCache::new(machine.tile.clone())
 }
 
-/// As [`compile_watched`], with `plans` of products that are known for this machine; those that
-/// it makes are added.
+/// Compiles a run for a machine. `plans` are those of products that are known for it; those that
+/// are made are added. `watch` sees the model's graph and what every pass makes of it.
 ///
 /// # Errors
 ///
-/// As [`compile`].
-pub fn compile_with(
+/// A model that can't be built, placed, planned or pipelined as asked.
+pub fn compile(
     options: &BertOptions,
     machine: &MachineSpec,
-    plans: &mut PlanCache,
-    watch: &mut Watch<'_>,
+    plans: &PlanCache,
+    mut watch: Watch<'_>,
 ) -> anyhow::Result<Compiled> {
     let task = task(options);
     let config = bert_config(options);
     refuse_crowded(options, machine)?;
     let placement = placement(options, task)?;
-    check_depth(options, &placement, task)?;
+    refuse_uncountable(options)?;
     let model = model::build(&config, &placement, task)?;
-    watch("model", &model.graph);
+    watch.show("model", &model.graph);
     refuse_hopeless(&model.graph, machine)?;
-    let inference = options.session.inference;
-    let compiled = if inference {
-        infer(options, model, watch)?
-    } else {
-        train(options, model, watch)?
-    };
-    let order = order(options, &compiled)?;
-    let batching = &options.batching;
-    let stages = compiled
-        .pipeline
-        .map_or(0, |pipeline| pipeline.stages.len() as u32);
-    // A pipeline of inference runs all micro-batches of a step through at once.
-    let (accumulation, batches_per_step) = match (inference, stages) {
-        (true, 1..) => (batching.batches_per_step, 1),
-        (true, 0) => (1, batching.batches_per_step),
-        (false, _) => (
-            batching.gradient_accumulation_factor,
-            batching.batches_per_step,
-        ),
-    };
-    let lower_options = LowerOptions {
-        replicas: batching.replication_factor,
-        accumulation,
-        batches_per_step,
-        stages,
-        outline: !options.session.no_outlining,
-        prefetch: options.session.inference_io != InferenceIo::MinimumLatency,
-        host: match options.session.host_streams {
-            HostStreams::WhereNeeded => lower::HostStreams::WhereNeeded,
-            HostStreams::Grouped => lower::HostStreams::Grouped,
-            HostStreams::Absent => lower::HostStreams::Absent,
+    let session_options = SessionOptions {
+        purpose: match options.session.inference {
+            true => Purpose::Inference(inference(options, &model)),
+            false => Purpose::Training(training(options, &model)?),
         },
-        sum_outputs: !inference,
+        host: host(options),
     };
-    let graph = &compiled.graph;
-    let mut lowered = lower::lower(graph, &order, &lower_options, plans, &machine.tile)?;
-    lowered.program.started_by_host = true;
+    let compiled = session::compile(model.graph, &session_options, machine, plans, watch);
+    let compiled = compiled.map_err(in_words)?;
     Ok(Compiled {
         placed: Placed {
-            stage_ipus: stage_ipus(graph, stages),
-            micro_batches: u64::from(accumulation) * u64::from(batches_per_step),
-            updates_in_stages: graph.updates_in_stages(),
+            stage_ipus: compiled.execution.stage_ipus(),
+            micro_batches: compiled.execution.micro_batches(),
+            updates_in_stages: compiled.updates_in_stages,
         },
-        matmul_flops: matmul_flops(graph, lowered.program.n_ipus),
-        lowered,
-        inference,
+        matmul_flops: compiled.matmul_flops,
+        lowered: compiled.lowered,
+        inference: options.session.inference,
     })
 }
 
-/// The IPU of every stage.
-fn stage_ipus(graph: &Graph, stages: u32) -> Vec<IpuId> {
-    let mut out = vec![IpuId(0); stages as usize];
-    for op in graph.ops.values() {
-        if let (Some(stage), Some(ipu)) = (op.stage, op.ipu)
-            && let Some(at) = out.get_mut(stage.index())
-        {
-            *at = ipu;
-        }
-    }
-    out
-}
-
-fn matmul_flops(graph: &Graph, n_ipus: u32) -> IdVec<IpuId, Flops> {
-    let mut out: IdVec<IpuId, Flops> = vec![Flops::ZERO; n_ipus as usize].into();
-    for (id, op) in graph.ops.iter() {
-        if op.phase != Phase::Update {
-            out[op.ipu.unwrap_or(IpuId(0))] += flops::of_op(graph, id).matmul_flops;
-        }
-    }
-    out
+/// What the compiler says, by the options that a user knows.
+fn in_words(error: popart_graph::error::Error) -> anyhow::Error {
+    let popart_graph::error::Error::PipelineDepth { stages, depth } = error else {
+        return error.into();
+    };
+    let (kind, option) = match depth {
+        PipelineDepth::Accumulation(_) => ("", "--gradient-accumulation-factor"),
+        // Then micro-batches of several weight updates are on the way at the same time.
+        PipelineDepth::Updates(_) => (" without accumulation", "--batches-per-step"),
+        PipelineDepth::MicroBatches(_) => ("", "--batches-per-step"),
+    };
+    let got = depth.micro_batches();
+    anyhow::anyhow!(
+        "a pipeline of {stages} stages{kind} needs {option} {stages} or more, got {got}"
+    )
 }
 
 /// Refuses a model of which the weights of the encoder layers of one IPU alone fill it, before a
@@ -249,36 +192,12 @@ fn weights_by_ipu(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
     bytes
 }
 
-/// The order of operations, with weight updates side by side where the application asks for it
-/// (`applications/popart/bert/bert.py`): with replicas,
-/// accumulation, a pipeline and state in streaming memory, but for the first IPU's. With sharded
-/// state on the chip it asks for the same (`OverlapMemoryOptimized`), which pairs loads that are
-/// alike: there are none, so the order stays.
-fn order(options: &BertOptions, compiled: &passes::Compiled) -> anyhow::Result<Vec<OpId>> {
-    let graph = &compiled.graph;
-    let schedule = schedule::schedule(graph)?;
-    let batching = &options.batching;
-    let overlaps = compiled.pipeline.is_some()
-        && !options.session.inference
-        && batching.replication_factor > 1
-        && batching.gradient_accumulation_factor > 1
-        && options.optimizer.state_offchip;
-    Ok(match overlaps {
-        true => schedule::overlap_updates(graph, schedule, &[IpuId(0)]).order,
-        false => schedule.order,
-    })
-}
-
 /// Most micro-batches of a step that are simulated: far above any use, and few enough for
 /// cycles to be counted in 64 bits.
 const MICRO_BATCHES_MAX: u64 = 1_000_000_000;
 
-/// Refuses steps with too few micro-batches to fill the pipeline, or too many to count.
-fn check_depth(
-    options: &BertOptions,
-    placement: &Placement,
-    task: ModelTask,
-) -> anyhow::Result<()> {
+/// Refuses steps with too many micro-batches to count.
+fn refuse_uncountable(options: &BertOptions) -> anyhow::Result<()> {
     let batching = &options.batching;
     let (accumulated, per_step) = (
         batching.gradient_accumulation_factor,
@@ -289,20 +208,6 @@ fn check_depth(
         micro_batches <= MICRO_BATCHES_MAX,
         "--gradient-accumulation-factor {accumulated} times --batches-per-step {per_step} is \
          more than {MICRO_BATCHES_MAX} micro-batches a step: lower one of them"
-    );
-    let stages = placement.stage_ipus(task).len();
-    if options.placement.execution_mode == ExecutionMode::Default || placement.stages.len() < 2 {
-        return Ok(());
-    }
-    let (kind, option, depth) = match task.mode() {
-        Mode::Training if accumulated > 1 => ("", "--gradient-accumulation-factor", accumulated),
-        // Then micro-batches of several weight updates are on the way at the same time.
-        Mode::Training => (" without accumulation", "--batches-per-step", per_step),
-        Mode::Inference => ("", "--batches-per-step", per_step),
-    };
-    anyhow::ensure!(
-        depth as usize >= stages,
-        "a pipeline of {stages} stages{kind} needs {option} {stages} or more, got {depth}"
     );
     Ok(())
 }
@@ -400,45 +305,68 @@ fn pipelining(options: &BertOptions, model: &BertModel) -> Pipelining {
     }
 }
 
-fn infer(
-    options: &BertOptions,
-    model: BertModel,
-    watch: &mut Watch<'_>,
-) -> anyhow::Result<passes::Compiled> {
-    let inference = Inference {
-        pipelining: pipelining(options, &model),
-        batches_per_step: options.batching.batches_per_step,
-        outline: !options.session.no_outlining,
-    };
-    Ok(passes::infer_watched(model.graph, &inference, watch)?)
+fn outlining(options: &BertOptions) -> Outlining {
+    match options.session.no_outlining {
+        true => Outlining::Off,
+        false => Outlining::On,
+    }
 }
 
-fn train(
-    options: &BertOptions,
-    model: BertModel,
-    watch: &mut Watch<'_>,
-) -> anyhow::Result<passes::Compiled> {
-    let training = Training {
+fn inference(options: &BertOptions, model: &BertModel) -> Inference {
+    Inference {
+        pipelining: pipelining(options, model),
+        replicas: options.batching.replication_factor,
+        micro_batches: options.batching.batches_per_step,
+        outlining: outlining(options),
+    }
+}
+
+fn training(options: &BertOptions, model: &BertModel) -> anyhow::Result<Training> {
+    let chosen = &options.optimizer;
+    let sharded = chosen.replicated_tensor_sharding && options.batching.replication_factor > 1;
+    Ok(Training {
         loss: model.loss.context("the model has no loss to train on")?,
-        checkpoints: model.checkpoints.clone(),
-        pipelining: pipelining(options, &model),
-        recompute: match options.placement.execution_mode {
-            ExecutionMode::Default => RecomputeMode::None,
-            ExecutionMode::Pipeline => RecomputeMode::Pipeline,
-        },
-        batches_per_step: options.batching.batches_per_step,
-        whole_stages: Vec::new(),
-        optimizer: optimizer(options, &model),
+        pipelining: pipelining(options, model),
+        recompute: model.recompute_mode(),
+        updates: options.batching.batches_per_step,
+        optimizer: optimizer(options, model),
         state: OptimizerState {
-            sharded: options.optimizer.replicated_tensor_sharding
-                && options.batching.replication_factor > 1,
-            off_chip: options.optimizer.state_offchip,
+            sharding: match sharded {
+                true => Sharding::On,
+                false => Sharding::Off,
+            },
+            memory: match chosen.state_offchip {
+                true => StateMemory::OffChip,
+                false => StateMemory::OnChip,
+            },
         },
         // The application asks for none (`ReplicatedCollectivesSettings`).
-        merge_collectives: options.session.merge_collectives,
-        outline: !options.session.no_outlining,
-    };
-    Ok(passes::train_watched(model.graph, &training, watch)?)
+        collective_merging: match options.session.merge_collectives {
+            true => CollectiveMerging::On,
+            false => CollectiveMerging::Off,
+        },
+        outlining: outlining(options),
+    })
+}
+
+fn host(options: &BertOptions) -> HostOptions {
+    let session = &options.session;
+    HostOptions {
+        streams: match session.host_streams {
+            HostStreams::WhereNeeded => lower::HostStreams::WhereNeeded,
+            HostStreams::Grouped => lower::HostStreams::Grouped,
+            HostStreams::Absent => lower::HostStreams::Absent,
+        },
+        prefetch: match session.inference_io {
+            InferenceIo::MinimumLatency => Prefetch::Off,
+            InferenceIo::Ordinary | InferenceIo::LowLatency => Prefetch::On,
+        },
+        outputs: match session.inference {
+            true => OutputReturn::All,
+            false => OutputReturn::Sum,
+        },
+        start: RunStart::ByHost,
+    }
 }
 
 fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
@@ -549,7 +477,9 @@ mod tests {
     fn check_refused(words: &str, expected: &str) {
         let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
         let request = prepare(&given, Date::now()).unwrap().request;
-        let error = compile(&request.options, &request.machine.spec).unwrap_err();
+        let machine = &request.machine.spec;
+        let plans = plans_for(machine);
+        let error = compile(&request.options, machine, &plans, Watch::nobody()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
 

@@ -17,6 +17,7 @@ use ipu_sim::execute::FloatControl;
 use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
 use ipu_sim::weigh::{self, Weight};
+use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
 
 use crate::accuracy::domain::Features;
@@ -45,8 +46,8 @@ pub(crate) const TIMING: engine::Options = engine::Options {
 ///
 /// As [`acquire`] and [`run`].
 pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
-    let mut plans = compile::plans_for(&request.machine.spec);
-    run(request, acquire(request)?, &Inspect::default(), &mut plans)
+    let plans = compile::plans_for(&request.machine.spec);
+    run(request, acquire(request)?, &Inspect::default(), &plans)
 }
 
 /// Attaches the device that the request asks for: by its id, or else the first free one of the
@@ -118,13 +119,14 @@ pub fn run(
     request: &RunRequest,
     device: Attached,
     inspect: &Inspect,
-    plans: &mut PlanCache,
+    plans: &PlanCache,
 ) -> anyhow::Result<Metrics> {
     let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();
     let mut graphs = inspect.graphs();
     let mut see = |pass: &'static str, graph: &_| graphs.see(pass, graph);
-    let compiled = compile::compile_with(&request.options, &machine, plans, &mut see)
+    let watch_passes = Watch::by(&mut see);
+    let compiled = compile::compile(&request.options, &machine, plans, watch_passes)
         .with_context(|| format!("while compiling for {}", request.machine.name))?;
     graphs.finish()?;
     inspect.write_program(&compiled.lowered.program)?;

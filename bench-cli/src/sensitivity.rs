@@ -14,6 +14,7 @@ use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::constant::{Constant, Kind};
 use ipu_sim::units::{Bytes, SimSeconds};
 use ipu_sim::weigh;
+use popart_graph::passes::Watch;
 
 use crate::clock::Date;
 use crate::compile::{self, Compiled};
@@ -41,7 +42,12 @@ impl Prepared {
     pub(crate) fn new(words: &str) -> anyhow::Result<Self> {
         let words = words.split_whitespace().map(String::from);
         let request = prepare(&args::parse(words)?, Date::now())?.request;
-        let compiled = compile::compile(&request.options, &request.machine.spec)?;
+        let compiled = compile::compile(
+            &request.options,
+            &request.machine.spec,
+            &compile::plans_for(&request.machine.spec),
+            Watch::nobody(),
+        )?;
         let base = measure(&compiled, &request.machine.spec)?;
         Ok(Self {
             request,

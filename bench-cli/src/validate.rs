@@ -19,6 +19,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use indexmap::IndexMap;
 use ipu_sim::engine;
 use ipu_sim::spec::MachineSpec;
+use popart_graph::passes::Watch;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -204,7 +205,14 @@ fn request(system: &str, arguments: &str) -> anyhow::Result<RunRequest> {
 }
 
 fn throughput(request: &RunRequest, machine: &MachineSpec) -> anyhow::Result<f64> {
-    let program = compile::compile(&request.options, machine)?.lowered.program;
+    let program = compile::compile(
+        &request.options,
+        machine,
+        &compile::plans_for(machine),
+        Watch::nobody(),
+    )?
+    .lowered
+    .program;
     let timeline = engine::time(&program, machine, TIMING)?;
     let step = machine.tile.clock.seconds(timeline.total);
     Ok(sequences_per_second(&request.options.batching, step))

@@ -15,6 +15,8 @@ use bert_model::data::squad::{self, Example};
 use bert_model::data::{Case, Corpus, Recipe, Record, RecordLayout, RecordMaker};
 use bert_model::data::{Tokeniser, Vocabulary};
 use ipu_sim::spec::MachineSpec;
+use popart_graph::ir::Graph;
+use popart_graph::passes::Watch;
 use proptest::prelude::*;
 
 /// A change of a text at a place between its start (0) and its end (1).
@@ -118,10 +120,12 @@ fn graph() -> &'static str {
         let prepared = request::prepare(&given.expect("it is right"), Date::now());
         let request = prepared.expect("it is right").request;
         let mut text = None;
-        let mut watch = |_: &'static str, graph: &_| {
+        let mut watch = |_: &'static str, graph: &Graph| {
             text.get_or_insert_with(|| popart_graph::text::print(graph));
         };
-        compile::compile_watched(&request.options, &request.machine.spec, &mut watch)
+        let machine = &request.machine.spec;
+        let plans = compile::plans_for(machine);
+        compile::compile(&request.options, machine, &plans, Watch::by(&mut watch))
             .expect("it is small");
         text.expect("the model was seen")
     })

@@ -81,8 +81,8 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
             program: Some(program.clone()),
             ..Inspect::default()
         };
-        let mut plans = compile::plans_for(&request.machine.spec);
-        let mut metrics = run::run(request, run::acquire(request)?, &inspect, &mut plans)?;
+        let plans = compile::plans_for(&request.machine.spec);
+        let mut metrics = run::run(request, run::acquire(request)?, &inspect, &plans)?;
         metrics.host_seconds = Default::default();
         let mut ipus = metrics.time.ipus.iter();
         let explained = ipus.all(|ipu| !ipu.by_mechanism.contains_key(&Mechanism::Other));

@@ -1,11 +1,12 @@
 //! A built model: its graph, and what the tensors of the graph mean.
 
 use popart_graph::ir::{Graph, StageId, TensorId};
+use popart_graph::passes::RecomputeMode;
 
 use crate::builder::Builder;
 use crate::config::{BertConfig, Task};
 use crate::error::Result;
-use crate::placement::Placement;
+use crate::placement::{Placement, Recomputation};
 use crate::{embedding, encoder, heads};
 
 /// What the host sends.
@@ -148,6 +149,21 @@ pub struct BertModel {
 }
 
 impl BertModel {
+    /// What its stages compute again for the backward pass: each as its placement says.
+    #[must_use]
+    pub fn recompute_mode(&self) -> RecomputeMode {
+        let stages = &self.placement.stages;
+        let is_whole = |&stage: &StageId| stages[stage].recomputation == Recomputation::Off;
+        let whole_stages: Vec<StageId> = stages.ids().filter(is_whole).collect();
+        match whole_stages.len() == stages.len() {
+            true => RecomputeMode::None,
+            false => RecomputeMode::Pipeline {
+                checkpoints: self.checkpoints.clone(),
+                whole_stages,
+            },
+        }
+    }
+
     /// The stream of that meaning, if the model has it.
     #[must_use]
     pub fn input(&self, input: Input) -> Option<TensorId> {

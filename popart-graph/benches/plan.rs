@@ -73,7 +73,7 @@ fn bench(criterion: &mut Criterion) {
     let step = bert_large();
     criterion.bench_function(&format!("plan/step_of_{}", step.len()), |bencher| {
         bencher.iter(|| {
-            let mut cache = PlanCache::new(spec.clone());
+            let cache = PlanCache::new(spec.clone());
             let filled = cache.fill(&step);
             assert_eq!(filled, Ok(()));
             cache.len()

@@ -30,6 +30,29 @@ impl OpLabel {
     }
 }
 
+/// Micro-batches that go through a pipeline between filling and flushing it, by what says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PipelineDepth {
+    /// Those whose gradients are accumulated for one weight update.
+    Accumulation(u32),
+    /// Weight updates of a run that doesn't accumulate, each for one micro-batch.
+    Updates(u32),
+    /// Those of a run of inference.
+    MicroBatches(u32),
+}
+
+impl PipelineDepth {
+    /// How many there are.
+    #[must_use]
+    pub fn micro_batches(self) -> u32 {
+        match self {
+            PipelineDepth::Accumulation(count)
+            | PipelineDepth::Updates(count)
+            | PipelineDepth::MicroBatches(count) => count,
+        }
+    }
+}
+
 impl fmt::Display for OpLabel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} `{}`", self.kind, self.name)
@@ -255,12 +278,28 @@ pub enum Error {
     #[error("a pipeline needs stages on at least two IPUs")]
     PipelineOnOneIpu,
     /// Fewer micro-batches than stages: the pipeline would be flushed before it is full.
-    #[error("a pipeline of {stages} stages needs as many micro-batches, got {micro_batches}")]
+    #[error("a pipeline of {stages} stages needs as many micro-batches, got {}", depth.micro_batches())]
     PipelineDepth {
         /// Forward and backward stages.
         stages: usize,
-        /// Micro-batches of a weight update, or of a run without accumulation.
-        micro_batches: u32,
+        /// What should be as many.
+        depth: PipelineDepth,
+    },
+    /// A stage that is to compute nothing again, in a model or a run without it.
+    #[error("{stage} is to compute nothing again, but there is no such stage")]
+    NoSuchStage {
+        /// The stage, as the model numbers them.
+        stage: StageId,
+    },
+    /// Neighbours on one IPU, which are one stage, of which only one computes nothing again.
+    #[error("{whole} computes nothing again and {other} does, but both are one stage of {ipu}")]
+    MixedRecomputation {
+        /// A stage that computes nothing again, as the model numbers them.
+        whole: StageId,
+        /// One that does.
+        other: StageId,
+        /// Where both are.
+        ipu: IpuId,
     },
     /// A tensor that must be the result of an operation and isn't.
     #[error("{tensor} `{name}` is not the result of an operation")]

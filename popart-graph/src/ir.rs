@@ -34,7 +34,7 @@ pub use attribute::{
     BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Recompute,
     Reduction, Saved, UnaryFn,
 };
-pub use graph::Graph;
+pub use graph::{Graph, NewIds};
 pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
 pub use shape::Shape;
 pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};

@@ -9,14 +9,14 @@
 //!
 //! ```text
 //! init
-//! repeat batches_per_step:
+//! repeat rounds:
 //!     fill:   cycles 0 .. stages - 2, each with its active stages
-//!     repeat accumulation - (stages - 1): one cycle with all stages
+//!     repeat micro_batches - (stages - 1): one cycle with all stages
 //!     flush:  cycles with the stages that still have micro-batches
 //!     weight update
 //! ```
 //!
-//! Without accumulation there is no loop around it: a run is filled and flushed once, the main
+//! Without accumulation there is one round: a run is filled and flushed once, the main
 //! cycle is repeated for all its micro-batches, and a stage updates weights before it ends, in
 //! every cycle. Only hyper-parameters are made ready before, as part of `start`.
 //!
@@ -30,6 +30,7 @@
 
 mod alone;
 mod builder;
+mod ctx;
 mod gather;
 mod layouts;
 mod loss;
@@ -37,6 +38,8 @@ mod matmul;
 mod movement;
 mod norm;
 mod ops;
+mod options;
+mod products;
 mod recompute;
 mod stash;
 mod state;
@@ -52,52 +55,21 @@ use ipu_sim::program::{
     Function, FunctionId, IpuCopy, Program, RemoteBufferId, SourceId, Step, Stream, StreamId,
     Transfer, VarId, VarKind,
 };
-use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::MapOp;
 use ipu_sim::view::View;
 
 pub use self::alone::product_alone;
 use self::builder::Builder;
-use self::ops::Ctx;
+use self::ctx::{Ctx, Stashes, Variables};
+use self::ops::lower_and_commit;
+pub(crate) use self::options::LowerOptions;
+pub use self::options::{Execution, HostOptions, HostStreams, OutputReturn, Prefetch, RunStart};
+use self::products::plan_products;
 use self::recompute::Segments;
-use self::state::Variables;
 use crate::error::Result;
 use crate::ir::{Constant, Graph, OpId, Phase, StageId, TensorId, TensorKind};
+use crate::passes::Outlining;
 use crate::plan::PlanCache;
-
-/// How a graph runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LowerOptions {
-    /// Data-parallel copies.
-    pub replicas: u32,
-    /// Micro-batches of a weight update; with a pipeline of inference, of a run.
-    pub accumulation: u32,
-    /// Weight updates of a run; in inference without a pipeline, micro-batches. The updates of a
-    /// pipeline that doesn't accumulate overlap.
-    pub batches_per_step: u32,
-    /// Stages of the pipeline, or 0.
-    pub stages: u32,
-    /// Whether operations that are alike share their code, as after PopART's outlining.
-    pub outline: bool,
-    /// Whether the host makes streams ready before the device asks.
-    pub prefetch: bool,
-    /// When the device talks to the host.
-    pub host: HostStreams,
-    /// Whether outputs are summed on the device and leave once a run, or leave at once.
-    pub sum_outputs: bool,
-}
-
-/// When the device talks to the host (PopART, `groupHostSync` and `syntheticDataMode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HostStreams {
-    /// Without a pipeline, every stream is read where its data is first needed; in a pipeline,
-    /// before its stage, as with [`HostStreams::Grouped`].
-    WhereNeeded,
-    /// Everything is read together before a micro-batch.
-    Grouped,
-    /// Never: inputs are values on the device, results stay there.
-    Absent,
-}
 
 /// A program and what the host needs to run it.
 #[derive(Clone, Debug)]
@@ -118,32 +90,17 @@ pub struct Lowered {
     pub constants: Vec<(VarId, Constant)>,
 }
 
-/// Plans every matrix product of a graph that `plans` doesn't know yet.
+/// Lowers a placed graph whose operations run in `order` for the tiles of `plans`, which plans are
+/// added to.
 ///
 /// # Errors
 ///
 /// A product that the machine has no vertex for.
-pub fn plan_products(graph: &Graph, plans: &mut PlanCache) -> Result<()> {
-    let requests: Vec<_> = graph
-        .ops
-        .values()
-        .filter_map(|op| ops::plan_request(graph, op))
-        .map(|(request, _)| request)
-        .collect();
-    Ok(plans.fill(&requests)?)
-}
-
-/// Lowers a placed graph whose operations run in `order`.
-///
-/// # Errors
-///
-/// A product that the machine has no vertex for.
-pub fn lower(
+pub(crate) fn lower(
     graph: &Graph,
     order: &[OpId],
-    options: &LowerOptions,
-    plans: &mut PlanCache,
-    spec: &TileSpec,
+    options: &LowerOptions<'_>,
+    plans: &PlanCache,
 ) -> Result<Lowered> {
     plan_products(graph, plans)?;
     let n_ipus = graph
@@ -154,31 +111,51 @@ pub fn lower(
         .max()
         .unwrap_or(1);
     let mut program = Program::new(n_ipus, options.replicas);
-    program.outlined = options.outline;
+    program.outlined = options.outlining == Outlining::On;
+    program.started_by_host = options.host.start == RunStart::ByHost;
+    let pipelined = matches!(options.execution, Execution::Pipelined { .. });
     let mut ctx = Ctx {
         graph,
-        builder: Builder::new(program, spec),
+        builder: Builder::new(program, plans.spec()),
         plans,
         values: IdVec::from(vec![None; graph.tensors.len()]),
         constant_values: BTreeMap::new(),
         variables: Variables::of(graph),
-        late_copies: (options.stages > 0).then(Vec::new),
+        late_copies: pipelined.then(Vec::new),
         updates_in_stages: graph.updates_in_stages(),
-        stashes: stash::Stashes::default(),
+        stashes: Stashes::default(),
         init: Vec::new(),
         host_reads: Vec::new(),
         constants: Vec::new(),
-        prefetch: options.prefetch,
-        host: match options.host {
-            HostStreams::WhereNeeded if options.stages > 0 => HostStreams::Grouped,
-            host => host,
+        prefetch: options.host.prefetch,
+        host: match options.host.streams {
+            HostStreams::WhereNeeded if pipelined => HostStreams::Grouped,
+            streams => streams,
         },
     };
-    let mut outputs = Outputs::new(options.sum_outputs);
-    let steps = if options.stages > 0 {
-        pipeline(&mut ctx, order, options, &mut outputs)?
-    } else {
-        one_after_the_other(&mut ctx, order, options, &mut outputs)?
+    let mut outputs = Outputs::new(options.host.outputs);
+    let steps = match options.execution {
+        &Execution::Sequential {
+            micro_batches,
+            rounds,
+        } => {
+            let repeats = Repeats {
+                micro_batches,
+                rounds,
+            };
+            one_after_the_other(&mut ctx, order, repeats, &mut outputs)?
+        }
+        Execution::Pipelined {
+            stages,
+            micro_batches,
+            rounds,
+        } => {
+            let repeats = Repeats {
+                micro_batches: *micro_batches,
+                rounds: *rounds,
+            };
+            pipeline(&mut ctx, order, stages, repeats, &mut outputs)?
+        }
     };
     let mut main = in_section(&mut ctx, "start", |ctx| std::mem::take(&mut ctx.init));
     main.extend(steps);
@@ -189,7 +166,8 @@ pub fn lower(
         .ids()
         .filter(|&id| {
             let is_stream = matches!(graph.tensors[id].kind, TensorKind::Stream);
-            ops::is_variable(graph, id) || (is_stream && options.host == HostStreams::Absent)
+            ctx::is_variable(graph, id)
+                || (is_stream && options.host.streams == HostStreams::Absent)
         })
         .filter_map(|id| Some((id, ctx.values[id].as_ref()?.single()?.clone())))
         .collect();
@@ -219,16 +197,16 @@ fn in_section(
 
 /// What leaves for the host.
 struct Outputs {
-    sum: bool,
+    returned: OutputReturn,
     streams: Vec<(TensorId, StreamId)>,
     /// After everything else of a run.
     last: Vec<Step>,
 }
 
 impl Outputs {
-    fn new(sum: bool) -> Self {
+    fn new(returned: OutputReturn) -> Self {
         Self {
-            sum,
+            returned,
             streams: Vec::new(),
             last: Vec::new(),
         }
@@ -263,7 +241,7 @@ impl Outputs {
         });
         self.streams.push((tensor, stream));
         let layout = ctx.builder.spread(&value.shape(), value.dtype);
-        if !self.sum {
+        if self.returned == OutputReturn::All {
             let var = ctx
                 .builder
                 .add_var(&name, value.dtype, layout, VarKind::StreamBuffer);
@@ -294,11 +272,18 @@ fn separate(ctx: &mut Ctx<'_>, emit: impl FnOnce(&mut Ctx<'_>)) -> Vec<Step> {
     std::mem::replace(&mut ctx.builder.steps, outside)
 }
 
+/// How often a micro-batch is repeated in a round, and a round in a run.
+#[derive(Clone, Copy, Debug)]
+struct Repeats {
+    micro_batches: u32,
+    rounds: u32,
+}
+
 /// Lowers operations without stages: a micro-batch, repeated, then the weight update.
 fn one_after_the_other(
     ctx: &mut Ctx<'_>,
     order: &[OpId],
-    options: &LowerOptions,
+    repeats: Repeats,
     outputs: &mut Outputs,
 ) -> Result<Vec<Step>> {
     let (update, micro_batch): (Vec<OpId>, Vec<OpId>) = order
@@ -311,12 +296,12 @@ fn one_after_the_other(
     let outer = weight_update(ctx, &update, outputs)?;
     let mut batch = in_section(ctx, "micro-batches", |_| {
         let mut steps = Vec::new();
-        push_repeat(&mut steps, options.accumulation, body);
+        push_repeat(&mut steps, repeats.micro_batches, body);
         steps
     });
     batch.extend(in_section(ctx, "update", |_| outer));
     let mut steps = Vec::new();
-    push_repeat(&mut steps, options.batches_per_step, batch);
+    push_repeat(&mut steps, repeats.rounds, batch);
     Ok(steps)
 }
 
@@ -347,28 +332,6 @@ fn lower_all(ctx: &mut Ctx<'_>, ops: &[OpId]) -> Result<Vec<Step>> {
     Ok(std::mem::replace(&mut ctx.builder.steps, outside))
 }
 
-/// Lowers an operation and writes results that belong to variables into them.
-fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
-    ops::lower(ctx, id)?;
-    stash::own_memory(ctx, id);
-    let op = &ctx.graph.ops[id];
-    for (result, &tensor) in op.outputs.iter().enumerate() {
-        let Some(variable) = ctx.variables.updated_by(tensor) else {
-            continue;
-        };
-        ctx.builder.ipu = op.result_ipu(result).unwrap_or(IpuId(0));
-        if state::is_remote(ctx, variable) {
-            continue;
-        }
-        let (value, target) = (ctx.value(tensor), ctx.value(variable));
-        if value != target {
-            let view = target.single().expect("a variable is one view").clone();
-            ctx.builder.copy_to_view(&value, &view);
-        }
-    }
-    Ok(())
-}
-
 /// What a stage does in a cycle.
 struct StageSteps {
     from_host: Vec<Step>,
@@ -379,7 +342,8 @@ struct StageSteps {
 fn pipeline(
     ctx: &mut Ctx<'_>,
     order: &[OpId],
-    options: &LowerOptions,
+    stage_ipus: &IdVec<StageId, IpuId>,
+    repeats: Repeats,
     outputs: &mut Outputs,
 ) -> Result<Vec<Step>> {
     let update: Vec<OpId> = order
@@ -393,7 +357,7 @@ fn pipeline(
     }
     let mut segments = Segments::of(ctx.graph, order);
     let mut stages = Vec::new();
-    for stage in (0..options.stages).map(StageId) {
+    for stage in stage_ipus.ids() {
         let ops: Vec<OpId> = order
             .iter()
             .copied()
@@ -412,21 +376,20 @@ fn pipeline(
     }
     let copies = ctx.late_copies.take().unwrap_or_default();
     let copy_source = ctx.builder.program.add_source("pipeline", "ipu_copy");
-    let mut cycles = Cycles {
+    let cycles = Cycles {
         stages: &stages,
         copies: &copies,
         copy_source,
-        micro_batches: options.accumulation,
+        micro_batches: repeats.micro_batches,
     };
-    if ctx.updates_in_stages {
-        cycles.micro_batches *= options.batches_per_step;
-        return Ok(cycles.steps(ctx));
-    }
-    let outer = weight_update(ctx, &update, outputs)?;
-    let mut batch = cycles.steps(ctx);
-    batch.extend(in_section(ctx, "update", |_| outer));
+    let outer = match ctx.updates_in_stages {
+        true => Vec::new(),
+        false => weight_update(ctx, &update, outputs)?,
+    };
+    let mut round = cycles.steps(ctx);
+    round.extend(in_section(ctx, "update", |_| outer));
     let mut steps = Vec::new();
-    push_repeat(&mut steps, options.batches_per_step, batch);
+    push_repeat(&mut steps, repeats.rounds, round);
     Ok(steps)
 }
 
@@ -441,12 +404,6 @@ struct Cycles<'a> {
 impl Cycles<'_> {
     fn steps(&self, ctx: &mut Ctx<'_>) -> Vec<Step> {
         let fill = self.stages.len() as u32 - 1;
-        assert!(
-            self.micro_batches > fill,
-            "{} micro-batches don't fill a pipeline of {} stages",
-            self.micro_batches,
-            self.stages.len()
-        );
         let cycles = |range: std::ops::Range<u32>| range.flat_map(|cycle| self.cycle(cycle));
         let mut steps = in_section(ctx, "fill", |_| cycles(0..fill).collect());
         steps.extend(in_section(ctx, "main", |_| {

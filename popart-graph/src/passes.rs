@@ -1,7 +1,8 @@
 //! The pipeline of passes, in order.
 //!
-//! [`train`] and [`infer`] take a model's placed forward graph to what the lowering takes: a
-//! graph of one micro-batch and one weight update, with copies, stashes and updates in it.
+//! `train` and `infer`, which a [session](crate::session) calls, take a model's placed forward graph
+//! to what the lowering takes: a graph of one micro-batch and one weight update, with copies,
+//! stashes and updates in it.
 //! After each pass [`verify()`] runs; where it fails, the error names the pass and carries the
 //! graph.
 //!
@@ -33,15 +34,15 @@ use self::inter_ipu_copies::inter_ipu_copies;
 use self::merge_collectives::merge_collectives;
 use self::offload_optimizer_state::offload_optimizer_state;
 use self::optimizer::optimizer;
-use self::optimizer::rules::{LearningRate, OptimizerOptions};
+use self::optimizer::rules::OptimizerOptions;
 use self::outline::outline;
-use self::pipeline_stages::{Pipeline, PipelineStages, pipeline_stages};
+use self::pipeline_stages::{Pipeline, PipelineStages, every_operation_is_placed, pipeline_stages};
 use self::prune::prune;
 use self::recompute::{RecomputeOptions, recompute};
 use self::shard_optimizer_state::shard_optimizer_state;
 use self::sparse_accumulate::sparse_accumulate;
 use self::stash::stash;
-use crate::error::{Error, Result};
+use crate::error::{Error, PipelineDepth, Result};
 use crate::ir::{Graph, StageId, TensorId};
 use crate::text::print;
 use crate::verify::{Form, verify};
@@ -56,21 +57,66 @@ pub enum Pipelining {
 }
 
 /// Which forward results are computed again for the backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecomputeMode {
     /// None: all that gradients read is kept.
     None,
     /// All between what arrives on an IPU and checkpoints (PopART's `Pipeline`).
-    Pipeline,
+    ///
+    /// Only a pipeline runs anything again. Without one, operations before a checkpoint are marked
+    /// all the same, and outlined apart from the others.
+    Pipeline {
+        /// Results that are kept instead of computed again.
+        checkpoints: Vec<TensorId>,
+        /// Forward stages, as the model numbers them, that compute nothing again.
+        whole_stages: Vec<StageId>,
+    },
 }
 
 /// Where the state of the optimiser lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptimizerState {
-    /// Whether replicas share it out between them (replicated tensor sharding).
-    pub sharded: bool,
-    /// Whether it is in streaming memory between updates.
-    pub off_chip: bool,
+    /// Whether every replica has all of it.
+    pub sharding: Sharding,
+    /// Where it is between updates.
+    pub memory: StateMemory,
+}
+
+/// Whether replicas share the state of the optimiser out between them (replicated tensor sharding).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharding {
+    /// Every replica has all of it.
+    Off,
+    /// Every replica has a part of it, and updates that part of the weights.
+    On,
+}
+
+/// Which memory the state of the optimiser is in between weight updates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateMemory {
+    /// That of the tiles.
+    OnChip,
+    /// Streaming memory, from which every weight update loads it.
+    OffChip,
+}
+
+/// Whether collectives that are alike are one (PopART's `ReplicatedCollectivesSettings`, all off
+/// unless asked for).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CollectiveMerging {
+    /// Each stays what the optimiser made it.
+    Off,
+    /// Those of all IPUs that could run at the same time do.
+    On,
+}
+
+/// Whether pieces of a graph that are alike share their code (PopART's outlining).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outlining {
+    /// Each operation has code of its own.
+    Off,
+    /// What is alike is one function, called with copies of what goes in and comes out.
+    On,
 }
 
 /// How to train a model.
@@ -78,25 +124,34 @@ pub struct OptimizerState {
 pub struct Training {
     /// The final loss, a scalar.
     pub loss: TensorId,
-    /// Results that are kept instead of computed again.
-    pub checkpoints: Vec<TensorId>,
     /// Whether there is a pipeline.
     pub pipelining: Pipelining,
     /// What is computed again.
     pub recompute: RecomputeMode,
-    /// Forward stages, as [`pipeline_stages()`] numbers them, that compute nothing again.
-    pub whole_stages: Vec<StageId>,
-    /// Weight updates of a run: micro-batches of a pipeline without accumulation.
-    pub batches_per_step: u32,
-    /// The weights and what is done to them.
+    /// Weight updates of a run.
+    pub updates: u32,
+    /// The weights and what is done to them; its scaling says how many micro-batches a weight update
+    /// has, and how many replicas there are.
     pub optimizer: OptimizerOptions,
     /// Where moments live.
     pub state: OptimizerState,
-    /// Whether collectives that are alike are one (PopART's `ReplicatedCollectivesSettings`, all
-    /// off unless asked for).
-    pub merge_collectives: bool,
+    /// Whether collectives that are alike are one.
+    pub collective_merging: CollectiveMerging,
     /// Whether pieces that are alike share their code.
-    pub outline: bool,
+    pub outlining: Outlining,
+}
+
+impl Training {
+    /// Micro-batches that go through a pipeline before it is flushed, and what counts them: those
+    /// of one weight update or, where each updates weights in the stages, all of a run.
+    #[must_use]
+    pub fn depth(&self) -> PipelineDepth {
+        let scaling = self.optimizer.scaling;
+        match scaling.accumulates() {
+            true => PipelineDepth::Accumulation(scaling.accumulation),
+            false => PipelineDepth::Updates(self.updates),
+        }
+    }
 }
 
 /// How to run a model forward.
@@ -104,15 +159,25 @@ pub struct Training {
 pub struct Inference {
     /// Whether there is a pipeline.
     pub pipelining: Pipelining,
+    /// Data-parallel copies.
+    pub replicas: u32,
     /// Micro-batches of a run.
-    pub batches_per_step: u32,
+    pub micro_batches: u32,
     /// Whether pieces that are alike share their code.
-    pub outline: bool,
+    pub outlining: Outlining,
+}
+
+impl Inference {
+    /// Micro-batches that go through a pipeline before it is flushed: all of a run.
+    #[must_use]
+    pub fn depth(&self) -> PipelineDepth {
+        PipelineDepth::MicroBatches(self.micro_batches)
+    }
 }
 
 /// A graph to lower.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Compiled {
+pub(crate) struct Prepared {
     /// One micro-batch and one weight update.
     pub graph: Graph,
     /// Stages and where they run; `None` without a pipeline.
@@ -121,33 +186,48 @@ pub struct Compiled {
     pub learning_rate: Option<TensorId>,
 }
 
-/// Is shown the graph after every pass, with the pass's name.
-pub type Watch<'a> = dyn FnMut(&'static str, &Graph) + 'a;
+/// Is shown a graph, with the name of the pass that made it.
+type See<'a> = dyn FnMut(&'static str, &Graph) + 'a;
 
-/// From a placed forward graph to a training step.
+/// Whoever is shown the graph after every pass, with the pass's name; or nobody.
+pub struct Watch<'a>(Option<&'a mut See<'a>>);
+
+impl<'a> Watch<'a> {
+    /// Nobody watches.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self(None)
+    }
+
+    /// `see` is called after every pass.
+    #[must_use]
+    pub fn by(see: &'a mut See<'a>) -> Self {
+        Self(Some(see))
+    }
+
+    /// Shows a graph.
+    pub fn show(&mut self, pass: &'static str, graph: &Graph) {
+        if let Some(see) = &mut self.0 {
+            see(pass, graph);
+        }
+    }
+}
+
+/// From a placed forward graph to a training step, pass by pass before the eyes of `watch`.
 ///
 /// # Errors
 /// What a pass says of the graph or the options, or, as [`Error::Pass`], what the verifier
 /// says of a pass's result.
-pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
-    train_watched(graph, options, &mut |_, _| {})
-}
-
-/// As [`train`], pass by pass before the eyes of `watch`.
-///
-/// # Errors
-/// As [`train`].
-pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> Result<Compiled> {
+pub(crate) fn train(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> Result<Prepared> {
     let optimizer_options = &options.optimizer;
     let scaling = optimizer_options.scaling;
-    let depth = match scaling.accumulates() {
-        true => scaling.accumulation,
-        false => options.batches_per_step,
-    };
-    let n_inputs = graph.inputs.len();
 
     // First, for gradients are placed by the stages of what they differentiate.
-    let (graph, pipeline) = staged(graph, options.pipelining, Some(options.loss), depth, watch)?;
+    let stages = PipelineStages {
+        loss: Some(options.loss),
+        depth: options.depth(),
+    };
+    let (graph, pipeline) = staged(graph, options.pipelining, &stages, watch)?;
     let differentiation = Differentiate {
         loss: options.loss,
         loss_scale: scaling.loss_scale,
@@ -167,27 +247,37 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
     // Needs accumulators; spares the pipeline dense gradients that wait for their other part.
     let graph = logical("sparse_accumulate", sparse_accumulate(graph, &scaling)?)?;
     // Before copies, so that those of the learning rate are made with all others.
-    let (graph, _) = optimizer(graph, &accumulated, optimizer_options)?;
+    let (graph, learning_rate) = optimizer(graph, &accumulated, optimizer_options)?;
     let mut graph = logical("optimizer", graph)?;
     // Before offloading, which moves what one replica holds.
-    if options.state.sharded {
+    if options.state.sharding == Sharding::On {
         let sharded = shard_optimizer_state(graph, scaling.replicas)?;
         graph = logical("shard_optimizer_state", sharded)?;
     }
     // Before pruning, which keeps what is stored.
-    if options.state.off_chip {
+    if options.state.memory == StateMemory::OffChip {
         graph = logical("offload_optimizer_state", offload_optimizer_state(graph)?)?;
     }
     // Before copies and stashes, which would be made for useless results too.
-    let graph = logical("prune", prune(graph))?;
+    let (graph, new_ids) = prune(graph);
+    let learning_rate = learning_rate.and_then(|rate| new_ids[rate]);
+    let graph = logical("prune", graph)?;
     // Before recomputation and stashes, which start from what arrives on an IPU.
     let mut graph = moved(graph, pipeline.as_ref(), watch)?;
     let mut placed = |pass, graph| checked(watch, pass, Form::Placed, graph);
     // Needs copies, which are never computed again; decides what is stashed.
-    if options.recompute == RecomputeMode::Pipeline {
+    if let RecomputeMode::Pipeline {
+        checkpoints,
+        whole_stages,
+    } = &options.recompute
+    {
         let kept = RecomputeOptions {
-            checkpoints: options.checkpoints.clone(),
-            whole_stages: options.whole_stages.clone(),
+            checkpoints: checkpoints.clone(),
+            whole_stages: match (&pipeline, whole_stages.first()) {
+                (Some(pipeline), _) => pipeline.whole_stages(whole_stages)?,
+                (None, None) => Vec::new(),
+                (None, Some(&stage)) => return Err(Error::NoSuchStage { stage }),
+            },
             loss_stage: pipeline.as_ref().map(|pipeline| pipeline.loss_stage),
         };
         graph = placed("recompute", recompute(graph, &kept)?)?;
@@ -198,52 +288,41 @@ pub fn train_watched(graph: Graph, options: &Training, watch: &mut Watch<'_>) ->
     }
     let mut pipelined = |pass, graph| checked(watch, pass, Form::Pipelined, graph);
     // Needs every IPU's updates in place, and all copies that they wait for.
-    if options.merge_collectives {
+    if options.collective_merging == CollectiveMerging::On {
         graph = pipelined("merge_collectives", merge_collectives(graph))?;
     }
     // Last, for nothing may come between what is alike.
-    if options.outline {
+    if options.outlining == Outlining::On {
         graph = pipelined("outline", outline(graph)?)?;
     }
-    let streamed = optimizer_options.learning_rate == LearningRate::Stream;
-    Ok(Compiled {
-        // The optimiser's only stream follows those of the model.
-        learning_rate: streamed.then(|| graph.inputs[n_inputs]),
-        pipeline,
+    Ok(Prepared {
         graph,
+        pipeline,
+        learning_rate,
     })
 }
 
-/// From a placed forward graph to one that runs forward on several IPUs.
+/// From a placed forward graph to one that runs forward on several IPUs, pass by pass before the
+/// eyes of `watch`.
 ///
 /// # Errors
 /// As [`train`].
-pub fn infer(graph: Graph, options: &Inference) -> Result<Compiled> {
-    infer_watched(graph, options, &mut |_, _| {})
-}
-
-/// As [`infer`], pass by pass before the eyes of `watch`.
-///
-/// # Errors
-/// As [`train`].
-pub fn infer_watched(graph: Graph, options: &Inference, watch: &mut Watch<'_>) -> Result<Compiled> {
-    let (graph, pipeline) = staged(
-        graph,
-        options.pipelining,
-        None,
-        options.batches_per_step,
-        watch,
-    )?;
+pub(crate) fn infer(graph: Graph, options: &Inference, watch: &mut Watch<'_>) -> Result<Prepared> {
+    let stages = PipelineStages {
+        loss: None,
+        depth: options.depth(),
+    };
+    let (graph, pipeline) = staged(graph, options.pipelining, &stages, watch)?;
     let mut graph = moved(graph, pipeline.as_ref(), watch)?;
     // PopART stashes nothing here; so does this, unless a later stage on the same IPU would
     // read another micro-batch's value.
     if pipeline.is_some() {
         graph = checked(watch, "stash", Form::Pipelined, stash(graph)?)?;
     }
-    if options.outline {
+    if options.outlining == Outlining::On {
         graph = checked(watch, "outline", Form::Pipelined, outline(graph)?)?;
     }
-    Ok(Compiled {
+    Ok(Prepared {
         graph,
         pipeline,
         learning_rate: None,
@@ -254,21 +333,17 @@ pub fn infer_watched(graph: Graph, options: &Inference, watch: &mut Watch<'_>) -
 fn staged(
     mut graph: Graph,
     pipelining: Pipelining,
-    loss: Option<TensorId>,
-    micro_batches: u32,
+    options: &PipelineStages,
     watch: &mut Watch<'_>,
 ) -> Result<(Graph, Option<Pipeline>)> {
     if pipelining == Pipelining::Off {
+        every_operation_is_placed(&graph)?;
         for op in graph.ops.values_mut() {
             op.stage = None;
         }
         return Ok((graph, None));
     }
-    let options = PipelineStages {
-        loss,
-        micro_batches,
-    };
-    let (graph, pipeline) = pipeline_stages(graph, &options)?;
+    let (graph, pipeline) = pipeline_stages(graph, options)?;
     let graph = checked(watch, "pipeline_stages", Form::Logical, graph)?;
     Ok((graph, Some(pipeline)))
 }
@@ -281,7 +356,7 @@ fn moved(graph: Graph, pipeline: Option<&Pipeline>, watch: &mut Watch<'_>) -> Re
 /// The graph, shown to `watch`, if it is well-formed.
 fn checked(watch: &mut Watch<'_>, pass: &'static str, form: Form, graph: Graph) -> Result<Graph> {
     let Err(source) = verify(&graph, form) else {
-        watch(pass, &graph);
+        watch.show(pass, &graph);
         return Ok(graph);
     };
     let mut graph = graph;

@@ -1,8 +1,8 @@
 //! Does the lowered program compute what the model means?
 //!
 //! Whole-stack tests live in `tests/tests/`; here is what they share. A [`Case`] is a small
-//! BERT, compiled by the passes for a small machine as its [`Plan`] says. It can be computed
-//! twice from the same weights and data: by [`Case::execute`], which lowers it and runs the
+//! BERT, compiled by the session that ships for a small machine as its [`Plan`] says. It can be
+//! computed twice from the same weights and data: by [`Case::execute`], which runs the
 //! program tile by tile, in the machine's number formats and with its sums; and by
 //! [`Case::evaluate`], which evaluates the graph in `f64` and knows neither tiles nor plans. What
 //! the passes themselves may get wrong is left to [`plain`], which trains the model without them.
@@ -23,17 +23,15 @@ use bert_model::config::BertConfig;
 use bert_model::data::{MicroBatch, generated};
 use bert_model::init::{generator, initial_values};
 use bert_model::model::{self, BertModel};
-use bert_model::placement::Recomputation;
-use ipu_sim::ids::{IpuId, ReplicaId};
-use ipu_sim::spec::MachineSpec;
+use ipu_sim::ids::ReplicaId;
 use popart_graph::ir::TensorId;
-use popart_graph::lower::{HostStreams, LowerOptions, Lowered, lower};
+use popart_graph::lower::{HostOptions, HostStreams, OutputReturn, Prefetch, RunStart};
 use popart_graph::passes::optimizer::rules::{
     LearningRate, OptimizerOptions, Scaling, UpdateRule, WeightUpdate,
 };
-use popart_graph::passes::{self, Compiled, Inference, Pipelining, RecomputeMode, Training};
+use popart_graph::passes::{Inference, Training, Watch};
 use popart_graph::plan::PlanCache;
-use popart_graph::schedule::{overlap_updates, schedule};
+use popart_graph::session::{self, Compiled, Purpose, SessionOptions};
 
 pub use plan::{Plan, small_machine};
 
@@ -66,20 +64,19 @@ pub struct Case {
     plan: Plan,
     /// The model, before the passes.
     pub model: BertModel,
-    /// The graph of a micro-batch and an update.
+    /// The graph of a micro-batch and an update, and the program for the small machine.
     pub compiled: Compiled,
     /// First values of all variables; of shards, those of any of them.
     pub variables: Tensors,
     /// By micro-batch and replica.
     batches: Vec<Vec<MicroBatch>>,
-    machine: MachineSpec,
 }
 
 impl Case {
-    /// Builds [`plan::small_bert`] as `plan` wants it and puts it through the passes.
+    /// Builds [`plan::small_bert`] as `plan` wants it and compiles it.
     ///
     /// # Errors
-    /// The model, a pass or the machine refuses.
+    /// The model or the session refuses.
     pub fn new(plan: Plan) -> Result<Self> {
         let config = plan.config();
         let model = model::build(&config, &plan.placement()?, plan.task)?;
@@ -102,56 +99,21 @@ impl Case {
             compiled,
             variables,
             batches,
-            machine: small_machine(plan.n_ipus, plan.n_tiles)?,
         })
     }
 
     /// Stages of the pipeline, 0 without one.
     #[must_use]
     pub fn n_stages(&self) -> u32 {
-        let pipeline = self.compiled.pipeline.as_ref();
-        pipeline.map_or(0, |pipeline| pipeline.stages.len() as u32)
-    }
-
-    /// The program for the small machine.
-    ///
-    /// # Errors
-    /// The machine has no vertex for a product.
-    pub fn lower(&self) -> Result<Lowered> {
-        let graph = &self.compiled.graph;
-        let mut schedule = schedule(graph)?;
-        if self.plan.state.off_chip {
-            schedule = overlap_updates(graph, schedule, &[IpuId(0)]);
-        }
-        let order = schedule.order;
-        let trains = self.plan.task.trains();
-        let (micro_batches, updates) = (self.plan.micro_batches, self.plan.updates);
-        // Inference runs all its micro-batches as those of one update, or as updates.
-        let (accumulation, batches_per_step) = match trains || self.n_stages() > 0 {
-            true => (micro_batches, updates),
-            false => (1, micro_batches),
-        };
-        let options = LowerOptions {
-            replicas: self.plan.replicas,
-            accumulation,
-            batches_per_step,
-            stages: self.n_stages(),
-            outline: self.plan.outline,
-            prefetch: true,
-            host: HostStreams::Grouped,
-            sum_outputs: trains,
-        };
-        let tile = &self.machine.tile;
-        let mut plans = PlanCache::new(tile.clone());
-        Ok(lower(graph, &order, &options, &mut plans, tile)?)
+        self.compiled.execution.stage_ipus().len() as u32
     }
 
     /// Runs the program on the small machine, once.
     ///
     /// # Errors
-    /// It can't be lowered or executed.
+    /// It can't be executed.
     pub fn execute(&self) -> Result<Results> {
-        execute::run(self, &self.lower()?, self.feeds())
+        execute::run(self, &self.compiled.lowered, self.feeds())
     }
 
     /// What the host sends.
@@ -192,31 +154,45 @@ impl Case {
 }
 
 fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compiled> {
-    let graph = model.graph.clone();
-    let Some(loss) = model.loss else {
-        let options = Inference {
-            pipelining: plan.pipelining,
-            batches_per_step: plan.micro_batches,
-            outline: plan.outline,
-        };
-        return Ok(passes::infer(graph, &options)?);
-    };
-    let training = Training {
-        loss,
-        checkpoints: model.checkpoints.clone(),
-        pipelining: plan.pipelining,
-        recompute: match (plan.pipelining, plan.recomputation) {
-            (Pipelining::Off, _) | (_, Recomputation::Off) => RecomputeMode::None,
-            (Pipelining::On, _) => RecomputeMode::Pipeline,
+    let options = SessionOptions {
+        purpose: match model.loss {
+            Some(loss) => Purpose::Training(Training {
+                loss,
+                pipelining: plan.pipelining,
+                recompute: model.recompute_mode(),
+                updates: plan.updates,
+                optimizer: optimizer(model, config, plan),
+                state: plan.state,
+                collective_merging: plan.collective_merging,
+                outlining: plan.outlining,
+            }),
+            None => Purpose::Inference(Inference {
+                pipelining: plan.pipelining,
+                replicas: plan.replicas,
+                micro_batches: plan.micro_batches,
+                outlining: plan.outlining,
+            }),
         },
-        whole_stages: Vec::new(),
-        batches_per_step: plan.updates,
-        optimizer: optimizer(model, config, plan),
-        state: plan.state,
-        merge_collectives: plan.merge_collectives,
-        outline: plan.outline,
+        host: HostOptions {
+            streams: HostStreams::Grouped,
+            prefetch: Prefetch::On,
+            outputs: match plan.task.trains() {
+                true => OutputReturn::Sum,
+                false => OutputReturn::All,
+            },
+            start: RunStart::ByHost,
+        },
     };
-    Ok(passes::train(graph, &training)?)
+    let machine = small_machine(plan.n_ipus, plan.n_tiles)?;
+    let plans = PlanCache::new(machine.tile.clone());
+    let graph = model.graph.clone();
+    Ok(session::compile(
+        graph,
+        &options,
+        &machine,
+        &plans,
+        Watch::nobody(),
+    )?)
 }
 
 fn optimizer(model: &BertModel, config: &BertConfig, plan: Plan) -> OptimizerOptions {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bert_model::config::{Dropout, Mode, Task};
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
-use popart_graph::passes::{OptimizerState, Pipelining};
+use popart_graph::passes::{CollectiveMerging, OptimizerState, Pipelining, Sharding, StateMemory};
 
 use crate::Plan;
 use crate::plan::{adam, lamb, other_correction, plain_sgd, sgd};
@@ -142,11 +142,11 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         vocab_steps: 1 + vocab as u32,
         replicas: 1 + replicas as u32,
         state: OptimizerState {
-            sharded: state % 2 == 1,
-            off_chip: state / 2 == 1,
+            sharding: [Sharding::Off, Sharding::On][state % 2],
+            memory: [StateMemory::OnChip, StateMemory::OffChip][state / 2],
         },
         n_tiles: [16, 32, 64][turn % 3],
-        merge_collectives: turn % 2 == 1,
+        collective_merging: [CollectiveMerging::Off, CollectiveMerging::On][turn % 2],
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
         ..Plan::new(placed.task, placed.pipelining, micro_batches, rule)

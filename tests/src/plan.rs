@@ -6,9 +6,11 @@ use bert_model::placement::{
 };
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
-use popart_graph::ir::Reduction;
+use popart_graph::ir::{Reduction, StageId};
 use popart_graph::passes::optimizer::rules::{Adam, Sgd, UpdateRule};
-use popart_graph::passes::{OptimizerState, Pipelining};
+use popart_graph::passes::{
+    CollectiveMerging, OptimizerState, Outlining, Pipelining, Sharding, StateMemory,
+};
 
 use crate::Result;
 
@@ -42,6 +44,8 @@ pub struct Plan {
     pub rule: UpdateRule,
     /// What a pipeline computes again.
     pub recomputation: Recomputation,
+    /// Forward stages that compute nothing again, whatever the others do.
+    pub whole_stages: &'static [u32],
     /// Where the encoder starts; the model has two layers and four IPUs at most.
     pub encoder_start_ipu: u32,
     /// Encoder layers of each IPU from there on; one number stands for all.
@@ -67,9 +71,9 @@ pub struct Plan {
     /// Tiles of an IPU.
     pub n_tiles: u32,
     /// Whether layers that are alike share code.
-    pub outline: bool,
+    pub outlining: Outlining,
     /// Whether collectives that are alike are one.
-    pub merge_collectives: bool,
+    pub collective_merging: CollectiveMerging,
 }
 
 impl Plan {
@@ -88,6 +92,7 @@ impl Plan {
                 true => Recomputation::FromStageInput,
                 false => Recomputation::Off,
             },
+            whole_stages: &[],
             // A pipeline with one more IPU would take eleven micro-batches to fill.
             encoder_start_ipu: if pipelined { 1 } else { 2 },
             layers_per_ipu: &[1],
@@ -96,16 +101,16 @@ impl Plan {
             vocab_steps: 2,
             replicas: 1,
             state: OptimizerState {
-                sharded: false,
-                off_chip: false,
+                sharding: Sharding::Off,
+                memory: StateMemory::OnChip,
             },
             reduction: Reduction::Sum,
             dropout: Dropout::HiddenAndAttention,
             hidden_size: 32,
             n_ipus: 8,
             n_tiles: 32,
-            outline: true,
-            merge_collectives: false,
+            outlining: Outlining::On,
+            collective_merging: CollectiveMerging::Off,
         }
     }
 
@@ -139,9 +144,11 @@ impl Plan {
             },
         };
         let n_layers = self.config().num_layers;
-        Ok(Placement::from_layers_per_ipu(
-            &layers, n_layers, self.task,
-        )?)
+        let mut placement = Placement::from_layers_per_ipu(&layers, n_layers, self.task)?;
+        for &stage in self.whole_stages {
+            placement.stages[StageId(stage)].recomputation = Recomputation::Off;
+        }
+        Ok(placement)
     }
 }
 

@@ -10,8 +10,8 @@ use ipu_sim::engine::{self, Options};
 use ipu_sim::program::{Program, SectionId, Step};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{IpuWeight, weigh};
-use popart_graph::ir::{OpKind, Phase};
-use popart_graph::passes::Pipelining;
+use popart_graph::ir::{Graph, OpKind, Phase};
+use popart_graph::passes::{Pipelining, Watch};
 use popart_graph::text;
 use rayon::prelude::*;
 use tests::plan::lamb;
@@ -25,8 +25,9 @@ fn request(words: &str) -> RunRequest {
 fn program(words: &str) -> (Program, MachineSpec) {
     let request = request(words);
     let machine = MachineSpec::shipped(&request.machine.name).unwrap();
-    let compiled = compile::compile(&request.options, &machine).unwrap();
-    (compiled.lowered.program, machine)
+    let plans = compile::plans_for(&machine);
+    let compiled = compile::compile(&request.options, &machine, &plans, Watch::nobody());
+    (compiled.unwrap().lowered.program, machine)
 }
 
 /// As the published preset runs it, and as the compilation was made whose memory by category is
@@ -97,7 +98,7 @@ fn more_replicas_make_no_larger_program() {
 fn folding_keeps_the_time_of_a_pipeline() {
     let task = Task::Pretraining(Mode::Training);
     let case = Case::new(Plan::new(task, Pipelining::On, 60, lamb()));
-    let program = case.unwrap().lower().unwrap().program;
+    let program = case.unwrap().compiled.lowered.program;
     let machine = small_machine(8, 32).unwrap();
     let time = |mode| {
         let options = Options {
@@ -123,7 +124,7 @@ fn updates_in_stages_cost_every_micro_batch() {
             updates,
             ..Plan::new(task, Pipelining::On, micro_batches, lamb())
         };
-        let program = Case::new(plan).unwrap().lower().unwrap().program;
+        let program = Case::new(plan).unwrap().compiled.lowered.program;
         let options = Options {
             mode,
             trace_depth: 0,
@@ -171,7 +172,7 @@ fn equal_layers_are_outlined_alike() {
         ));
         let machine = MachineSpec::shipped(&request.machine.name).unwrap();
         let mut copies = [[0_u32; 2]; 8];
-        compile::compile_watched(&request.options, &machine, &mut |pass, graph| {
+        let mut see = |pass, graph: &Graph| {
             let ops = graph.ops.values().filter(|op| op.phase == Phase::Forward);
             for op in ops.filter(|_| pass == "outline") {
                 let way = match op.kind {
@@ -185,8 +186,9 @@ fn equal_layers_are_outlined_alike() {
                     copies[layer][way] += 1;
                 }
             }
-        })
-        .unwrap();
+        };
+        let plans = compile::plans_for(&machine);
+        compile::compile(&request.options, &machine, &plans, Watch::by(&mut see)).unwrap();
         for of_ipu in copies.chunks(4) {
             assert!(of_ipu[0].iter().all(|&copies| copies > 0), "{copies:?}");
             for layer in &of_ipu[equal.clone()] {
@@ -207,13 +209,14 @@ fn graphs_of_the_published_runs_parse_back() {
             let options = prepare(&given, Date::now()).unwrap().request.options;
             let machine = MachineSpec::shipped(run.system).unwrap();
             let mut seen = 0;
-            compile::compile_watched(&options, &machine, &mut |pass, graph| {
+            let mut see = |pass, graph: &Graph| {
                 let parsed = text::parse(&text::print(graph));
                 let parsed = parsed.unwrap_or_else(|error| panic!("{}, {pass}: {error}", run.name));
                 assert!(parsed == *graph, "{}, after {pass}", run.name);
                 seen += 1;
-            })
-            .unwrap();
+            };
+            let plans = compile::plans_for(&machine);
+            compile::compile(&options, &machine, &plans, Watch::by(&mut see)).unwrap();
             seen
         })
         .sum();

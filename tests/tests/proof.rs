@@ -3,12 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
+
 use bert_model::config::{Mode, Task};
 use bert_model::placement::Recomputation;
 use ipu_sim::program::Step;
-use popart_graph::ir::{Op, OpKind, TensorId};
+use popart_graph::ir::{Op, OpKind, Recompute, TensorId};
 use popart_graph::passes::optimizer::rules::UpdateRule;
-use popart_graph::passes::{OptimizerState, Pipelining};
+use popart_graph::passes::{OptimizerState, Outlining, Pipelining, Sharding, StateMemory};
 use rayon::prelude::*;
 use tests::compare::{Distance, norm};
 use tests::matrix::{FACTORS, PRETRAINING, SQUAD, all, asked_for, combined, turn};
@@ -258,20 +260,42 @@ fn layers_of_one_ipu_share_code_and_values() {
         Recomputation::FromEveryLayer,
     ];
     for recomputation in recomputations {
-        for (outline, split_qkv) in [(true, true), (true, false), (false, true)] {
+        let (on, off) = (Outlining::On, Outlining::Off);
+        for (outlining, split_qkv) in [(on, true), (on, false), (off, true)] {
             let plan = Plan {
                 layers_per_ipu: &[2],
                 recomputation,
-                outline,
+                outlining,
                 split_qkv,
                 ..training(lamb(), Pipelining::On, 8)
             };
             let case = Case::new(plan).unwrap();
             let is_copy = |op: &Op| matches!(op.kind, OpKind::CallInput);
             let copies = case.compiled.graph.ops.values().any(is_copy);
-            assert_eq!(copies, outline, "calls take copies");
+            assert_eq!(copies, outlining == on, "calls take copies");
             check(plan);
         }
+    }
+}
+
+/// Every forward stage may keep all that its backward stage reads while the others compute it again.
+#[test]
+fn each_stage_of_a_pipeline_recomputes_or_not() {
+    for whole_stages in [&[0][..], &[1], &[0, 2]] {
+        let plan = Plan {
+            layers_per_ipu: &[2],
+            recomputation: Recomputation::FromEveryLayer,
+            whole_stages,
+            ..training(lamb(), Pipelining::On, 8)
+        };
+        let case = Case::new(plan).unwrap();
+        let again = case.compiled.graph.ops.values();
+        let again = again.filter(|op| op.recompute == Recompute::Recompute);
+        let again: BTreeSet<u32> = again.filter_map(|op| Some(op.stage?.0)).collect();
+        // The loss follows in the last of three stages at once.
+        let expected = (0..2).filter(|stage| !whole_stages.contains(stage));
+        assert_eq!(again, expected.collect(), "{whole_stages:?}");
+        check(plan);
     }
 }
 
@@ -313,15 +337,15 @@ fn a_second_update_takes_the_moments_of_the_first() {
 }
 
 const BOTH: OptimizerState = OptimizerState {
-    sharded: true,
-    off_chip: true,
+    sharding: Sharding::On,
+    memory: StateMemory::OffChip,
 };
 
 /// Reading memory that nothing wrote says which tensor, and on which tile.
 #[test]
 fn what_nothing_wrote_cant_be_read() {
     let case = Case::new(training(lamb(), Pipelining::Off, 1)).unwrap();
-    let mut lowered = case.lower().unwrap();
+    let mut lowered = case.compiled.lowered.clone();
     // An exchange brings operands to a vertex: without it they aren't there.
     let steps = &mut lowered.program.steps;
     let is_exchange = |step: &Step| matches!(step, Step::Exchange(_));

@@ -1,4 +1,5 @@
 use ipu_sim::engine;
+use popart_graph::passes::Watch;
 
 use super::*;
 use crate::clock::Date;
@@ -284,7 +285,13 @@ fn effects_are_those_of_timing_again() {
     for words in runs {
         let request = request(words);
         let machine = &request.machine.spec;
-        let program = compile::compile(&request.options, machine).unwrap();
+        let program = compile::compile(
+            &request.options,
+            machine,
+            &compile::plans_for(machine),
+            Watch::nobody(),
+        )
+        .unwrap();
         let program = program.lowered.program;
         let timeline = engine::time(&program, machine, TIMING).unwrap();
         let effects = Effects::of(&timeline, machine);

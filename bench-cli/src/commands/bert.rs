@@ -103,13 +103,13 @@ fn simulate(
             Some(device) => device,
             None => run::acquire(&this.request).with_context(context)?,
         };
-        let mut plans = compile::plans_for(&this.request.machine.spec);
+        let plans = compile::plans_for(&this.request.machine.spec);
         let inspect = match first {
             true => given.inspect.clone(),
             false => Inspect::default(),
         };
         let metrics =
-            one(&mut log, this, device, &inspect, &mut plans, console).with_context(context)?;
+            one(&mut log, this, device, &inspect, &plans, console).with_context(context)?;
         if given.explain && first {
             write!(io::stderr(), "{}", explain::text(&metrics))?;
         }
@@ -167,7 +167,7 @@ fn one(
     this: &Run,
     device: Attached,
     inspect: &Inspect,
-    plans: &mut PlanCache,
+    plans: &PlanCache,
     console: &Console,
 ) -> anyhow::Result<Metrics> {
     let request = &this.request;

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use expect_test::expect;
 use ipu_sim::engine::{self, Activity};
 use ipu_sim::spec::MachineSpec;
+use popart_graph::passes::Watch;
 
 use super::*;
 use crate::clock::Date;
@@ -36,7 +37,12 @@ impl Case {
         let given = args::parse(words.split_whitespace().map(String::from))?;
         let request = prepare(&given, Date::now())?.request;
         let machine = request.machine.spec.clone();
-        let compiled = compile::compile(&request.options, &machine)?;
+        let compiled = compile::compile(
+            &request.options,
+            &machine,
+            &compile::plans_for(&machine),
+            Watch::nobody(),
+        )?;
         Ok(Self {
             request,
             compiled,

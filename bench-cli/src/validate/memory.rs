@@ -6,6 +6,7 @@ use ipu_sim::program::{Program, Source};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
 use ipu_sim::weigh::{self, Category, IpuWeight, PartWeight};
+use popart_graph::passes::Watch;
 
 use super::measurements::{Alike, Code, Part, Profile, Role};
 use super::{Row, request};
@@ -28,7 +29,14 @@ pub(super) fn rows(profiles: &[Profile]) -> Result<Vec<Row>> {
     };
     let request = request(&run.system, &run.arguments)?;
     let machine = &request.machine.spec;
-    let program = compile::compile(&request.options, machine)?.lowered.program;
+    let program = compile::compile(
+        &request.options,
+        machine,
+        &compile::plans_for(machine),
+        Watch::nobody(),
+    )?
+    .lowered
+    .program;
     let weight = weigh::weigh(&program, machine)?;
     let mut rows = Vec::new();
     for profile in profiles {

@@ -6,6 +6,7 @@ use ipu_sim::program::VarKind;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Hertz;
 use ipu_sim::weigh::{self, Category};
+use popart_graph::passes::Watch;
 
 use super::measurements::Role;
 use super::{Row, request, throughput};
@@ -53,7 +54,13 @@ fn between(bounds: [f64; 2], name: &str, found: f64, source: &str) -> Row {
 
 fn timeline(request: &RunRequest) -> Result<(Timeline, u64)> {
     let machine = &request.machine.spec;
-    let lowered = compile::compile(&request.options, machine)?.lowered;
+    let lowered = compile::compile(
+        &request.options,
+        machine,
+        &compile::plans_for(machine),
+        Watch::nobody(),
+    )?
+    .lowered;
     let timeline = engine::time(&lowered.program, machine, TIMING)?;
     let copies = lowered
         .program
@@ -150,7 +157,14 @@ fn stashes() -> Result<Row> {
     let bytes = |micro: u32| -> Result<f64> {
         let request = request("mk2-pod16", &format!("{LARGE} --micro-batch-size {micro}"))?;
         let machine = &request.machine.spec;
-        let program = compile::compile(&request.options, machine)?.lowered.program;
+        let program = compile::compile(
+            &request.options,
+            machine,
+            &compile::plans_for(machine),
+            Watch::nobody(),
+        )?
+        .lowered
+        .program;
         let weight = weigh::weigh(&program, machine)?;
         let stash = Category::AlwaysLive(VarKind::Stash);
         Ok(weight

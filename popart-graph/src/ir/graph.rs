@@ -26,6 +26,9 @@ pub struct Graph {
     pub updates: Vec<(TensorId, TensorId)>,
 }
 
+/// The new id of every tensor, by its old one; none for those that are gone.
+pub type NewIds = IdVec<TensorId, Option<TensorId>>;
+
 impl Graph {
     /// Adds a variable.
     pub fn variable(
@@ -221,15 +224,14 @@ impl Graph {
 
     /// Removes the operations that `keep` refuses, with their results, and closes
     /// the gaps in both arenas: ids change, order and numbers don't. Tensors
-    /// without a producer stay.
+    /// without a producer stay. Gives the new ids.
     ///
     /// # Panics
     /// If something that stays needs a removed result.
-    pub fn retain_ops(&mut self, mut keep: impl FnMut(OpId, &Op) -> bool) {
+    pub fn retain_ops(&mut self, mut keep: impl FnMut(OpId, &Op) -> bool) -> NewIds {
         let kept: IdVec<OpId, bool> = self.ops.iter().map(|(id, op)| keep(id, op)).collect();
         let producers = self.producers();
-        let mut new_id: IdVec<TensorId, Option<TensorId>> =
-            IdVec::from(vec![None; self.tensors.len()]);
+        let mut new_id: NewIds = IdVec::from(vec![None; self.tensors.len()]);
         let mut tensors = IdVec::new();
         for (id, tensor) in std::mem::take(&mut self.tensors).iter() {
             if producers[id].is_none_or(|op| kept[op]) {
@@ -253,6 +255,7 @@ impl Graph {
         for (variable, value) in &mut self.updates {
             (*variable, *value) = (renamed(*variable), renamed(*value));
         }
+        new_id
     }
 
     /// Lets text call tensors by their ids, as messages do.

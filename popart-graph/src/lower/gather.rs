@@ -11,8 +11,8 @@ use ipu_sim::program::{Label, Operand, VarId, VarKind, VertexGroup};
 use ipu_sim::vertex::{ReduceOp, Vertex};
 use smallvec::SmallVec;
 
+use super::ctx::{Ctx, label_of};
 use super::layouts;
-use super::ops::{Ctx, label_of};
 use super::value::Value;
 
 /// Rows looked up or added at once take this part of a tile's memory at most: our choice,

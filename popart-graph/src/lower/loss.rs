@@ -8,7 +8,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::vertex::{BinaryFn, MapOp, ReduceOp};
 
 use super::builder::Reduction;
-use super::ops::{Ctx, label_of, reduce_one, sum};
+use super::ctx::{Ctx, label_of};
 use super::value::Value;
 use crate::ir;
 
@@ -41,7 +41,7 @@ fn picked(ctx: &mut Ctx<'_>, probabilities: &Value, labels: &Value, name: &str) 
     let only = ctx
         .builder
         .map_at(pick, &[&column, probabilities], 1, dtype, name);
-    sum(ctx, &only, &[1], DType::F32, name)
+    ctx.builder.sum(&only, &[1], DType::F32, name)
 }
 
 /// 1 for each row that counts, `[n]` in f32.
@@ -53,7 +53,7 @@ fn counts(ctx: &mut Ctx<'_>, labels: &Value, ignore: Option<u32>, name: &str) ->
 /// The number of rows that count, at least 1: a scalar.
 fn counted(ctx: &mut Ctx<'_>, labels: &Value, ignore: Option<u32>, name: &str) -> Value {
     let ones = counts(ctx, labels, ignore, name);
-    let total = sum(ctx, &ones, &[0], DType::F32, name);
+    let total = ctx.builder.sum(&ones, &[0], DType::F32, name);
     // Adding -1, clamping at 0 and adding 1 again, in one step of the scalar.
     let floor = ctx
         .builder
@@ -84,7 +84,7 @@ pub(crate) fn nll(
     let rows = ctx
         .builder
         .map_in_place(MapOp::Binary(BinaryFn::Mul), &[&rows, &ones], 0);
-    let total = sum(ctx, &rows, &[0], DType::F32, name);
+    let total = ctx.builder.sum(&rows, &[0], DType::F32, name);
     match reduction {
         ir::Reduction::Sum => total,
         ir::Reduction::Mean => {
@@ -140,7 +140,7 @@ pub(crate) fn accuracy(
         scale: 1.0,
         dtype: DType::F32,
     };
-    let largest = reduce_one(ctx, &probabilities, max, &[1], name);
+    let largest = ctx.builder.reduce_one(&probabilities, max, &[1], name);
     let largest = ctx.builder.reshape(&largest, &[n, 1]);
     let index = MapOp::MinusIndex {
         class: label_of(&probabilities, 1),
@@ -148,7 +148,7 @@ pub(crate) fn accuracy(
     let places = ctx
         .builder
         .map(index, &[&probabilities, &largest], DType::F32, name);
-    let predicted = reduce_one(ctx, &places, max, &[1], name);
+    let predicted = ctx.builder.reduce_one(&places, max, &[1], name);
     let wanted = ctx
         .builder
         .map(MapOp::Scale { factor: -1.0 }, &[labels], DType::F32, name);
@@ -158,8 +158,8 @@ pub(crate) fn accuracy(
     let correct = ctx
         .builder
         .map_in_place(MapOp::Binary(BinaryFn::Mul), &[&correct, &ones], 0);
-    let correct = sum(ctx, &correct, &[0], DType::F32, name);
-    let attempted = sum(ctx, &ones, &[0], DType::F32, name);
+    let correct = ctx.builder.sum(&correct, &[0], DType::F32, name);
+    let attempted = ctx.builder.sum(&ones, &[0], DType::F32, name);
     let correct = ctx.builder.reshape(&correct, &[1]);
     let attempted = ctx.builder.reshape(&attempted, &[1]);
     ctx.builder.concat(&[&correct, &attempted], 0)

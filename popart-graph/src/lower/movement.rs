@@ -11,7 +11,7 @@ use ipu_sim::vertex::Vertex;
 use ipu_sim::view::View;
 use smallvec::SmallVec;
 
-use super::ops::{Ctx, elements};
+use super::ctx::{Ctx, elements};
 use super::value::Value;
 use super::{layouts, state};
 use crate::ir::{Op, OpKind, Phase, TensorId};

@@ -8,7 +8,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn};
 
 use super::builder::Reduction;
-use super::ops::{Ctx, reduce_one, sum};
+use super::ctx::Ctx;
 use super::value::Value;
 
 const ADD: MapOp = MapOp::Binary(BinaryFn::Add);
@@ -38,13 +38,13 @@ pub(crate) fn softmax(ctx: &mut Ctx<'_>, x: &Value, name: &str) -> Value {
         scale: 1.0,
         dtype: x.dtype,
     };
-    let largest = reduce_one(ctx, x, largest, &[last], name);
+    let largest = ctx.builder.reduce_one(x, largest, &[last], name);
     let largest = column(ctx, &largest);
     let y = ctx.builder.map(SUB, &[x, &largest], x.dtype, name);
     let y = ctx
         .builder
         .map_in_place(MapOp::Unary(UnaryFn::Exp), &[&y], 0);
-    let total = sum(ctx, &y, &[last], DType::F32, name);
+    let total = ctx.builder.sum(&y, &[last], DType::F32, name);
     let inverse = ctx
         .builder
         .map_in_place(MapOp::Unary(UnaryFn::Inverse), &[&total], 0);
@@ -61,7 +61,7 @@ pub(crate) fn softmax_grad(ctx: &mut Ctx<'_>, y: &Value, dy: &Value, name: &str)
     let (y, dy) = (&row(ctx, y), &row(ctx, dy));
     let last = y.shape().len() - 1;
     let dx = ctx.builder.map(MUL, &[y, dy], y.dtype, name);
-    let total = sum(ctx, &dx, &[last], y.dtype, name);
+    let total = ctx.builder.sum(&dx, &[last], y.dtype, name);
     let total = column(ctx, &total);
     let share = ctx.builder.map(MUL, &[y, &total], y.dtype, name);
     ctx.builder.map_in_place(SUB, &[&dx, &share], 0)

@@ -1,162 +1,45 @@
 //! What every operation becomes: one arm each.
 
-use std::collections::BTreeMap;
-
-use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::ids::IpuId;
 use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
-use ipu_sim::program::{
-    CollectiveKind, IpuCopy, Label, Operand, Role, Source, Step, VarId, VarKind, VertexGroup,
-};
-use ipu_sim::spec::TileSpec;
-use ipu_sim::vertex::{
-    self as vertex, MAX_LABELS, MapOp, ReduceOp, Vertex, WeightLoad, WorkerSeeds,
-};
+use ipu_sim::program::{CollectiveKind, Label, Operand, Role, Source, VarId, VarKind, VertexGroup};
+use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp, Vertex, WorkerSeeds};
 use smallvec::SmallVec;
 
-use super::HostStreams;
-use super::builder::{Builder, Reduction};
-use super::matmul::{Extents, Frame, matmul};
-use super::state::Variables;
+use super::builder::Reduction;
+use super::ctx::Ctx;
+use super::matmul::matmul;
+use super::products::frame;
 use super::value::Value;
-use super::{gather, loss, movement, norm};
+use super::{gather, loss, movement, norm, stash, state};
 use crate::error::Result;
-use crate::ir::{
-    BinaryFn, Graph, MultiKind, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn,
-};
-use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
+use crate::ir::{BinaryFn, MultiKind, Op, OpId, OpKind, Phase, UnaryFn};
 
-/// What lowering an operation needs to know and change.
-pub(crate) struct Ctx<'a> {
-    pub(crate) graph: &'a Graph,
-    pub(crate) builder: Builder<'a>,
-    pub(crate) plans: &'a PlanCache,
-    /// Lowered tensors but for constants.
-    pub(crate) values: IdVec<TensorId, Option<Value>>,
-    /// Lowered constants, one on every IPU that reads it.
-    pub(crate) constant_values: BTreeMap<(TensorId, IpuId), Value>,
-    pub(crate) variables: Variables,
-    /// Inter-IPU copies that a pipeline makes at the end of its cycle.
-    pub(crate) late_copies: Option<Vec<IpuCopy>>,
-    /// Whether stages update weights, which thus change between the stages of a micro-batch.
-    pub(crate) updates_in_stages: bool,
-    /// Rings of stashed tensors.
-    pub(crate) stashes: super::stash::Stashes,
-    /// Steps that run once, before all others.
-    pub(crate) init: Vec<Step>,
-    /// Reads of host streams that the operations lowered since the last look need.
-    pub(crate) host_reads: Vec<Step>,
-    /// Values that the host writes before the first run.
-    pub(crate) constants: Vec<(ipu_sim::program::VarId, crate::ir::Constant)>,
-    /// Whether streams are made ready before the device asks.
-    pub(crate) prefetch: bool,
-    pub(crate) host: HostStreams,
-}
-
-impl Ctx<'_> {
-    pub(crate) fn spec(&self) -> &TileSpec {
-        self.builder.spec
-    }
-
-    /// The lowered tensor, made now if it is a variable, constant or stream.
-    pub(crate) fn value(&mut self, id: TensorId) -> Value {
-        if let Some(value) = &self.values[id] {
-            return value.clone();
+/// Lowers an operation and writes results that belong to variables into them.
+pub(crate) fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
+    lower(ctx, id)?;
+    stash::own_memory(ctx, id);
+    let op = &ctx.graph.ops[id];
+    for (result, &tensor) in op.outputs.iter().enumerate() {
+        let Some(variable) = ctx.variables.updated_by(tensor) else {
+            continue;
+        };
+        ctx.builder.ipu = op.result_ipu(result).unwrap_or(IpuId(0));
+        if state::is_remote(ctx, variable) {
+            continue;
         }
-        let key = (id, self.builder.ipu);
-        if let Some(value) = self.constant_values.get(&key) {
-            return value.clone();
+        let (value, target) = (ctx.value(tensor), ctx.value(variable));
+        if value != target {
+            let view = target.single().expect("a variable is one view").clone();
+            ctx.builder.copy_to_view(&value, &view);
         }
-        let value = super::state::create(self, id);
-        match self.graph.tensors[id].kind {
-            TensorKind::Constant(_) => _ = self.constant_values.insert(key, value.clone()),
-            _ => self.values[id] = Some(value.clone()),
-        }
-        value
     }
-
-    /// The tensor on a variable of its own axes, one digit each: fit for labels.
-    pub(crate) fn labelled(&mut self, value: &Value) -> Value {
-        let fit = value.single().is_some_and(|view| {
-            view.shape.axes.len() == view.shape.offsets.len()
-                && view.shape.axes.iter().all(|digits| digits.len() <= 1)
-                && view.shape.offsets.iter().all(|&offset| offset == 0)
-                && view
-                    .shape
-                    .axes
-                    .iter()
-                    .flatten()
-                    .map(|digit| u64::from(digit.extent))
-                    .product::<u64>()
-                    == self.builder.program.elements_of(view.var).0
-        });
-        if fit {
-            return value.clone();
-        }
-        let layout = self.builder.spread(&value.shape(), value.dtype);
-        let var = self
-            .builder
-            .relay(value, &layout, &self.builder.part("labelled"));
-        self.builder.value_of(var)
-    }
-
-    /// A small tensor whole on every tile.
-    pub(crate) fn everywhere(&mut self, value: &Value, name: &str) -> ipu_sim::program::VarId {
-        let n_tiles = self.spec().tiles_per_ipu;
-        let layout = Layout::on_every_tile(&value.shape(), n_tiles);
-        self.builder.materialise(value, &layout, name)
-    }
-
-    fn dtype_of(&self, id: TensorId) -> DType {
-        self.graph.tensors[id].dtype
-    }
-
-    /// Whether nothing but the operation reads operand `operand`, a copy from streaming memory.
-    fn is_last_use(&self, op: &Op, operand: usize) -> bool {
-        let tensor = op.inputs[operand];
-        let loaded = self
-            .variables
-            .producer(tensor)
-            .is_some_and(|producer| matches!(self.graph.ops[producer].kind, OpKind::RemoteLoad));
-        loaded && self.variables.consumers(tensor).len() == 1
-    }
-
-    /// Whether the operation's first result replaces the variable it reads as operand `operand`.
-    fn replaces(&self, op: &Op, operand: usize) -> bool {
-        self.variables
-            .replaces(self.graph, op.outputs[0], op.inputs[operand])
-    }
-}
-
-/// The label of a logical axis of a value that [`Ctx::labelled`] made.
-///
-/// Axes of one index have no digit; in order, they are the axes of the variable that no
-/// digit walks.
-pub(crate) fn label_of(value: &Value, axis: usize) -> Label {
-    let view = value.single().expect("labelled values have one part");
-    if let Some(digit) = view.shape.axes[axis].first() {
-        return Label(digit.axis);
-    }
-    let walked: Vec<u8> = view
-        .shape
-        .axes
-        .iter()
-        .flatten()
-        .map(|digit| digit.axis)
-        .collect();
-    let position = view.shape.axes[..axis]
-        .iter()
-        .filter(|digits| digits.is_empty())
-        .count();
-    let label = (0..view.shape.offsets.len() as u8)
-        .filter(|axis| !walked.contains(axis))
-        .nth(position)
-        .expect("labelled values have the rank of their variable");
-    Label(label)
+    Ok(())
 }
 
 /// Lowers one operation whose operands are all lowered.
-pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
+fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     let op = &ctx.graph.ops[id];
     ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
     ctx.builder.source = ctx.builder.program.add_line(Source {
@@ -249,7 +132,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         }
         OpKind::ReduceSum { axes, .. } => {
             let axes: Vec<usize> = axes.iter().map(|&axis| axis as usize).collect();
-            let sum = sum(ctx, &inputs[0], &axes, dtype, name);
+            let sum = ctx.builder.sum(&inputs[0], &axes, dtype, name);
             one(ctx.builder.reshape(&sum, &shape))
         }
         OpKind::Softmax => {
@@ -394,7 +277,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
                 scale: 1.0,
                 dtype,
             };
-            one(reduce_one(ctx, &inputs[0], reduction, &axes, name))
+            one(ctx.builder.reduce_one(&inputs[0], reduction, &axes, name))
         }
         OpKind::AdamUpdate => {
             let descend = MapOp::Descend {
@@ -430,8 +313,8 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             one(in_place(ctx, op, blend, &refs))
         }
         OpKind::IpuCopy { to } => one(movement::ipu_copy(ctx, op, &inputs[0], *to)),
-        OpKind::Stash { slots } => one(super::stash::stash(ctx, id, &inputs[0], *slots, name)),
-        OpKind::Restore { .. } => one(super::stash::restore(ctx, id)),
+        OpKind::Stash { slots } => one(stash::stash(ctx, id, &inputs[0], *slots, name)),
+        OpKind::Restore { .. } => one(stash::restore(ctx, id)),
         OpKind::CallInput | OpKind::CallOutput => one(movement::copy_in_place(ctx, op, &inputs[0])),
         OpKind::AllReduce => movement::collective(ctx, CollectiveKind::AllReduce, op, inputs),
         OpKind::ReduceScatter { .. } => {
@@ -495,70 +378,6 @@ fn in_place(ctx: &mut Ctx<'_>, op: &Op, map: MapOp, inputs: &[&Value]) -> Value 
     }
 }
 
-/// The plan request of a matrix product of the graph.
-pub(crate) fn plan_request(graph: &Graph, op: &Op) -> Option<(PlanRequest, Extents)> {
-    let OpKind::MatMul {
-        pass,
-        available_memory_proportion,
-        partials,
-        ..
-    } = &op.kind
-    else {
-        return None;
-    };
-    let left = graph.tensors[op.inputs[0]].shape.dims();
-    let right = graph.tensors[op.inputs[1]].shape.dims();
-    let rank = left.len();
-    let extents = Extents {
-        batch: left[..rank - 2].to_vec(),
-        m: left[rank - 2],
-        k: left[rank - 1],
-        n: right[rank - 1],
-    };
-    let operand = graph.tensors[op.inputs[0]].dtype;
-    let output = graph.tensors[op.outputs[0]].dtype;
-    let request = PlanRequest {
-        shape: MatMulShape {
-            groups: extents
-                .batch
-                .iter()
-                .map(|&extent| u64::from(extent))
-                .product(),
-            m: extents.m.into(),
-            k: extents.k.into(),
-            n: extents.n.into(),
-        },
-        options: PlanOptions {
-            pass: match pass {
-                crate::ir::MatMulPass::None => Pass::None,
-                crate::ir::MatMulPass::InferenceFwd => Pass::InferenceFwd,
-                crate::ir::MatMulPass::TrainingFwd => Pass::TrainingFwd,
-                crate::ir::MatMulPass::TrainingBwd => Pass::TrainingBwd,
-                crate::ir::MatMulPass::TrainingWu => Pass::TrainingWu,
-            },
-            operand,
-            partials: match (partials, operand) {
-                (crate::ir::Partials::Half, DType::F16) => DType::F16,
-                _ => DType::F32,
-            },
-            output,
-            available_memory_proportion: available_memory_proportion.value(),
-            weight_load: WeightLoad::Bits64,
-        },
-    };
-    Some((request, extents))
-}
-
-/// The plan of a matrix product, applied to its extents.
-pub(crate) fn frame(ctx: &Ctx<'_>, op: &Op) -> Frame {
-    let (request, extents) = plan_request(ctx.graph, op).expect("the operation is a product");
-    let plan = ctx
-        .plans
-        .get(&request)
-        .expect("every product was planned before lowering");
-    Frame::new(plan, &extents, ctx.spec().tiles_per_ipu)
-}
-
 fn lower_matmul(ctx: &mut Ctx<'_>, op: &Op, inputs: &[Value], dtype: DType) -> Result<Value> {
     let frame = frame(ctx, op);
     Ok(matmul(
@@ -568,34 +387,6 @@ fn lower_matmul(ctx: &mut Ctx<'_>, op: &Op, inputs: &[Value], dtype: DType) -> R
         dtype,
         &op.name,
     ))
-}
-
-pub(crate) fn reduce_one(
-    ctx: &mut Ctx<'_>,
-    value: &Value,
-    reduction: Reduction,
-    axes: &[usize],
-    name: &str,
-) -> Value {
-    ctx.builder
-        .reduce(&[(reduction, value)], axes, name)
-        .pop()
-        .expect("one reduction has one result")
-}
-
-pub(crate) fn sum(
-    ctx: &mut Ctx<'_>,
-    value: &Value,
-    axes: &[usize],
-    dtype: DType,
-    name: &str,
-) -> Value {
-    let reduction = Reduction {
-        op: ReduceOp::Sum,
-        scale: 1.0,
-        dtype,
-    };
-    reduce_one(ctx, value, reduction, axes, name)
 }
 
 fn pad(
@@ -725,13 +516,4 @@ fn sequence_mask(
         first: mask_tokens.unwrap_or(0),
     };
     ctx.builder.map_to_shape(mask, &rows, shape, dtype, name)
-}
-
-pub(crate) fn elements(shape: &[u32]) -> u64 {
-    shape.iter().map(|&extent| u64::from(extent)).product()
-}
-
-/// Whether a tensor lives on the device from run to run.
-pub(crate) fn is_variable(graph: &Graph, id: TensorId) -> bool {
-    matches!(graph.tensors[id].kind, TensorKind::Variable { .. })
 }

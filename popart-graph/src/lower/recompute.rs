@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipu_sim::program::{Function, FunctionId, Step};
 
-use super::lower_and_commit;
-use super::ops::Ctx;
+use super::ctx::Ctx;
+use super::ops::lower_and_commit;
 use crate::error::Result;
 use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
 

@@ -6,8 +6,6 @@
 //! view of weights, such as several side by side, therefore needs variables of its own where
 //! stages update weights: else they would be what they were before.
 
-use std::collections::BTreeMap;
-
 use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Label, Operand, VarId, VarKind, VertexGroup};
@@ -15,24 +13,10 @@ use ipu_sim::vertex::{MapOp, Vertex};
 use ipu_sim::view::View;
 use smallvec::SmallVec;
 
-use super::ops::Ctx;
+use super::ctx::{Ctx, Ring};
 use super::value::Value;
 use super::{layouts, movement};
-use crate::ir::{OpId, OpKind, TensorId};
-
-/// The ring of every variable of a stashed tensor.
-#[derive(Clone, Debug)]
-pub(crate) struct Ring {
-    tensor: VarId,
-    ring: VarId,
-    slots: u32,
-}
-
-/// Rings by the tensor that a stash gives.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Stashes {
-    rings: BTreeMap<TensorId, (Value, Vec<Ring>)>,
-}
+use crate::ir::{OpId, OpKind};
 
 /// A counter on every tile, 0 when the program starts.
 fn counter(ctx: &mut Ctx<'_>) -> VarId {

@@ -5,115 +5,20 @@
 //! state like its weight, anything else spread evenly (PopART, `irlowering.cpp`: creators
 //! and unwinding).
 
-use std::collections::BTreeMap;
-
-use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::ids::IpuId;
 use ipu_sim::layout::{AxisSplit, Layout};
 use ipu_sim::program::{RemoteBuffer, RemoteBufferId, Step, Stream, Transfer, VarId, VarKind};
 use ipu_sim::units::Bytes;
 use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
 use smallvec::{SmallVec, smallvec};
 
-use super::HostStreams;
+use super::ctx::{Ctx, is_variable};
 use super::layouts;
-use super::ops::{Ctx, frame};
+use super::options::{HostStreams, Prefetch};
+use super::products::frame;
 use super::value::Value;
-use crate::ir::{Graph, MultiKind, OpId, OpKind, Phase, TensorId, TensorKind};
 
-/// Who reads and who replaces variables.
-#[derive(Clone, Debug)]
-pub(crate) struct Variables {
-    consumers: IdVec<TensorId, SmallVec<[OpId; 4]>>,
-    producers: IdVec<TensorId, Option<OpId>>,
-    /// The variable that takes a value.
-    updated: IdVec<TensorId, Option<TensorId>>,
-    /// Whether a variable takes a value.
-    has_update: IdVec<TensorId, bool>,
-    remote_buffers: BTreeMap<TensorId, RemoteBufferId>,
-    /// What streaming memory holds, and how it is seen once loaded.
-    pub(crate) remote: Vec<(TensorId, RemoteBufferId, View)>,
-    /// Streams that the program reads.
-    pub(crate) streams: Vec<(TensorId, ipu_sim::program::StreamId)>,
-}
-
-impl Variables {
-    pub(crate) fn of(graph: &Graph) -> Self {
-        let mut updated = IdVec::from(vec![None; graph.tensors.len()]);
-        let mut has_update = IdVec::from(vec![false; graph.tensors.len()]);
-        for &(variable, value) in &graph.updates {
-            updated[value] = Some(variable);
-            has_update[variable] = true;
-        }
-        Self {
-            consumers: graph.consumers(),
-            producers: graph.producers(),
-            updated,
-            has_update,
-            remote_buffers: BTreeMap::new(),
-            remote: Vec::new(),
-            streams: Vec::new(),
-        }
-    }
-
-    /// The variable that takes `value`.
-    pub(crate) fn updated_by(&self, value: TensorId) -> Option<TensorId> {
-        self.updated[value]
-    }
-
-    pub(crate) fn consumers(&self, tensor: TensorId) -> &[OpId] {
-        &self.consumers[tensor]
-    }
-
-    pub(crate) fn producer(&self, tensor: TensorId) -> Option<OpId> {
-        self.producers[tensor]
-    }
-
-    /// Whether `value` is a further value of the variable that `operand` is a value of.
-    ///
-    /// A variable's memory holds all values from the variable itself to the one it takes in
-    /// the end: a sum grows in its accumulator before zero replaces it.
-    pub(crate) fn replaces(&self, graph: &Graph, value: TensorId, operand: TensorId) -> bool {
-        let Some(owner) = self.owner(graph, operand) else {
-            return false;
-        };
-        match self.updated[value] {
-            Some(variable) => variable == owner,
-            None => self.has_update[owner],
-        }
-    }
-
-    /// The variable whose memory holds a value, seen through operations that work in place.
-    fn owner(&self, graph: &Graph, tensor: TensorId) -> Option<TensorId> {
-        let mut tensor = tensor;
-        loop {
-            let Some(producer) = self.producers[tensor] else {
-                let is_variable = super::ops::is_variable(graph, tensor);
-                return is_variable.then_some(tensor);
-            };
-            if let Some(variable) = self.updated[tensor] {
-                return Some(variable);
-            }
-            let op = &graph.ops[producer];
-            let in_place = match op.kind {
-                OpKind::Accumulate { .. } | OpKind::SparseAccumulate { .. } => true,
-                OpKind::Transpose { .. } => matches!(op.phase, Phase::Accumulate | Phase::Update),
-                OpKind::AllReduce
-                | OpKind::SgdMomentum { .. }
-                | OpKind::Multi {
-                    kind: MultiKind::AllReduce,
-                    ..
-                } => op.phase == Phase::Update,
-                _ => false,
-            };
-            if !in_place {
-                return None;
-            }
-            let is_multi = matches!(op.kind, OpKind::Multi { .. });
-            let result = op.outputs.iter().position(|&output| output == tensor);
-            tensor = op.inputs[result.filter(|_| is_multi).unwrap_or(0)];
-        }
-    }
-}
+use crate::ir::{OpId, OpKind, Phase, TensorId, TensorKind};
 
 /// Whether a variable lives in streaming memory.
 pub(crate) fn is_remote(ctx: &Ctx<'_>, variable: TensorId) -> bool {
@@ -123,8 +28,27 @@ pub(crate) fn is_remote(ctx: &Ctx<'_>, variable: TensorId) -> bool {
         .any(|&op| matches!(ctx.graph.ops[op].kind, OpKind::RemoteLoad))
 }
 
+impl Ctx<'_> {
+    /// The lowered tensor, made now if it is a variable, constant or stream.
+    pub(crate) fn value(&mut self, id: TensorId) -> Value {
+        if let Some(value) = &self.values[id] {
+            return value.clone();
+        }
+        let key = (id, self.builder.ipu);
+        if let Some(value) = self.constant_values.get(&key) {
+            return value.clone();
+        }
+        let value = create(self, id);
+        match self.graph.tensors[id].kind {
+            TensorKind::Constant(_) => _ = self.constant_values.insert(key, value.clone()),
+            _ => self.values[id] = Some(value.clone()),
+        }
+        value
+    }
+}
+
 /// Makes the variable of a tensor that no operation produces.
-pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
+fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
     let tensor = &ctx.graph.tensors[id];
     let (name, dtype) = (tensor.name.clone(), tensor.dtype);
     let shape = tensor.shape.dims().to_vec();
@@ -163,7 +87,7 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
             }
             let stream = ctx.builder.program.streams.push(Stream {
                 name,
-                prefetch: ctx.prefetch,
+                prefetch: ctx.prefetch == Prefetch::On,
                 buffering_depth: 1,
             });
             ctx.variables.streams.push((id, stream));
@@ -498,7 +422,7 @@ fn weight_behind(ctx: &Ctx<'_>, input: TensorId, other_than: TensorId) -> Option
         }
         Some(_) => return None,
     };
-    let is_weight = super::ops::is_variable(ctx.graph, source)
+    let is_weight = is_variable(ctx.graph, source)
         && source != other_than
         && ctx
             .variables

@@ -11,25 +11,24 @@ use ipu_sim::execute::{self, Host, Memory, RemoteMemory, StreamError};
 use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Role, SourceId, Step, StreamId};
-use ipu_sim::spec::{MachineSpec, TileSpec};
+use ipu_sim::spec::MachineSpec;
 use ipu_sim::vertex::{MapOp, Vertex};
 use proptest::prelude::*;
 
-use super::{HostStreams, LowerOptions, Lowered, lower};
+use super::{HostOptions, HostStreams, Lowered, OutputReturn, Prefetch, RunStart};
 use crate::eval::{EvalOptions, Inputs, Value, eval};
 use crate::ir::{
     BinaryFn, Constant, Graph, MatMulPass, MemoryProportion, OpId, OpKind, Partials, Piece, Scope,
     Shape, TensorId, TensorKind, TensorType,
 };
+use crate::passes::{Inference, Outlining, Pipelining, Watch};
 use crate::plan::{PlanCache, Splits};
+use crate::session::{Compiled, Purpose, SessionOptions, compile};
 use crate::testing::{every_kind, graphs, sample_inputs, single};
 
-fn small(tiles: u32) -> TileSpec {
+fn small(tiles: u32) -> MachineSpec {
     let machine = MachineSpec::shipped("mk2-m2000").expect("the description ships");
-    machine
-        .scaled_down(1, tiles)
-        .expect("a smaller machine")
-        .tile
+    machine.scaled_down(1, tiles).expect("a smaller machine")
 }
 
 /// Streams from and to the evaluator's values.
@@ -72,22 +71,44 @@ impl Host for Values<'_> {
     }
 }
 
-/// The program of a graph whose operations are all on IPU 0, of `tiles` tiles.
-fn on_one_ipu(graph: &Graph, tiles: u32, streams: HostStreams) -> Lowered {
-    let options = LowerOptions {
-        replicas: 1,
-        accumulation: 1,
-        batches_per_step: 1,
-        stages: 0,
-        outline: true,
-        prefetch: true,
-        host: streams,
-        sum_outputs: false,
+/// What the host has to do with the programs of these tests: every output leaves.
+fn host(streams: HostStreams) -> HostOptions {
+    HostOptions {
+        streams,
+        prefetch: Prefetch::On,
+        outputs: OutputReturn::All,
+        start: RunStart::Unasked,
+    }
+}
+
+/// What a session makes of a graph for one micro-batch, forward.
+fn forward(
+    graph: &Graph,
+    machine: &MachineSpec,
+    streams: HostStreams,
+    plans: &PlanCache,
+) -> Compiled {
+    let options = SessionOptions {
+        purpose: Purpose::Inference(Inference {
+            pipelining: Pipelining::Off,
+            replicas: 1,
+            micro_batches: 1,
+            outlining: Outlining::On,
+        }),
+        host: host(streams),
     };
-    let spec = small(tiles);
-    let order = graph.topological_order().unwrap();
-    let mut plans = PlanCache::new(spec.clone());
-    lower(graph, &order, &options, &mut plans, &spec).unwrap()
+    compile(graph.clone(), &options, machine, plans, Watch::nobody()).unwrap()
+}
+
+/// The program of a graph whose operations are all put on IPU 0, of `tiles` tiles.
+fn on_one_ipu(graph: &Graph, tiles: u32, streams: HostStreams) -> Lowered {
+    let mut graph = graph.clone();
+    for op in graph.ops.values_mut() {
+        op.ipu = Some(IpuId(0));
+    }
+    let machine = small(tiles);
+    let plans = PlanCache::new(machine.tile.clone());
+    forward(&graph, &machine, streams, &plans).lowered
 }
 
 /// Vertices of what a text says, all of it on one IPU, in order.
@@ -149,10 +170,7 @@ fn check(graph: Graph, tiles: u32, tolerance: f64) {
 }
 
 /// The same with the host at other times; without it, that the program runs.
-fn check_with(mut graph: Graph, tiles: u32, tolerance: f64, streams: HostStreams) {
-    for op in graph.ops.values_mut() {
-        op.ipu = Some(IpuId(0));
-    }
+fn check_with(graph: Graph, tiles: u32, tolerance: f64, streams: HostStreams) {
     let lowered = on_one_ipu(&graph, tiles, streams);
     let inputs = sample_inputs(&graph, 1);
     let mut memory = Memory::new(&lowered.program).unwrap();
@@ -333,9 +351,9 @@ fn product(
     };
     let operands = shapes.map(|shape| TensorType::new(dtype, Shape(shape.into())));
     let graph = single(kind, &operands);
-    let mut plans = PlanCache::new(small(tiles));
-    super::plan_products(&graph, &mut plans).unwrap();
-    let (request, _) = super::ops::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
+    let plans = PlanCache::new(small(tiles).tile);
+    super::products::plan_products(&graph, &plans).unwrap();
+    let (request, _) = super::products::plan_request(&graph, &graph.ops[OpId(0)]).unwrap();
     let splits = plans.get(&request).unwrap().splits;
     (graph, splits)
 }

@@ -247,6 +247,11 @@ mod tests {
         Pipeline {
             stages: stages.iter().copied().map(IpuId).collect::<IdVec<_, _>>(),
             loss_stage: StageId(loss_stage),
+            merged: stages
+                .iter()
+                .zip(0..)
+                .map(|(_, stage)| StageId(stage))
+                .collect(),
         }
     }
 

@@ -32,7 +32,7 @@
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 
-use crate::error::{Error, Result, Violation};
+use crate::error::{Error, PipelineDepth, Result, Violation};
 use crate::ir::{Graph, OpId, Phase, StageId, TensorId};
 
 /// What a pipeline is for.
@@ -41,7 +41,7 @@ pub struct PipelineStages {
     /// The final loss; `None` for inference.
     pub loss: Option<TensorId>,
     /// Micro-batches that pass through between filling and flushing.
-    pub micro_batches: u32,
+    pub depth: PipelineDepth,
 }
 
 /// The stages of a pipeline.
@@ -51,6 +51,8 @@ pub struct Pipeline {
     pub stages: IdVec<StageId, IpuId>,
     /// The last forward stage: in training, that of the loss.
     pub loss_stage: StageId,
+    /// The stage that each of the model's is part of: neighbours on one IPU are one.
+    pub merged: IdVec<StageId, StageId>,
 }
 
 impl Pipeline {
@@ -61,6 +63,30 @@ impl Pipeline {
     #[must_use]
     pub fn backward(&self, stage: StageId) -> StageId {
         StageId(2 * self.loss_stage.0 - stage.0)
+    }
+
+    /// The stages that `whole` ones of the model are, which must agree with all others that are
+    /// one stage with them.
+    ///
+    /// # Errors
+    /// The model hasn't such a stage, or a neighbour that is one with it isn't among them.
+    pub fn whole_stages(&self, whole: &[StageId]) -> Result<Vec<StageId>> {
+        let is_whole = |stage: StageId| whole.contains(&stage);
+        for &stage in whole {
+            if stage.index() >= self.merged.len() {
+                return Err(Error::NoSuchStage { stage });
+            }
+            let together = |&other: &StageId| self.merged[other] == self.merged[stage];
+            let mut neighbours = self.merged.ids().filter(together);
+            if let Some(other) = neighbours.find(|&other| !is_whole(other)) {
+                return Err(Error::MixedRecomputation {
+                    whole: stage,
+                    other,
+                    ipu: self.stages[self.merged[stage]],
+                });
+            }
+        }
+        Ok(whole.iter().map(|&stage| self.merged[stage]).collect())
     }
 }
 
@@ -73,7 +99,7 @@ impl Pipeline {
 pub fn pipeline_stages(mut graph: Graph, options: &PipelineStages) -> Result<(Graph, Pipeline)> {
     infer_stages(&mut graph)?;
     let mut stages = places(&graph)?;
-    merge_neighbours(&mut graph, &mut stages);
+    let merged = merge_neighbours(&mut graph, &mut stages);
     if stages.len() < 2 {
         return Err(Error::PipelineOnOneIpu);
     }
@@ -87,29 +113,40 @@ pub fn pipeline_stages(mut graph: Graph, options: &PipelineStages) -> Result<(Gr
             stages.push(stages[StageId(stage)]);
         }
     }
-    if (options.micro_batches as usize) < stages.len() {
+    if (options.depth.micro_batches() as usize) < stages.len() {
         return Err(Error::PipelineDepth {
             stages: stages.len(),
-            micro_batches: options.micro_batches,
+            depth: options.depth,
         });
     }
-    Ok((graph, Pipeline { stages, loss_stage }))
+    let pipeline = Pipeline {
+        stages,
+        loss_stage,
+        merged,
+    };
+    Ok((graph, pipeline))
 }
 
 /// Where no operation has a stage, its IPU is its stage.
 fn infer_stages(graph: &mut Graph) -> Result<()> {
-    for (op, operation) in graph.ops.iter() {
-        if operation.ipu.is_none() {
-            let name = operation.name.clone();
-            return Err(Violation::NotPlaced { op, name }.into());
-        }
-    }
+    every_operation_is_placed(graph)?;
     if graph.ops.values().all(|op| op.stage.is_none()) {
         for op in graph.ops.values_mut() {
             op.stage = op.ipu.map(|ipu| StageId(ipu.0));
         }
     }
     Ok(())
+}
+
+/// An operation without an IPU is an error.
+pub(super) fn every_operation_is_placed(graph: &Graph) -> Result<()> {
+    match graph.ops.iter().find(|(_, op)| op.ipu.is_none()) {
+        Some((op, operation)) => {
+            let name = operation.name.clone();
+            Err(Violation::NotPlaced { op, name }.into())
+        }
+        None => Ok(()),
+    }
 }
 
 /// The IPU of each stage.
@@ -142,8 +179,11 @@ fn places(graph: &Graph) -> Result<IdVec<StageId, IpuId>> {
         .collect()
 }
 
-/// Makes one stage of neighbours on the same IPU.
-fn merge_neighbours(graph: &mut Graph, stages: &mut IdVec<StageId, IpuId>) {
+/// Makes one stage of neighbours on the same IPU; gives the new stage of each.
+fn merge_neighbours(
+    graph: &mut Graph,
+    stages: &mut IdVec<StageId, IpuId>,
+) -> IdVec<StageId, StageId> {
     let mut merged: IdVec<StageId, IpuId> = IdVec::new();
     let mut new_stage: IdVec<StageId, StageId> = IdVec::new();
     for &ipu in stages.values() {
@@ -156,6 +196,7 @@ fn merge_neighbours(graph: &mut Graph, stages: &mut IdVec<StageId, IpuId>) {
         op.stage = op.stage.map(|stage| new_stage[stage]);
     }
     *stages = merged;
+    new_stage
 }
 
 fn values_flow_on(graph: &Graph) -> Result<()> {
@@ -232,7 +273,7 @@ mod tests {
         let (graph, loss) = chain(places);
         let options = PipelineStages {
             loss: Some(loss),
-            micro_batches,
+            depth: PipelineDepth::Accumulation(micro_batches),
         };
         let got = match pipeline_stages(graph, &options) {
             Err(error) => error.to_string(),
@@ -251,7 +292,7 @@ mod tests {
         check_header(include_str!("pipeline_stages.rs"), |graph| {
             let options = PipelineStages {
                 loss: Some(TensorId(3)),
-                micro_batches: 3,
+                depth: PipelineDepth::Accumulation(3),
             };
             pipeline_stages(graph, &options).unwrap().0
         });
@@ -262,9 +303,22 @@ mod tests {
         let (graph, loss) = chain(&[(0, Some(0)), (1, Some(1)), (1, Some(2)), (0, Some(3))]);
         let options = PipelineStages {
             loss: Some(loss),
-            micro_batches: 5,
+            depth: PipelineDepth::Accumulation(5),
         };
-        let (graph, _) = pipeline_stages(graph, &options).unwrap();
+        let (graph, pipeline) = pipeline_stages(graph, &options).unwrap();
+        let whole = |stages: &[u32]| {
+            let stages: Vec<StageId> = stages.iter().map(|&stage| StageId(stage)).collect();
+            pipeline
+                .whole_stages(&stages)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(whole(&[3]), Ok(vec![StageId(2)]));
+        assert_eq!(whole(&[1, 2]), Ok(vec![StageId(1); 2]));
+        let mixed =
+            "stage2 computes nothing again and stage1 does, but both are one stage of IPU 1";
+        assert_eq!(whole(&[2]), Err(mixed.into()));
+        let none = "stage4 is to compute nothing again, but there is no such stage";
+        assert_eq!(whole(&[4]), Err(none.into()));
         expect![[r#"
             stream %0: f32[] "x"
             %1: f32[] = tanh(%0) @ipu0 stage0 fwd "0"
@@ -306,7 +360,7 @@ mod tests {
         let (graph, _) = chain(&[(0, None), (1, None)]);
         let options = PipelineStages {
             loss: None,
-            micro_batches: 2,
+            depth: PipelineDepth::MicroBatches(2),
         };
         let (_, pipeline) = pipeline_stages(graph, &options).unwrap();
         assert_eq!(pipeline.stages, IdVec::from(vec![IpuId(0), IpuId(1)]));
@@ -346,7 +400,7 @@ mod tests {
         let (graph, _) = chain(&[(0, None), (1, None)]);
         let options = PipelineStages {
             loss: Some(TensorId(1)),
-            micro_batches: 9,
+            depth: PipelineDepth::Accumulation(9),
         };
         expect!["op 1 `1` is in stage1, after the loss in stage0"]
             .assert_eq(&pipeline_stages(graph, &options).unwrap_err().to_string());

@@ -26,11 +26,11 @@
 
 use ipu_sim::ids::IdVec;
 
-use crate::ir::{Graph, Op, OpId, Phase, TensorId};
+use crate::ir::{Graph, NewIds, Op, OpId, Phase, TensorId};
 
-/// Removes operations that have no use.
+/// Removes operations that have no use; gives the new ids of tensors with the graph.
 #[must_use]
-pub fn prune(mut graph: Graph) -> Graph {
+pub fn prune(mut graph: Graph) -> (Graph, NewIds) {
     let producers = graph.producers();
     let mut needed: IdVec<OpId, bool> = IdVec::from(vec![false; graph.ops.len()]);
     let mut pending: Vec<TensorId> = graph.outputs.clone();
@@ -49,7 +49,7 @@ pub fn prune(mut graph: Graph) -> Graph {
         .filter(|&(id, op)| stays(id, op))
         .map(|(id, _)| !needed[id])
         .collect();
-    graph.retain_ops(stays);
+    let new_ids = graph.retain_ops(stays);
     // Only now, and without their results: those keep their ids.
     graph.ops = std::mem::take(&mut graph.ops)
         .values()
@@ -57,7 +57,7 @@ pub fn prune(mut graph: Graph) -> Graph {
         .filter(|(_, useless)| !useless)
         .map(|(op, _)| op.clone())
         .collect();
-    graph
+    (graph, new_ids)
 }
 
 #[cfg(test)]
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_header_shows_it() {
-        check_header(include_str!("prune.rs"), prune);
+        check_header(include_str!("prune.rs"), |graph| prune(graph).0);
     }
 
     #[test]
@@ -90,7 +90,10 @@ update %1 = %5
         )
         .unwrap();
         let output = graph.outputs[0];
-        let pruned = prune(graph);
+        let (pruned, new_ids) = prune(graph);
+        assert_eq!(new_ids[output], Some(output));
+        let gone = new_ids.values().filter(|id| id.is_none());
+        assert_eq!(gone.count(), 1);
         verify(&pruned, Form::Logical).unwrap();
         assert_eq!(pruned.outputs, [output]);
         expect![[r#"
@@ -105,6 +108,6 @@ update %1 = %5
         "#]]
         .assert_eq(&print(&pruned));
         assert_eq!(parse(&print(&pruned)).unwrap(), pruned);
-        assert_eq!(prune(pruned.clone()), pruned);
+        assert_eq!(prune(pruned.clone()).0, pruned);
     }
 }

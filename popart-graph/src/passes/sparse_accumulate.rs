@@ -279,7 +279,7 @@ update %0 = %8
             sparse_accumulate(graph.clone(), &scaling(8)).unwrap(),
             graph
         );
-        let graph = prune(graph);
+        let (graph, _) = prune(graph);
         verify(&graph, Form::Logical).unwrap();
         expect![[r#"
             variable %0: f32[2,3] = zeros "Accum___w"

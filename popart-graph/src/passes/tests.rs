@@ -9,7 +9,7 @@ use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use proptest::prelude::*;
 
-use super::optimizer::rules::{Adam, Scaling, Sgd, UpdateRule, WeightUpdate};
+use super::optimizer::rules::{Adam, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate};
 use super::stash::stash_bytes;
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, Value, eval};
@@ -116,12 +116,13 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
     };
     Training {
         loss: model.loss,
-        checkpoints: model.checkpoints.clone(),
         pipelining: Pipelining::On,
-        recompute: RecomputeMode::Pipeline,
-        whole_stages: Vec::new(),
+        recompute: RecomputeMode::Pipeline {
+            checkpoints: model.checkpoints.clone(),
+            whole_stages: Vec::new(),
+        },
         // Fills any of these pipelines, also where it doesn't accumulate.
-        batches_per_step: 32,
+        updates: 32,
         optimizer: OptimizerOptions {
             weights: model.weights.iter().map(update).collect(),
             joint_norms: Vec::new(),
@@ -134,12 +135,20 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
             learning_rate: LearningRate::Stream,
         },
         state: OptimizerState {
-            sharded: true,
-            off_chip: true,
+            sharding: Sharding::On,
+            memory: StateMemory::OffChip,
         },
-        merge_collectives: false,
-        outline: false,
+        collective_merging: CollectiveMerging::Off,
+        outlining: Outlining::Off,
     }
+}
+
+fn train(graph: Graph, options: &Training) -> Result<Prepared> {
+    super::train(graph, options, &mut Watch::nobody())
+}
+
+fn infer(graph: Graph, options: &Inference) -> Result<Prepared> {
+    super::infer(graph, options, &mut Watch::nobody())
 }
 
 /// Golden numbers of the stash rules on BERT's placements: slots x activations x bytes.
@@ -358,8 +367,9 @@ fn a_broken_graph_names_the_pass() {
     graph.inputs.push(y);
     let options = Inference {
         pipelining: Pipelining::Off,
-        batches_per_step: 1,
-        outline: false,
+        replicas: 1,
+        micro_batches: 1,
+        outlining: Outlining::Off,
     };
     let error = infer(graph, &options).unwrap_err().to_string();
     assert!(
@@ -418,7 +428,7 @@ fn is_expected(error: &Error) -> bool {
 }
 
 /// Whether every copy in a stage goes to the next stage's IPU.
-fn hops_are_single(compiled: &Compiled) -> bool {
+fn hops_are_single(compiled: &Prepared) -> bool {
     let Some(pipeline) = &compiled.pipeline else {
         return true;
     };
@@ -457,7 +467,7 @@ fn micro_batches_match(graph: &Graph) -> bool {
 
 /// Whether every weight whose gradient isn't accumulated is updated in the last stage that reads
 /// it: the one that mirrors the first stage it is read in, whose gradient comes last.
-fn updates_follow_gradients(compiled: &Compiled, weights: &[TensorId]) -> bool {
+fn updates_follow_gradients(compiled: &Prepared, weights: &[TensorId]) -> bool {
     let (graph, pipeline) = (&compiled.graph, compiled.pipeline.as_ref());
     let pipeline = pipeline.expect("there are stages");
     let producers = graph.producers();
@@ -540,7 +550,12 @@ proptest! {
     #[test]
     fn inference_keeps_all_outputs(graph in graphs(), n_ipus in 2..4_u32) {
         let graph = placed(graph, n_ipus);
-        let options = Inference { pipelining: Pipelining::On, batches_per_step: 99, outline: true };
+        let options = Inference {
+            pipelining: Pipelining::On,
+            replicas: 1,
+            micro_batches: 99,
+            outlining: Outlining::On,
+        };
         match infer(graph.clone(), &options) {
             Err(error) => prop_assert!(is_expected(&error), "{error}"),
             Ok(compiled) => {
@@ -588,13 +603,13 @@ proptest! {
 
         options.pipelining = Pipelining::Off;
         options.recompute = RecomputeMode::None;
-        options.state = OptimizerState { sharded: false, off_chip: false };
+        options.state = OptimizerState { sharding: Sharding::Off, memory: StateMemory::OnChip };
         let mut together = model.graph.clone();
         for op in together.ops.values_mut() {
             op.ipu = Some(IpuId(0));
         }
         let together = train(together, &options).unwrap();
-        let new_weights = |compiled: &Compiled| {
+        let new_weights = |compiled: &Prepared| {
             let graph = &compiled.graph;
             let values = eval(graph, &inputs(graph), EXACTLY).unwrap();
             let taken = graph.updates.iter();

@@ -1,18 +1,22 @@
 //! Which plans are already known?
 //!
 //! A BERT step has thousands of products but only dozens of distinct ones, and planning is
-//! a pure function: so a cache by shape and options, filled in parallel. Its content
-//! doesn't depend on the order or the number of threads that filled it.
+//! a pure function: so a cache by shape and options, filled in parallel and shared by all
+//! threads that compile for the machine. What it says doesn't depend on who filled it, in which
+//! order and on how many threads: planning holds no lock, and two that plan the same product at
+//! the same time find the same plan.
 //!
 //! Products of a trained layer are planned together, whichever of its passes is asked for
 //! first: PopLibs plans the forward pass for that of a gradient, and derives the gradient's
 //! plan from it where all passes share one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::WeightLoad;
+use parking_lot::RwLock;
 use rayon::prelude::*;
 
 use super::joint::better_jointly;
@@ -68,11 +72,11 @@ impl PlanRequest {
     }
 }
 
-/// The plans of one machine.
-#[derive(Clone, Debug)]
+/// The plans of one machine, for all threads.
+#[derive(Debug)]
 pub struct PlanCache {
     spec: TileSpec,
-    plans: BTreeMap<Key, Plan>,
+    plans: RwLock<BTreeMap<Key, Arc<Plan>>>,
 }
 
 impl PlanCache {
@@ -81,8 +85,14 @@ impl PlanCache {
     pub fn new(spec: TileSpec) -> Self {
         PlanCache {
             spec,
-            plans: BTreeMap::new(),
+            plans: RwLock::default(),
         }
+    }
+
+    /// The tiles that products are planned for.
+    #[must_use]
+    pub fn spec(&self) -> &TileSpec {
+        &self.spec
     }
 
     /// Plans all of `requests` that aren't known yet, with the other passes of their layers,
@@ -92,12 +102,11 @@ impl PlanCache {
     ///
     /// As [`plan`]: that of the first request in order of shape and options that has none.
     /// The plans of the others are kept.
-    pub fn fill(&mut self, requests: &[PlanRequest]) -> Result<(), PlanError> {
-        let missing: BTreeMap<Key, &PlanRequest> = requests
-            .iter()
-            .map(|request| (request.key(), request))
-            .filter(|(key, _)| !self.plans.contains_key(key))
-            .collect();
+    pub fn fill(&self, requests: &[PlanRequest]) -> Result<(), PlanError> {
+        let missing = self.missing(requests);
+        if missing.is_empty() {
+            return Ok(());
+        }
         let layers: BTreeMap<Key, Vec<PlanRequest>> = missing
             .values()
             .map(|request| request.layer())
@@ -118,8 +127,18 @@ impl PlanCache {
             .into_par_iter()
             .flat_map_iter(|(_, layer)| self.choose(&layer, &separate))
             .collect();
-        self.plans.extend(chosen);
+        let mut plans = self.plans.write();
+        for (key, plan) in chosen {
+            plans.entry(key).or_insert_with(|| Arc::new(plan));
+        }
         refused.map_or(Ok(()), Err)
+    }
+
+    /// Those of `requests` that aren't known yet, each once.
+    fn missing<'a>(&self, requests: &'a [PlanRequest]) -> BTreeMap<Key, &'a PlanRequest> {
+        let plans = self.plans.read();
+        let keyed = requests.iter().map(|request| (request.key(), request));
+        keyed.filter(|(key, _)| !plans.contains_key(key)).collect()
     }
 
     /// The plans of a layer's passes: joint ones if these are better.
@@ -148,8 +167,8 @@ impl PlanCache {
 
     /// The plan of `request`, if it is known.
     #[must_use]
-    pub fn get(&self, request: &PlanRequest) -> Option<&Plan> {
-        self.plans.get(&request.key())
+    pub fn get(&self, request: &PlanRequest) -> Option<Arc<Plan>> {
+        self.plans.read().get(&request.key()).cloned()
     }
 
     /// The plan of `request`, made now if it isn't known.
@@ -157,20 +176,20 @@ impl PlanCache {
     /// # Errors
     ///
     /// As [`plan`].
-    pub fn get_or_plan(&mut self, request: &PlanRequest) -> Result<&Plan, PlanError> {
+    pub fn get_or_plan(&self, request: &PlanRequest) -> Result<Arc<Plan>, PlanError> {
         self.fill(std::slice::from_ref(request))?;
-        Ok(&self.plans[&request.key()])
+        Ok(Arc::clone(&self.plans.read()[&request.key()]))
     }
 
     /// Distinct products planned so far, every pass of every layer among them.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.plans.len()
+        self.plans.read().len()
     }
 
     /// Whether nothing has been planned yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.plans.is_empty()
+        self.plans.read().is_empty()
     }
 }

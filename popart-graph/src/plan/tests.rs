@@ -472,22 +472,49 @@ fn cached_plans() {
         shape: shape([1, 1024, k, 64]),
         options: options(Pass::TrainingFwd, DType::F16, 0.6),
     };
-    let mut cache = PlanCache::new(gc200());
+    let cache = PlanCache::new(gc200());
     assert!(cache.is_empty());
     let requests = [request(64), request(128), request(64)];
     cache.fill(&requests).unwrap();
     assert_eq!(cache.len(), 2 * 3);
     for request in &requests {
         let alone = plan(&request.shape, &request.options, &gc200()).unwrap();
-        assert_eq!(cache.get(request), Some(&alone));
+        assert_eq!(cache.get(request).as_deref(), Some(&alone));
     }
     let late = request(256);
     assert_eq!(cache.get(&late), None);
-    let made = cache.get_or_plan(&late).cloned();
-    assert_eq!(made.as_ref(), Ok(cache.get(&late).unwrap()));
+    let made = cache.get_or_plan(&late);
+    assert_eq!(made, Ok(cache.get(&late).unwrap()));
     let refused = cache.fill(&[request(32), request(0)]);
     assert_eq!(refused, Err(PlanError::EmptyDimension(request(0).shape)));
     assert!(cache.get(&request(32)).is_some());
+}
+
+/// Threads that fill one cache at the same time leave what one after the other would.
+#[test]
+fn threads_share_a_cache() {
+    let request = |k| PlanRequest {
+        shape: shape([1, 256, k, 64]),
+        options: options(Pass::TrainingFwd, DType::F16, 0.6),
+    };
+    let requests = [64, 128, 192, 256].map(request);
+    let (shared, alone) = (PlanCache::new(gc200()), PlanCache::new(gc200()));
+    std::thread::scope(|scope| {
+        for first in 0..requests.len() {
+            let (shared, mut requests) = (&shared, requests);
+            requests.rotate_left(first);
+            scope.spawn(move || {
+                for request in requests {
+                    shared.get_or_plan(&request).unwrap();
+                }
+            });
+        }
+    });
+    alone.fill(&requests).unwrap();
+    assert_eq!(shared.len(), alone.len());
+    for request in &requests {
+        assert_eq!(shared.get(request), alone.get(request));
+    }
 }
 
 fn any_options() -> impl Strategy<Value = PlanOptions> {

@@ -5,6 +5,7 @@ use ipu_sim::ids::IpuId;
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{self, Category};
+use popart_graph::passes::Watch;
 
 use super::constant;
 use super::fit::{self, Fit, FittedRow};
@@ -37,7 +38,14 @@ pub(super) fn fit() -> Result<Fit> {
     let shipped: Vec<f64> = constants.iter().map(|constant| constant.shipped).collect();
     let request = request(&profile.system, &profile.arguments)?;
     let machine = &request.machine.spec;
-    let program = compile::compile(&request.options, machine)?.lowered.program;
+    let program = compile::compile(
+        &request.options,
+        machine,
+        &compile::plans_for(machine),
+        Watch::nobody(),
+    )?
+    .lowered
+    .program;
     let rows = rows(&profile);
     let sizes = |values: &[f64]| {
         let values: Vec<_> = constants.iter().zip(values.iter().copied()).collect();

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use ipu_sim::engine;
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
+use popart_graph::passes::Watch;
 
 use super::constant::{self, Constant};
 use super::fit::{self, Fit, FittedRow};
@@ -146,7 +147,12 @@ fn at_best(rows: &[Row], constants: &[Constant]) -> Result<Vec<FittedRow>> {
 fn row(row: Throughput) -> Result<Row> {
     let request = request(&row.system, &row.arguments)?;
     let machine = &request.machine.spec;
-    let compiled = compile::compile(&request.options, machine)?;
+    let compiled = compile::compile(
+        &request.options,
+        machine,
+        &compile::plans_for(machine),
+        Watch::nobody(),
+    )?;
     let program = compiled.lowered.program;
     let timeline = engine::time(&program, machine, TIMING)?;
     let time = Explanation::new(&program, &timeline, &compiled.placed);

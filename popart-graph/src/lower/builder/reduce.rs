@@ -28,6 +28,29 @@ pub(crate) struct Reduction {
 struct Last(bool);
 
 impl Builder<'_> {
+    /// One reduction of one tensor.
+    pub(crate) fn reduce_one(
+        &mut self,
+        value: &Value,
+        reduction: Reduction,
+        axes: &[usize],
+        name: &str,
+    ) -> Value {
+        self.reduce(&[(reduction, value)], axes, name)
+            .pop()
+            .expect("one reduction has one result")
+    }
+
+    /// The sum of a tensor over some axes.
+    pub(crate) fn sum(&mut self, value: &Value, axes: &[usize], dtype: DType, name: &str) -> Value {
+        let reduction = Reduction {
+            op: ReduceOp::Sum,
+            scale: 1.0,
+            dtype,
+        };
+        self.reduce_one(value, reduction, axes, name)
+    }
+
     /// Several reductions of one tensor over the same axes, which disappear from the results.
     pub(crate) fn reduce(
         &mut self,

@@ -53,23 +53,12 @@ struct Outcome {
 fn outcome(graph: &Graph, tiles: u32) -> Outcome {
     let machine = MachineSpec::shipped("mk2-m2000").unwrap();
     let machine = machine.scaled_down(1, tiles).unwrap();
-    let order = graph.topological_order().unwrap();
-    let options = LowerOptions {
-        replicas: 1,
-        accumulation: 1,
-        batches_per_step: 1,
-        stages: 0,
-        outline: true,
-        prefetch: true,
-        host: HostStreams::Grouped,
-        sum_outputs: false,
-    };
-    let mut plans = PlanCache::new(machine.tile.clone());
-    let lowered = lower(graph, &order, &options, &mut plans, &machine.tile).unwrap();
+    let plans = PlanCache::new(machine.tile.clone());
+    let lowered = forward(graph, &machine, HostStreams::Grouped, &plans).lowered;
     let requests = graph.ops.values();
-    let requests = requests.filter_map(|op| super::super::ops::plan_request(graph, op));
+    let requests = requests.filter_map(|op| super::super::products::plan_request(graph, op));
     let chosen: Vec<_> = requests
-        .map(|(request, _)| plans.get(&request).unwrap().clone())
+        .map(|(request, _)| plans.get(&request).unwrap())
         .collect();
     let program = &lowered.program;
     assert!(program.functions.is_empty());

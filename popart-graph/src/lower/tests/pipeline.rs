@@ -7,8 +7,9 @@ use crate::ir::Reduction;
 use crate::passes::optimizer::rules::{
     LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
-use crate::passes::{OptimizerState, Pipelining, RecomputeMode, Training, train};
-use crate::schedule::schedule;
+use crate::passes::{
+    CollectiveMerging, OptimizerState, RecomputeMode, Sharding, StateMemory, Training,
+};
 
 /// `loss = x v w`, with `v` on IPU 0 and `w` on IPU 1: three stages.
 const CHAIN: &str = r#"variable %0: f32[2] = ones "v"
@@ -25,7 +26,7 @@ const N_STAGES: u32 = 3;
 
 const RATE: f64 = 0.25;
 
-fn lowered(micro_batches: u32, spec: &TileSpec) -> Lowered {
+fn lowered(micro_batches: u32, machine: &MachineSpec) -> Lowered {
     let sgd = Sgd {
         momentum: 0.0,
         dampening: 0.0,
@@ -37,13 +38,14 @@ fn lowered(micro_batches: u32, spec: &TileSpec) -> Lowered {
         learning_rate_scale: 1.0,
         rule: UpdateRule::Sgd(sgd),
     };
-    let options = Training {
+    let training = Training {
         loss: TensorId(5),
-        checkpoints: Vec::new(),
         pipelining: Pipelining::On,
-        recompute: RecomputeMode::Pipeline,
-        whole_stages: Vec::new(),
-        batches_per_step: micro_batches,
+        recompute: RecomputeMode::Pipeline {
+            checkpoints: Vec::new(),
+            whole_stages: Vec::new(),
+        },
+        updates: micro_batches,
         optimizer: OptimizerOptions {
             weights: vec![update(TensorId(0)), update(TensorId(1))],
             joint_norms: Vec::new(),
@@ -56,28 +58,25 @@ fn lowered(micro_batches: u32, spec: &TileSpec) -> Lowered {
             learning_rate: LearningRate::Stream,
         },
         state: OptimizerState {
-            sharded: false,
-            off_chip: false,
+            sharding: Sharding::Off,
+            memory: StateMemory::OnChip,
         },
-        outline: true,
-        merge_collectives: false,
+        collective_merging: CollectiveMerging::Off,
+        outlining: Outlining::On,
     };
-    let graph = train(crate::text::parse(CHAIN).unwrap(), &options)
-        .unwrap()
-        .graph;
-    let order = schedule(&graph).unwrap().order;
-    let options = LowerOptions {
-        replicas: 1,
-        accumulation: 1,
-        batches_per_step: micro_batches,
-        stages: N_STAGES,
-        outline: true,
-        prefetch: true,
-        host: HostStreams::Grouped,
-        sum_outputs: false,
+    let options = SessionOptions {
+        purpose: Purpose::Training(training),
+        host: host(HostStreams::Grouped),
     };
-    let mut plans = PlanCache::new(spec.clone());
-    lower(&graph, &order, &options, &mut plans, spec).unwrap()
+    let graph = crate::text::parse(CHAIN).unwrap();
+    let plans = PlanCache::new(machine.tile.clone());
+    let compiled = compile(graph, &options, machine, &plans, Watch::nobody()).unwrap();
+    assert_eq!(compiled.execution.stage_ipus().len(), N_STAGES as usize);
+    assert_eq!(compiled.execution.micro_batches(), u64::from(micro_batches));
+    assert!(compiled.updates_in_stages);
+    let rate = compiled.learning_rate.unwrap();
+    assert_eq!(compiled.graph.tensors[rate].name, "learningRate");
+    compiled.lowered
 }
 
 /// How often `wanted` steps happen in a run.
@@ -94,10 +93,10 @@ fn times(lowered: &Lowered, steps: &[Step], wanted: fn(&Step) -> bool) -> u32 {
 /// is sent once. Beyond filling and draining, a longer run is no longer program.
 #[test]
 fn a_run_is_filled_and_drained_once() {
-    let spec = small(4);
+    let machine = small(4);
     let mut lengths = Vec::new();
     for n in [3, 4, 50] {
-        let lowered = lowered(n, &spec);
+        let lowered = lowered(n, &machine);
         let steps = &lowered.program.steps;
         let count = |wanted| times(&lowered, steps, wanted);
         // The rate travels to the other IPU before the first cycle.
@@ -140,9 +139,9 @@ impl Host for Queue<'_> {
 #[test]
 fn stages_see_the_weights_that_are_there() {
     let machine = MachineSpec::shipped("mk2-m2000").unwrap();
-    let spec = machine.scaled_down(2, 4).unwrap().tile;
+    let machine = machine.scaled_down(2, 4).unwrap();
     let x = [[1.0, 2.0], [-1.0, 0.5], [0.5, 1.0], [2.0, -0.5], [1.0, 1.0]];
-    let lowered = lowered(x.len() as u32, &spec);
+    let lowered = lowered(x.len() as u32, &machine);
     let mut memory = Memory::new(&lowered.program).unwrap();
     let mut remote = RemoteMemory::new(&lowered.program);
     for (_, view) in &lowered.variables {

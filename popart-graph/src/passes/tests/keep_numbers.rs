@@ -6,7 +6,6 @@
 
 use proptest::prelude::*;
 
-use super::super::optimizer::rules::LearningRate;
 use super::*;
 use crate::testing::sample_inputs;
 use crate::text::parse;
@@ -20,9 +19,8 @@ type Seen = Vec<(&'static str, Graph)>;
 /// Trains with all graphs on the way, that of the model first.
 fn watched(graph: &Graph, options: &Training) -> Result<Seen> {
     let mut seen: Seen = vec![("model", graph.clone())];
-    train_watched(graph.clone(), options, &mut |pass, graph| {
-        seen.push((pass, graph.clone()));
-    })?;
+    let mut see = |pass, graph: &Graph| seen.push((pass, graph.clone()));
+    super::super::train(graph.clone(), options, &mut Watch::by(&mut see))?;
     Ok(seen)
 }
 
@@ -159,11 +157,9 @@ fn with_loss(mut graph: Graph) -> (Graph, TensorId, Vec<TensorId>) {
 fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scaling) -> Training {
     Training {
         loss,
-        checkpoints: Vec::new(),
         pipelining: Pipelining::Off,
         recompute: RecomputeMode::None,
-        whole_stages: Vec::new(),
-        batches_per_step: 1,
+        updates: 1,
         optimizer: OptimizerOptions {
             weights: weights
                 .iter()
@@ -178,11 +174,11 @@ fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scal
             learning_rate: LearningRate::Constant(0.5),
         },
         state: OptimizerState {
-            sharded: true,
-            off_chip: true,
+            sharding: Sharding::On,
+            memory: StateMemory::OffChip,
         },
-        merge_collectives: true,
-        outline: true,
+        collective_merging: CollectiveMerging::On,
+        outlining: Outlining::On,
     }
 }
 
@@ -214,7 +210,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// With weights that are sharded or not, in pipelines that recompute or not.
+    /// With weights that are sharded or not, in pipelines that recompute in all stages, some or
+    /// none.
     #[test]
     fn of_chains_of_layers(
         per_stage in prop::collection::vec(1..3_u32, 1..4),
@@ -222,22 +219,31 @@ proptest! {
         wide: bool,
         rule in rules(),
         replicas in 1..4_u32,
-        sharded: bool,
-        off_chip: bool,
+        sharding in prop::sample::select(vec![Sharding::Off, Sharding::On]),
+        memory in prop::sample::select(vec![StateMemory::OnChip, StateMemory::OffChip]),
         recomputes: bool,
-        merge_collectives: bool,
+        whole: u8,
+        merging in prop::sample::select(vec![CollectiveMerging::Off, CollectiveMerging::On]),
         accumulates: bool,
     ) {
         let columns = if wide { 8192 } else { 3 };
+        let n_stages = per_stage.len() as u32;
         let model = model(&Layers { per_stage, shape: [2, columns], embedding_stage });
         let accumulation = if accumulates { 32 } else { 1 };
         let mut options = training(&model, rule, accumulation, replicas);
         options.optimizer.learning_rate = LearningRate::Constant(0.5);
-        options.state = OptimizerState { sharded, off_chip };
-        options.merge_collectives = merge_collectives;
-        if !recomputes {
-            options.recompute = RecomputeMode::None;
-        }
+        options.state = OptimizerState { sharding, memory };
+        options.collective_merging = merging;
+        options.recompute = match recomputes {
+            true => RecomputeMode::Pipeline {
+                checkpoints: model.checkpoints.clone(),
+                whole_stages: (1..n_stages)
+                    .map(StageId)
+                    .filter(|stage| whole >> stage.0 & 1 == 1)
+                    .collect(),
+            },
+            false => RecomputeMode::None,
+        };
         match watched(&model.graph, &options) {
             Err(Error::PipelineOnOneIpu) => {}
             Err(error) => prop_assert!(false, "{error}"),
