@@ -40,8 +40,9 @@ use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::flows::ends_together;
 use crate::network::{Fold, LaneId, Latency, Network};
 use crate::program::CollectiveKind;
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
-use crate::topology::{BundleId, ReplicaPlacement, Topology};
+use crate::topology::{BundleId, Topology};
 use crate::units::{Bytes, Cycles};
 use level::{Level, levels};
 

@@ -44,8 +44,9 @@ use crate::ids::{Id, IdVec, IpuId};
 use crate::program::{
     FunctionId, Program, RemoteBufferId, SourceId, Step, StreamId, Transfer, VarId,
 };
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
-use crate::topology::{HostWay, ReplicaPlacement, Topology};
+use crate::topology::{HostWay, Topology};
 use compute::Placed;
 use fault::{At, Checked, broken, source_of};
 

@@ -6,7 +6,8 @@ use super::{RingOrder, Sides};
 use crate::ids::{IpuId, ReplicaId};
 use crate::network::partition::Way;
 use crate::network::{Fold, LaneId, Network};
-use crate::topology::{ReplicaPlacement, Topology};
+use crate::replica::ReplicaPlacement;
+use crate::topology::Topology;
 use crate::units::Hertz;
 
 /// Equal rings that work at the same time.

@@ -25,8 +25,9 @@ use crate::program::{
     self, Collective, CollectiveKind, IpuCopy, LayoutId, Program, SourceId, Step, StreamId,
     Transfer, VertexGroup,
 };
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
-use crate::topology::{BundleId, HostWay, ReplicaPlacement, Topology};
+use crate::topology::{BundleId, HostWay, Topology};
 use crate::units::{Bytes, Cycles};
 use crate::vertex::Vertex;
 

@@ -1,6 +1,7 @@
 //! Wiring, routes and placement on the shipped machines.
 
 use super::*;
+use crate::ids::Id;
 use crate::spec::fixtures::machine;
 use crate::spec::shipped;
 
@@ -276,22 +277,4 @@ fn small_machines_have_links_too() {
         let last = n_ipus - 1;
         assert_eq!(topology.route(IpuId(0), IpuId(last)).is_empty(), last == 0);
     }
-}
-
-#[test]
-fn replicas_lie_on_consecutive_ipus() {
-    let topology = topology("mk2-pod16");
-    let placement = ReplicaPlacement::new(&topology, 3, 4).unwrap();
-    assert_eq!(placement.ipu(ReplicaId(2), IpuId(1)), IpuId(9));
-    assert_eq!(placement.replica(IpuId(9)), Some(ReplicaId(2)));
-    assert_eq!(placement.replica(IpuId(12)), None);
-    assert_eq!(placement.replicas().count(), 3);
-
-    let error = ReplicaPlacement::new(&topology, 5, 4).unwrap_err();
-    let message = "5 replicas of 4 IPUs don't fit, expected at most 16 IPUs, got 20";
-    assert_eq!(error.to_string(), message);
-    assert_eq!(
-        ReplicaPlacement::new(&topology, 0, 4),
-        Err(Error::NoReplicas)
-    );
 }

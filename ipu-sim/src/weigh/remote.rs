@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::ids::{IdVec, IpuId};
 use crate::program::{Program, RemoteBufferId, Step, Transfer};
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
-use crate::topology::{ReplicaPlacement, Topology};
+use crate::topology::Topology;
 use crate::units::Bytes;
 
 /// Checks every IPU-Machine: a buffer lies in the streaming memory beside the IPUs that use it
