@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ipu_sim::device::{
-    Attached, Connection, Device, DeviceId, DeviceManager, Executable, Mode, Ports,
+    Attached, Connection, Device, DeviceError, DeviceId, DeviceManager, Executable, Mode, Ports,
 };
 use ipu_sim::engine::{self, Timeline};
-use ipu_sim::error::Error as DeviceError;
 use ipu_sim::execute::FloatControl;
 use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
@@ -148,7 +147,7 @@ pub fn run(
             let timeline = device.run(Mode::Time)?;
             (device.weight().clone(), timeline, None)
         }
-        Err(refusal @ (DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory { .. })) => {
+        Err(refusal @ (DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory(_))) => {
             let weight = weigh::weigh(&program, &machine)?;
             let timeline = engine::time(&program, &machine, TIMING)?;
             (weight, Arc::new(timeline), Some(refusal.to_string()))

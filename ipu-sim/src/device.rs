@@ -92,6 +92,8 @@
 //! machine could change: all groups of one size are timed as the first.
 
 mod attached;
+mod condition;
+mod error;
 mod executable;
 mod failure;
 #[cfg(test)]
@@ -106,12 +108,16 @@ mod sync;
 mod thread;
 
 pub use attached::Attached;
+pub use condition::Condition;
+pub use error::DeviceError;
 pub use executable::{Executable, HOST_SYNC_TIMEOUT};
-pub use failure::{Condition, ErrorClass, Fault, Hardware, Healthy, Recovery, RecoveryAction};
+pub use failure::{ErrorClass, Fault, Hardware, Healthy, Recovery, RecoveryAction};
 pub use inventory::{Device, DeviceId};
 pub use loaded::Loaded;
 pub use manager::{Connection, DeviceManager};
-pub use ports::{AttachLocks, Clock, LockGuard, LockRefusal, ManualClock, NoLocks, Ports};
+pub use ports::{
+    AttachLocks, Clock, LockFailure, LockGuard, LockRefusal, ManualClock, NoLocks, Ports,
+};
 pub use streams::{HostStream, StreamQueue};
 
 use crate::units::Cycles;

@@ -37,11 +37,11 @@ pub use timeline::{
     Spent, StreamTime, Tally, Timeline, Wait,
 };
 
-use crate::error::Result;
 use crate::network::Fold;
 use crate::program::Program;
 use crate::spec::MachineSpec;
 use crate::topology::Topology;
+use crate::verify::VerifyError;
 
 /// How repeats and replicas are walked; the result is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,11 +66,14 @@ pub struct Options {
 ///
 /// # Errors
 ///
-/// [`crate::error::Error::ReplicasDontFit`] if the machine has too few IPUs,
-/// [`crate::error::Error::NoReplicas`] if the program has none,
-/// [`crate::error::Error::BadProgram`] if it breaks a rule of [`crate::verify`], or takes 2^62
-/// cycles and more.
-pub fn time(program: &Program, machine: &MachineSpec, options: Options) -> Result<Timeline> {
+/// [`VerifyError::Replicas`] if the machine has too few IPUs or the program has no replicas,
+/// [`VerifyError::BadProgram`] if it breaks a rule of [`crate::verify`], or takes 2^62 cycles and
+/// more.
+pub fn time(
+    program: &Program,
+    machine: &MachineSpec,
+    options: Options,
+) -> Result<Timeline, VerifyError> {
     program.verify(machine)?;
     time_verified(program, machine, options)
 }
@@ -80,7 +83,7 @@ pub(crate) fn time_verified(
     program: &Program,
     machine: &MachineSpec,
     options: Options,
-) -> Result<Timeline> {
+) -> Result<Timeline, VerifyError> {
     let fold = match options.mode {
         Mode::Folded => Fold::Alike,
         Mode::Unfolded => Fold::Nothing,

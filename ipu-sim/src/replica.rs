@@ -4,9 +4,30 @@
 //!
 //! Left out: other arrangements, such as replicas whose IPUs interleave.
 
-use crate::error::{Error, Result};
 use crate::ids::{Id, IpuId, ReplicaId};
 use crate::topology::Topology;
+
+/// Why replicas have no place on a machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplicaError {
+    /// More replicas than the machine has room for.
+    #[error(
+        "{n_replicas} replicas of {ipus_per_replica} IPUs don't fit, expected at most {n_ipus} \
+         IPUs, got {}",
+        u64::from(*n_replicas) * u64::from(*ipus_per_replica)
+    )]
+    DontFit {
+        /// Replicas wanted.
+        n_replicas: u32,
+        /// IPUs of each.
+        ipus_per_replica: u32,
+        /// IPUs of the machine.
+        n_ipus: u32,
+    },
+    /// A replica, or a machine, of nothing.
+    #[error("expected at least one replica of at least one IPU")]
+    None,
+}
 
 /// Where the replicas of a program lie: each on consecutive IPUs, one after the other.
 ///
@@ -24,15 +45,19 @@ impl ReplicaPlacement {
     ///
     /// # Errors
     ///
-    /// [`Error::ReplicasDontFit`] if the machine has fewer IPUs, [`Error::NoReplicas`] if either
+    /// [`ReplicaError::DontFit`] if the machine has fewer IPUs, [`ReplicaError::None`] if either
     /// number is 0.
-    pub fn new(topology: &Topology, n_replicas: u32, ipus_per_replica: u32) -> Result<Self> {
+    pub fn new(
+        topology: &Topology,
+        n_replicas: u32,
+        ipus_per_replica: u32,
+    ) -> Result<Self, ReplicaError> {
         if n_replicas == 0 || ipus_per_replica == 0 {
-            return Err(Error::NoReplicas);
+            return Err(ReplicaError::None);
         }
         let needed = u64::from(n_replicas) * u64::from(ipus_per_replica);
         if needed > u64::from(topology.n_ipus) {
-            return Err(Error::ReplicasDontFit {
+            return Err(ReplicaError::DontFit {
                 n_replicas,
                 ipus_per_replica,
                 n_ipus: topology.n_ipus,
@@ -92,7 +117,7 @@ mod tests {
         assert_eq!(error.to_string(), message);
         assert_eq!(
             ReplicaPlacement::new(&topology, 0, 4),
-            Err(Error::NoReplicas)
+            Err(ReplicaError::None)
         );
     }
 }

@@ -18,7 +18,7 @@
 //! )?;
 //! assert_eq!(machine.tile.clock, Hertz(1.5e9));
 //! assert_eq!(machine.n_ipus, 16);
-//! # Ok::<(), ipu_sim::error::Error>(())
+//! # Ok::<(), ipu_sim::spec::error::SpecError>(())
 //! ```
 //!
 //! Bases are applied in the order given, then the file's own constants; what comes later wins.
@@ -30,6 +30,7 @@
 
 pub mod constant;
 mod description;
+pub mod error;
 pub mod quantity;
 mod reader;
 mod resolve;
@@ -38,10 +39,10 @@ pub(crate) mod suggest;
 
 use std::fmt::Write as _;
 
-use crate::error::{Error, Result};
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
 use constant::{Constant, Kind};
 use description::Description;
+use error::{Result, SpecError};
 
 /// Everything the simulator knows of one machine. Sources are in [`Self::constants`].
 #[derive(Clone, Debug, PartialEq)]
@@ -229,9 +230,9 @@ impl MachineSpec {
     ///
     /// # Errors
     ///
-    /// [`Error::Description`] with line and column for a text that isn't a description, an
+    /// [`SpecError::Description`] with line and column for a text that isn't a description, an
     /// unknown constant or base, a missing or wrong unit, or values that no machine can have;
-    /// [`Error::DescriptionIncomplete`] where a constant is given nowhere.
+    /// [`SpecError::Incomplete`] where a constant is given nowhere.
     pub fn from_toml(text: &str) -> Result<Self> {
         resolve::resolve(Description::read(text)?)
     }
@@ -240,9 +241,9 @@ impl MachineSpec {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownMachine`] if there is none.
+    /// [`SpecError::UnknownMachine`] if there is none.
     pub fn shipped(name: &str) -> Result<Self> {
-        let text = shipped::description(name).ok_or_else(|| Error::UnknownMachine {
+        let text = shipped::description(name).ok_or_else(|| SpecError::UnknownMachine {
             name: name.to_owned(),
             shipped: shipped::machines(),
         })?;

@@ -37,9 +37,8 @@ mod layouts;
 mod moves;
 mod vertices;
 
-pub use fault::{BadProgram, Place, StepPlace, Violation};
+pub use fault::{BadProgram, Place, StepPlace, VerifyError, Violation};
 
-use crate::error::Result;
 use crate::ids::{Id, IdVec, IpuId};
 use crate::program::{
     FunctionId, Program, RemoteBufferId, SourceId, Step, StreamId, Transfer, VarId,
@@ -56,7 +55,7 @@ impl Program {
     /// # Errors
     ///
     /// As [`verify`].
-    pub fn verify(&self, machine: &MachineSpec) -> Result<()> {
+    pub fn verify(&self, machine: &MachineSpec) -> Result<(), VerifyError> {
         verify(self, machine)
     }
 }
@@ -65,10 +64,9 @@ impl Program {
 ///
 /// # Errors
 ///
-/// [`Error::BadProgram`](crate::error::Error::BadProgram) for the first broken rule, with its place;
-/// [`Error::ReplicasDontFit`](crate::error::Error::ReplicasDontFit) if the machine has too few IPUs,
-/// [`Error::NoReplicas`](crate::error::Error::NoReplicas) if the program has none.
-pub fn verify(program: &Program, machine: &MachineSpec) -> Result<()> {
+/// [`VerifyError::BadProgram`] for the first broken rule, with its place;
+/// [`VerifyError::Replicas`] if the machine has too few IPUs or the program has no replicas.
+pub fn verify(program: &Program, machine: &MachineSpec) -> Result<(), VerifyError> {
     let topology = Topology::new(machine);
     let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
     let n_tiles = machine.tile.tiles_per_ipu;
@@ -164,7 +162,7 @@ fn variables(program: &Program) -> Checked {
     Ok(())
 }
 
-fn exists(what: &'static str, id: impl Id, count: usize) -> std::result::Result<(), Violation> {
+fn exists(what: &'static str, id: impl Id, count: usize) -> Result<(), Violation> {
     if id.index() < count {
         return Ok(());
     }
@@ -175,12 +173,12 @@ fn exists(what: &'static str, id: impl Id, count: usize) -> std::result::Result<
     })
 }
 
-fn on_replica(program: &Program, ipu: IpuId) -> std::result::Result<(), Violation> {
+fn on_replica(program: &Program, ipu: IpuId) -> Result<(), Violation> {
     exists("IPU of the replica", ipu, program.n_ipus as usize)
 }
 
 /// Every id of a step, and the IPU that it runs on.
-fn ids(program: &Program, step: &Step) -> std::result::Result<(), Violation> {
+fn ids(program: &Program, step: &Step) -> Result<(), Violation> {
     let var = |id: VarId| exists("variable", id, program.vars.len());
     if let Some(source) = source_of(step) {
         exists("source", source, program.sources.len())?;

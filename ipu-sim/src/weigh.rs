@@ -24,7 +24,7 @@ mod liveness;
 mod part;
 mod peak;
 mod regions;
-pub(crate) mod remote;
+mod remote;
 mod sizes;
 mod state;
 
@@ -38,10 +38,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::tiles::AllTiles;
-use crate::error::Result;
 use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{Program, VarId};
-use crate::replica::ReplicaPlacement;
+use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::text::Names;
 use crate::topology::Topology;
@@ -52,6 +51,8 @@ use fullest::{Find, fullest};
 pub use kinds::{ByKind, LiveKind};
 pub use part::{PartWeight, weigh_parts};
 pub use regions::Region;
+pub use remote::OutOfStreamingMemory;
+pub(crate) use remote::check_streaming_memory;
 use sizes::Sizes;
 
 /// Variables that a report of a tile names.
@@ -225,7 +226,7 @@ impl Weight {
     /// # Errors
     ///
     /// [`OutOfMemory`] for the tile of all IPUs that is fullest where something is too full.
-    pub fn verdict(&self) -> std::result::Result<(), OutOfMemory> {
+    pub fn verdict(&self) -> Result<(), OutOfMemory> {
         Region::ALL
             .into_iter()
             .try_for_each(|region| self.fits(region))
@@ -241,7 +242,7 @@ impl Weight {
         }
     }
 
-    fn fits(&self, region: Region) -> std::result::Result<(), OutOfMemory> {
+    fn fits(&self, region: Region) -> Result<(), OutOfMemory> {
         let on_ipu = |weight: &IpuWeight| weight.fullest(region);
         let all = self.ipus.iter().rev();
         let worst = all.max_by_key(|(_, weight)| on_ipu(weight).1);
@@ -312,10 +313,9 @@ fn details(
 ///
 /// # Errors
 ///
-/// [`crate::error::Error::ReplicasDontFit`] if the machine has too few IPUs,
-/// [`crate::error::Error::NoReplicas`] if the program has none. Too little memory is no
-/// error here, see [`Weight::verdict`].
-pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
+/// [`ReplicaError`] if the machine has too few IPUs or the program has no replicas. Too little
+/// memory is no error here, see [`Weight::verdict`].
+pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight, ReplicaError> {
     ReplicaPlacement::new(&Topology::new(machine), program.n_replicas, program.n_ipus)?;
     let n_tiles = machine.tile.tiles_per_ipu;
     let tiles = AllTiles::new(program, n_tiles);

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::condition::Condition;
+use super::error::{DeviceError, Result};
 use super::executable::{Executable, fit};
-use super::failure::{Condition, RecoveryAction};
+use super::failure::RecoveryAction;
 use super::inventory::Device;
 use super::loaded::Loaded;
 use super::manager::Lease;
 use super::thread::DeviceThread;
-use crate::error::{Error, Result};
 use crate::spec::MachineSpec;
 
 /// An attached device. Dropping it detaches it.
@@ -89,10 +90,10 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongIpuCount`] unless the device is the smallest group that has room for all
-    /// replicas, [`Error::TooManyTiles`] for a program of a larger chip, [`Error::BadProgram`] for
-    /// one that breaks a rule of [`crate::verify`], [`Error::OutOfMemory`] with the fullest tile and its largest variables, [`Error::OutOfStreamingMemory`],
-    /// [`Error::NoReplicas`] for a program of nothing; [`Error::Hardware`] if something is wrong
+    /// [`DeviceError::WrongIpuCount`] unless the device is the smallest group that has room for all
+    /// replicas, [`DeviceError::TooManyTiles`] for a program of a larger chip, [`DeviceError::BadProgram`] for
+    /// one that breaks a rule of [`crate::verify`], [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables, [`DeviceError::OutOfStreamingMemory`],
+    /// [`DeviceError::Replicas`] for a program of nothing; [`DeviceError::Hardware`] if something is wrong
     /// with the machine, and what stopped the device if that needs more than a reset.
     pub fn load(mut self, executable: Executable) -> Result<Loaded> {
         let weight = fit(&executable, self.device, &self.machine)?;
@@ -107,19 +108,19 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// What stopped the device if the action isn't enough; [`Error::PartitionInUse`];
-    /// [`Error::Hardware`] if something is wrong with the machine all the same;
-    /// [`Error::Offline`].
+    /// What stopped the device if the action isn't enough; [`DeviceError::PartitionInUse`];
+    /// [`DeviceError::Hardware`] if something is wrong with the machine all the same;
+    /// [`DeviceError::Offline`].
     pub fn recover(&mut self, action: RecoveryAction) -> Result<()> {
         self.condition.check_action(action)?;
-        let link = self.link.as_ref().ok_or(Error::Offline {
+        let link = self.link.as_ref().ok_or(DeviceError::Offline {
             device: self.device.id,
         })?;
         let outcome = link.lease.recover(action);
         match &outcome {
             Ok(()) => self.condition = Condition::Ready,
             // Nothing has been done, so nothing has changed.
-            Err(Error::PartitionInUse { .. } | Error::LockFailed { .. }) => {}
+            Err(DeviceError::PartitionInUse { .. } | DeviceError::LockFailed { .. }) => {}
             Err(error) => self.condition = Condition::after(error),
         }
         outcome

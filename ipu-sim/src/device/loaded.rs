@@ -4,14 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::attached::Attached;
+use super::condition::Condition;
+use super::error::{DeviceError, Result};
 use super::executable::Executable;
-use super::failure::{Condition, RecoveryAction};
+use super::failure::RecoveryAction;
 use super::streams::{HostStream, Streams};
 use super::sync::{Sender, channel};
 use super::thread::{DeviceThread, Load, Place, Request};
 use super::{Counters, Mode};
 use crate::engine::Timeline;
-use crate::error::{Error, Result};
 use crate::ids::{Id, ReplicaId};
 use crate::program::{RemoteBufferId, StreamId, VarId};
 use crate::weigh::Weight;
@@ -111,7 +112,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchId`].
+    /// [`DeviceError::NoSuchId`].
     pub fn connect(&mut self, stream: StreamId, end: impl HostStream + 'static) -> Result<()> {
         check_id("stream", stream, self.executable.program.streams.len())?;
         self.streams.connect(stream, Box::new(end));
@@ -125,15 +126,15 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`]; what has stopped the device before; [`Error::StreamNotConnected`],
-    /// before anything starts; [`Error::Execute`] for what goes wrong among the values, which are
-    /// then those that the failing step left; [`Error::HostSyncTimeout`]; [`Error::Hardware`];
-    /// [`Error::DeviceFailed`].
+    /// [`DeviceError::Offline`]; what has stopped the device before; [`DeviceError::StreamNotConnected`],
+    /// before anything starts; [`DeviceError::Execute`] for what goes wrong among the values, which are
+    /// then those that the failing step left; [`DeviceError::HostSyncTimeout`]; [`DeviceError::Hardware`];
+    /// [`DeviceError::DeviceFailed`].
     pub fn run(&mut self, mode: Mode) -> Result<Arc<Timeline>> {
         self.check_start(mode)?;
         // Replaced unless a stream panics.
         let device = self.attached.device().id;
-        self.attached.condition = Condition::after(&Error::HostLeft { device });
+        self.attached.condition = Condition::after(&DeviceError::HostLeft { device });
         let (thread, requests) = line(&self.attached, self.requests.as_ref())?;
         let outcome = thread.run(requests, mode, &mut self.streams);
         self.attached.condition = match &outcome {
@@ -147,7 +148,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`]; what has stopped the device, if it needs a power cycle or more.
+    /// [`DeviceError::Offline`]; what has stopped the device, if it needs a power cycle or more.
     pub fn counters(&self) -> Result<Counters> {
         self.attached.condition.check_readable()?;
         self.ask(|answer| Request::Counters { answer })
@@ -183,8 +184,8 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Execute`] if an element was never written or its copies differ,
-    /// [`Error::NoSuchId`], [`Error::Offline`]; what has stopped the device, if it needs a power
+    /// [`DeviceError::Execute`] if an element was never written or its copies differ,
+    /// [`DeviceError::NoSuchId`], [`DeviceError::Offline`]; what has stopped the device, if it needs a power
     /// cycle or more.
     pub fn read(&self, replica: ReplicaId, var: VarId) -> Result<Vec<f64>> {
         self.read_place(Place {
@@ -198,8 +199,8 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Execute`] for another number of values than elements, [`Error::NoSuchId`],
-    /// [`Error::Offline`]; what has stopped the device.
+    /// [`DeviceError::Execute`] for another number of values than elements, [`DeviceError::NoSuchId`],
+    /// [`DeviceError::Offline`]; what has stopped the device.
     pub fn write(&mut self, replica: ReplicaId, var: VarId, values: &[f64]) -> Result<()> {
         let place = Place {
             replica,
@@ -213,7 +214,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// As [`Self::read`], and [`Error::Execute`] for a buffer of another size.
+    /// As [`Self::read`], and [`DeviceError::Execute`] for a buffer of another size.
     pub fn read_remote(
         &self,
         replica: ReplicaId,
@@ -231,7 +232,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// As [`Self::write`], and [`Error::Execute`] for a buffer that is too small.
+    /// As [`Self::write`], and [`DeviceError::Execute`] for a buffer that is too small.
     pub fn write_remote(
         &mut self,
         replica: ReplicaId,
@@ -251,7 +252,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::NotOne`] if there is none, or more than one.
+    /// [`DeviceError::NotOne`] if there is none, or more than one.
     pub fn variable(&self, name: &str) -> Result<VarId> {
         let vars = self.executable.program.vars.iter();
         only_one("variable", name, vars.map(|(id, var)| (id, &var.name)))
@@ -261,7 +262,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::NotOne`] if there is none, or more than one.
+    /// [`DeviceError::NotOne`] if there is none, or more than one.
     pub fn stream(&self, name: &str) -> Result<StreamId> {
         let streams = self.executable.program.streams.iter();
         let names = streams.map(|(id, stream)| (id, &stream.name));
@@ -279,7 +280,7 @@ impl Loaded {
             return Ok(());
         }
         match self.streams.first_missing(&self.executable.streams()) {
-            Some(stream) => Err(Error::StreamNotConnected {
+            Some(stream) => Err(DeviceError::StreamNotConnected {
                 stream: self.executable.program.streams[stream].name.clone(),
             }),
             None => Ok(()),
@@ -326,7 +327,7 @@ fn line<'l>(
 ) -> Result<(&'l DeviceThread, &'l Sender<Request>)> {
     match (attached.link(), requests) {
         (Some(link), Some(requests)) => Ok((&link.thread, requests)),
-        _ => Err(Error::Offline {
+        _ => Err(DeviceError::Offline {
             device: attached.device().id,
         }),
     }
@@ -337,7 +338,7 @@ fn check_id(what: &'static str, id: impl Id, count: usize) -> Result<()> {
     if number < count {
         return Ok(());
     }
-    Err(Error::NoSuchId {
+    Err(DeviceError::NoSuchId {
         what,
         number,
         count,
@@ -355,7 +356,7 @@ fn only_one<'n, I>(
         .collect();
     match found.pop() {
         Some(id) if found.is_empty() => Ok(id),
-        last => Err(Error::NotOne {
+        last => Err(DeviceError::NotOne {
             what,
             name: name.to_owned(),
             found: found.len() + usize::from(last.is_some()),

@@ -2,8 +2,8 @@
 //!
 //! Made when the first value is asked for, so that a program that is only timed takes none.
 
+use super::error::Result;
 use super::thread::Place;
-use crate::error::Result;
 use crate::execute::{ExecuteError, FloatControl, Memory, RemoteMemory};
 use crate::program::{Program, RemoteBufferId, VarId};
 

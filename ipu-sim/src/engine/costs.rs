@@ -15,7 +15,6 @@ use crate::cost::elementwise::Destination;
 use crate::cost::elementwise::binary::{BinaryOp, binary_1d};
 use crate::cost::links::sync_global;
 use crate::cost::memory;
-use crate::error::Result;
 use crate::exchange::PhaseTime;
 use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::partition::Way;
@@ -25,7 +24,7 @@ use crate::program::{
     self, Collective, CollectiveKind, IpuCopy, LayoutId, Program, SourceId, Step, StreamId,
     Transfer, VertexGroup,
 };
-use crate::replica::ReplicaPlacement;
+use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::topology::{BundleId, HostWay, Topology};
 use crate::units::{Bytes, Cycles};
@@ -67,7 +66,7 @@ pub(super) fn schedule(
     machine: &MachineSpec,
     topology: &Topology,
     fold: Fold,
-) -> Result<Schedule> {
+) -> Result<Schedule, ReplicaError> {
     let placement = ReplicaPlacement::new(topology, program.n_replicas, program.n_ipus)?;
     let mut distinct = Distinct::default();
     for steps in program.functions.values().map(|function| &function.steps) {

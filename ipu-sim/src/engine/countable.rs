@@ -5,7 +5,6 @@
 //! on each link of the longest route, at the rate of the slowest one.
 
 use super::schedule::{Leaf, Schedule, Timed};
-use crate::error::Result;
 use crate::ids::IdVec;
 use crate::program::{FunctionId, Program};
 use crate::spec::MachineSpec;
@@ -21,7 +20,7 @@ pub(super) fn check(
     program: &Program,
     machine: &MachineSpec,
     topology: &Topology,
-) -> Result<()> {
+) -> Result<(), Box<BadProgram>> {
     let bundles = topology.bundles();
     let rates = bundles.values().map(|bundle| bundle.capacity_per_flow.0);
     let slowest = rates.fold(machine.tile.clock.0, f64::min);
@@ -38,7 +37,7 @@ pub(super) fn check(
     }
     let place = Place::Program;
     let violation = Violation::TooLong { most: MOST as u64 };
-    Err(Box::new(BadProgram { place, violation }).into())
+    Err(Box::new(BadProgram { place, violation }))
 }
 
 /// Links that a byte of a collective crosses to the next replica at most: those of its IPUs.

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::ids::{IpuId, TileId};
 use crate::numerics::DType;
 use crate::program::{FunctionId, Label, LayoutId, Program, SourceId, Step};
+use crate::replica::ReplicaError;
 use crate::units::Bytes;
 
 /// A rule of [`crate::verify`] that a program breaks.
@@ -18,6 +19,17 @@ pub struct BadProgram {
 }
 
 /// What checking a rule comes to.
+/// Why a program can't be run, whatever its size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The machine has no room for its replicas.
+    #[error(transparent)]
+    Replicas(#[from] ReplicaError),
+    /// It breaks a rule of [`crate::verify`].
+    #[error(transparent)]
+    BadProgram(#[from] Box<BadProgram>),
+}
+
 pub(super) type Checked = Result<(), Box<BadProgram>>;
 
 /// A rule broken at `place`.
