@@ -15,7 +15,7 @@ use crate::cost::elementwise::Destination;
 use crate::cost::elementwise::binary::{BinaryOp, binary_1d};
 use crate::cost::links::sync_global;
 use crate::cost::memory;
-use crate::exchange::PhaseTime;
+use crate::exchange::time::PhaseTime;
 use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::partition::Way;
 use crate::network::{Fold, Network};

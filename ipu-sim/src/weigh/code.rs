@@ -30,7 +30,7 @@ use super::Category;
 use super::sizes::Sizes;
 use super::state::state;
 use crate::engine::traffic::Exchanges;
-use crate::exchange::Traffic;
+use crate::exchange::time::Traffic;
 use crate::ids::{IdVec, IpuId};
 use crate::numerics::DType;
 use crate::program::{
