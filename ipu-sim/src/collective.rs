@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::cost::links::sync_global;
+use crate::cost::sync::sync_global;
 use crate::define_ids;
 use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::flows::ends_together;

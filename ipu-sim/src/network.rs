@@ -18,6 +18,8 @@ pub mod flows;
 pub mod partition;
 
 #[cfg(test)]
+pub(crate) mod bound;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 use super::*;
-use crate::cost::links::{Flow, busiest_link};
+use crate::network::bound::{IpuTransfer, busiest_link};
 use crate::spec::fixtures::machine;
 use crate::units::{Hertz, SimSeconds};
 
@@ -201,8 +201,8 @@ fn a_round_takes_no_less_than_its_busiest_link() {
     // The ladder above, one round: every IPU of every replica to the next.
     let spec = machine("mk2-pod16");
     let topology = Topology::new(&spec);
-    let flows: Vec<Flow> = (0..16u32)
-        .map(|ipu| Flow {
+    let flows: Vec<IpuTransfer> = (0..16u32)
+        .map(|ipu| IpuTransfer {
             from: IpuId(ipu),
             to: IpuId((ipu + 4) % 16),
             bytes: Bytes(106_000),

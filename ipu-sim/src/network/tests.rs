@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::flows::ends_together;
 use super::*;
-use crate::cost::links::{Flow, busiest_link};
 use crate::ids::IpuId;
+use crate::network::bound::{IpuTransfer, busiest_link};
 use crate::spec::MachineSpec;
 use crate::spec::fixtures::machine;
 use crate::units::Bytes;
@@ -35,9 +35,9 @@ fn ends(name: &str, flows: &[(u32, u32, u64)]) -> Vec<u64> {
         .map(|(&lane, flow)| (lane, Bytes(flow.2)))
         .collect();
     let ends = ends_together(&network, &transfers);
-    let closed_form: Vec<Flow> = flows
+    let closed_form: Vec<IpuTransfer> = flows
         .iter()
-        .map(|&(from, to, bytes)| Flow {
+        .map(|&(from, to, bytes)| IpuTransfer {
             from: IpuId(from),
             to: IpuId(to),
             bytes: Bytes(bytes),
