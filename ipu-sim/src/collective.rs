@@ -38,7 +38,7 @@ use crate::cost::sync::sync_global;
 use crate::define_ids;
 use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::flows::ends_together;
-use crate::network::{Fold, LaneId, Latency, Network};
+use crate::network::{Fold, Latency, Network, RouteId};
 use crate::program::CollectiveKind;
 use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
@@ -59,14 +59,14 @@ pub enum Method {
 
 /// One direction of a collective: sums going together, or shards going apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
+pub enum RingPass {
     /// Every replica ends with its shard of the sum.
     ReduceScatter,
     /// Every replica ends with all shards.
     AllGather,
 }
 
-impl Phase {
+impl RingPass {
     /// What a collective consists of; nothing where no replica needs another.
     #[must_use]
     pub fn of(kind: CollectiveKind) -> &'static [Self] {
@@ -81,7 +81,7 @@ impl Phase {
 
 /// What each replica sends to its two neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sends {
+pub struct NeighbourBytes {
     /// Bytes to the next.
     pub next: Bytes,
     /// Bytes to the one before.
@@ -94,7 +94,7 @@ pub struct Round {
     /// How many there are.
     pub times: u32,
     /// What each replica sends of every byte-for-byte equal tensor.
-    pub sends: Sends,
+    pub sends: NeighbourBytes,
     /// Whether what arrives is added.
     pub adds: bool,
 }
@@ -104,7 +104,7 @@ pub struct Round {
 /// `closed` says that the last replica is a neighbour of the first, as on a torus.
 #[must_use]
 pub fn method(
-    phase: Phase,
+    phase: RingPass,
     bytes: Bytes,
     n_replicas: u32,
     ipus_per_replica: u32,
@@ -126,8 +126,8 @@ pub fn method(
     };
     // A reduce-scatter of twice the bytes has fragments that are worth halving.
     let threshold = match phase {
-        Phase::AllGather => threshold,
-        Phase::ReduceScatter => 2 * threshold,
+        RingPass::AllGather => threshold,
+        RingPass::ReduceScatter => 2 * threshold,
     };
     if bytes.0 >= threshold {
         Method::BidirectionalPair
@@ -138,13 +138,18 @@ pub fn method(
 
 /// The rounds in which `bytes` on each IPU go around a ring of `n_replicas`.
 #[must_use]
-pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> SmallVec<[Round; 2]> {
+pub fn rounds(
+    phase: RingPass,
+    method: Method,
+    bytes: Bytes,
+    n_replicas: u32,
+) -> SmallVec<[Round; 2]> {
     let fragment = bytes.share(u64::from(n_replicas));
     let steps = n_replicas - 1;
     let round = |times, next, previous| Round {
         times,
-        sends: Sends { next, previous },
-        adds: phase == Phase::ReduceScatter,
+        sends: NeighbourBytes { next, previous },
+        adds: phase == RingPass::ReduceScatter,
     };
     let mut rounds: SmallVec<[Round; 2]> = match method {
         Method::Clockwise => [round(steps, fragment, Bytes::ZERO)].into_iter().collect(),
@@ -158,7 +163,7 @@ pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> Sm
             [both, one].into_iter().collect()
         }
     };
-    if phase == Phase::AllGather {
+    if phase == RingPass::AllGather {
         rounds.reverse();
     }
     rounds.retain(|round| round.times > 0);
@@ -167,14 +172,14 @@ pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> Sm
 
 /// What a collective takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct CollectiveCost {
     /// Syncs and copies.
     pub links: Cycles,
-    /// Of that, bytes on their way over links.
+    /// Of that, bytes that links carry.
     pub copies: Cycles,
-    /// Of that, what the way takes over one link, however few bytes there are.
+    /// Of that, the latency of first links, however few bytes there are.
     pub latency: Cycles,
-    /// What further links of the way take.
+    /// The latency of further links of a route.
     pub latency_hops: Cycles,
     /// How often syncs and copies wait for the latency of a gateway.
     pub gateways: u64,
@@ -191,14 +196,14 @@ define_ids! {
     RoundId, "round ";
 }
 
-/// The number of a network, and what each of its lanes moves in a round.
-type RoundTraffic = (usize, Vec<(LaneId, Bytes)>);
+/// The number of a network, and what each of its routes moves in a round.
+type RoundTraffic = (usize, Vec<(RouteId, Bytes)>);
 
 /// What moves in rounds of collectives.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds {
     networks: Vec<Network>,
-    /// By round: the network, and what each of its lanes moves.
+    /// By round: the network, and what each of its routes moves.
     transfers: IdVec<RoundId, RoundTraffic>,
 }
 
@@ -212,18 +217,18 @@ impl Rounds {
     /// together. A link may be there more than once.
     #[must_use]
     pub fn loads(&self, times: &IdVec<RoundId, u64>) -> Vec<(BundleId, Bytes)> {
-        let lanes = self.networks.iter().map(|network| &network.lanes);
-        let mut sums: Vec<IdVec<LaneId, Bytes>> = lanes
-            .map(|lanes| lanes.ids().map(|_| Bytes::ZERO).collect())
+        let routes = self.networks.iter().map(|network| &network.routes);
+        let mut sums: Vec<IdVec<RouteId, Bytes>> = routes
+            .map(|routes| routes.ids().map(|_| Bytes::ZERO).collect())
             .collect();
         for (round, (network, transfers)) in self.transfers.iter() {
-            for &(lane, bytes) in transfers {
-                sums[*network][lane] += bytes * times[round];
+            for &(route, bytes) in transfers {
+                sums[*network][route] += bytes * times[round];
             }
         }
         let sums = self.networks.iter().zip(sums);
         sums.flat_map(|(network, sums)| {
-            let carried = sums.iter().map(|(lane, &bytes)| (lane, bytes));
+            let carried = sums.iter().map(|(route, &bytes)| (route, bytes));
             network.loads(&carried.collect::<Vec<_>>())
         })
         .collect()
@@ -251,7 +256,7 @@ struct Copied {
 struct Arrival {
     /// When its last byte has left.
     bytes: Cycles,
-    /// What the way takes.
+    /// The latency of its route.
     latency: Latency,
 }
 
@@ -263,7 +268,7 @@ pub struct Collectives<'a> {
     fold: Fold,
     levels: Vec<Level>,
     /// Rounds that are known: level, what the IPUs send.
-    known: BTreeMap<(usize, Vec<(IpuId, Sends)>), Known>,
+    known: BTreeMap<(usize, Vec<(IpuId, NeighbourBytes)>), Known>,
     /// What moves in one round.
     transfers: IdVec<RoundId, RoundTraffic>,
     n_traffic: usize,
@@ -311,9 +316,9 @@ impl<'a> Collectives<'a> {
         kind: CollectiveKind,
         bytes: &BTreeMap<IpuId, Bytes>,
         add: &mut dyn FnMut(IpuId, u64) -> Cycles,
-    ) -> Taken {
-        let mut taken = Taken::default();
-        for &phase in Phase::of(kind) {
+    ) -> CollectiveCost {
+        let mut taken = CollectiveCost::default();
+        for &phase in RingPass::of(kind) {
             let mut left = bytes.clone();
             let mut parts = 1;
             for level in 0..self.levels.len() {
@@ -328,12 +333,12 @@ impl<'a> Collectives<'a> {
 
     fn take_level(
         &mut self,
-        phase: Phase,
+        phase: RingPass,
         level: usize,
         bytes: &BTreeMap<IpuId, Bytes>,
         parts: u64,
         add: &mut dyn FnMut(IpuId, u64) -> Cycles,
-        taken: &mut Taken,
+        taken: &mut CollectiveCost,
     ) {
         let (n, closed) = (self.levels[level].n_replicas(), self.levels[level].closed);
         let most = bytes.values().copied().max().unwrap_or(Bytes::ZERO);
@@ -346,7 +351,7 @@ impl<'a> Collectives<'a> {
             return;
         };
         for (number, round) in shape.iter().enumerate() {
-            let sends: Vec<(IpuId, Sends)> = by_ipu
+            let sends: Vec<(IpuId, NeighbourBytes)> = by_ipu
                 .iter()
                 .map(|(ipu, rounds)| (*ipu, rounds[number].sends))
                 .collect();
@@ -376,7 +381,7 @@ impl<'a> Collectives<'a> {
     fn repeated(
         &mut self,
         level: usize,
-        sends: Vec<(IpuId, Sends)>,
+        sends: Vec<(IpuId, NeighbourBytes)>,
         times: u32,
     ) -> (Cycles, Known) {
         let key = (level, sends);
@@ -394,7 +399,7 @@ impl<'a> Collectives<'a> {
     }
 
     /// What one round takes and moves.
-    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> (Copied, RoundTraffic) {
+    fn round(&mut self, level: usize, sends: &[(IpuId, NeighbourBytes)]) -> (Copied, RoundTraffic) {
         let sides = Sides::of(sends);
         let (placement, topology, machine) = (self.placement, self.topology, self.machine);
         let ring = &self.levels[level].rings[0];
@@ -418,16 +423,16 @@ impl<'a> Collectives<'a> {
             )
         });
         let transfers: Vec<_> = traffic
-            .lanes
+            .routes
             .iter()
-            .map(|lane| {
+            .map(|route| {
                 let (_, sends) = sends
                     .iter()
-                    .find(|(ipu, _)| *ipu == lane.ipu)
+                    .find(|(ipu, _)| *ipu == route.ipu)
                     .expect("it sends");
                 (
-                    lane.lane,
-                    if lane.to_next {
+                    route.id,
+                    if route.to_next {
                         sends.next
                     } else {
                         sends.previous
@@ -436,11 +441,11 @@ impl<'a> Collectives<'a> {
             })
             .collect();
         let ends = ends_together(&traffic.network, &transfers);
-        let arrivals = ends.iter().zip(&transfers).map(|(&bytes, (lane, _))| {
-            let lane = &traffic.network.lanes[*lane];
+        let arrivals = ends.iter().zip(&transfers).map(|(&bytes, (route, _))| {
+            let route = &traffic.network.routes[*route];
             Arrival {
                 bytes,
-                latency: lane.latency,
+                latency: route.latency,
             }
         });
         let last = arrivals.max_by_key(|arrival| arrival.bytes + arrival.latency.total);
@@ -459,7 +464,7 @@ impl<'a> Collectives<'a> {
 struct Sides(Vec<(IpuId, bool, bool)>);
 
 impl Sides {
-    fn of(sends: &[(IpuId, Sends)]) -> Self {
+    fn of(sends: &[(IpuId, NeighbourBytes)]) -> Self {
         // A tensor of no bytes still meets its neighbour.
         let sides = sends.iter().map(|&(ipu, sends)| {
             let both = sends.previous > Bytes::ZERO;

@@ -107,13 +107,13 @@ mod streams;
 mod sync;
 mod thread;
 
-pub use attached::Attached;
+pub use attached::AttachedDevice;
 pub use condition::Condition;
 pub use error::DeviceError;
 pub use executable::{Executable, HOST_SYNC_TIMEOUT};
-pub use failure::{ErrorClass, Fault, Hardware, Healthy, Recovery, RecoveryAction};
+pub use failure::{ErrorClass, Fault, Hardware, HealthyHardware, Recovery, RecoveryAction};
 pub use inventory::{Device, DeviceId};
-pub use loaded::Loaded;
+pub use loaded::LoadedDevice;
 pub use manager::{Connection, DeviceManager};
 pub use ports::{
     AttachLocks, Clock, LockFailure, LockGuard, LockRefusal, ManualClock, NoLocks, Ports,

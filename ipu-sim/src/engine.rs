@@ -1,7 +1,7 @@
 //! How long a program takes on a machine, and where the time goes.
 //!
 //! Every IPU has a clock. A compute set takes its slowest tile's vertices and a
-//! dispatch; an exchange takes a sync, the way to the farthest tile and its words;
+//! dispatch; an exchange takes a sync, the route to the farthest tile and its words;
 //! both move one clock. Copies between IPUs and collectives let the IPUs they name wait
 //! for each other. What moves beyond an IPU shares links with all else that moves at
 //! that time, and events resolve who is through when.
@@ -33,8 +33,8 @@ mod walk;
 mod tests;
 
 pub use timeline::{
-    Activity, Awaited, Called, Channel, IpuTime, Join, Moved, Paid, ProductFlops, SourceTime,
-    Spent, StreamTime, Tally, Timeline, Wait,
+    Activity, ActivityCycles, CallTime, Channel, ChannelBytes, ConstantUsage, IpuTime, Join,
+    ProductFlops, SourceTime, StreamTime, Tally, Timeline, Wait, WaitCause,
 };
 
 use crate::network::Fold;

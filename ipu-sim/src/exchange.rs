@@ -28,7 +28,7 @@ use time::Traffic;
 pub struct Fabric {
     /// Tiles.
     pub n_tiles: u32,
-    /// Ways between them.
+    /// Latencies between them.
     pub routes: Routes,
     /// The most that one description moves.
     pub description_max: Bytes,

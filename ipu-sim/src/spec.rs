@@ -71,7 +71,7 @@ pub struct MachineSpec {
     pub links: LinkSpec,
     /// Links between racks, if the machine can have any.
     pub gateway: Option<GatewaySpec>,
-    /// The way to the host.
+    /// Links to the host.
     pub host: HostSpec,
     /// Memory beside the IPUs, which a program reads and writes explicitly.
     pub streaming_memory: StreamingMemorySpec,
@@ -155,7 +155,7 @@ pub struct LinkSpec {
     pub usable: BytesPerSecond,
     /// Time from tile to tile over one link.
     pub latency: SimSeconds,
-    /// Time that every further link on the way adds.
+    /// Time that every further link of a route adds.
     pub hop: SimSeconds,
 }
 
@@ -170,7 +170,7 @@ pub struct GatewaySpec {
     pub latency: SimSeconds,
 }
 
-/// The way to the host.
+/// Links between IPUs and their hosts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSpec {
     /// Host servers.

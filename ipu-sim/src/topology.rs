@@ -18,7 +18,7 @@
 //! a ring with half of the gateway ports each way, is assumed.
 //!
 //! Hosts and streaming memory hang on the gateways. A host reaches its IPU-Machines through one port;
-//! each IPU-Machine has a network adapter of its own, and each of its IPUs a PCIe way to the gateway.
+//! each IPU-Machine has a network adapter of its own, and each of its IPUs a PCIe link to the gateway.
 //! Cards without gateways sit in slots of their host, each IPU with its lanes of the slot, and the
 //! host's memory is then the streaming memory.
 //!
@@ -44,7 +44,7 @@ use crate::ids::{IdVec, IpuId};
 use crate::spec::{GatewaySpec, LinkSpec, MachineSpec, Wiring};
 use crate::units::{BytesPerSecond, SimSeconds};
 use chain::Chain;
-pub use routes::HostWay;
+pub use routes::HostDirection;
 
 define_ids! {
     /// An IPU-Machine: a box of IPUs with one gateway and one streaming memory.
@@ -106,7 +106,7 @@ pub struct Topology {
     ipus_per_rack: u32,
     n_racks: u32,
     wiring: Wiring,
-    /// Time of every further link of a way.
+    /// Time of every further link of a route.
     hop: SimSeconds,
     /// Whether IPUs reach beyond their rack, hosts and memory through gateways.
     has_gateways: bool,

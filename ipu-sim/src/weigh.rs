@@ -45,11 +45,11 @@ use crate::spec::MachineSpec;
 use crate::text::Names;
 use crate::topology::Topology;
 use crate::units::Bytes;
-pub use category::{Category, UNWEIGHED, Unweighed};
+pub use category::{Category, UNMODELLED_CATEGORIES, UnmodelledCategory};
 pub use curve::LivePoint;
 use fullest::{Find, fullest};
-pub use kinds::{ByKind, LiveKind};
-pub use part::{PartWeight, weigh_parts};
+pub use kinds::{LiveBytes, LiveKind};
+pub use part::{PartMemoryUsage, weigh_parts};
 pub use regions::Region;
 pub use remote::OutOfStreamingMemory;
 pub(crate) use remote::check_streaming_memory;
@@ -85,7 +85,7 @@ pub struct StepName {
 
 /// The memory of one IPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IpuWeight {
+pub struct IpuMemoryUsage {
     /// Bytes by category, then by tile.
     pub categories: Vec<(Category, Vec<Bytes>)>,
     /// Bytes of every tile at its fullest moment.
@@ -100,21 +100,21 @@ pub struct IpuWeight {
     /// The largest variables on the fullest tile at that moment, largest first.
     pub largest: Vec<TileVariable>,
     /// What of that must be in interleaved memory.
-    pub interleaved: Interleaved,
+    pub interleaved: InterleavedMemory,
 }
 
 /// What of a program must be in interleaved memory on the tiles of one IPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interleaved {
+pub struct InterleavedMemory {
     /// Bytes of every tile when most of it is needed, the loader included.
     pub tiles: Vec<Bytes>,
-    /// When that is on the tile that needs most, as in [`IpuWeight::fullest_at`].
+    /// When that is on the tile that needs most, as in [`IpuMemoryUsage::fullest_at`].
     pub fullest_at: Vec<StepName>,
     /// The largest such variables there and then, largest first.
     pub largest: Vec<TileVariable>,
 }
 
-impl IpuWeight {
+impl IpuMemoryUsage {
     /// The tile that needs most of a region, the first if there are several, and the bytes.
     #[must_use]
     pub fn fullest(&self, region: Region) -> (TileId, Bytes) {
@@ -182,7 +182,7 @@ impl IpuWeight {
 
 /// The memory of a program: one replica, the others being alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weight {
+pub struct MemoryUsage {
     /// What one tile has.
     pub available: Bytes,
     /// What of that code can run from.
@@ -190,7 +190,7 @@ pub struct Weight {
     /// What of that is interleaved.
     pub interleaved: Bytes,
     /// Every IPU of a replica.
-    pub ipus: IdVec<IpuId, IpuWeight>,
+    pub ipus: IdVec<IpuId, IpuMemoryUsage>,
 }
 
 /// A program doesn't fit in tile memory.
@@ -212,7 +212,7 @@ pub struct OutOfMemory {
     pub available: Bytes,
     /// What the program takes there.
     pub needed: Bytes,
-    /// When, as in [`IpuWeight::fullest_at`].
+    /// When, as in [`IpuMemoryUsage::fullest_at`].
     pub fullest_at: Vec<StepName>,
     /// The largest variables there and then; none if code is what doesn't fit.
     pub largest: Vec<TileVariable>,
@@ -220,7 +220,7 @@ pub struct OutOfMemory {
     pub code: Vec<(Category, Bytes)>,
 }
 
-impl Weight {
+impl MemoryUsage {
     /// Whether the program fits: a tile as a whole, then each region.
     ///
     /// # Errors
@@ -243,7 +243,7 @@ impl Weight {
     }
 
     fn fits(&self, region: Region) -> Result<(), OutOfMemory> {
-        let on_ipu = |weight: &IpuWeight| weight.fullest(region);
+        let on_ipu = |weight: &IpuMemoryUsage| weight.fullest(region);
         let all = self.ipus.iter().rev();
         let worst = all.max_by_key(|(_, weight)| on_ipu(weight).1);
         let Some((ipu, weight)) = worst else {
@@ -314,8 +314,8 @@ fn details(
 /// # Errors
 ///
 /// [`ReplicaError`] if the machine has too few IPUs or the program has no replicas. Too little
-/// memory is no error here, see [`Weight::verdict`].
-pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight, ReplicaError> {
+/// memory is no error here, see [`MemoryUsage::verdict`].
+pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<MemoryUsage, ReplicaError> {
     ReplicaPlacement::new(&Topology::new(machine), program.n_replicas, program.n_ipus)?;
     let n_tiles = machine.tile.tiles_per_ipu;
     let tiles = AllTiles::new(program, n_tiles);
@@ -358,7 +358,7 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight, Replica
         let interleaved = find.interleaved(&must, &must_peaks[ipu], loader);
         find.weight(peaks, categories, interleaved)
     });
-    Ok(Weight {
+    Ok(MemoryUsage {
         available: machine.tile.memory,
         executable: Region::Executable.size(machine),
         interleaved: Region::Interleaved.size(machine),

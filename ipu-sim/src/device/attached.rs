@@ -8,7 +8,7 @@ use super::error::{DeviceError, Result};
 use super::executable::{Executable, fit};
 use super::failure::RecoveryAction;
 use super::inventory::Device;
-use super::loaded::Loaded;
+use super::loaded::LoadedDevice;
 use super::manager::Lease;
 use super::thread::DeviceThread;
 use crate::spec::MachineSpec;
@@ -24,28 +24,28 @@ use crate::spec::MachineSpec;
 ///     attached.run(Mode::Time);
 /// }
 /// ```
-pub struct Attached {
+pub struct AttachedDevice {
     device: Device,
     machine: Arc<MachineSpec>,
     /// None offline.
-    link: Option<Link>,
+    link: Option<OnlineDevice>,
     /// What it answers to.
     pub(super) condition: Condition,
 }
 
 /// The way to a device. The thread ends before others get the IPUs.
-pub(super) struct Link {
+pub(super) struct OnlineDevice {
     pub(super) thread: DeviceThread,
     pub(super) lease: Lease,
 }
 
-impl Attached {
+impl AttachedDevice {
     /// Starts the device.
     pub(super) fn online(machine: Arc<MachineSpec>, lease: Lease) -> Result<Self> {
         Ok(Self {
             device: lease.device,
             machine,
-            link: Some(Link {
+            link: Some(OnlineDevice {
                 thread: DeviceThread::start(lease.device.id)?,
                 lease,
             }),
@@ -64,7 +64,7 @@ impl Attached {
     }
 
     /// The way to the device; none offline.
-    pub(super) fn link(&self) -> Option<&Link> {
+    pub(super) fn link(&self) -> Option<&OnlineDevice> {
         self.link.as_ref()
     }
 
@@ -95,12 +95,12 @@ impl Attached {
     /// one that breaks a rule of [`crate::verify`], [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables, [`DeviceError::OutOfStreamingMemory`],
     /// [`DeviceError::Replicas`] for a program of nothing; [`DeviceError::Hardware`] if something is wrong
     /// with the machine, and what stopped the device if that needs more than a reset.
-    pub fn load(mut self, executable: Executable) -> Result<Loaded> {
+    pub fn load(mut self, executable: Executable) -> Result<LoadedDevice> {
         let weight = fit(&executable, self.device, &self.machine)?;
         if self.link.is_some() {
             self.recover(RecoveryAction::IpuReset)?;
         }
-        Loaded::new(self, executable, weight)
+        LoadedDevice::new(self, executable, weight)
     }
 
     /// Carries out a recovery action. Other devices don't notice a reset of these IPUs; all else
@@ -130,9 +130,9 @@ impl Attached {
     pub fn detach(self) {}
 }
 
-impl fmt::Debug for Attached {
+impl fmt::Debug for AttachedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached")
+        f.debug_struct("AttachedDevice")
             .field("device", &self.device)
             .field("is_offline", &self.link.is_none())
             .field("condition", &self.condition)

@@ -12,7 +12,7 @@ use crate::program::{Program, Step, StreamId, Transfer};
 use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::topology::Topology;
-use crate::weigh::{Weight, check_streaming_memory, weigh};
+use crate::weigh::{MemoryUsage, check_streaming_memory, weigh};
 
 /// A compiled program, ready to be loaded. Clones share the program.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ pub(super) fn fit(
     executable: &Executable,
     device: Device,
     machine: &MachineSpec,
-) -> Result<Weight> {
+) -> Result<MemoryUsage> {
     let program = &executable.program;
     if executable.n_ipus() == 0 {
         return Err(ReplicaError::None.into());

@@ -216,9 +216,9 @@ pub trait Hardware: Send + Sync {
 
 /// A machine to which nothing ever happens.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Healthy;
+pub struct HealthyHardware;
 
-impl Hardware for Healthy {
+impl Hardware for HealthyHardware {
     fn fault(&self, _: &[IpuId]) -> Option<Fault> {
         None
     }

@@ -140,7 +140,7 @@ fn squares(count: u32) -> (Executable, VarId, StreamId) {
 }
 
 /// [`squares`] on device `id`, with the host's end of its stream.
-fn load(manager: &DeviceManager, id: u32, count: u32) -> (Loaded, VarId, StreamQueue) {
+fn load(manager: &DeviceManager, id: u32, count: u32) -> (LoadedDevice, VarId, StreamQueue) {
     let (executable, x, stream) = squares(count);
     let attached = manager.attach(DeviceId(id), Connection::Always).unwrap();
     let mut device = attached.load(executable).unwrap();

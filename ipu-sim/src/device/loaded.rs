@@ -3,19 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::attached::Attached;
+use super::attached::AttachedDevice;
 use super::condition::Condition;
 use super::error::{DeviceError, Result};
 use super::executable::Executable;
 use super::failure::RecoveryAction;
 use super::streams::{HostStream, Streams};
 use super::sync::{Sender, channel};
-use super::thread::{DeviceThread, Load, Place, Request};
+use super::thread::{DeviceThread, Load, Request, ValueAddress};
 use super::{Counters, Mode};
 use crate::engine::Timeline;
 use crate::ids::{Id, ReplicaId};
 use crate::program::{RemoteBufferId, StreamId, VarId};
-use crate::weigh::Weight;
+use crate::weigh::MemoryUsage;
 
 /// A loaded device. Dropping it unloads and detaches it.
 ///
@@ -52,17 +52,21 @@ use crate::weigh::Weight;
 ///     device.counters();
 /// }
 /// ```
-pub struct Loaded {
+pub struct LoadedDevice {
     // Dropped before `attached`, whose thread waits for that.
     requests: Option<Sender<Request>>,
     streams: Streams,
-    weight: Weight,
+    weight: MemoryUsage,
     executable: Executable,
-    attached: Attached,
+    attached: AttachedDevice,
 }
 
-impl Loaded {
-    pub(super) fn new(attached: Attached, executable: Executable, weight: Weight) -> Result<Self> {
+impl LoadedDevice {
+    pub(super) fn new(
+        attached: AttachedDevice,
+        executable: Executable,
+        weight: MemoryUsage,
+    ) -> Result<Self> {
         let mut requests = None;
         if let Some(link) = attached.link() {
             let (sender, receiver) = channel();
@@ -86,7 +90,7 @@ impl Loaded {
 
     /// The device that it is loaded on.
     #[must_use]
-    pub fn attached(&self) -> &Attached {
+    pub fn attached(&self) -> &AttachedDevice {
         &self.attached
     }
 
@@ -98,13 +102,13 @@ impl Loaded {
 
     /// The memory that the executable takes on every tile.
     #[must_use]
-    pub fn weight(&self) -> &Weight {
+    pub fn weight(&self) -> &MemoryUsage {
         &self.weight
     }
 
     /// Takes the executable off the device, with all its values.
     #[must_use]
-    pub fn unload(self) -> Attached {
+    pub fn unload(self) -> AttachedDevice {
         self.attached
     }
 
@@ -174,7 +178,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// As [`Attached::recover`].
+    /// As [`AttachedDevice::recover`].
     pub fn recover(&mut self, action: RecoveryAction) -> Result<()> {
         self.attached.recover(action)?;
         self.ask(|answer| Request::Reset { answer })
@@ -188,7 +192,7 @@ impl Loaded {
     /// [`DeviceError::NoSuchId`], [`DeviceError::Offline`]; what has stopped the device, if it needs a power
     /// cycle or more.
     pub fn read(&self, replica: ReplicaId, var: VarId) -> Result<Vec<f64>> {
-        self.read_place(Place {
+        self.read_place(ValueAddress {
             replica,
             var,
             buffer: None,
@@ -202,7 +206,7 @@ impl Loaded {
     /// [`DeviceError::Execute`] for another number of values than elements, [`DeviceError::NoSuchId`],
     /// [`DeviceError::Offline`]; what has stopped the device.
     pub fn write(&mut self, replica: ReplicaId, var: VarId, values: &[f64]) -> Result<()> {
-        let place = Place {
+        let place = ValueAddress {
             replica,
             var,
             buffer: None,
@@ -221,7 +225,7 @@ impl Loaded {
         buffer: RemoteBufferId,
         var: VarId,
     ) -> Result<Vec<f64>> {
-        self.read_place(Place {
+        self.read_place(ValueAddress {
             replica,
             var,
             buffer: Some(buffer),
@@ -240,7 +244,7 @@ impl Loaded {
         var: VarId,
         values: &[f64],
     ) -> Result<()> {
-        let place = Place {
+        let place = ValueAddress {
             replica,
             var,
             buffer: Some(buffer),
@@ -287,13 +291,13 @@ impl Loaded {
         }
     }
 
-    fn read_place(&self, place: Place) -> Result<Vec<f64>> {
+    fn read_place(&self, place: ValueAddress) -> Result<Vec<f64>> {
         self.check_place(place)?;
         self.attached.condition.check_readable()?;
         self.ask(|answer| Request::Read { place, answer })?
     }
 
-    fn write_place(&self, place: Place, values: &[f64]) -> Result<()> {
+    fn write_place(&self, place: ValueAddress, values: &[f64]) -> Result<()> {
         self.check_place(place)?;
         self.attached.condition.check_ready()?;
         let values = values.to_vec();
@@ -304,7 +308,7 @@ impl Loaded {
         })?
     }
 
-    fn check_place(&self, place: Place) -> Result<()> {
+    fn check_place(&self, place: ValueAddress) -> Result<()> {
         let program = &self.executable.program;
         check_id("replica", place.replica, program.n_replicas as usize)?;
         check_id("variable", place.var, program.vars.len())?;
@@ -322,7 +326,7 @@ impl Loaded {
 
 /// The device's thread and its ear for requests.
 fn line<'l>(
-    attached: &'l Attached,
+    attached: &'l AttachedDevice,
     requests: Option<&'l Sender<Request>>,
 ) -> Result<(&'l DeviceThread, &'l Sender<Request>)> {
     match (attached.link(), requests) {
@@ -364,9 +368,9 @@ fn only_one<'n, I>(
     }
 }
 
-impl fmt::Debug for Loaded {
+impl fmt::Debug for LoadedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loaded")
+        f.debug_struct("LoadedDevice")
             .field("executable", &self.executable.name)
             .field("attached", &self.attached)
             .finish_non_exhaustive()

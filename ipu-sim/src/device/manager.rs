@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attached::Attached;
+use super::attached::AttachedDevice;
 use super::error::{DeviceError, Result};
 use super::failure::RecoveryAction;
 use super::inventory::{Device, DeviceId, devices};
@@ -71,7 +71,7 @@ impl DeviceManager {
     /// [`DeviceError::NoSuchDevice`]; [`DeviceError::DeviceBusy`] if one of its IPUs is attached, and stays
     /// so until the time-out of [`Connection::OnDemand`]; [`DeviceError::LockFailed`];
     /// [`DeviceError::NoDeviceThread`].
-    pub fn attach(&self, id: DeviceId, connection: Connection) -> Result<Attached> {
+    pub fn attach(&self, id: DeviceId, connection: Connection) -> Result<AttachedDevice> {
         let device = self.shared.devices.get(id.0 as usize);
         let device = device.ok_or(DeviceError::NoSuchDevice {
             device: id,
@@ -86,7 +86,7 @@ impl DeviceManager {
     ///
     /// [`DeviceError::NoSuchGroup`]; [`DeviceError::NoFreeDevice`] if all are attached, and stay so until the
     /// time-out of [`Connection::OnDemand`]; otherwise as [`Self::attach`].
-    pub fn attach_any(&self, n_ipus: u32, connection: Connection) -> Result<Attached> {
+    pub fn attach_any(&self, n_ipus: u32, connection: Connection) -> Result<AttachedDevice> {
         let all = self.shared.devices.iter().copied();
         let devices: Vec<Device> = all.filter(|device| device.n_ipus == n_ipus).collect();
         if devices.is_empty() {
@@ -103,17 +103,17 @@ impl DeviceManager {
         })
     }
 
-    fn attach_one_of(&self, devices: &[Device], connection: Connection) -> Result<Attached> {
+    fn attach_one_of(&self, devices: &[Device], connection: Connection) -> Result<AttachedDevice> {
         let timeout = match connection {
             Connection::Always => Duration::ZERO,
             Connection::OnDemand { timeout } => timeout,
             Connection::Offline => {
                 let machine = Arc::clone(&self.shared.machine);
-                return Ok(Attached::offline(devices[0], machine));
+                return Ok(AttachedDevice::offline(devices[0], machine));
             }
         };
         let lease = self.lease_one_of(devices, timeout)?;
-        Attached::online(Arc::clone(&self.shared.machine), lease)
+        AttachedDevice::online(Arc::clone(&self.shared.machine), lease)
     }
 
     /// Tries all devices again and again until one is free or the time is over.

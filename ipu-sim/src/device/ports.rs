@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failure::{Hardware, Healthy};
+use super::failure::{Hardware, HealthyHardware};
 use super::sync::Mutex;
 use crate::ids::IpuId;
 
@@ -31,7 +31,7 @@ impl Ports {
         Self {
             locks: Arc::new(NoLocks),
             clock: Arc::new(ManualClock::default()),
-            hardware: Arc::new(Healthy),
+            hardware: Arc::new(HealthyHardware),
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Load {
 
 /// Where a variable of one replica is read or written.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct ValueAddress {
     pub(super) replica: ReplicaId,
     pub(super) var: VarId,
     /// The buffer of streaming memory that holds it; none for tile memory.
@@ -46,12 +46,12 @@ pub(super) enum Request {
     Run { mode: Mode, events: Sender<Event> },
     /// Reads a variable.
     Read {
-        place: Place,
+        place: ValueAddress,
         answer: Sender<Result<Vec<f64>>>,
     },
     /// Writes a variable.
     Write {
-        place: Place,
+        place: ValueAddress,
         values: Vec<f64>,
         answer: Sender<Result<()>>,
     },

@@ -52,9 +52,9 @@ impl Activity {
 
 /// Cycles by activity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spent([Cycles; Activity::ALL.len()]);
+pub struct ActivityCycles([Cycles; Activity::ALL.len()]);
 
-impl Spent {
+impl ActivityCycles {
     /// Cycles of one activity.
     #[must_use]
     pub fn on(&self, activity: Activity) -> Cycles {
@@ -89,7 +89,7 @@ impl Spent {
     }
 }
 
-/// Ways out of an IPU that bytes are counted on.
+/// Exits of an IPU that bytes are counted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
@@ -121,9 +121,9 @@ impl Channel {
 
 /// Bytes by channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved([Bytes; Channel::ALL.len()]);
+pub struct ChannelBytes([Bytes; Channel::ALL.len()]);
 
-impl Moved {
+impl ChannelBytes {
     /// Bytes of one channel.
     #[must_use]
     pub fn on(&self, channel: Channel) -> Bytes {
@@ -140,7 +140,7 @@ impl Moved {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTime {
     /// Cycles by activity, waiting in front of its steps included.
-    pub spent: Spent,
+    pub spent: ActivityCycles,
     /// Steps that ran.
     pub steps: u64,
 }
@@ -164,7 +164,7 @@ pub struct StreamTime {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Cycles by activity.
-    pub spent: Spent,
+    pub spent: ActivityCycles,
     /// What it computed in matrix products.
     pub products: ProductFlops,
 }
@@ -223,7 +223,7 @@ impl ProductFlops {
 /// What an IPU paid for by the piece, or by the cycle, at a price that a constant of the machine
 /// sets: what its time depends on, constant by constant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Paid {
+pub struct ConstantUsage {
     /// Starts of the run by a host.
     pub runs: u64,
     /// Compute sets.
@@ -240,9 +240,9 @@ pub struct Paid {
     pub assembly: Cycles,
     /// Cycles of bytes on links, in copies between IPUs and in collectives.
     pub links: Cycles,
-    /// Cycles that the way over one link takes, however few bytes there are.
+    /// Cycles of the latency of first links, however few bytes there are.
     pub latency: Cycles,
-    /// Cycles that further links of a way take.
+    /// Cycles of the latency of further links of a route.
     pub latency_hops: Cycles,
     /// Gateways that copies between IPUs and collectives leave for another rack, syncs of collectives
     /// included.
@@ -251,7 +251,7 @@ pub struct Paid {
     pub streaming: Cycles,
 }
 
-impl Paid {
+impl ConstantUsage {
     /// Adds what is paid `times` times.
     pub(crate) fn add(&mut self, other: &Self, times: u64) {
         self.runs += other.runs * times;
@@ -278,19 +278,19 @@ pub struct IpuTime {
     /// computed.
     pub tally: Tally,
     /// What it paid for by the piece.
-    pub paid: Paid,
+    pub usage: ConstantUsage,
 }
 
 /// What the calls of one function took on one IPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Called {
+pub struct CallTime {
     /// In all calls.
     pub tally: Tally,
     /// How many there were.
     pub calls: u64,
 }
 
-impl Called {
+impl CallTime {
     /// Adds a share of the calls of another function, all of which take the same.
     ///
     /// # Panics
@@ -310,7 +310,7 @@ impl Called {
 /// What an idle IPU waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Awaited {
+pub enum WaitCause {
     /// The last of the IPUs that a step joins.
     Ipu(IpuId),
     /// The host, which makes data ready or serves another IPU.
@@ -329,7 +329,7 @@ pub struct Wait {
     /// In which section of the program; none before the first one, and for the end.
     pub section: Option<SectionId>,
     /// For what.
-    pub on: Awaited,
+    pub on: WaitCause,
 }
 
 /// Steps that join several IPUs, of one line of the profile, with the same last one.
@@ -355,9 +355,9 @@ pub struct Timeline {
     /// Every line of the profile on every IPU.
     pub sources: IdVec<SourceId, IdVec<IpuId, SourceTime>>,
     /// Every section on every IPU; what is before the first one is in none.
-    pub sections: IdVec<SectionId, IdVec<IpuId, Spent>>,
+    pub sections: IdVec<SectionId, IdVec<IpuId, ActivityCycles>>,
     /// Every function on every IPU, what it calls included.
-    pub functions: IdVec<FunctionId, IdVec<IpuId, Called>>,
+    pub functions: IdVec<FunctionId, IdVec<IpuId, CallTime>>,
     /// Why IPUs were idle; the cycles of each sum to what its tally calls idle.
     pub waits: BTreeMap<Wait, Cycles>,
     /// How often which IPU came last to a step of several.
@@ -365,7 +365,7 @@ pub struct Timeline {
     /// Every stream that was used.
     pub streams: IdVec<StreamId, Option<StreamTime>>,
     /// Bytes that one replica moved.
-    pub moved: Moved,
+    pub moved: ChannelBytes,
     /// Bytes that every link of the machine carried, of all replicas together. What a host sent
     /// ahead and no step took isn't counted.
     pub carried: IdVec<BundleId, Bytes>,

@@ -21,9 +21,9 @@ use smallvec::SmallVec;
 use super::Mode;
 use super::events::{Event, Key, Queue};
 use super::schedule::{BlockId, Item, Linked, Moving, Scope};
-use super::timeline::{Activity, Awaited, Join, Paid, Tally, Timeline};
+use super::timeline::{Activity, ConstantUsage, Join, Tally, Timeline, WaitCause};
 use crate::ids::IdVec;
-use crate::network::LaneId;
+use crate::network::RouteId;
 use crate::network::flows::Flows;
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
 use crate::trace::{Span, SpanKind};
@@ -384,7 +384,7 @@ impl<'a> Walker<'a> {
         let mut end = begin;
         for &actor in actors {
             let waited = begin - self.actors[actor].clock;
-            self.wait(actor, leaf.source, Awaited::Ipu(last), waited);
+            self.wait(actor, leaf.source, WaitCause::Ipu(last), waited);
             for &(activity, cycles) in &leaf.spends {
                 self.spend(actor, leaf.source, activity, cycles);
             }
@@ -421,20 +421,20 @@ impl<'a> Walker<'a> {
         let account = self.account(actor);
         self.ledger.moved(account, leaf);
         for moving in &leaf.moving {
-            let lane = self.linked.lane(class, moving.ends);
-            self.ledger.carry(account, lane, moving.bytes);
+            let route = self.linked.route(class, moving.ends);
+            self.ledger.carry(account, route, moving.bytes);
             if let Some((stream, _)) = moving.stream {
                 self.streams[class][stream].begin(begin, account.weight);
                 if let Some(buffer) = self.linked.schedule.streams[stream].buffer {
-                    let lane = self.linked.lane(class, buffer.ends);
-                    self.ledger.carry(account, lane, buffer.bytes);
+                    let route = self.linked.route(class, buffer.ends);
+                    self.ledger.carry(account, route, buffer.bytes);
                 }
             }
         }
     }
 
     /// Idle cycles, with their reason.
-    fn wait(&mut self, actor: usize, source: SourceId, on: Awaited, cycles: Cycles) {
+    fn wait(&mut self, actor: usize, source: SourceId, on: WaitCause, cycles: Cycles) {
         if cycles == Cycles::ZERO {
             return;
         }
@@ -455,29 +455,31 @@ impl<'a> Walker<'a> {
         for (position, moving) in leaf.moving.iter().enumerate() {
             match moving.stream {
                 None => self.begin_part(actor, position, now),
-                Some((stream, way)) => self.ask_buffer(class, stream, way, (actor, position), now),
+                Some((stream, direction)) => {
+                    self.ask_buffer(class, stream, direction, (actor, position), now)
+                }
             }
         }
     }
 
     /// One of the things that a step moves begins to move.
     fn begin_part(&mut self, actor: usize, position: usize, now: Cycles) {
-        let (moving, lane) = self.part(actor, position);
+        let (moving, route) = self.part(actor, position);
         self.tasks[actor].as_mut().expect("it moves").moves_from = now;
-        match lane {
-            Some(lane) => self.begin_flow(Key::Step(actor, position), lane, moving.bytes, now),
+        match route {
+            Some(route) => self.begin_flow(Key::Step(actor, position), route, moving.bytes, now),
             None => self.end_part(actor, position, now),
         }
     }
 
-    fn part(&self, actor: usize, position: usize) -> (Moving, Option<LaneId>) {
+    fn part(&self, actor: usize, position: usize) -> (Moving, Option<RouteId>) {
         let task = self.tasks[actor].as_ref().expect("it moves");
         let moving = self.linked.leaves[task.leaf as usize].moving[position];
-        (moving, self.linked.lane(task.class, moving.ends))
+        (moving, self.linked.route(task.class, moving.ends))
     }
 
-    fn begin_flow(&mut self, key: Key, lane: LaneId, bytes: Bytes, now: Cycles) {
-        let changed = self.flows.begin(key, lane, bytes, now);
+    fn begin_flow(&mut self, key: Key, route: RouteId, bytes: Bytes, now: Cycles) {
+        let changed = self.flows.begin(key, route, bytes, now);
         self.expect_ends(&changed);
     }
 
@@ -503,16 +505,16 @@ impl<'a> Walker<'a> {
 
     /// One of the things that a step moves is through.
     fn end_part(&mut self, actor: usize, position: usize, now: Cycles) {
-        let (moving, lane) = self.part(actor, position);
-        let latency = lane.map_or(Cycles::ZERO, |lane| {
-            self.linked.schedule.network.lanes[lane].latency.total
+        let (moving, route) = self.part(actor, position);
+        let latency = route.map_or(Cycles::ZERO, |route| {
+            self.linked.schedule.network.routes[route].latency.total
         });
         let task = self.tasks[actor].as_mut().expect("it moves");
         task.end = task.end.max(now + latency);
         task.open -= 1;
         let (class, is_last) = (task.class, task.open == 0);
-        if let Some((stream, way)) = moving.stream {
-            self.leave_buffer(class, stream, way, now);
+        if let Some((stream, direction)) = moving.stream {
+            self.leave_buffer(class, stream, direction, now);
         }
         if is_last {
             let task = self.tasks[actor].take().expect("it moves");
@@ -522,19 +524,19 @@ impl<'a> Walker<'a> {
 
     fn end_task(&mut self, task: &Task) {
         let leaf = &self.linked.leaves[task.leaf as usize];
-        for (stream, way) in leaf.moving.iter().filter_map(|moving| moving.stream) {
-            self.delivered(task.class, stream, way, task.end);
+        for (stream, direction) in leaf.moving.iter().filter_map(|moving| moving.stream) {
+            self.delivered(task.class, stream, direction, task.end);
         }
         let alone = self.alone(task);
         for &actor in &task.actors {
             // What isn't there yet, or what others use.
             let late = task.moves_from - self.actors[actor].clock;
-            self.wait(actor, leaf.source, Awaited::Host, late);
+            self.wait(actor, leaf.source, WaitCause::Host, late);
             let rest = task.end - self.actors[actor].clock;
             self.spend(actor, leaf.source, leaf.waiting, alone.min(rest));
             let shared = rest.saturating_sub(alone);
-            self.wait(actor, leaf.source, Awaited::StreamingMemory, shared);
-            let paid = self.paid_moving(task, rest);
+            self.wait(actor, leaf.source, WaitCause::StreamingMemory, shared);
+            let paid = self.usage_of_moving(task, rest);
             self.ledger.pay(self.account(actor), &paid);
             self.actors[actor].status = Status::Ready;
             self.record_step(actor, leaf.source);
@@ -543,29 +545,29 @@ impl<'a> Walker<'a> {
     }
 
     /// What the `cycles` in which a step moved something are paid for.
-    fn paid_moving(&self, task: &Task, cycles: Cycles) -> Paid {
+    fn usage_of_moving(&self, task: &Task, cycles: Cycles) -> ConstantUsage {
         let leaf = &self.linked.leaves[task.leaf as usize];
         match leaf.waiting {
-            Activity::StreamingMemory => Paid {
+            Activity::StreamingMemory => ConstantUsage {
                 streaming: cycles,
-                ..Paid::default()
+                ..ConstantUsage::default()
             },
             Activity::IpuCopy => {
-                let lanes = &self.linked.schedule.network.lanes;
+                let routes = &self.linked.schedule.network.routes;
                 let moving = leaf.moving.iter();
-                let ways = moving.filter_map(|moving| self.linked.lane(task.class, moving.ends));
-                let ways = ways.map(|lane| lanes[lane].latency);
-                let latency = ways.max_by_key(|latency| latency.total);
+                let used = moving.filter_map(|moving| self.linked.route(task.class, moving.ends));
+                let latencies = used.map(|route| routes[route].latency);
+                let latency = latencies.max_by_key(|latency| latency.total);
                 let latency = latency.unwrap_or_default();
-                Paid {
+                ConstantUsage {
                     latency: latency.link,
                     latency_hops: latency.hops,
                     gateways: latency.gateways.into(),
                     links: cycles.saturating_sub(latency.total),
-                    ..Paid::default()
+                    ..ConstantUsage::default()
                 }
             }
-            _ => Paid::default(),
+            _ => ConstantUsage::default(),
         }
     }
 
@@ -576,11 +578,11 @@ impl<'a> Walker<'a> {
         if leaf.waiting != Activity::StreamingMemory {
             return Cycles(u64::MAX);
         }
-        let lanes = leaf
+        let routes = leaf
             .moving
             .iter()
-            .filter_map(|moving| self.linked.lane(task.class, moving.ends));
-        let limits = lanes.map(|lane| self.linked.schedule.network.lanes[lane].limit);
+            .filter_map(|moving| self.linked.route(task.class, moving.ends));
+        let limits = routes.map(|route| self.linked.schedule.network.routes[route].limit);
         let bytes = leaf.moving.iter().map(|moving| moving.bytes).sum();
         limits
             .min()

@@ -266,7 +266,7 @@ pub(super) fn tile_of(axes: &[AxisSplit], at: &[(usize, u32)]) -> u32 {
     at.iter()
         .map(|&(axis, index)| {
             let split = &axes[axis];
-            split.places[split.part_of(index).place as usize].tile
+            split.places[split.range_of(index).place as usize].tile
         })
         .sum()
 }
@@ -280,5 +280,5 @@ fn steps_inside(axes: &[AxisSplit], at: &[(usize, u32)], axis: usize, stride: u3
         .iter()
         .find(|(candidate, _)| *candidate == axis)
         .map_or(0, |&(_, index)| index);
-    (axes[axis].part_of(index).end() - index).div_ceil(stride)
+    (axes[axis].range_of(index).end() - index).div_ceil(stride)
 }

@@ -158,7 +158,7 @@ fn phase(sent: u32, receivers: &[u32], expected: (u64, u64)) {
 
 #[test]
 fn phases_by_hand() {
-    // A word a cycle, after the way from tile 0 to tile 1 or to tile 2.
+    // A word a cycle, after the route from tile 0 to tile 1 or to tile 2.
     phase(1000, &[1], (25, 1000));
     phase(1000, &[2], (24, 1000));
     // To both tiles of a pair at twice the rate, over both lanes of the sending pair.

@@ -71,8 +71,8 @@ pub(super) const NO_TRAFFIC: TileTraffic = TileTraffic {
 
 /// What decides how long an exchange phase takes, once all tiles are released.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PhaseTime {
-    /// Way of the first word of the tile that is done last.
+pub struct ExchangeTime {
+    /// Latency of the first word of the tile that is done last.
     pub route: Cycles,
     /// Words of that tile.
     pub busy: Cycles,
@@ -107,16 +107,16 @@ impl Traffic {
         self.tiles.iter().all(|tile| tile.received == 0)
     }
 
-    /// The tile that is done last: the way to its farthest partner, then its words.
+    /// The tile that is done last: the latency to its farthest partner, then its words.
     ///
     /// Nothing where nothing moves.
     #[must_use]
-    pub fn phase(&self, machine: &MachineSpec) -> PhaseTime {
+    pub fn phase(&self, machine: &MachineSpec) -> ExchangeTime {
         let tiles = self
             .tiles
             .iter()
             .enumerate()
-            .map(|(number, tile)| PhaseTime {
+            .map(|(number, tile)| ExchangeTime {
                 route: Cycles(u64::from(tile.route)),
                 busy: tile.busy(self.tiles.get(number ^ 1).unwrap_or(&NO_TRAFFIC), machine),
             });

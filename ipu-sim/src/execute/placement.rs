@@ -68,11 +68,11 @@ impl Placement {
             .iter()
             .zip(row_major(&places))
             .map(|(axis, stride)| {
-                axis.parts
+                axis.ranges
                     .iter()
-                    .flat_map(|part| {
-                        let term = part.place as usize * stride;
-                        (part.local..part.local + part.len).map(move |at| (term, at as usize))
+                    .flat_map(|range| {
+                        let term = range.place as usize * stride;
+                        (range.local..range.local + range.len).map(move |at| (term, at as usize))
                     })
                     .collect()
             })

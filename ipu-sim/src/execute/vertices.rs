@@ -14,7 +14,7 @@ use crate::program::{Label, Labels, VarId, VertexGroup};
 use crate::vertex::{MapOp, Position, ReduceOp, Vertex, WorkerSeeds};
 
 /// One vertex on one tile of one replica.
-pub(super) struct Lane<'r> {
+pub(super) struct VertexInstance<'r> {
     /// Where variables lie.
     pub atlas: &'r Atlas<'r>,
     /// The replica's memory.
@@ -43,7 +43,7 @@ struct Indexed {
     first_row: u32,
 }
 
-impl Lane<'_> {
+impl VertexInstance<'_> {
     /// Runs the vertex.
     pub(super) fn run(&mut self) -> Result<(), ExecuteError> {
         match self.group.vertex {

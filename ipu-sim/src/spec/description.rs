@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::constant::{Constant, Kind};
-use super::error::{DescriptionFault, Place, Result, SpecError};
+use super::error::{DescriptionFault, Result, SpecError, TextPosition};
 use super::shipped;
 use super::suggest::closest;
 
@@ -32,9 +32,9 @@ pub(super) struct Entry {
     /// Whether the value was written as a bare whole number.
     pub(super) whole_number: bool,
     /// Of its value.
-    pub(super) place: Place,
+    pub(super) place: TextPosition,
     /// Of its name.
-    pub(super) key_place: Place,
+    pub(super) key_place: TextPosition,
 }
 
 /// A file as TOML sees it. The sections are listed so that a misspelt one is refused.
@@ -161,10 +161,10 @@ fn as_written(value: &Value) -> String {
 }
 
 /// Line and column of a byte of `text`.
-fn place(text: &str, base: Option<&str>, offset: usize) -> Place {
+fn place(text: &str, base: Option<&str>, offset: usize) -> TextPosition {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place {
+    TextPosition {
         base: base.map(str::to_owned),
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,

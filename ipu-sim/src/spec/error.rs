@@ -15,7 +15,7 @@ pub enum SpecError {
     #[error("{place}: {fault}")]
     Description {
         /// Where in which file.
-        place: Place,
+        place: TextPosition,
         /// What is wrong there.
         fault: Box<DescriptionFault>,
     },
@@ -37,7 +37,7 @@ pub enum SpecError {
 
 /// A position in a machine description.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct TextPosition {
     /// The shipped base it lies in; none in the description itself.
     pub base: Option<String>,
     /// Line, from 1.
@@ -46,7 +46,7 @@ pub struct Place {
     pub column: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for TextPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(base) = &self.base {
             write!(f, "base `{base}`, ")?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::constant::Constant;
 use super::description::Entry;
-use super::error::{DescriptionFault, Place, Result, SpecError};
+use super::error::{DescriptionFault, Result, SpecError, TextPosition};
 use super::quantity::{Dimension, QuantityFault};
 use super::suggest::closest;
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, SimSeconds};
@@ -16,7 +16,7 @@ use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, SimSeconds};
 /// Hands out the constants of a description, each once.
 pub(super) struct Reader {
     left: BTreeMap<String, Entry>,
-    places: BTreeMap<&'static str, Place>,
+    places: BTreeMap<&'static str, TextPosition>,
     constants: Vec<Constant>,
 }
 
@@ -156,7 +156,8 @@ impl Reader {
     /// Of constants that contradict each other, the first that the user's own file gives; else
     /// the first.
     pub(super) fn own_first<const N: usize>(&self, keys: [&'static str; N]) -> &'static str {
-        let is_own = |key: &&str| matches!(self.places.get(*key), Some(Place { base: None, .. }));
+        let is_own =
+            |key: &&str| matches!(self.places.get(*key), Some(TextPosition { base: None, .. }));
         keys.into_iter().find(is_own).unwrap_or(keys[0])
     }
 

@@ -35,7 +35,7 @@ impl Chain {
         steps.max().unwrap_or(0)
     }
 
-    /// All positions from `from` to `to`, both included, on the shorter way, and up in a tie.
+    /// All positions from `from` to `to`, both included, by the shorter of two, and up in a tie.
     pub(super) fn path(self, from: u32, to: u32) -> impl Iterator<Item = u32> {
         let up = (to + self.len - from) % self.len;
         let down = (from + self.len - to) % self.len;

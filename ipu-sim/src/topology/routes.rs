@@ -9,16 +9,16 @@ use super::{BundleId, HostId, Node, RackId, Topology};
 use crate::ids::IpuId;
 use crate::units::SimSeconds;
 
-/// Which way data goes between an IPU and what lies behind its gateway.
+/// The direction of data between an IPU and what lies behind its gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HostWay {
+pub enum HostDirection {
     /// To the IPU.
     In,
     /// From the IPU.
     Out,
 }
 
-impl HostWay {
+impl HostDirection {
     /// Nodes from the IPU outwards, in the order in which data passes them.
     fn ordered(self, mut outwards: Vec<Node>) -> Vec<Node> {
         if self == Self::In {
@@ -31,7 +31,7 @@ impl HostWay {
 impl Topology {
     /// The bundles that bytes cross from one IPU to another, in order; none from an IPU to itself.
     ///
-    /// Always the same, and no other way is shorter inside a rack. Where both ways around a torus
+    /// Always the same, and no other route is shorter inside a rack. Where both routes around a torus
     /// are equally long, bytes go up.
     ///
     /// # Panics
@@ -53,41 +53,41 @@ impl Topology {
         self.along(&nodes)
     }
 
-    /// What data crosses on its way between the host and the gateway of `ipu`, where it is
+    /// What data crosses between the host and the gateway of `ipu`, where it is
     /// buffered; nothing on machines without gateways, whose cards read their host's memory.
     #[must_use]
-    pub fn route_buffer(&self, ipu: IpuId, way: HostWay) -> Vec<BundleId> {
+    pub fn route_buffer(&self, ipu: IpuId, direction: HostDirection) -> Vec<BundleId> {
         if !self.has_gateways {
             return Vec::new();
         }
-        self.along(&way.ordered(self.to_host(ipu)))
+        self.along(&direction.ordered(self.to_host(ipu)))
     }
 
     /// What data crosses between its buffer and `ipu`.
     #[must_use]
-    pub fn route_host(&self, ipu: IpuId, way: HostWay) -> Vec<BundleId> {
+    pub fn route_host(&self, ipu: IpuId, direction: HostDirection) -> Vec<BundleId> {
         let mut nodes = vec![Node::Ipu(ipu)];
         if self.has_gateways {
             nodes.push(Node::Gateway(self.ipu_machine(ipu)));
         } else {
             nodes.extend(self.to_host(ipu));
         }
-        self.along(&way.ordered(nodes))
+        self.along(&direction.ordered(nodes))
     }
 
     /// What data crosses between the streaming memory of its IPU-Machine and `ipu`.
     #[must_use]
-    pub fn route_memory(&self, ipu: IpuId, way: HostWay) -> Vec<BundleId> {
+    pub fn route_memory(&self, ipu: IpuId, direction: HostDirection) -> Vec<BundleId> {
         let machine = self.ipu_machine(ipu);
         let memory = Node::StreamingMemory(machine);
         let mut nodes = vec![Node::Gateway(machine), memory];
         if self.has_gateways {
             nodes.insert(0, Node::Ipu(ipu));
-            return self.along(&way.ordered(nodes));
+            return self.along(&direction.ordered(nodes));
         }
         // The host's memory is reached over the slot.
-        let mut route = self.along(&way.ordered(nodes));
-        route.extend(self.route_host(ipu, way));
+        let mut route = self.along(&direction.ordered(nodes));
+        route.extend(self.route_host(ipu, direction));
         route
     }
 

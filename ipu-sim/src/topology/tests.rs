@@ -18,7 +18,7 @@ fn check(topology: &Topology, from: u32, to: u32, expected: &str) {
         nodes.push(match topology.bundles()[bundle].to {
             Node::Ipu(ipu) => ipu.0.to_string(),
             Node::Gateway(machine) => format!("g{}", machine.0),
-            other => panic!("{other:?} lies on no way between IPUs"),
+            other => panic!("{other:?} lies on no route between IPUs"),
         });
     }
     assert_eq!(nodes.join(" "), expected);
@@ -43,7 +43,7 @@ fn torus_routes_take_the_shorter_way_and_up_in_a_tie() {
     check(&pod64, 0, 32, &up.join(" "));
 }
 
-/// What a way of `links` IPU-Links and `gateways` gateways left for another takes, in us.
+/// What a route of `links` IPU-Links and `gateways` gateways left for another takes, in us.
 #[test]
 fn the_first_link_of_a_way_takes_longer_than_further_ones() {
     let check = |name: &str, from: u32, to: u32, links: u32, gateways: u32| {
@@ -210,38 +210,38 @@ fn hosts_and_memory_are_reached_through_the_gateway() {
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        |t, ipu| t.route_buffer(ipu, HostDirection::In),
         &[Node::Host(HostId(0)), port],
     );
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_host(ipu, HostWay::In),
+        |t, ipu| t.route_host(ipu, HostDirection::In),
         &[gateway],
     );
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_host(ipu, HostWay::Out),
+        |t, ipu| t.route_host(ipu, HostDirection::Out),
         &[Node::Ipu(IpuId(6))],
     );
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_memory(ipu, HostWay::In),
+        |t, ipu| t.route_memory(ipu, HostDirection::In),
         &[gateway, gateway],
     );
     // A card reads the memory of its host itself.
     check(
         "mk1-server16",
         2,
-        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        |t, ipu| t.route_buffer(ipu, HostDirection::In),
         &[],
     );
     check(
         "mk1-server16",
         2,
-        |t, ipu| t.route_host(ipu, HostWay::In),
+        |t, ipu| t.route_host(ipu, HostDirection::In),
         &[Node::Host(HostId(0)), port, gateway],
     );
     // The second host of an IPU-POD128 serves the second rack.
@@ -250,7 +250,7 @@ fn hosts_and_memory_are_reached_through_the_gateway() {
     check(
         "mk2-pod128",
         64,
-        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        |t, ipu| t.route_buffer(ipu, HostDirection::In),
         &[second, port],
     );
 }

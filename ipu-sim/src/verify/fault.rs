@@ -13,7 +13,7 @@ use crate::units::Bytes;
 #[error("{place}: {violation}")]
 pub struct BadProgram {
     /// Where.
-    pub place: Place,
+    pub place: Location,
     /// What is wrong there.
     pub violation: Violation,
 }
@@ -33,13 +33,13 @@ pub enum VerifyError {
 pub(super) type Checked = Result<(), Box<BadProgram>>;
 
 /// A rule broken at `place`.
-pub(super) fn broken(place: Place, violation: Violation) -> Box<BadProgram> {
+pub(super) fn broken(place: Location, violation: Violation) -> Box<BadProgram> {
     Box::new(BadProgram { place, violation })
 }
 
 /// Where a program breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In the program as a whole.
     Program,
     /// In a layout.
@@ -53,10 +53,10 @@ pub enum Place {
     /// In a buffer of streaming memory.
     RemoteBuffer(String),
     /// In a step.
-    Step(StepPlace),
+    Step(StepLocation),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Program => f.write_str("the program"),
@@ -72,7 +72,7 @@ impl fmt::Display for Place {
 
 /// A step, by its numbers from 0: `3.1` is the second step of the repeat that is the fourth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepPlace {
+pub struct StepLocation {
     /// The name of its line of the profile, if it has one.
     pub source: Option<String>,
     /// Its number in each list of steps, outermost first.
@@ -81,7 +81,7 @@ pub struct StepPlace {
     pub function: Option<String>,
 }
 
-impl fmt::Display for StepPlace {
+impl fmt::Display for StepLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers: Vec<String> = self.numbers.iter().map(usize::to_string).collect();
         write!(f, "step {}", numbers.join("."))?;
@@ -104,9 +104,9 @@ pub(super) struct At<'w> {
 
 impl At<'_> {
     /// The place of a step that belongs to `source`.
-    pub(super) fn place(self, program: &Program, source: Option<SourceId>) -> Place {
+    pub(super) fn place(self, program: &Program, source: Option<SourceId>) -> Location {
         let source = source.and_then(|id| program.sources.get_index(id.0 as usize));
-        Place::Step(StepPlace {
+        Location::Step(StepLocation {
             source: source.map(|source| source.name.clone()),
             numbers: self.numbers.to_vec(),
             function: self.function.map(|id| program.functions[id].name.clone()),

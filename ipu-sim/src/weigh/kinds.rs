@@ -84,9 +84,9 @@ impl LiveKind {
 
 /// Bytes by [`LiveKind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByKind([u64; LiveKind::ALL.len()]);
+pub struct LiveBytes([u64; LiveKind::ALL.len()]);
 
-impl ByKind {
+impl LiveBytes {
     /// Those of one kind.
     #[must_use]
     pub fn on(&self, kind: LiveKind) -> Bytes {

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use ipu_sim::device::{
-    AttachLocks, Attached, Clock, Connection, DeviceError, DeviceId, LockFailure, LockGuard,
+    AttachLocks, AttachedDevice, Clock, Connection, DeviceError, DeviceId, LockFailure, LockGuard,
     LockRefusal, ManualClock, Mode, NoLocks,
 };
 use ipu_sim::ids::IpuId;
@@ -257,7 +257,7 @@ fn any_order_of_dropping_frees_the_ipus() {
     let loaded = all(Connection::Always).unwrap().load(executable(program));
     let loaded = loaded.unwrap();
     all(Connection::Always).unwrap_err();
-    let attached: Attached = loaded.unload();
+    let attached: AttachedDevice = loaded.unload();
     all(Connection::Always).unwrap_err();
     let loaded = attached.load(executable(squares(4).program)).unwrap();
     thread::spawn(move || drop(loaded)).join().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipu_sim::device::{
     Clock, Condition, Connection, Counters, DeviceError, DeviceId, DeviceManager, ErrorClass,
-    Fault, Hardware, HostStream, Loaded, ManualClock, Mode, Ports, RecoveryAction,
+    Fault, Hardware, HostStream, LoadedDevice, ManualClock, Mode, Ports, RecoveryAction,
 };
 use ipu_sim::execute::StreamError;
 use ipu_sim::ids::{IpuId, ReplicaId, TileId};
@@ -76,7 +76,7 @@ fn push_both(run: &Running) {
     }
 }
 
-fn stopped(device: &Loaded) -> (DeviceError, RecoveryAction) {
+fn stopped(device: &LoadedDevice) -> (DeviceError, RecoveryAction) {
     match device.condition() {
         Condition::Stopped { cause, action } => (cause.clone(), *action),
         other => panic!("expected a stopped device, got {other:?}"),

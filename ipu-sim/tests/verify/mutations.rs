@@ -151,12 +151,12 @@ impl Change {
                 let Some(axis) = pick(&mut layout.axes, part) else {
                     return;
                 };
-                let (parts, places) = (&mut axis.parts, &mut axis.places);
-                match (part % 6, pick(parts, part), pick(places, part)) {
-                    (0, Some(part), _) => part.begin = to,
-                    (1, Some(part), _) => part.len = to,
-                    (2, Some(part), _) => part.place = to,
-                    (3, Some(part), _) => part.local = to,
+                let (ranges, places) = (&mut axis.ranges, &mut axis.places);
+                match (part % 6, pick(ranges, part), pick(places, part)) {
+                    (0, Some(range), _) => range.begin = to,
+                    (1, Some(range), _) => range.len = to,
+                    (2, Some(range), _) => range.place = to,
+                    (3, Some(range), _) => range.local = to,
                     (4, _, Some(place)) => place.extent = to,
                     (_, _, Some(place)) => place.tile = to,
                     _ => {}

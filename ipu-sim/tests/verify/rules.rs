@@ -129,13 +129,13 @@ fn ipus_are_those_of_the_replica() {
 fn layouts_give_every_element_a_place() {
     let axis = "layout 10: axis 0: expected parts that follow each other from index 0 and fill \
                 their places in order, none of them empty";
-    refused(|p| lay(p, WIDE, |l| l.axes[0].parts[1].begin = 9), axis);
-    refused(|p| lay(p, WIDE, |l| l.axes[0].parts[1].place = 7), axis);
-    refused(|p| lay(p, WIDE, |l| l.axes[0].parts[1].local = 1), axis);
+    refused(|p| lay(p, WIDE, |l| l.axes[0].ranges[1].begin = 9), axis);
+    refused(|p| lay(p, WIDE, |l| l.axes[0].ranges[1].place = 7), axis);
+    refused(|p| lay(p, WIDE, |l| l.axes[0].ranges[1].local = 1), axis);
     refused(|p| lay(p, WIDE, |l| l.axes[0].places[1].extent = 9), axis);
     refused(|p| lay(p, WIDE, |l| l.axes[0] = AxisSplit::whole(0)), axis);
     refused(
-        |p| lay(p, WIDE, |l| l.axes[0].parts[0].len = u32::MAX),
+        |p| lay(p, WIDE, |l| l.axes[0].ranges[0].len = u32::MAX),
         axis,
     );
     let copies = "layout 10: expected copies at tile offsets that ascend from 0";

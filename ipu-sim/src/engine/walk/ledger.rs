@@ -9,11 +9,11 @@ use std::ops::Range;
 use crate::collective::RoundId;
 use crate::engine::schedule::{Leaf, Linked, Scope};
 use crate::engine::timeline::{
-    Activity, Awaited, Called, IpuTime, Join, Moved, Paid, SourceTime, Spent, StreamTime, Tally,
-    Timeline, Wait,
+    Activity, ActivityCycles, CallTime, ChannelBytes, ConstantUsage, IpuTime, Join, SourceTime,
+    StreamTime, Tally, Timeline, Wait, WaitCause,
 };
 use crate::ids::{Id, IdVec, IpuId};
-use crate::network::LaneId;
+use crate::network::RouteId;
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
 use crate::topology::BundleId;
 use crate::trace::{Span, Trace};
@@ -32,20 +32,20 @@ pub(super) struct Account {
     pub(super) weight: u64,
 }
 
-/// Sums of a walk. All but those of actors, lanes and rounds are by class of replicas first.
+/// Sums of a walk. All but those of actors, routes and rounds are by class of replicas first.
 pub(super) struct Ledger {
     n_ipus: usize,
     /// By actor.
     tallies: Vec<Tally>,
-    paid: Vec<Paid>,
+    usage: Vec<ConstantUsage>,
     sources: Vec<IdVec<SourceId, IdVec<IpuId, SourceTime>>>,
-    sections: Vec<IdVec<SectionId, IdVec<IpuId, Spent>>>,
-    functions: Vec<BTreeMap<FunctionId, IdVec<IpuId, Called>>>,
+    sections: Vec<IdVec<SectionId, IdVec<IpuId, ActivityCycles>>>,
+    functions: Vec<BTreeMap<FunctionId, IdVec<IpuId, CallTime>>>,
     waits: Vec<BTreeMap<Wait, Cycles>>,
     joins: Vec<BTreeMap<Join, u64>>,
-    moved: Vec<Moved>,
-    /// Bytes of the transfers of each lane, and rounds of collectives.
-    carried: IdVec<LaneId, Bytes>,
+    moved: Vec<ChannelBytes>,
+    /// Bytes of the transfers of each route, and rounds of collectives.
+    carried: IdVec<RouteId, Bytes>,
     rounds: IdVec<RoundId, u64>,
     /// With their actors.
     spans: Vec<(usize, Span)>,
@@ -57,18 +57,18 @@ impl Ledger {
         let schedule = &linked.schedule;
         let (n_classes, n_ipus) = (schedule.n_classes as usize, schedule.n_ipus as usize);
         let sources = vec![vec![SourceTime::default(); n_ipus].into(); schedule.n_sources];
-        let sections = vec![vec![Spent::default(); n_ipus].into(); schedule.n_sections];
+        let sections = vec![vec![ActivityCycles::default(); n_ipus].into(); schedule.n_sections];
         Self {
             n_ipus,
             tallies: vec![Tally::default(); linked.n_actors()],
-            paid: vec![Paid::default(); linked.n_actors()],
+            usage: vec![ConstantUsage::default(); linked.n_actors()],
             sources: vec![sources.into(); n_classes],
             sections: vec![sections.into(); n_classes],
             functions: vec![BTreeMap::new(); n_classes],
             waits: vec![BTreeMap::new(); n_classes],
             joins: vec![BTreeMap::new(); n_classes],
-            moved: vec![Moved::default(); n_classes],
-            carried: schedule.network.lanes.ids().map(|_| Bytes::ZERO).collect(),
+            moved: vec![ChannelBytes::default(); n_classes],
+            carried: schedule.network.routes.ids().map(|_| Bytes::ZERO).collect(),
             rounds: schedule.rounds.ids().map(|_| 0).collect(),
             spans: Vec::new(),
         }
@@ -84,8 +84,8 @@ impl Ledger {
         self.tallies[account.actor]
             .spent
             .add(Activity::Idle, cycles);
-        self.paid[account.actor].runs = 1;
-        self.wait(account, Awaited::Host, cycles);
+        self.usage[account.actor].runs = 1;
+        self.wait(account, WaitCause::Host, cycles);
     }
 
     /// Cycles of one activity in a step.
@@ -108,7 +108,7 @@ impl Ledger {
     }
 
     /// The reason of idle cycles.
-    pub(super) fn wait(&mut self, account: Account, on: Awaited, cycles: Cycles) {
+    pub(super) fn wait(&mut self, account: Account, on: WaitCause, cycles: Cycles) {
         let wait = Wait {
             ipu: account.ipu,
             section: account.section,
@@ -129,14 +129,14 @@ impl Ledger {
     pub(super) fn step(&mut self, account: Account, leaf: &Leaf, answers: u64) {
         let tally = &mut self.tallies[account.actor];
         tally.products.add(&leaf.products, account.weight);
-        self.pay(account, &leaf.paid);
-        self.paid[account.actor].answers += answers * account.weight;
+        self.pay(account, &leaf.usage);
+        self.usage[account.actor].answers += answers * account.weight;
         self.sources[account.class][leaf.source][account.ipu].steps += account.weight;
     }
 
     /// What is paid for by the piece.
-    pub(super) fn pay(&mut self, account: Account, paid: &Paid) {
-        self.paid[account.actor].add(paid, account.weight);
+    pub(super) fn pay(&mut self, account: Account, usage: &ConstantUsage) {
+        self.usage[account.actor].add(usage, account.weight);
     }
 
     /// A call that is over, of an actor that had spent `before` when it began.
@@ -144,7 +144,7 @@ impl Ledger {
         let n_ipus = self.n_ipus;
         let now = self.tallies[account.actor];
         let called = self.functions[account.class].entry(function);
-        let called = called.or_insert_with(|| vec![Called::default(); n_ipus].into());
+        let called = called.or_insert_with(|| vec![CallTime::default(); n_ipus].into());
         let called = &mut called[account.ipu];
         called.calls += account.weight;
         called.tally.spent.add_all(&now.spent.since(&before.spent));
@@ -165,10 +165,10 @@ impl Ledger {
         }
     }
 
-    /// Bytes of a transfer on its lane, if that has links.
-    pub(super) fn carry(&mut self, account: Account, lane: Option<LaneId>, bytes: Bytes) {
-        if let Some(lane) = lane {
-            self.carried[lane] += bytes * account.weight;
+    /// Bytes of a transfer on its route, if that has links.
+    pub(super) fn carry(&mut self, account: Account, route: Option<RouteId>, bytes: Bytes) {
+        if let Some(route) = route {
+            self.carried[route] += bytes * account.weight;
         }
     }
 
@@ -205,7 +205,7 @@ impl Ledger {
                 let wait = Wait {
                     ipu,
                     section: None,
-                    on: Awaited::End,
+                    on: WaitCause::End,
                 };
                 waits.insert(wait, total - finish);
             }
@@ -213,12 +213,12 @@ impl Ledger {
             ipus.push(IpuTime {
                 finish,
                 tally,
-                paid: self.paid[actor],
+                usage: self.usage[actor],
             });
         }
         let functions = (0..linked.n_functions).map(|function| {
             let called = self.functions[class].remove(&FunctionId::from_index(function));
-            called.unwrap_or_else(|| vec![Called::default(); n_ipus].into())
+            called.unwrap_or_else(|| vec![CallTime::default(); n_ipus].into())
         });
         let functions = functions.collect();
         let spans = self.spans.into_iter();
@@ -255,7 +255,7 @@ impl Ledger {
         let schedule = &linked.schedule;
         let mut loads: IdVec<BundleId, Bytes> =
             (0..schedule.n_bundles).map(|_| Bytes::ZERO).collect();
-        let carried = self.carried.iter().map(|(lane, &bytes)| (lane, bytes));
+        let carried = self.carried.iter().map(|(route, &bytes)| (route, bytes));
         for (bundle, bytes) in schedule.network.loads(&carried.collect::<Vec<_>>()) {
             loads[bundle] += bytes;
         }
