@@ -67,7 +67,7 @@ pub enum RingPass {
 }
 
 impl RingPass {
-    /// What a collective consists of; nothing where no replica needs another.
+    /// Passes around the ring that a collective consists of; none where no replica needs another.
     #[must_use]
     pub fn of(kind: CollectiveKind) -> &'static [Self] {
         match kind {
@@ -79,7 +79,7 @@ impl RingPass {
     }
 }
 
-/// What each replica sends to its two neighbours.
+/// Bytes that each replica sends to its two neighbours on a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NeighbourBytes {
     /// Bytes to the next.
@@ -91,9 +91,9 @@ pub struct NeighbourBytes {
 /// Equal rounds of a collective, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// How many there are.
+    /// Number of such rounds.
     pub times: u32,
-    /// What each replica sends of every byte-for-byte equal tensor.
+    /// Bytes that each replica sends in a round.
     pub sends: NeighbourBytes,
     /// Whether what arrives is added.
     pub adds: bool,
@@ -170,14 +170,14 @@ pub fn rounds(
     rounds
 }
 
-/// What a collective takes.
+/// Cycles and bytes of a collective.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CollectiveCost {
     /// Syncs and copies.
     pub links: Cycles,
-    /// Of that, bytes that links carry.
+    /// Cycles of bytes on links, a part of `links`.
     pub copies: Cycles,
-    /// Of that, the latency of first links, however few bytes there are.
+    /// Cycles of the latency of first links, a part of `links`, however few bytes there are.
     pub latency: Cycles,
     /// The latency of further links of a route.
     pub latency_hops: Cycles,
@@ -187,7 +187,7 @@ pub struct CollectiveCost {
     pub adds: Cycles,
     /// Bytes that one replica sends.
     pub sent: Bytes,
-    /// Its rounds, each with the number of its traffic and how often it happens.
+    /// Rounds of the collective: the number of the traffic of each, and how often it happens.
     pub rounds: Vec<(RoundId, u32)>,
 }
 
@@ -199,7 +199,7 @@ define_ids! {
 /// The number of a network, and what each of its routes moves in a round.
 type RoundTraffic = (usize, Vec<(RouteId, Bytes)>);
 
-/// What moves in rounds of collectives.
+/// Transfers in rounds of collectives.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds {
     networks: Vec<Network>,
@@ -208,12 +208,12 @@ pub struct Rounds {
 }
 
 impl Rounds {
-    /// All of them.
+    /// Numbers of all rounds.
     pub fn ids(&self) -> impl Iterator<Item = RoundId> {
         self.transfers.ids()
     }
 
-    /// What links of the machine carry if every round happens so many times, of all replicas
+    /// Bytes that links of the machine carry if every round happens so many times, of all replicas
     /// together. A link may be there more than once.
     #[must_use]
     pub fn loads(&self, times: &IdVec<RoundId, u64>) -> Vec<(BundleId, Bytes)> {
@@ -295,7 +295,7 @@ impl<'a> Collectives<'a> {
         }
     }
 
-    /// What moves in the rounds that were taken.
+    /// Transfers of the rounds that collectives have had so far.
     #[must_use]
     pub fn into_rounds(self) -> Rounds {
         let levels = self.levels.into_iter();

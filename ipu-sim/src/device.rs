@@ -122,7 +122,7 @@ pub use streams::{HostStream, StreamQueue};
 
 use crate::units::Cycles;
 
-/// What a run does.
+/// Extent of a run: its time alone, or values as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Takes its time, without any values: streams are not called.
@@ -131,7 +131,7 @@ pub enum Mode {
     TimeAndExecute,
 }
 
-/// What a device counted since its executable was loaded or reset. Runs that failed don't count.
+/// Counts of a device since its executable was loaded or reset. Runs that failed don't count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Runs.

@@ -10,7 +10,7 @@ use crate::spec::error::SpecError;
 use crate::verify::VerifyError;
 use crate::weigh::{OutOfMemory, OutOfStreamingMemory};
 
-/// What a user, a file or a simulated machine can get wrong.
+/// Error of any part of this crate: of a user, a file or a simulated machine.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// The description of a machine.

@@ -23,7 +23,7 @@ use pieces::{Side, pieces, product};
 use route::Routes;
 use time::Traffic;
 
-/// What lies between the tiles of an IPU, as far as a copy depends on it.
+/// Latencies and limits between the tiles of an IPU, as far as a copy depends on them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fabric {
     /// Tiles.

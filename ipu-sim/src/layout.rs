@@ -45,7 +45,7 @@ impl IndexRange {
 /// One of the places that hold indices of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
-    /// What it adds to the tile number.
+    /// Offset of the tile number that the place adds.
     pub tile: u32,
     /// How many indices it holds.
     pub extent: u32,
@@ -309,7 +309,7 @@ impl Layout {
         }
     }
 
-    /// The same layout with copies at these tile offsets, ascending from 0.
+    /// Layout with copies of this one at these tile offsets, ascending from 0.
     #[must_use]
     pub fn with_copies(self, copies: Vec<u32>) -> Self {
         assert_eq!(
@@ -320,7 +320,7 @@ impl Layout {
         Self { copies, ..self }
     }
 
-    /// The same layout stored in `order`, given as (axis, block), outermost first.
+    /// Layout like this one, but stored in `order`, given as (axis, block), outermost first.
     #[must_use]
     pub fn with_order(self, order: &[(u8, u32)]) -> Self {
         let order = order
@@ -384,7 +384,8 @@ impl Layout {
         tile >= first && self.copies.binary_search(&(tile.0 - first.0)).is_ok()
     }
 
-    /// What a tile needs of a tensor that has only the axes `keep` of this one, in that order.
+    /// Layout of what a tile needs of a tensor that has only the axes `keep` of this one, in that
+    /// order.
     ///
     /// Every tile that holds a box here holds the matching box there: the places of
     /// the other axes become copies. Stored row by row.

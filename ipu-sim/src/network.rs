@@ -52,11 +52,11 @@ pub enum Fold {
 /// Cycles of the first byte on a route, and the constants of the machine that they come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// All of it.
+    /// Cycles of the whole route.
     pub total: Cycles,
-    /// Of that, the first link.
+    /// Cycles of the first link.
     pub link: Cycles,
-    /// Of that, links after the first.
+    /// Cycles of links after the first.
     pub hops: Cycles,
     /// How many gateways it leaves for another one.
     pub gateways: u32,
@@ -87,7 +87,7 @@ pub struct Route {
 /// A link, or one of many that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// What it carries.
+    /// Rate of the link.
     pub capacity: Rate,
     /// How many transfers of each route that crosses it meet here, by ascending route.
     pub crossings: Vec<(RouteId, u32)>,
@@ -116,7 +116,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// What every link of the machine carries of some transfers, by ascending link.
+    /// Bytes that every link of the machine carries of some transfers, by ascending link.
     ///
     /// Each transfer is that of one route of its class, as all the others of the class make it too.
     #[must_use]

@@ -110,13 +110,13 @@ pub struct ExchangeSpec {
     pub tiles_per_block: u32,
     /// Longest internal sync of all tiles.
     pub sync_max: Cycles,
-    /// What one exchange phase costs beyond sync, route and data.
+    /// Cycles of one exchange phase beyond sync, route and data.
     pub phase_extra: Cycles,
     /// Cycles from a send to the first word stored, less what distance adds.
     pub route_base: Cycles,
-    /// What each row of the sender adds.
+    /// Cycles that each row of the sender adds.
     pub route_per_row: Cycles,
-    /// What each column on the way to the spine adds.
+    /// Cycles that each column up to the spine adds.
     pub route_per_column: Cycles,
     /// Control instructions of a receiver for each tile that it turns to.
     pub control_words_per_fragment: u32,
@@ -129,7 +129,7 @@ pub struct ExchangeSpec {
 pub struct SyncSpec {
     /// A sync of neighbouring IPUs.
     pub global: Cycles,
-    /// What each further hop adds, each way.
+    /// Time that each further hop adds, there and again back.
     pub hop: SimSeconds,
     /// Starting a collective, or a load or store of streaming memory, in which all IPUs of a
     /// replica take part.
@@ -183,7 +183,7 @@ pub struct HostSpec {
     pub server_bandwidth: BytesPerSecond,
     /// Time of a transfer of no bytes.
     pub latency: SimSeconds,
-    /// What it takes to start a run of a program.
+    /// Time that starting a run of a program takes.
     pub run: SimSeconds,
 }
 
@@ -250,7 +250,7 @@ impl MachineSpec {
         Self::from_toml(text)
     }
 
-    /// This machine as one description without bases, which reads back as an equal machine.
+    /// Description of this machine without bases, which reads back as an equal machine.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = format!(
@@ -270,7 +270,7 @@ impl MachineSpec {
         text
     }
 
-    /// The same machine with another number of IPUs, and of tiles on each: for tests and for
+    /// Copy of this machine with another number of IPUs, and of tiles on each: for tests and for
     /// what-if questions on a machine too large to look at.
     ///
     /// Everything else stays, also rates and latencies that a smaller chip would change.

@@ -77,11 +77,11 @@ pub enum Node {
 pub struct Bundle {
     /// Where bytes enter.
     pub from: Node,
-    /// Where they leave.
+    /// Node that bytes leave the links at.
     pub to: Node,
     /// Links side by side.
     pub links: u32,
-    /// What they carry together.
+    /// Rate of all links together.
     pub capacity: BytesPerSecond,
     /// The part of it that bytes of one source for one destination can use.
     pub capacity_per_flow: BytesPerSecond,

@@ -64,11 +64,11 @@ pub struct TileVariable {
     /// The variable.
     #[schemars(with = "u32")]
     pub var: VarId,
-    /// Its name, unique on its IPU: as [`crate::text`] prints it.
+    /// Name of the variable, unique on its IPU: as [`crate::text`] prints it.
     pub name: String,
     /// The name of its [`Category`].
     pub category: String,
-    /// What it takes on the tile, padding included.
+    /// Bytes that the variable takes on the tile, padding included.
     pub bytes: Bytes,
     /// Whether it takes that during the whole run.
     pub always_live: bool,
@@ -79,7 +79,7 @@ pub struct TileVariable {
 pub struct StepName {
     /// The function it stands in; none for the program's own steps.
     pub function: Option<String>,
-    /// Its line of the profile, or the function that it calls.
+    /// Line of the profile that the step belongs to, or the function that it calls.
     pub step: String,
 }
 
@@ -99,11 +99,11 @@ pub struct IpuMemoryUsage {
     pub fullest_at: Vec<StepName>,
     /// The largest variables on the fullest tile at that moment, largest first.
     pub largest: Vec<TileVariable>,
-    /// What of that must be in interleaved memory.
+    /// Memory there that must be interleaved.
     pub interleaved: InterleavedMemory,
 }
 
-/// What of a program must be in interleaved memory on the tiles of one IPU.
+/// Memory of a program that must be interleaved, on the tiles of one IPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterleavedMemory {
     /// Bytes of every tile when most of it is needed, the loader included.
@@ -183,11 +183,11 @@ impl IpuMemoryUsage {
 /// The memory of a program: one replica, the others being alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryUsage {
-    /// What one tile has.
+    /// Bytes that one tile has.
     pub available: Bytes,
-    /// What of that code can run from.
+    /// Bytes of a tile that code can run from.
     pub executable: Bytes,
-    /// What of that is interleaved.
+    /// Bytes of a tile that are interleaved.
     pub interleaved: Bytes,
     /// Every IPU of a replica.
     pub ipus: IdVec<IpuId, IpuMemoryUsage>,
@@ -202,15 +202,15 @@ pub struct MemoryUsage {
     details(fullest_at, largest, code)
 )]
 pub struct OutOfMemory {
-    /// What is too small.
+    /// Region that is too small.
     pub region: Region,
     /// The IPU of the replica.
     pub ipu: IpuId,
-    /// Its fullest tile.
+    /// Fullest tile of the IPU.
     pub tile: TileId,
-    /// What the tile has of it.
+    /// Bytes that the tile has of the region.
     pub available: Bytes,
-    /// What the program takes there.
+    /// Bytes that the program takes there.
     pub needed: Bytes,
     /// When, as in [`IpuMemoryUsage::fullest_at`].
     pub fullest_at: Vec<StepName>,
@@ -232,7 +232,7 @@ impl MemoryUsage {
             .try_for_each(|region| self.fits(region))
     }
 
-    /// What every tile has of a region.
+    /// Bytes that every tile has of a region.
     #[must_use]
     pub fn size(&self, region: Region) -> Bytes {
         match region {
@@ -366,7 +366,8 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<MemoryUsage, Re
     })
 }
 
-/// What lives at each step beside what always lives, on some IPUs and on a tile of each.
+/// Variables that live at each step beside those that always live, on some IPUs and on a tile of
+/// each.
 ///
 /// # Panics
 ///

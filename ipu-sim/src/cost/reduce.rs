@@ -41,7 +41,7 @@ impl ReduceOp {
     }
 }
 
-/// What happens to the outputs' old values.
+/// Treatment of the outputs' old values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum OutputUpdate {
     /// Overwritten.
@@ -59,7 +59,7 @@ pub struct Reduce {
     pub partials: DType,
     /// Element type of the outputs.
     pub out: DType,
-    /// What happens to the outputs' old values.
+    /// Treatment of the outputs' old values.
     pub outputs: OutputUpdate,
 }
 

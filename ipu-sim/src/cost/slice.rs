@@ -59,9 +59,9 @@ pub fn dynamic_slice_2d(
 /// The indices that the busiest worker of a tile looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerIndices {
-    /// Those for which it has work.
+    /// Indices for which the worker has work.
     pub in_range: u64,
-    /// Those that point to rows elsewhere.
+    /// Indices that point to rows elsewhere.
     pub out_of_range: u64,
 }
 
@@ -147,7 +147,7 @@ fn multi_slice_of(
     multi_vertex(0, worker, spec)
 }
 
-/// What a multi-update does with a row before it adds or stores it.
+/// Scaling of a row by a multi-update, before it adds or stores the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UpdateScale {
     /// `MultiUpdateOp`: combines it as it is.

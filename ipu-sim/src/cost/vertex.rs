@@ -57,9 +57,9 @@ pub struct OperandSize<'a> {
 /// The operands of a vertex on one tile.
 #[derive(Clone, Debug)]
 pub struct VertexSizes<'a> {
-    /// What it writes.
+    /// Operand that the vertex writes.
     pub output: OperandSize<'a>,
-    /// What it reads.
+    /// Operands that the vertex reads.
     pub inputs: SmallVec<[OperandSize<'a>; 4]>,
     /// The input that is overwritten.
     pub in_place: Option<usize>,

@@ -68,7 +68,7 @@ impl AttachedDevice {
         self.link.as_ref()
     }
 
-    /// What is attached.
+    /// The device that is attached.
     #[must_use]
     pub fn device(&self) -> Device {
         self.device
@@ -80,7 +80,7 @@ impl AttachedDevice {
         &self.machine
     }
 
-    /// What it answers to.
+    /// State of the device, which says what requests it answers.
     #[must_use]
     pub fn condition(&self) -> &Condition {
         &self.condition
@@ -91,10 +91,12 @@ impl AttachedDevice {
     /// # Errors
     ///
     /// [`DeviceError::WrongIpuCount`] unless the device is the smallest group that has room for all
-    /// replicas, [`DeviceError::TooManyTiles`] for a program of a larger chip, [`DeviceError::BadProgram`] for
-    /// one that breaks a rule of [`crate::verify`], [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables, [`DeviceError::OutOfStreamingMemory`],
-    /// [`DeviceError::Replicas`] for a program of nothing; [`DeviceError::Hardware`] if something is wrong
-    /// with the machine, and what stopped the device if that needs more than a reset.
+    /// replicas, [`DeviceError::TooManyTiles`] for a program of a larger chip,
+    /// [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
+    /// [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables,
+    /// [`DeviceError::OutOfStreamingMemory`], [`DeviceError::Replicas`] for a program of nothing;
+    /// [`DeviceError::Hardware`] if something is wrong with the machine, and what stopped the
+    /// device if that needs more than a reset.
     pub fn load(mut self, executable: Executable) -> Result<LoadedDevice> {
         let weight = fit(&executable, self.device, &self.machine)?;
         if self.link.is_some() {

@@ -3,7 +3,7 @@
 use super::error::DeviceError;
 use super::failure::{Recovery, RecoveryAction};
 
-/// What a device answers to.
+/// State of a device, which says what requests it answers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Condition {
     /// Everything.

@@ -19,7 +19,7 @@ use crate::weigh::{MemoryUsage, check_streaming_memory, weigh};
 pub struct Executable {
     /// For people.
     pub name: String,
-    /// What runs.
+    /// Program that runs.
     pub program: Arc<Program>,
     /// How its runs are timed.
     pub timing: engine::Options,
@@ -31,7 +31,7 @@ pub struct Executable {
     pub host_sync_timeout: Option<Duration>,
 }
 
-/// What Poplar waits for a sync (Poplar API reference, "RuntimeOptions").
+/// Host time that Poplar waits for a sync (Poplar API reference, "RuntimeOptions").
 pub const HOST_SYNC_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Executable {
@@ -78,9 +78,9 @@ fn collect_streams(steps: &[Step], streams: &mut BTreeSet<StreamId>) {
 ///
 /// # Errors
 ///
-/// [`DeviceError::Replicas`] for a program without IPUs, [`DeviceError::WrongIpuCount`] unless the device
-/// is the smallest kind that has enough IPUs, [`DeviceError::TooManyTiles`] for a program of a larger
-/// chip, [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
+/// [`DeviceError::Replicas`] for a program without IPUs, [`DeviceError::WrongIpuCount`] unless the
+/// device is the smallest kind that has enough IPUs, [`DeviceError::TooManyTiles`] for a program of
+/// a larger chip, [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
 /// [`DeviceError::OutOfStreamingMemory`] or [`DeviceError::OutOfMemory`] for one that is too large.
 pub(super) fn fit(
     executable: &Executable,

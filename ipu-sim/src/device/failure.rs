@@ -35,7 +35,7 @@ pub enum RecoveryAction {
 }
 
 impl RecoveryAction {
-    /// As Poplar and its Python bindings call it.
+    /// Name of the action in Poplar and its Python bindings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl fmt::Display for RecoveryAction {
     }
 }
 
-/// Whose fault an error is, and what helps: the classes of Poplar's exceptions.
+/// Class of an error, as of Poplar's exceptions: whose fault it is, and what helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
     /// What was asked for can't be built.
@@ -106,7 +106,7 @@ impl ErrorClass {
         }
     }
 
-    /// What a run that ends with such an error needs before the next one.
+    /// Recovery that a run which ends with such an error needs before the next one.
     #[must_use]
     pub fn recovery(self) -> Recovery {
         match self {
@@ -118,7 +118,7 @@ impl ErrorClass {
     }
 }
 
-/// What a device needs after an error.
+/// Recovery that a device needs after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// Nothing: it never started.
@@ -129,7 +129,7 @@ pub enum Recovery {
     Impossible,
 }
 
-/// What befalls a machine.
+/// Accident of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A word of a tile's memory doesn't have the parity it was stored with.

@@ -94,7 +94,7 @@ impl LoadedDevice {
         &self.attached
     }
 
-    /// What is loaded.
+    /// The executable that is loaded.
     #[must_use]
     pub fn executable(&self) -> &Executable {
         &self.executable
@@ -130,10 +130,10 @@ impl LoadedDevice {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Offline`]; what has stopped the device before; [`DeviceError::StreamNotConnected`],
-    /// before anything starts; [`DeviceError::Execute`] for what goes wrong among the values, which are
-    /// then those that the failing step left; [`DeviceError::HostSyncTimeout`]; [`DeviceError::Hardware`];
-    /// [`DeviceError::DeviceFailed`].
+    /// [`DeviceError::Offline`]; what has stopped the device before;
+    /// [`DeviceError::StreamNotConnected`], before anything starts; [`DeviceError::Execute`] for
+    /// what goes wrong among the values, which are then those that the failing step left;
+    /// [`DeviceError::HostSyncTimeout`]; [`DeviceError::Hardware`]; [`DeviceError::DeviceFailed`].
     pub fn run(&mut self, mode: Mode) -> Result<Arc<Timeline>> {
         self.check_start(mode)?;
         // Replaced unless a stream panics.
@@ -158,7 +158,7 @@ impl LoadedDevice {
         self.ask(|answer| Request::Counters { answer })
     }
 
-    /// What the device answers to.
+    /// State of the device, which says what requests it answers.
     #[must_use]
     pub fn condition(&self) -> &Condition {
         &self.attached.condition
@@ -189,8 +189,8 @@ impl LoadedDevice {
     /// # Errors
     ///
     /// [`DeviceError::Execute`] if an element was never written or its copies differ,
-    /// [`DeviceError::NoSuchId`], [`DeviceError::Offline`]; what has stopped the device, if it needs a power
-    /// cycle or more.
+    /// [`DeviceError::NoSuchId`], [`DeviceError::Offline`]; what has stopped the device, if it
+    /// needs a power cycle or more.
     pub fn read(&self, replica: ReplicaId, var: VarId) -> Result<Vec<f64>> {
         self.read_place(ValueAddress {
             replica,
@@ -203,8 +203,8 @@ impl LoadedDevice {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::Execute`] for another number of values than elements, [`DeviceError::NoSuchId`],
-    /// [`DeviceError::Offline`]; what has stopped the device.
+    /// [`DeviceError::Execute`] for another number of values than elements,
+    /// [`DeviceError::NoSuchId`], [`DeviceError::Offline`]; what has stopped the device.
     pub fn write(&mut self, replica: ReplicaId, var: VarId, values: &[f64]) -> Result<()> {
         let place = ValueAddress {
             replica,

@@ -16,11 +16,11 @@ use crate::ids::IpuId;
 /// The world outside.
 #[derive(Clone)]
 pub struct Ports {
-    /// Who else is attached.
+    /// Locks that tell who else is attached.
     pub locks: Arc<dyn AttachLocks>,
     /// The host's time.
     pub clock: Arc<dyn Clock>,
-    /// What befalls the machine.
+    /// Accidents of the machine.
     pub hardware: Arc<dyn Hardware>,
 }
 

@@ -11,7 +11,7 @@ use crate::topology::BundleId;
 use crate::trace::Trace;
 use crate::units::{Bytes, Cycles};
 
-/// What an IPU spends its cycles on.
+/// Kind of work, or of waiting, that an IPU spends cycles on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
@@ -136,7 +136,7 @@ impl ChannelBytes {
     }
 }
 
-/// What one line of the profile took on one IPU.
+/// Cycles and steps of one line of the profile on one IPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTime {
     /// Cycles by activity, waiting in front of its steps included.
@@ -160,12 +160,12 @@ pub struct StreamTime {
     pub transfers: u64,
 }
 
-/// What was spent and computed.
+/// Cycles by activity, and operations of matrix products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Cycles by activity.
     pub spent: ActivityCycles,
-    /// What it computed in matrix products.
+    /// Operations of matrix products.
     pub products: ProductFlops,
 }
 
@@ -194,7 +194,7 @@ impl ProductFlops {
         self.0.iter().sum()
     }
 
-    /// Those that weren't there before.
+    /// Operations since the count was `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut out = *self;
@@ -220,8 +220,8 @@ impl ProductFlops {
     }
 }
 
-/// What an IPU paid for by the piece, or by the cycle, at a price that a constant of the machine
-/// sets: what its time depends on, constant by constant.
+/// Amounts that an IPU used of what constants of the machine price, by the piece or by the cycle:
+/// what its time depends on, constant by constant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConstantUsage {
     /// Starts of the run by a host.
@@ -277,11 +277,11 @@ pub struct IpuTime {
     /// Where its cycles went, waiting for the end of the whole program included, and what it
     /// computed.
     pub tally: Tally,
-    /// What it paid for by the piece.
+    /// Amounts of what constants of the machine price.
     pub usage: ConstantUsage,
 }
 
-/// What the calls of one function took on one IPU.
+/// Cycles and number of the calls of one function on one IPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallTime {
     /// In all calls.
@@ -307,7 +307,7 @@ impl CallTime {
     }
 }
 
-/// What an idle IPU waits for.
+/// Cause of an IPU's waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitCause {
@@ -324,18 +324,18 @@ pub enum WaitCause {
 /// Idle cycles that are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Wait {
-    /// Who waits.
+    /// IPU that waits.
     pub ipu: IpuId,
-    /// In which section of the program; none before the first one, and for the end.
+    /// Section of the program in which it waits; none before the first one, and for the end.
     pub section: Option<SectionId>,
-    /// For what.
+    /// Cause of the waiting.
     pub on: WaitCause,
 }
 
 /// Steps that join several IPUs, of one line of the profile, with the same last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Join {
-    /// In which section of the program.
+    /// Section of the program that the steps are in.
     pub section: Option<SectionId>,
     /// Where the steps come from.
     pub source: SourceId,
@@ -348,7 +348,7 @@ pub struct Join {
 pub struct Timeline {
     /// When the last IPU was through.
     pub total: Cycles,
-    /// What the host took to start the run, in which every IPU waits.
+    /// Cycles in which the host starts the run and every IPU waits.
     pub start: Cycles,
     /// Every IPU of the replica; the activities of each sum to `total`.
     pub ipus: IdVec<IpuId, IpuTime>,
@@ -374,7 +374,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// What counters of the device see of a run: all but its start by the host.
+    /// Cycles that counters of the device see of a run: all but its start by the host.
     #[must_use]
     pub fn device_cycles(&self) -> Cycles {
         self.total - self.start

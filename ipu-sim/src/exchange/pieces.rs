@@ -17,7 +17,7 @@ use crate::view::ViewShape;
 pub struct Side<'a> {
     /// Where the variable lies.
     pub layout: &'a Layout,
-    /// How it is seen.
+    /// Axes by which the copy sees the variable.
     pub view: &'a ViewShape,
 }
 

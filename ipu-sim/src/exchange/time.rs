@@ -13,11 +13,11 @@ use crate::units::{Bytes, BytesPerCycle, Cycles};
 pub struct TileTraffic {
     /// Bytes that arrive from other tiles.
     pub received: u32,
-    /// Of these, bytes that the tile's pair partner receives too.
+    /// Received bytes that the tile's pair partner receives too.
     pub received_paired: u32,
     /// Bytes that leave for other tiles, each counted once.
     pub sent: u32,
-    /// Of these, bytes that go to pairs of tiles only, over the lanes of this tile and its partner.
+    /// Sent bytes that go to pairs of tiles only, over the lanes of this tile and its partner.
     pub sent_paired: u32,
     /// Messages that arrive, each as many times as it takes descriptions.
     pub messages: u32,
@@ -69,7 +69,7 @@ pub(super) const NO_TRAFFIC: TileTraffic = TileTraffic {
     route: 0,
 };
 
-/// What decides how long an exchange phase takes, once all tiles are released.
+/// Cycles of an exchange phase, once all tiles are released: those of the tile that is done last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExchangeTime {
     /// Latency of the first word of the tile that is done last.
@@ -81,7 +81,7 @@ pub struct ExchangeTime {
 /// Traffic of every tile of an IPU in one copy or exchange phase.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// By tile.
+    /// Traffic of each tile, in order.
     pub tiles: Vec<TileTraffic>,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Cell {
 pub(super) struct BoxTable {
     /// Its place on every axis.
     places: BoxIndex,
-    /// By axis and local index: what it adds to the offset in the box.
+    /// Terms of the offset in the box, by axis and local index.
     pub offsets: Vec<Vec<usize>>,
     /// Elements it takes in memory, padding included.
     pub stored: usize,

@@ -23,11 +23,11 @@ pub(super) struct VertexInstance<'r> {
     pub step: &'r str,
     /// The vertex and its operands.
     pub group: &'r VertexGroup,
-    /// Where it runs.
+    /// Tile that the vertex runs on.
     pub tile: TileId,
-    /// Its loops.
+    /// Loops of the vertex.
     pub nest: &'r Nest<'r>,
-    /// What rounds its results.
+    /// Unit that rounds the results.
     pub float: FloatUnit,
 }
 

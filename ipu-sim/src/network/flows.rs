@@ -52,7 +52,7 @@ fn cycles(quanta: u128, rate: Rate) -> Cycles {
 /// A transfer that moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Its route.
+    /// Route of the transfer.
     pub route: RouteId,
     /// All that it moves.
     pub bytes: Bytes,
@@ -68,7 +68,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// When it is through, if nothing begins or ends before.
+    /// Cycle at which the transfer is through, if nothing begins or ends before.
     #[must_use]
     pub fn end(&self) -> Cycles {
         self.since + cycles(self.left, self.rate)

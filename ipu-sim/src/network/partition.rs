@@ -17,7 +17,7 @@ use crate::topology::{BundleId, Topology};
 pub struct OwnedRoute {
     /// Routes with different labels are never alike.
     pub label: u32,
-    /// Whose transfer it is; owners are numbered from 0.
+    /// Number of the owner of the transfer, from 0.
     pub owner: u32,
     /// The links it crosses, in order.
     pub bundles: Vec<BundleId>,
@@ -26,11 +26,11 @@ pub struct OwnedRoute {
 /// Classes of routes, links and owners, each numbered in the order of their first members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partition {
-    /// By route.
+    /// Class of each route.
     pub routes: Vec<RouteId>,
-    /// By link that any route crosses.
+    /// Class of each link that any route crosses.
     pub links: BTreeMap<BundleId, LinkId>,
-    /// By owner.
+    /// Class of each owner.
     pub owners: Vec<u32>,
 }
 

@@ -55,7 +55,7 @@ impl fmt::Display for TextPosition {
     }
 }
 
-/// What is wrong at one place of a machine description.
+/// Fault at one position of a machine description.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DescriptionFault {
     /// Not TOML, or not of the form of a description; with what the TOML reader says.

@@ -5,7 +5,7 @@
 //! floating-point number nearest to 1.325e9. Signs and exponents aren't accepted: no constant
 //! needs them.
 
-/// What a constant measures, which decides the units it may carry.
+/// Quantity that a constant measures, which decides the units it may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dimension {
     /// A plain whole number.
@@ -24,7 +24,7 @@ pub enum Dimension {
     BytesPerSecond,
 }
 
-/// What is wrong with the value of a constant, whatever the constant means.
+/// Fault of the value of a constant, whatever the constant means.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityFault {
     /// Not a number with a unit, where one was expected.
@@ -177,7 +177,7 @@ impl Dimension {
         names.join(", ")
     }
 
-    /// What a constant of this kind looks like, for a message.
+    /// Example of a constant of this dimension, for a message.
     #[must_use]
     pub fn example(self) -> &'static str {
         match self {

@@ -53,7 +53,7 @@ impl Topology {
         self.along(&nodes)
     }
 
-    /// What data crosses between the host and the gateway of `ipu`, where it is
+    /// Links between the host and the gateway of `ipu`, where data is
     /// buffered; nothing on machines without gateways, whose cards read their host's memory.
     #[must_use]
     pub fn route_buffer(&self, ipu: IpuId, direction: HostDirection) -> Vec<BundleId> {
@@ -63,7 +63,7 @@ impl Topology {
         self.along(&direction.ordered(self.to_host(ipu)))
     }
 
-    /// What data crosses between its buffer and `ipu`.
+    /// Links between the buffer of a stream and `ipu`.
     #[must_use]
     pub fn route_host(&self, ipu: IpuId, direction: HostDirection) -> Vec<BundleId> {
         let mut nodes = vec![Node::Ipu(ipu)];
@@ -75,7 +75,7 @@ impl Topology {
         self.along(&direction.ordered(nodes))
     }
 
-    /// What data crosses between the streaming memory of its IPU-Machine and `ipu`.
+    /// Links between the streaming memory of its IPU-Machine and `ipu`.
     #[must_use]
     pub fn route_memory(&self, ipu: IpuId, direction: HostDirection) -> Vec<BundleId> {
         let machine = self.ipu_machine(ipu);
@@ -145,7 +145,7 @@ impl Topology {
         others.fold(links, |sum, bundle| sum + bundle.latency)
     }
 
-    /// Of that, the time of the first link.
+    /// Time of the first link of `route`, a part of [`Self::latency`].
     #[must_use]
     pub fn latency_link(&self, route: &[BundleId]) -> SimSeconds {
         let mut bundles = route.iter().map(|bundle| &self.bundles[*bundle]);
@@ -153,7 +153,7 @@ impl Topology {
         first.map_or(SimSeconds::ZERO, |bundle| bundle.latency)
     }
 
-    /// Of that, the time of links after the first.
+    /// Time of links after the first, a part of [`Self::latency`].
     #[must_use]
     pub fn latency_hops(&self, route: &[BundleId]) -> SimSeconds {
         let links = route.iter().filter(|id| self.bundles[**id].is_link());

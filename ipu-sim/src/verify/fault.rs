@@ -14,12 +14,11 @@ use crate::units::Bytes;
 pub struct BadProgram {
     /// Where.
     pub place: Location,
-    /// What is wrong there.
+    /// Rule that is broken, with the facts.
     pub violation: Violation,
 }
 
-/// What checking a rule comes to.
-/// Why a program can't be run, whatever its size.
+/// Reason that a program can't be run, whatever its size.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The machine has no room for its replicas.
@@ -30,6 +29,7 @@ pub enum VerifyError {
     BadProgram(#[from] Box<BadProgram>),
 }
 
+/// The outcome of checking a rule.
 pub(super) type Checked = Result<(), Box<BadProgram>>;
 
 /// A rule broken at `place`.
@@ -75,7 +75,7 @@ impl fmt::Display for Location {
 pub struct StepLocation {
     /// The name of its line of the profile, if it has one.
     pub source: Option<String>,
-    /// Its number in each list of steps, outermost first.
+    /// Numbers of the step in each list of steps, outermost first.
     pub numbers: Vec<usize>,
     /// The function that it is in; none for the program's own.
     pub function: Option<String>,
@@ -125,7 +125,7 @@ pub(super) fn source_of(step: &Step) -> Option<SourceId> {
     }
 }
 
-/// What is wrong.
+/// Broken rule of [`crate::verify`], with the facts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// An id of nothing.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::kinds::LiveKind;
 use crate::program::VarKind;
 
-/// What memory is taken by.
+/// Kind of memory on a tile, by what takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Category {
@@ -44,14 +44,14 @@ pub enum Category {
 }
 
 impl Category {
-    /// Those of vertices that aren't their code.
+    /// Categories of vertices that aren't their code.
     pub const VERTEX_STATE: [Self; 3] = [
         Self::VertexInstanceState,
         Self::VertexFieldData,
         Self::CopyDescriptor,
     ];
 
-    /// Those of messages that go from tile to tile, beyond the IPU or not.
+    /// Categories of messages that go from tile to tile, beyond the IPU or not.
     pub const EXCHANGE: [Self; 5] = [
         Self::InternalExchangeCode,
         Self::GlobalExchangeCode,
@@ -60,7 +60,7 @@ impl Category {
         Self::HostExchangePacketHeader,
     ];
 
-    /// Its name in reports.
+    /// Name of the category in reports.
     #[must_use]
     pub fn name(self) -> String {
         let name = match self {
@@ -130,7 +130,7 @@ impl Category {
 /// A category of Poplar's profile that has no bytes here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnmodelledCategory {
-    /// Its name there.
+    /// Name of the category in Poplar's profile.
     pub poplar: &'static str,
     /// Why.
     pub reason: &'static str,

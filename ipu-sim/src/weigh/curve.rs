@@ -15,7 +15,7 @@ use super::sizes::Sizes;
 use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{FunctionId, Program, VarId};
 
-/// What lives at one step, of variables that don't always live.
+/// Bytes of variables that live at one step, but not always.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LivePoint {
     /// The step.

@@ -16,7 +16,7 @@ use crate::units::Bytes;
 pub struct OutOfStreamingMemory {
     /// The first IPU-Machine of the device that overflows.
     pub ipu_machine: u32,
-    /// Its streaming memory.
+    /// Bytes of streaming memory beside it.
     pub available: Bytes,
     /// Bytes of the buffers of all replicas that lie there.
     pub needed: Bytes,
