@@ -8,8 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use ipu_sim::device::{self, DeviceManager, Ports};
-use ipu_sim::error::Error as DeviceError;
+use ipu_sim::device::{self, DeviceError, DeviceManager, Ports};
 use ipu_sim::ids::IpuId;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::topology::Topology;

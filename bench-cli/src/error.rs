@@ -316,7 +316,7 @@ pub enum Error {
         /// The name it was asked for by.
         name: String,
         /// What is wrong in it, and where.
-        source: Box<ipu_sim::error::Error>,
+        source: Box<ipu_sim::spec::error::SpecError>,
     },
     /// Locks that somebody takes or looks at for longer than that takes.
     #[error(

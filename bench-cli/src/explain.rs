@@ -15,7 +15,7 @@ mod text;
 
 use std::collections::BTreeMap;
 
-use ipu_sim::engine::{Called, Timeline};
+use ipu_sim::engine::{CallTime, Timeline};
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::program::{FunctionId, Program, Step};
 use ipu_sim::units::Cycles;
@@ -116,7 +116,7 @@ fn ipu_cycles(
     timeline: &Timeline,
     placed: &Placed,
     ipu: IpuId,
-    again: &IdVec<IpuId, Called>,
+    again: &IdVec<IpuId, CallTime>,
 ) -> IpuCycles {
     let mut out = IpuCycles {
         ipu: ipu.0,
@@ -184,7 +184,7 @@ fn per_micro_batch(causes: &Causes, placed: &Placed) -> u64 {
 
 /// What functions took, IPU by IPU, in all calls but those of their first caller: lowering makes
 /// a function of what is computed again, and only of that, with several callers.
-pub(crate) fn called_again(program: &Program, timeline: &Timeline) -> IdVec<IpuId, Called> {
+pub(crate) fn called_again(program: &Program, timeline: &Timeline) -> IdVec<IpuId, CallTime> {
     let mut callers: IdVec<FunctionId, u64> = program.functions.values().map(|_| 0).collect();
     for function in program.functions.values() {
         for step in &function.steps {
@@ -193,7 +193,7 @@ pub(crate) fn called_again(program: &Program, timeline: &Timeline) -> IdVec<IpuI
             }
         }
     }
-    let mut out: IdVec<IpuId, Called> = vec![Called::default(); program.n_ipus as usize].into();
+    let mut out: IdVec<IpuId, CallTime> = vec![CallTime::default(); program.n_ipus as usize].into();
     for (id, &n_callers) in callers.iter().filter(|&(_, &n_callers)| n_callers > 1) {
         for (sum, called) in out.values_mut().zip(timeline.functions[id].values()) {
             // Every caller runs once a micro-batch, and every call takes the same.

@@ -11,8 +11,8 @@ use ipu_sim::ids::{IpuId, TileId};
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{
-    self, ByKind, IpuWeight, LiveKind, LivePoint, Region, TileVariable, UNWEIGHED, Unweighed,
-    Weight,
+    self, IpuMemoryUsage, LiveBytes, LiveKind, LivePoint, MemoryUsage, Region, TileVariable,
+    UNMODELLED_CATEGORIES, UnmodelledCategory,
 };
 use popart_graph::ir::Graph;
 use schemars::JsonSchema;
@@ -105,7 +105,7 @@ impl Inspect {
         &self,
         program: &Program,
         machine: &MachineSpec,
-        weight: &Weight,
+        weight: &MemoryUsage,
     ) -> Result<()> {
         let Some(path) = &self.memory else {
             return Ok(());
@@ -274,7 +274,7 @@ struct PointReport {
 }
 
 impl MemoryReport {
-    fn new(program: &Program, machine: &MachineSpec, weight: &Weight) -> Self {
+    fn new(program: &Program, machine: &MachineSpec, weight: &MemoryUsage) -> Self {
         let curves = curves(program, machine, weight);
         let ipus = weight.ipus.iter().zip(curves).map(|((ipu, found), curve)| {
             let bytes = |tiles: &[ipu_sim::units::Bytes]| tiles.iter().map(|b| b.0).collect();
@@ -302,16 +302,16 @@ impl MemoryReport {
         Self {
             schema_version: MEMORY_SCHEMA,
             available_bytes: weight.available.0,
-            unweighed: UNWEIGHED
+            unweighed: UNMODELLED_CATEGORIES
                 .iter()
-                .map(|&Unweighed { poplar, reason }| UnweighedReport { poplar, reason })
+                .map(|&UnmodelledCategory { poplar, reason }| UnweighedReport { poplar, reason })
                 .collect(),
             ipus: ipus.collect(),
         }
     }
 }
 
-fn regions(weight: &Weight, found: &IpuWeight) -> Vec<RegionReport> {
+fn regions(weight: &MemoryUsage, found: &IpuMemoryUsage) -> Vec<RegionReport> {
     let regions = [
         ("executable", Region::Executable),
         ("interleaved", Region::Interleaved),
@@ -329,7 +329,7 @@ fn regions(weight: &Weight, found: &IpuWeight) -> Vec<RegionReport> {
 }
 
 /// Bytes of every tile that are there always, and those of its fullest moment.
-fn split(found: &IpuWeight) -> (Vec<u64>, Vec<u64>) {
+fn split(found: &IpuMemoryUsage) -> (Vec<u64>, Vec<u64>) {
     let passing = found.not_always_live().into_iter();
     let passing: Vec<u64> = passing.map(|bytes| bytes.0).collect();
     let lasting = found.tiles.iter().zip(&passing);
@@ -349,7 +349,7 @@ fn point(point: &LivePoint) -> PointReport {
     }
 }
 
-fn by_kind(bytes: &ByKind) -> BTreeMap<&'static str, u64> {
+fn by_kind(bytes: &LiveBytes) -> BTreeMap<&'static str, u64> {
     LiveKind::ALL
         .into_iter()
         .map(|kind| (kind.name(), bytes.on(kind).0))
@@ -358,8 +358,8 @@ fn by_kind(bytes: &ByKind) -> BTreeMap<&'static str, u64> {
 }
 
 /// Memory over time on every IPU, and on the fullest tile of each.
-fn curves(program: &Program, machine: &MachineSpec, weight: &Weight) -> Vec<Vec<LivePoint>> {
-    let fullest = |(ipu, found): (IpuId, &IpuWeight)| (ipu, found.max_tile);
+fn curves(program: &Program, machine: &MachineSpec, weight: &MemoryUsage) -> Vec<Vec<LivePoint>> {
+    let fullest = |(ipu, found): (IpuId, &IpuMemoryUsage)| (ipu, found.max_tile);
     let tiles: Vec<(IpuId, TileId)> = weight.ipus.iter().map(fullest).collect();
     weigh::live_curves(program, machine, &tiles)
 }

@@ -18,11 +18,11 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipu_sim::device::{AttachLocks, LockGuard, LockRefusal, NoLocks};
+use ipu_sim::device::{AttachLocks, LockFailure, LockGuard, LockRefusal, NoLocks};
 use ipu_sim::ids::IpuId;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -170,9 +170,7 @@ impl FileLocks {
     /// The locked file of one IPU.
     fn lock(&self, ipu: IpuId) -> Result<File, LockRefusal> {
         let path = self.path(&ipu.0.to_string());
-        let failed = |error: io::Error| LockRefusal::Failed {
-            message: format!("{}: {error}", path.display()),
-        };
+        let failed = |source| refused(&path, source);
         let mut options = File::options();
         let file = options.write(true).create(true).truncate(false);
         let mut file = file.open(&path).map_err(failed)?;
@@ -188,11 +186,22 @@ impl FileLocks {
     }
 }
 
+/// A lock file, or the folder of all, that the system refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", path.display())]
+struct Unusable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+fn refused(path: &Path, source: io::Error) -> LockRefusal {
+    let path = path.to_owned();
+    LockRefusal::Failed(LockFailure::new(Unusable { path, source }))
+}
+
 impl AttachLocks for FileLocks {
     fn try_lock(&self, ipus: &[IpuId]) -> Result<LockGuard, LockRefusal> {
-        let failed = |error: io::Error| LockRefusal::Failed {
-            message: format!("{}: {error}", self.folder.display()),
-        };
+        let failed = |source| refused(&self.folder, source);
         fs::create_dir_all(&self.folder).map_err(failed)?;
         let _gate = match (self.gate(), ipus.first()) {
             (Ok(gate), _) => gate,
@@ -245,6 +254,7 @@ impl Holder {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
     use std::time::Duration;
 
     use super::*;
@@ -305,10 +315,14 @@ mod tests {
     fn a_folder_that_cannot_be_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let locks = FileLocks::new(file.path().join("locks"), "pod");
-        let Err(LockRefusal::Failed { message }) = locks.try_lock(&ipus(0..1)) else {
+        let Err(LockRefusal::Failed(failure)) = locks.try_lock(&ipus(0..1)) else {
             panic!("expected a refusal");
         };
-        assert!(message.starts_with(&*file.path().to_string_lossy()));
+        assert_eq!(
+            failure.to_string(),
+            file.path().join("locks").to_string_lossy()
+        );
+        assert!(failure.source().is_some(), "with what the system says");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ipu_sim::units::{Bytes, Cycles, HostSeconds, SimSeconds};
-use ipu_sim::weigh::{Region, TileVariable, Weight};
+use ipu_sim::weigh::{MemoryUsage, Region, TileVariable};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -105,7 +105,7 @@ pub struct Taken {
 impl Taken {
     /// Of that region, by a program that was weighed.
     #[must_use]
-    pub fn of(weight: &Weight, region: Region) -> Self {
+    pub fn of(weight: &MemoryUsage, region: Region) -> Self {
         let on_ipus = weight.ipus.values().map(|ipu| ipu.fullest(region).1);
         Self {
             region,
@@ -116,7 +116,7 @@ impl Taken {
 
     /// Of the region that is too small, if one is.
     #[must_use]
-    pub fn too_much(weight: &Weight) -> Option<Self> {
+    pub fn too_much(weight: &MemoryUsage) -> Option<Self> {
         let refused = weight.verdict().err()?;
         Some(Self::of(weight, refused.region))
     }

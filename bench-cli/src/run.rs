@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use ipu_sim::device::{
-    Attached, Connection, Device, DeviceId, DeviceManager, Executable, Mode, Ports,
+    AttachedDevice, Connection, Device, DeviceError, DeviceId, DeviceManager, Executable, Mode,
+    Ports,
 };
 use ipu_sim::engine::{self, Timeline};
-use ipu_sim::error::Error as DeviceError;
 use ipu_sim::execute::FloatControl;
 use ipu_sim::program::StreamId;
 use ipu_sim::units::{Cycles, SimSeconds};
-use ipu_sim::weigh::{self, Weight};
+use ipu_sim::weigh::{self, MemoryUsage};
 use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
 
@@ -57,7 +57,7 @@ pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
 ///
 /// [`Error::OutOfRange`] for the id of a device of another size; a machine without devices that
 /// large; a device that others keep.
-pub fn acquire(request: &RunRequest) -> anyhow::Result<Attached> {
+pub fn acquire(request: &RunRequest) -> anyhow::Result<AttachedDevice> {
     let machine = request.machine.spec.clone();
     let wanted = &request.options.device;
     let n_ipus = request.options.placement.ipus_requested;
@@ -117,7 +117,7 @@ fn check_size(devices: &[Device], id: u32, n_ipus: u32) -> crate::Result<()> {
 /// device refuses the program, which is then weighed and timed without it, and the metrics say so.
 pub fn run(
     request: &RunRequest,
-    device: Attached,
+    device: AttachedDevice,
     inspect: &Inspect,
     plans: &PlanCache,
 ) -> anyhow::Result<Metrics> {
@@ -150,7 +150,7 @@ pub fn run(
             let timeline = device.run(Mode::Time)?;
             (device.weight().clone(), timeline, None)
         }
-        Err(refusal @ (DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory { .. })) => {
+        Err(refusal @ (DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory(_))) => {
             let weight = weigh::weigh(&program, &machine)?;
             let timeline = engine::time(&program, &machine, TIMING)?;
             (weight, Arc::new(timeline), Some(refusal.to_string()))
@@ -210,7 +210,7 @@ fn latencies(
     first.into_iter().chain(later).collect()
 }
 
-fn memory(weight: &Weight) -> Vec<IpuMemory> {
+fn memory(weight: &MemoryUsage) -> Vec<IpuMemory> {
     weight
         .ipus
         .values()

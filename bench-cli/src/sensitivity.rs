@@ -78,7 +78,7 @@ fn measure(compiled: &Compiled, machine: &MachineSpec) -> anyhow::Result<Outcome
     let program = &compiled.lowered.program;
     let timeline: Timeline = engine::time(program, machine, TIMING)?;
     let weight = weigh::weigh(program, machine)?;
-    let fullest = weight.ipus.values().map(weigh::IpuWeight::max).max();
+    let fullest = weight.ipus.values().map(weigh::IpuMemoryUsage::max).max();
     Ok(Outcome {
         step: machine.tile.clock.seconds(timeline.total),
         fullest: fullest.unwrap_or_default(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use ipu_sim::weigh::{Category, LiveKind, UNWEIGHED};
+use ipu_sim::weigh::{Category, LiveKind, UNMODELLED_CATEGORIES};
 use popart_graph::text;
 use serde_json::Value;
 
@@ -379,7 +379,7 @@ fn the_page_about_memory_is_complete() {
         assert_eq!(page.matches(&row).count(), 1, "{row}");
         rows += 1;
     }
-    for category in UNWEIGHED {
+    for category in UNMODELLED_CATEGORIES {
         let row = format!("| {} | {} |", category.poplar, category.reason);
         assert_eq!(page.matches(&row).count(), 1, "{row}");
         rows += 1;

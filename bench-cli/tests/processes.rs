@@ -13,12 +13,12 @@ use std::time::Duration;
 
 use bench_cli::clock::HostClock;
 use bench_cli::locks::FileLocks;
+use ipu_sim::device::DeviceError;
 use ipu_sim::device::{
     AttachLocks, Connection, Device, DeviceId, DeviceManager, Executable, LockGuard, LockRefusal,
     Mode, Ports,
 };
 use ipu_sim::engine;
-use ipu_sim::error::Error;
 use ipu_sim::execute::FloatControl;
 use ipu_sim::ids::{IpuId, ReplicaId};
 use ipu_sim::layout::{AxisSplit, Layout};
@@ -180,10 +180,10 @@ impl Drop for Holder {
     }
 }
 
-fn busy_ipu(outcome: Result<impl Sized, Error>) -> Option<IpuId> {
+fn busy_ipu(outcome: Result<impl Sized, DeviceError>) -> Option<IpuId> {
     match outcome {
         Ok(_) => None,
-        Err(Error::DeviceBusy { ipu, .. }) => Some(ipu),
+        Err(DeviceError::DeviceBusy { ipu, .. }) => Some(ipu),
         Err(other) => panic!("{other}"),
     }
 }

@@ -5,7 +5,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipu_sim::engine::{Mode, Options, time};
-use ipu_sim::exchange::{Fabric, Side, traffic};
+use ipu_sim::exchange::pieces::Side;
+use ipu_sim::exchange::{Fabric, traffic};
 use ipu_sim::ids::IpuId;
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;

@@ -34,14 +34,15 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use crate::cost::links::sync_global;
+use crate::cost::sync::sync_global;
 use crate::define_ids;
 use crate::ids::{IdVec, IpuId, ReplicaId};
 use crate::network::flows::ends_together;
-use crate::network::{Fold, LaneId, Latency, Network};
+use crate::network::{Fold, Latency, Network, RouteId};
 use crate::program::CollectiveKind;
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
-use crate::topology::{BundleId, ReplicaPlacement, Topology};
+use crate::topology::{BundleId, Topology};
 use crate::units::{Bytes, Cycles};
 use level::{Level, levels};
 
@@ -58,15 +59,15 @@ pub enum Method {
 
 /// One direction of a collective: sums going together, or shards going apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Phase {
+pub enum RingPass {
     /// Every replica ends with its shard of the sum.
     ReduceScatter,
     /// Every replica ends with all shards.
     AllGather,
 }
 
-impl Phase {
-    /// What a collective consists of; nothing where no replica needs another.
+impl RingPass {
+    /// Passes around the ring that a collective consists of; none where no replica needs another.
     #[must_use]
     pub fn of(kind: CollectiveKind) -> &'static [Self] {
         match kind {
@@ -78,9 +79,9 @@ impl Phase {
     }
 }
 
-/// What each replica sends to its two neighbours.
+/// Bytes that each replica sends to its two neighbours on a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Sends {
+pub struct NeighbourBytes {
     /// Bytes to the next.
     pub next: Bytes,
     /// Bytes to the one before.
@@ -90,10 +91,10 @@ pub struct Sends {
 /// Equal rounds of a collective, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// How many there are.
+    /// Number of such rounds.
     pub times: u32,
-    /// What each replica sends of every byte-for-byte equal tensor.
-    pub sends: Sends,
+    /// Bytes that each replica sends in a round.
+    pub sends: NeighbourBytes,
     /// Whether what arrives is added.
     pub adds: bool,
 }
@@ -103,7 +104,7 @@ pub struct Round {
 /// `closed` says that the last replica is a neighbour of the first, as on a torus.
 #[must_use]
 pub fn method(
-    phase: Phase,
+    phase: RingPass,
     bytes: Bytes,
     n_replicas: u32,
     ipus_per_replica: u32,
@@ -125,8 +126,8 @@ pub fn method(
     };
     // A reduce-scatter of twice the bytes has fragments that are worth halving.
     let threshold = match phase {
-        Phase::AllGather => threshold,
-        Phase::ReduceScatter => 2 * threshold,
+        RingPass::AllGather => threshold,
+        RingPass::ReduceScatter => 2 * threshold,
     };
     if bytes.0 >= threshold {
         Method::BidirectionalPair
@@ -137,13 +138,18 @@ pub fn method(
 
 /// The rounds in which `bytes` on each IPU go around a ring of `n_replicas`.
 #[must_use]
-pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> SmallVec<[Round; 2]> {
+pub fn rounds(
+    phase: RingPass,
+    method: Method,
+    bytes: Bytes,
+    n_replicas: u32,
+) -> SmallVec<[Round; 2]> {
     let fragment = bytes.share(u64::from(n_replicas));
     let steps = n_replicas - 1;
     let round = |times, next, previous| Round {
         times,
-        sends: Sends { next, previous },
-        adds: phase == Phase::ReduceScatter,
+        sends: NeighbourBytes { next, previous },
+        adds: phase == RingPass::ReduceScatter,
     };
     let mut rounds: SmallVec<[Round; 2]> = match method {
         Method::Clockwise => [round(steps, fragment, Bytes::ZERO)].into_iter().collect(),
@@ -157,23 +163,23 @@ pub fn rounds(phase: Phase, method: Method, bytes: Bytes, n_replicas: u32) -> Sm
             [both, one].into_iter().collect()
         }
     };
-    if phase == Phase::AllGather {
+    if phase == RingPass::AllGather {
         rounds.reverse();
     }
     rounds.retain(|round| round.times > 0);
     rounds
 }
 
-/// What a collective takes.
+/// Cycles and bytes of a collective.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct CollectiveCost {
     /// Syncs and copies.
     pub links: Cycles,
-    /// Of that, bytes on their way over links.
+    /// Cycles of bytes on links, a part of `links`.
     pub copies: Cycles,
-    /// Of that, what the way takes over one link, however few bytes there are.
+    /// Cycles of the latency of first links, a part of `links`, however few bytes there are.
     pub latency: Cycles,
-    /// What further links of the way take.
+    /// The latency of further links of a route.
     pub latency_hops: Cycles,
     /// How often syncs and copies wait for the latency of a gateway.
     pub gateways: u64,
@@ -181,7 +187,7 @@ pub struct Taken {
     pub adds: Cycles,
     /// Bytes that one replica sends.
     pub sent: Bytes,
-    /// Its rounds, each with the number of its traffic and how often it happens.
+    /// Rounds of the collective: the number of the traffic of each, and how often it happens.
     pub rounds: Vec<(RoundId, u32)>,
 }
 
@@ -190,39 +196,39 @@ define_ids! {
     RoundId, "round ";
 }
 
-/// The number of a network, and what each of its lanes moves in a round.
-type RoundTraffic = (usize, Vec<(LaneId, Bytes)>);
+/// The number of a network, and what each of its routes moves in a round.
+type RoundTraffic = (usize, Vec<(RouteId, Bytes)>);
 
-/// What moves in rounds of collectives.
+/// Transfers in rounds of collectives.
 #[derive(Clone, Debug, Default)]
 pub struct Rounds {
     networks: Vec<Network>,
-    /// By round: the network, and what each of its lanes moves.
+    /// By round: the network, and what each of its routes moves.
     transfers: IdVec<RoundId, RoundTraffic>,
 }
 
 impl Rounds {
-    /// All of them.
+    /// Numbers of all rounds.
     pub fn ids(&self) -> impl Iterator<Item = RoundId> {
         self.transfers.ids()
     }
 
-    /// What links of the machine carry if every round happens so many times, of all replicas
+    /// Bytes that links of the machine carry if every round happens so many times, of all replicas
     /// together. A link may be there more than once.
     #[must_use]
     pub fn loads(&self, times: &IdVec<RoundId, u64>) -> Vec<(BundleId, Bytes)> {
-        let lanes = self.networks.iter().map(|network| &network.lanes);
-        let mut sums: Vec<IdVec<LaneId, Bytes>> = lanes
-            .map(|lanes| lanes.ids().map(|_| Bytes::ZERO).collect())
+        let routes = self.networks.iter().map(|network| &network.routes);
+        let mut sums: Vec<IdVec<RouteId, Bytes>> = routes
+            .map(|routes| routes.ids().map(|_| Bytes::ZERO).collect())
             .collect();
         for (round, (network, transfers)) in self.transfers.iter() {
-            for &(lane, bytes) in transfers {
-                sums[*network][lane] += bytes * times[round];
+            for &(route, bytes) in transfers {
+                sums[*network][route] += bytes * times[round];
             }
         }
         let sums = self.networks.iter().zip(sums);
         sums.flat_map(|(network, sums)| {
-            let carried = sums.iter().map(|(lane, &bytes)| (lane, bytes));
+            let carried = sums.iter().map(|(route, &bytes)| (route, bytes));
             network.loads(&carried.collect::<Vec<_>>())
         })
         .collect()
@@ -250,7 +256,7 @@ struct Copied {
 struct Arrival {
     /// When its last byte has left.
     bytes: Cycles,
-    /// What the way takes.
+    /// The latency of its route.
     latency: Latency,
 }
 
@@ -262,7 +268,7 @@ pub struct Collectives<'a> {
     fold: Fold,
     levels: Vec<Level>,
     /// Rounds that are known: level, what the IPUs send.
-    known: BTreeMap<(usize, Vec<(IpuId, Sends)>), Known>,
+    known: BTreeMap<(usize, Vec<(IpuId, NeighbourBytes)>), Known>,
     /// What moves in one round.
     transfers: IdVec<RoundId, RoundTraffic>,
     n_traffic: usize,
@@ -289,7 +295,7 @@ impl<'a> Collectives<'a> {
         }
     }
 
-    /// What moves in the rounds that were taken.
+    /// Transfers of the rounds that collectives have had so far.
     #[must_use]
     pub fn into_rounds(self) -> Rounds {
         let levels = self.levels.into_iter();
@@ -310,9 +316,9 @@ impl<'a> Collectives<'a> {
         kind: CollectiveKind,
         bytes: &BTreeMap<IpuId, Bytes>,
         add: &mut dyn FnMut(IpuId, u64) -> Cycles,
-    ) -> Taken {
-        let mut taken = Taken::default();
-        for &phase in Phase::of(kind) {
+    ) -> CollectiveCost {
+        let mut taken = CollectiveCost::default();
+        for &phase in RingPass::of(kind) {
             let mut left = bytes.clone();
             let mut parts = 1;
             for level in 0..self.levels.len() {
@@ -327,12 +333,12 @@ impl<'a> Collectives<'a> {
 
     fn take_level(
         &mut self,
-        phase: Phase,
+        phase: RingPass,
         level: usize,
         bytes: &BTreeMap<IpuId, Bytes>,
         parts: u64,
         add: &mut dyn FnMut(IpuId, u64) -> Cycles,
-        taken: &mut Taken,
+        taken: &mut CollectiveCost,
     ) {
         let (n, closed) = (self.levels[level].n_replicas(), self.levels[level].closed);
         let most = bytes.values().copied().max().unwrap_or(Bytes::ZERO);
@@ -345,7 +351,7 @@ impl<'a> Collectives<'a> {
             return;
         };
         for (number, round) in shape.iter().enumerate() {
-            let sends: Vec<(IpuId, Sends)> = by_ipu
+            let sends: Vec<(IpuId, NeighbourBytes)> = by_ipu
                 .iter()
                 .map(|(ipu, rounds)| (*ipu, rounds[number].sends))
                 .collect();
@@ -375,7 +381,7 @@ impl<'a> Collectives<'a> {
     fn repeated(
         &mut self,
         level: usize,
-        sends: Vec<(IpuId, Sends)>,
+        sends: Vec<(IpuId, NeighbourBytes)>,
         times: u32,
     ) -> (Cycles, Known) {
         let key = (level, sends);
@@ -393,7 +399,7 @@ impl<'a> Collectives<'a> {
     }
 
     /// What one round takes and moves.
-    fn round(&mut self, level: usize, sends: &[(IpuId, Sends)]) -> (Copied, RoundTraffic) {
+    fn round(&mut self, level: usize, sends: &[(IpuId, NeighbourBytes)]) -> (Copied, RoundTraffic) {
         let sides = Sides::of(sends);
         let (placement, topology, machine) = (self.placement, self.topology, self.machine);
         let ring = &self.levels[level].rings[0];
@@ -417,16 +423,16 @@ impl<'a> Collectives<'a> {
             )
         });
         let transfers: Vec<_> = traffic
-            .lanes
+            .routes
             .iter()
-            .map(|lane| {
+            .map(|route| {
                 let (_, sends) = sends
                     .iter()
-                    .find(|(ipu, _)| *ipu == lane.ipu)
+                    .find(|(ipu, _)| *ipu == route.ipu)
                     .expect("it sends");
                 (
-                    lane.lane,
-                    if lane.to_next {
+                    route.id,
+                    if route.to_next {
                         sends.next
                     } else {
                         sends.previous
@@ -435,11 +441,11 @@ impl<'a> Collectives<'a> {
             })
             .collect();
         let ends = ends_together(&traffic.network, &transfers);
-        let arrivals = ends.iter().zip(&transfers).map(|(&bytes, (lane, _))| {
-            let lane = &traffic.network.lanes[*lane];
+        let arrivals = ends.iter().zip(&transfers).map(|(&bytes, (route, _))| {
+            let route = &traffic.network.routes[*route];
             Arrival {
                 bytes,
-                latency: lane.latency,
+                latency: route.latency,
             }
         });
         let last = arrivals.max_by_key(|arrival| arrival.bytes + arrival.latency.total);
@@ -458,7 +464,7 @@ impl<'a> Collectives<'a> {
 struct Sides(Vec<(IpuId, bool, bool)>);
 
 impl Sides {
-    fn of(sends: &[(IpuId, Sends)]) -> Self {
+    fn of(sends: &[(IpuId, NeighbourBytes)]) -> Self {
         // A tensor of no bytes still meets its neighbour.
         let sides = sends.iter().map(|&(ipu, sends)| {
             let both = sends.previous > Bytes::ZERO;

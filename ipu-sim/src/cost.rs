@@ -1,4 +1,4 @@
-//! Vertex cost laws: pure functions from sizes on one tile to tile cycles.
+//! Cost laws: pure functions from sizes to tile cycles, of vertices and of syncs.
 //!
 //! One file per family. Every law is restated from Graphcore's public PopLibs
 //! estimators unless its documentation says otherwise. [`vertex`] says which law each
@@ -7,7 +7,6 @@
 
 pub mod amp;
 pub mod elementwise;
-pub mod links;
 pub mod mac;
 pub mod matmul;
 pub mod memory;
@@ -16,4 +15,5 @@ pub mod random;
 pub mod reduce;
 pub mod slic;
 pub mod slice;
+pub mod sync;
 pub mod vertex;

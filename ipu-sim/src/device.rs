@@ -92,6 +92,8 @@
 //! machine could change: all groups of one size are timed as the first.
 
 mod attached;
+mod condition;
+mod error;
 mod executable;
 mod failure;
 #[cfg(test)]
@@ -105,18 +107,22 @@ mod streams;
 mod sync;
 mod thread;
 
-pub use attached::Attached;
+pub use attached::AttachedDevice;
+pub use condition::Condition;
+pub use error::DeviceError;
 pub use executable::{Executable, HOST_SYNC_TIMEOUT};
-pub use failure::{Condition, ErrorClass, Fault, Hardware, Healthy, Recovery, RecoveryAction};
+pub use failure::{ErrorClass, Fault, Hardware, HealthyHardware, Recovery, RecoveryAction};
 pub use inventory::{Device, DeviceId};
-pub use loaded::Loaded;
+pub use loaded::LoadedDevice;
 pub use manager::{Connection, DeviceManager};
-pub use ports::{AttachLocks, Clock, LockGuard, LockRefusal, ManualClock, NoLocks, Ports};
+pub use ports::{
+    AttachLocks, Clock, LockFailure, LockGuard, LockRefusal, ManualClock, NoLocks, Ports,
+};
 pub use streams::{HostStream, StreamQueue};
 
 use crate::units::Cycles;
 
-/// What a run does.
+/// Extent of a run: its time alone, or values as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Takes its time, without any values: streams are not called.
@@ -125,7 +131,7 @@ pub enum Mode {
     TimeAndExecute,
 }
 
-/// What a device counted since its executable was loaded or reset. Runs that failed don't count.
+/// Counts of a device since its executable was loaded or reset. Runs that failed don't count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Runs.

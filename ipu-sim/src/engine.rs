@@ -1,7 +1,7 @@
 //! How long a program takes on a machine, and where the time goes.
 //!
 //! Every IPU has a clock. A compute set takes its slowest tile's vertices and a
-//! dispatch; an exchange takes a sync, the way to the farthest tile and its words;
+//! dispatch; an exchange takes a sync, the route to the farthest tile and its words;
 //! both move one clock. Copies between IPUs and collectives let the IPUs they name wait
 //! for each other. What moves beyond an IPU shares links with all else that moves at
 //! that time, and events resolve who is through when.
@@ -33,15 +33,15 @@ mod walk;
 mod tests;
 
 pub use timeline::{
-    Activity, Awaited, Called, Channel, IpuTime, Join, Moved, Paid, ProductFlops, SourceTime,
-    Spent, StreamTime, Tally, Timeline, Wait,
+    Activity, ActivityCycles, CallTime, Channel, ChannelBytes, ConstantUsage, IpuTime, Join,
+    ProductFlops, SourceTime, StreamTime, Tally, Timeline, Wait, WaitCause,
 };
 
-use crate::error::Result;
 use crate::network::Fold;
 use crate::program::Program;
 use crate::spec::MachineSpec;
 use crate::topology::Topology;
+use crate::verify::VerifyError;
 
 /// How repeats and replicas are walked; the result is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,11 +66,14 @@ pub struct Options {
 ///
 /// # Errors
 ///
-/// [`crate::error::Error::ReplicasDontFit`] if the machine has too few IPUs,
-/// [`crate::error::Error::NoReplicas`] if the program has none,
-/// [`crate::error::Error::BadProgram`] if it breaks a rule of [`crate::verify`], or takes 2^62
-/// cycles and more.
-pub fn time(program: &Program, machine: &MachineSpec, options: Options) -> Result<Timeline> {
+/// [`VerifyError::Replicas`] if the machine has too few IPUs or the program has no replicas,
+/// [`VerifyError::BadProgram`] if it breaks a rule of [`crate::verify`], or takes 2^62 cycles and
+/// more.
+pub fn time(
+    program: &Program,
+    machine: &MachineSpec,
+    options: Options,
+) -> Result<Timeline, VerifyError> {
     program.verify(machine)?;
     time_verified(program, machine, options)
 }
@@ -80,7 +83,7 @@ pub(crate) fn time_verified(
     program: &Program,
     machine: &MachineSpec,
     options: Options,
-) -> Result<Timeline> {
+) -> Result<Timeline, VerifyError> {
     let fold = match options.mode {
         Mode::Folded => Fold::Alike,
         Mode::Unfolded => Fold::Nothing,

@@ -1,18 +1,18 @@
 //! Where the elements of a tensor lie on the tiles of one IPU.
 //!
-//! A [`Layout`] cuts every axis of a tensor into parts and gives each part an
+//! A [`Layout`] cuts every axis of a tensor into ranges and gives each range an
 //! offset in tiles; the tile that holds an element is the first tile plus the
-//! offsets of the parts its index falls into. So a tile holds a box: the product
+//! offsets of the ranges its index falls into. So a tile holds a box: the product
 //! of one place on every axis. Whole layouts may be repeated on further tiles
 //! ([`Layout::copies`]), which is how operands that several tiles need are described.
 //!
 //! ```text
-//! axis 0 (rows):    |---part 0---|---part 1---|      tile offsets 0, 4
+//! axis 0 (rows):    |--range 0---|--range 1---|      tile offsets 0, 4
 //! axis 1 (columns): |--0--|--1--|--2--|--3--|        tile offsets 0, 1, 2, 3
 //! element (r, c) lies on tile first + rows(r) + columns(c)
 //! ```
 //!
-//! Nothing here grows with the number of tiles: an axis is a list of parts.
+//! Nothing here grows with the number of tiles: an axis is a list of ranges.
 //! Inside a tile, [`Layout::order`] says in which order the box is stored, with
 //! blocks where a vertex wants them (16 channels side by side, say).
 
@@ -23,7 +23,7 @@ use crate::ids::TileId;
 
 /// A run of consecutive indices of an axis that lies in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Part {
+pub struct IndexRange {
     /// First index of the run.
     pub begin: u32,
     /// Number of indices.
@@ -34,7 +34,7 @@ pub struct Part {
     pub local: u32,
 }
 
-impl Part {
+impl IndexRange {
     /// One past the last index of the run.
     #[must_use]
     pub fn end(&self) -> u32 {
@@ -45,7 +45,7 @@ impl Part {
 /// One of the places that hold indices of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
-    /// What it adds to the tile number.
+    /// Offset of the tile number that the place adds.
     pub tile: u32,
     /// How many indices it holds.
     pub extent: u32,
@@ -55,7 +55,7 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AxisSplit {
     /// Runs of indices, in order, without gaps.
-    pub parts: Vec<Part>,
+    pub ranges: Vec<IndexRange>,
     /// The places that hold them.
     pub places: Vec<Place>,
 }
@@ -115,7 +115,7 @@ impl AxisSplit {
     #[must_use]
     pub fn from_runs(runs: impl IntoIterator<Item = (u32, u32, u32)>) -> Self {
         let mut split = Self {
-            parts: Vec::new(),
+            ranges: Vec::new(),
             places: Vec::new(),
         };
         let mut next = 0;
@@ -133,7 +133,7 @@ impl AxisSplit {
                 split.places.push(Place { tile, extent: 0 });
                 split.places.len() - 1
             });
-            split.parts.push(Part {
+            split.ranges.push(IndexRange {
                 begin,
                 len,
                 place: place as u32,
@@ -161,15 +161,15 @@ impl AxisSplit {
     pub fn subdivide(&self, offsets: &[u32], grain: u32) -> Self {
         let parts = offsets.len() as u32;
         let mut runs: Vec<(u32, u32, u32)> = Vec::new();
-        for part in &self.parts {
+        for range in &self.ranges {
             let cut = Cut {
                 parts,
                 grain,
                 tile_stride: 1,
             };
-            let tile = self.places[part.place as usize].tile;
-            runs.extend(even_pieces(part.len, cut).map(|(begin, len, piece)| {
-                (part.begin + begin, len, tile + offsets[piece as usize])
+            let tile = self.places[range.place as usize].tile;
+            runs.extend(even_pieces(range.len, cut).map(|(begin, len, piece)| {
+                (range.begin + begin, len, tile + offsets[piece as usize])
             }));
         }
         Self::from_runs(runs)
@@ -178,10 +178,10 @@ impl AxisSplit {
     /// The `len` indices from `begin` on, each where it lies now.
     #[must_use]
     pub fn window(&self, begin: u32, len: u32) -> Self {
-        let runs = self.parts.iter().filter_map(|part| {
-            let from = part.begin.max(begin);
-            let to = part.end().min(begin + len);
-            let tile = self.places[part.place as usize].tile;
+        let runs = self.ranges.iter().filter_map(|range| {
+            let from = range.begin.max(begin);
+            let to = range.end().min(begin + len);
+            let tile = self.places[range.place as usize].tile;
             (from < to).then(|| (from - begin, to - from, tile))
         });
         Self::from_runs(runs)
@@ -196,14 +196,14 @@ impl AxisSplit {
     /// Number of indices.
     #[must_use]
     pub fn extent(&self) -> u32 {
-        self.parts.last().map_or(0, Part::end)
+        self.ranges.last().map_or(0, IndexRange::end)
     }
 
-    /// The part that holds `index`.
+    /// The range that holds `index`.
     #[must_use]
-    pub fn part_of(&self, index: u32) -> &Part {
-        let position = self.parts.partition_point(|part| part.end() <= index);
-        &self.parts[position]
+    pub fn range_of(&self, index: u32) -> &IndexRange {
+        let position = self.ranges.partition_point(|range| range.end() <= index);
+        &self.ranges[position]
     }
 
     /// The largest number of indices in one place.
@@ -218,10 +218,10 @@ impl AxisSplit {
 
     /// All indices that `place` holds, in local order.
     pub fn indices_of(&self, place: u32) -> impl Iterator<Item = u32> + '_ {
-        self.parts
+        self.ranges
             .iter()
-            .filter(move |part| part.place == place)
-            .flat_map(|part| part.begin..part.end())
+            .filter(move |range| range.place == place)
+            .flat_map(|range| range.begin..range.end())
     }
 
     /// The largest tile offset.
@@ -309,7 +309,7 @@ impl Layout {
         }
     }
 
-    /// The same layout with copies at these tile offsets, ascending from 0.
+    /// Layout with copies of this one at these tile offsets, ascending from 0.
     #[must_use]
     pub fn with_copies(self, copies: Vec<u32>) -> Self {
         assert_eq!(
@@ -320,7 +320,7 @@ impl Layout {
         Self { copies, ..self }
     }
 
-    /// The same layout stored in `order`, given as (axis, block), outermost first.
+    /// Layout like this one, but stored in `order`, given as (axis, block), outermost first.
     #[must_use]
     pub fn with_order(self, order: &[(u8, u32)]) -> Self {
         let order = order
@@ -384,7 +384,8 @@ impl Layout {
         tile >= first && self.copies.binary_search(&(tile.0 - first.0)).is_ok()
     }
 
-    /// What a tile needs of a tensor that has only the axes `keep` of this one, in that order.
+    /// Layout of what a tile needs of a tensor that has only the axes `keep` of this one, in that
+    /// order.
     ///
     /// Every tile that holds a box here holds the matching box there: the places of
     /// the other axes become copies. Stored row by row.
@@ -499,7 +500,7 @@ mod tests {
         assert_eq!(axis.extent(), 4096);
         assert_eq!(axis.places[0].extent, 178);
         assert_eq!(axis.places[22].extent, 179);
-        assert_eq!(axis.part_of(4095).place, 22);
+        assert_eq!(axis.range_of(4095).place, 22);
     }
 
     #[test]

@@ -1,22 +1,24 @@
 //! Links that transfers share, reduced to those that differ.
 //!
-//! A *lane* is the way from one end to another: the links it crosses and what a single transfer can
-//! use of them. All replicas have the same lanes, on links of their own or on shared ones. Where
+//! A *route* is what a transfer crosses from one end to another: its links, and what a single transfer
+//! can use of them. All replicas have the same routes, on links of their own or on shared ones. Where
 //! replicas see the same surroundings, one of them stands for all: a link then carries a transfer
 //! of the one replica as often as it carries that of any.
 //!
 //! ```text
-//! every route of every replica ──partition──▶ classes of lanes and links
+//! every route of every replica ──partition──▶ classes of routes and links
 //!                                                  │
 //! transfers as they begin and end ──flows──▶ rates and ends, in whole cycles
 //! ```
 //!
 //! [`partition`] finds the classes, [`flows`] shares the capacity of links among what moves.
-//! With [`Fold::Nothing`] every lane and link is a class of its own, and every replica is there.
+//! With [`Fold::Nothing`] every route and link is a class of its own, and every replica is there.
 
 pub mod flows;
 pub mod partition;
 
+#[cfg(test)]
+pub(crate) mod bound;
 #[cfg(test)]
 mod tests;
 
@@ -29,11 +31,11 @@ use crate::ids::{Id, IdVec};
 use crate::topology::{BundleId, Topology};
 use crate::units::{Bytes, Cycles, Hertz};
 use flows::Rate;
-use partition::{Partition, Way};
+use partition::{OwnedRoute, Partition};
 
 define_ids! {
-    /// A way that transfers take, or many that are alike.
-    LaneId, "lane ";
+    /// A route that transfers take, or many that are alike.
+    RouteId, "route ";
     /// A link in one direction, or many that are alike.
     LinkId, "link ";
 }
@@ -47,14 +49,14 @@ pub enum Fold {
     Nothing,
 }
 
-/// What the first byte of a way takes, and what that is paid for.
+/// Cycles of the first byte on a route, and the constants of the machine that they come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latency {
-    /// All of it.
+    /// Cycles of the whole route.
     pub total: Cycles,
-    /// Of that, the first link.
+    /// Cycles of the first link.
     pub link: Cycles,
-    /// Of that, links after the first.
+    /// Cycles of links after the first.
     pub hops: Cycles,
     /// How many gateways it leaves for another one.
     pub gateways: u32,
@@ -71,9 +73,9 @@ impl Latency {
     }
 }
 
-/// A way for transfers.
+/// A route that transfers take, or one of many that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lane {
+pub struct Route {
     /// The most that one transfer gets.
     pub limit: Rate,
     /// Time for the first byte to arrive.
@@ -85,81 +87,86 @@ pub struct Lane {
 /// A link, or one of many that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// What it carries.
+    /// Rate of the link.
     pub capacity: Rate,
-    /// How many transfers of each lane that crosses it meet here, by ascending lane.
-    pub crossings: Vec<(LaneId, u32)>,
+    /// How many transfers of each route that crosses it meet here, by ascending route.
+    pub crossings: Vec<(RouteId, u32)>,
     /// The links of the machine that it stands for.
     pub bundles: Vec<BundleId>,
 }
 
 impl Link {
-    /// How often one transfer on `lane` crosses this link, in all replicas together.
+    /// How often one transfer on `route` crosses this link, in all replicas together.
     #[must_use]
-    pub fn crossings_of(&self, lane: LaneId) -> u64 {
+    pub fn crossings_of(&self, route: RouteId) -> u64 {
         let found = self
             .crossings
-            .binary_search_by_key(&lane, |&(lane, _)| lane);
+            .binary_search_by_key(&route, |&(route, _)| route);
         found.map_or(0, |position| u64::from(self.crossings[position].1))
     }
 }
 
-/// Lanes and the links they share.
+/// Routes and the links they share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
-    /// Classes of ways.
-    pub lanes: IdVec<LaneId, Lane>,
+    /// Classes of owned.
+    pub routes: IdVec<RouteId, Route>,
     /// Classes of links.
     pub links: IdVec<LinkId, Link>,
 }
 
 impl Network {
-    /// What every link of the machine carries of some transfers, by ascending link.
+    /// Bytes that every link of the machine carries of some transfers, by ascending link.
     ///
-    /// Each transfer is that of one way of its lane, as all the others of the lane make it too.
+    /// Each transfer is that of one route of its class, as all the others of the class make it too.
     #[must_use]
-    pub fn loads(&self, transfers: &[(LaneId, Bytes)]) -> Vec<(BundleId, Bytes)> {
+    pub fn loads(&self, transfers: &[(RouteId, Bytes)]) -> Vec<(BundleId, Bytes)> {
         let mut loads: BTreeMap<BundleId, Bytes> = BTreeMap::new();
-        for &(lane, bytes) in transfers {
-            for &link in &self.lanes[lane].links {
+        for &(route, bytes) in transfers {
+            for &link in &self.routes[route].links {
                 let link = &self.links[link];
                 for &bundle in &link.bundles {
-                    *loads.entry(bundle).or_default() += bytes * link.crossings_of(lane);
+                    *loads.entry(bundle).or_default() += bytes * link.crossings_of(route);
                 }
             }
         }
         loads.into_iter().collect()
     }
 
-    /// The network of `ways`, and the lane of each of them.
+    /// The network of the routes of all owners, and the class of each of them.
     ///
-    /// Also the class of each owner: ways of owners of one class that have the same label are on
-    /// one lane.
+    /// Also the class of each owner: routes of owners of one class that have the same label are in
+    /// one class.
     #[must_use]
-    pub fn new(ways: &[Way], topology: &Topology, clock: Hertz, fold: Fold) -> (Self, Partition) {
+    pub fn new(
+        owned: &[OwnedRoute],
+        topology: &Topology,
+        clock: Hertz,
+        fold: Fold,
+    ) -> (Self, Partition) {
         let partition = match fold {
-            Fold::Alike => Partition::coarsest(ways, topology),
-            Fold::Nothing => Partition::discrete(ways),
+            Fold::Alike => Partition::coarsest(owned, topology),
+            Fold::Nothing => Partition::discrete(owned),
         };
         let bundles = topology.bundles();
         let mut network = Self::default();
-        let n_lanes = partition.lanes.iter().map(|lane| lane.index() + 1).max();
-        let mut first_way = vec![usize::MAX; n_lanes.unwrap_or(0)];
-        for (number, lane) in partition.lanes.iter().enumerate().rev() {
-            first_way[lane.index()] = number;
+        let n_routes = partition.routes.iter().map(|route| route.index() + 1).max();
+        let mut first_of_class = vec![usize::MAX; n_routes.unwrap_or(0)];
+        for (number, route) in partition.routes.iter().enumerate().rev() {
+            first_of_class[route.index()] = number;
         }
-        for &number in &first_way {
-            let route = ways[number].route.iter();
-            let mut links: SmallVec<[LinkId; 4]> = route
+        for &number in &first_of_class {
+            let crossed = owned[number].bundles.iter();
+            let mut links: SmallVec<[LinkId; 4]> = crossed
                 .clone()
                 .map(|bundle| partition.links[bundle])
                 .collect();
             links.sort_unstable();
             links.dedup();
-            let limits = route.map(|&bundle| Rate::of(bundles[bundle].capacity_per_flow, clock));
-            network.lanes.push(Lane {
+            let limits = crossed.map(|&bundle| Rate::of(bundles[bundle].capacity_per_flow, clock));
+            network.routes.push(Route {
                 limit: limits.min().unwrap_or(Rate::MAX),
-                latency: Latency::new(&ways[number].route, topology, clock),
+                latency: Latency::new(&owned[number].bundles, topology, clock),
                 links,
             });
         }
@@ -177,16 +184,16 @@ impl Network {
             link.bundles.push(bundle);
         }
         // All links of a class are crossed alike, so that the first tells of the others.
-        for (way, &lane) in ways.iter().zip(&partition.lanes) {
-            for bundle in &way.route {
+        for (owner, &route) in owned.iter().zip(&partition.routes) {
+            for bundle in &owner.bundles {
                 let link = &mut network.links[partition.links[bundle]];
                 if link.bundles[0] == *bundle {
                     match link
                         .crossings
-                        .binary_search_by_key(&lane, |&(lane, _)| lane)
+                        .binary_search_by_key(&route, |&(route, _)| route)
                     {
                         Ok(position) => link.crossings[position].1 += 1,
-                        Err(position) => link.crossings.insert(position, (lane, 1)),
+                        Err(position) => link.crossings.insert(position, (route, 1)),
                     }
                 }
             }

@@ -45,9 +45,9 @@ impl DType {
         }
     }
 
-    /// As [`Self::round`], but to the f16 above in magnitude if `chance`, a uniform number from 0
-    /// to below 1, is smaller than the share of the way there. Types other than f16 are rounded
-    /// to nearest, as on the chip.
+    /// Rounds like [`Self::round`], but to the f16 above in magnitude if `chance`, a uniform number
+    /// from 0 to below 1, is smaller than the share of the way there. Types other than f16 are
+    /// rounded to nearest, as on the chip.
     #[must_use]
     pub fn round_stochastically(self, value: f64, chance: f64) -> f64 {
         if self != Self::F16 || !value.is_finite() {

@@ -44,7 +44,7 @@ define_ids! {
     SectionId, "section ";
 }
 
-/// What a variable is for; memory reports sort by it.
+/// Purpose of a variable, which memory reports sort by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum VarKind {
@@ -85,7 +85,7 @@ impl VarKind {
         Self::Temporary,
     ];
 
-    /// Its name in reports.
+    /// Name of the purpose in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -120,7 +120,7 @@ pub struct Variable {
     pub ipu: IpuId,
     /// Where the elements lie.
     pub layout: LayoutId,
-    /// What it is for.
+    /// Purpose of the variable.
     pub kind: VarKind,
 }
 
@@ -156,24 +156,24 @@ impl Operand {
     }
 }
 
-/// The same vertex on every tile that holds a box of the output.
+/// One vertex on every tile that holds a box of its output.
 ///
 /// On each of those tiles the boxes of the inputs must cover the same indices of
 /// every label they share with the output.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VertexGroup {
-    /// What it computes and costs.
+    /// Vertex, which says what is computed and what it costs.
     pub vertex: Vertex,
-    /// What it writes; may also be among the inputs (in place).
+    /// Operand that is written; may also be among the inputs (in place).
     pub output: Operand,
-    /// What it reads.
+    /// Operands that are read.
     pub inputs: SmallVec<[Operand; 4]>,
 }
 
 /// Vertices that run at the same time on one IPU.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ComputeSet {
-    /// Where it comes from.
+    /// Line of the profile that the compute set belongs to.
     pub source: SourceId,
     /// IPU of the replica.
     pub ipu: IpuId,
@@ -193,11 +193,11 @@ pub struct TileCopy {
 /// Copies between tiles of one IPU in one exchange phase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exchange {
-    /// Where it comes from.
+    /// Line of the profile that the exchange belongs to.
     pub source: SourceId,
     /// IPU of the replica.
     pub ipu: IpuId,
-    /// What moves.
+    /// Copies of the exchange.
     pub copies: Vec<TileCopy>,
 }
 
@@ -210,7 +210,7 @@ pub struct IpuCopy {
     pub dst: VarId,
 }
 
-/// What replicas do together.
+/// Kind of collective: what replicas do together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CollectiveKind {
@@ -239,9 +239,9 @@ pub struct CollectiveTensor {
 /// A collective over all replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Collective {
-    /// Where it comes from.
+    /// Line of the profile that the collective belongs to.
     pub source: SourceId,
-    /// What is done.
+    /// Kind of the collective.
     pub kind: CollectiveKind,
     /// With what, on one or more IPUs.
     pub tensors: Vec<CollectiveTensor>,
@@ -330,7 +330,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Where it comes from; repeats, calls and sections come from nowhere in particular.
+    /// Line of the profile that a step belongs to; none for repeats, calls and sections.
     #[must_use]
     pub fn source(&self) -> Option<SourceId> {
         match self {
@@ -348,11 +348,11 @@ impl Step {
 pub struct Function {
     /// For people.
     pub name: String,
-    /// What it does.
+    /// Steps of the function.
     pub steps: Vec<Step>,
 }
 
-/// What steps do for their operation.
+/// Purpose of steps for their operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -374,11 +374,11 @@ pub enum Role {
 pub struct Source {
     /// The operation, for people: `Layer3/Attention/QKV`.
     pub name: String,
-    /// Its kind: `matmul`, `layer_norm`.
+    /// Kind of operation: `matmul`, `layer_norm`.
     pub kind: String,
     /// Which pass of the whole computation it belongs to, for people: `forward`; or empty.
     pub pass: String,
-    /// What its steps do for it.
+    /// Purpose of the steps for the operation.
     pub role: Role,
 }
 
@@ -399,11 +399,11 @@ pub struct Stream {
 pub struct RemoteBuffer {
     /// For people.
     pub name: String,
-    /// Its size for one replica.
+    /// Bytes of the buffer for one replica.
     pub bytes: Bytes,
 }
 
-/// What a device can run.
+/// Program that a device can run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Program {
     /// IPUs of one replica.
@@ -430,7 +430,7 @@ pub struct Program {
     pub sources: IndexSet<Source>,
     /// Names of the stretches that [`Step::Section`] begins: `fill`, `update`.
     pub sections: IndexSet<String>,
-    /// What runs, in order.
+    /// Steps that run, in order.
     pub steps: Vec<Step>,
 }
 

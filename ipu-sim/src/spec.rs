@@ -18,7 +18,7 @@
 //! )?;
 //! assert_eq!(machine.tile.clock, Hertz(1.5e9));
 //! assert_eq!(machine.n_ipus, 16);
-//! # Ok::<(), ipu_sim::error::Error>(())
+//! # Ok::<(), ipu_sim::spec::error::SpecError>(())
 //! ```
 //!
 //! Bases are applied in the order given, then the file's own constants; what comes later wins.
@@ -30,6 +30,7 @@
 
 pub mod constant;
 mod description;
+pub mod error;
 pub mod quantity;
 mod reader;
 mod resolve;
@@ -38,10 +39,10 @@ pub(crate) mod suggest;
 
 use std::fmt::Write as _;
 
-use crate::error::{Error, Result};
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
 use constant::{Constant, Kind};
 use description::Description;
+use error::{Result, SpecError};
 
 /// Everything the simulator knows of one machine. Sources are in [`Self::constants`].
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +71,7 @@ pub struct MachineSpec {
     pub links: LinkSpec,
     /// Links between racks, if the machine can have any.
     pub gateway: Option<GatewaySpec>,
-    /// The way to the host.
+    /// Links to the host.
     pub host: HostSpec,
     /// Memory beside the IPUs, which a program reads and writes explicitly.
     pub streaming_memory: StreamingMemorySpec,
@@ -109,13 +110,13 @@ pub struct ExchangeSpec {
     pub tiles_per_block: u32,
     /// Longest internal sync of all tiles.
     pub sync_max: Cycles,
-    /// What one exchange phase costs beyond sync, route and data.
+    /// Cycles of one exchange phase beyond sync, route and data.
     pub phase_extra: Cycles,
     /// Cycles from a send to the first word stored, less what distance adds.
     pub route_base: Cycles,
-    /// What each row of the sender adds.
+    /// Cycles that each row of the sender adds.
     pub route_per_row: Cycles,
-    /// What each column on the way to the spine adds.
+    /// Cycles that each column up to the spine adds.
     pub route_per_column: Cycles,
     /// Control instructions of a receiver for each tile that it turns to.
     pub control_words_per_fragment: u32,
@@ -128,7 +129,7 @@ pub struct ExchangeSpec {
 pub struct SyncSpec {
     /// A sync of neighbouring IPUs.
     pub global: Cycles,
-    /// What each further hop adds, each way.
+    /// Time that each further hop adds, there and again back.
     pub hop: SimSeconds,
     /// Starting a collective, or a load or store of streaming memory, in which all IPUs of a
     /// replica take part.
@@ -154,7 +155,7 @@ pub struct LinkSpec {
     pub usable: BytesPerSecond,
     /// Time from tile to tile over one link.
     pub latency: SimSeconds,
-    /// Time that every further link on the way adds.
+    /// Time that every further link of a route adds.
     pub hop: SimSeconds,
 }
 
@@ -169,7 +170,7 @@ pub struct GatewaySpec {
     pub latency: SimSeconds,
 }
 
-/// The way to the host.
+/// Links between IPUs and their hosts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HostSpec {
     /// Host servers.
@@ -182,7 +183,7 @@ pub struct HostSpec {
     pub server_bandwidth: BytesPerSecond,
     /// Time of a transfer of no bytes.
     pub latency: SimSeconds,
-    /// What it takes to start a run of a program.
+    /// Time that starting a run of a program takes.
     pub run: SimSeconds,
 }
 
@@ -229,9 +230,9 @@ impl MachineSpec {
     ///
     /// # Errors
     ///
-    /// [`Error::Description`] with line and column for a text that isn't a description, an
+    /// [`SpecError::Description`] with line and column for a text that isn't a description, an
     /// unknown constant or base, a missing or wrong unit, or values that no machine can have;
-    /// [`Error::DescriptionIncomplete`] where a constant is given nowhere.
+    /// [`SpecError::Incomplete`] where a constant is given nowhere.
     pub fn from_toml(text: &str) -> Result<Self> {
         resolve::resolve(Description::read(text)?)
     }
@@ -240,16 +241,16 @@ impl MachineSpec {
     ///
     /// # Errors
     ///
-    /// [`Error::UnknownMachine`] if there is none.
+    /// [`SpecError::UnknownMachine`] if there is none.
     pub fn shipped(name: &str) -> Result<Self> {
-        let text = shipped::description(name).ok_or_else(|| Error::UnknownMachine {
+        let text = shipped::description(name).ok_or_else(|| SpecError::UnknownMachine {
             name: name.to_owned(),
             shipped: shipped::machines(),
         })?;
         Self::from_toml(text)
     }
 
-    /// This machine as one description without bases, which reads back as an equal machine.
+    /// Description of this machine without bases, which reads back as an equal machine.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = format!(
@@ -269,7 +270,7 @@ impl MachineSpec {
         text
     }
 
-    /// The same machine with another number of IPUs, and of tiles on each: for tests and for
+    /// Copy of this machine with another number of IPUs, and of tiles on each: for tests and for
     /// what-if questions on a machine too large to look at.
     ///
     /// Everything else stays, also rates and latencies that a smaller chip would change.

@@ -13,7 +13,7 @@ use crate::ids::IpuId;
 use crate::program::{FunctionId, SourceId};
 use crate::units::Cycles;
 
-/// What a span stands for.
+/// Kind of work that a span stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SpanKind {
@@ -28,14 +28,14 @@ pub enum SpanKind {
     },
 }
 
-/// What one IPU did from one clock to another.
+/// Work of one IPU from one clock to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// Position of the step in the program, then in the repeat at that position, and so on.
     pub path: SmallVec<[u32; 4]>,
-    /// What it stands for.
+    /// Kind of work.
     pub kind: SpanKind,
-    /// On which IPU of the replica.
+    /// IPU of the replica.
     pub ipu: IpuId,
     /// When the IPU came to the step, waiting for others included.
     pub begin: Cycles,

@@ -162,7 +162,7 @@ impl BytesPerSecond {
         Self(self.0 * f64::from(links))
     }
 
-    /// What each of `users` gets when they share this rate evenly.
+    /// Rate that each of `users` gets when they share this one evenly.
     #[must_use]
     pub fn shared_by(self, users: u32) -> Self {
         Self(self.0 / f64::from(users))

@@ -11,7 +11,7 @@
 //! 4. No tile holds two boxes of a layout, and all are tiles of the machine; a box takes less
 //!    than 4 GiB.
 //! 5. No function calls itself.
-//! 6. A stream holds at least one element, and all of its transfers have one size, one way and
+//! 6. A stream holds at least one element, and all of its transfers have one size, one direction and
 //!    one IPU.
 //! 7. A buffer of streaming memory is used on one IPU-Machine, by variables that fit it.
 //! 8. A vertex has its inputs, labels, constants and element types; its operands are on its IPU;
@@ -37,16 +37,16 @@ mod layouts;
 mod moves;
 mod vertices;
 
-pub use fault::{BadProgram, Place, StepPlace, Violation};
+pub use fault::{BadProgram, Location, StepLocation, VerifyError, Violation};
 
-use crate::error::Result;
 use crate::ids::{Id, IdVec, IpuId};
 use crate::program::{
     FunctionId, Program, RemoteBufferId, SourceId, Step, StreamId, Transfer, VarId,
 };
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
-use crate::topology::{HostWay, ReplicaPlacement, Topology};
-use compute::Placed;
+use crate::topology::{HostDirection, Topology};
+use compute::OperandLayouts;
 use fault::{At, Checked, broken, source_of};
 
 impl Program {
@@ -55,7 +55,7 @@ impl Program {
     /// # Errors
     ///
     /// As [`verify`].
-    pub fn verify(&self, machine: &MachineSpec) -> Result<()> {
+    pub fn verify(&self, machine: &MachineSpec) -> Result<(), VerifyError> {
         verify(self, machine)
     }
 }
@@ -64,10 +64,9 @@ impl Program {
 ///
 /// # Errors
 ///
-/// [`Error::BadProgram`](crate::error::Error::BadProgram) for the first broken rule, with its place;
-/// [`Error::ReplicasDontFit`](crate::error::Error::ReplicasDontFit) if the machine has too few IPUs,
-/// [`Error::NoReplicas`](crate::error::Error::NoReplicas) if the program has none.
-pub fn verify(program: &Program, machine: &MachineSpec) -> Result<()> {
+/// [`VerifyError::BadProgram`] for the first broken rule, with its place;
+/// [`VerifyError::Replicas`] if the machine has too few IPUs or the program has no replicas.
+pub fn verify(program: &Program, machine: &MachineSpec) -> Result<(), VerifyError> {
     let topology = Topology::new(machine);
     let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
     let n_tiles = machine.tile.tiles_per_ipu;
@@ -79,7 +78,7 @@ pub fn verify(program: &Program, machine: &MachineSpec) -> Result<()> {
     calls(program)?;
     streams(program)?;
     remote_buffers(program, &topology, placement)?;
-    let mut placed = Placed::default();
+    let mut placed = OperandLayouts::default();
     every_step(program, &mut |step, at| {
         let checked = match step {
             Step::Compute(set) => compute::check(program, set).inspect(|()| {
@@ -156,14 +155,14 @@ fn variables(program: &Program) -> Checked {
         let layout = exists("layout", variable.layout, program.layouts.len());
         let found = layout.and_then(|()| on_replica(program, variable.ipu));
         found.map_err(|violation| {
-            let place = Place::Variable(variable.name.clone());
+            let place = Location::Variable(variable.name.clone());
             broken(place, violation)
         })?;
     }
     Ok(())
 }
 
-fn exists(what: &'static str, id: impl Id, count: usize) -> std::result::Result<(), Violation> {
+fn exists(what: &'static str, id: impl Id, count: usize) -> Result<(), Violation> {
     if id.index() < count {
         return Ok(());
     }
@@ -174,12 +173,12 @@ fn exists(what: &'static str, id: impl Id, count: usize) -> std::result::Result<
     })
 }
 
-fn on_replica(program: &Program, ipu: IpuId) -> std::result::Result<(), Violation> {
+fn on_replica(program: &Program, ipu: IpuId) -> Result<(), Violation> {
     exists("IPU of the replica", ipu, program.n_ipus as usize)
 }
 
 /// Every id of a step, and the IPU that it runs on.
-fn ids(program: &Program, step: &Step) -> std::result::Result<(), Violation> {
+fn ids(program: &Program, step: &Step) -> Result<(), Violation> {
     let var = |id: VarId| exists("variable", id, program.vars.len());
     if let Some(source) = source_of(step) {
         exists("source", source, program.sources.len())?;
@@ -259,7 +258,7 @@ fn calls(program: &Program) -> Checked {
     }
     match open.iter().find(|(_, open)| **open > 0) {
         Some((id, _)) => {
-            let place = Place::Function(program.functions[id].name.clone());
+            let place = Location::Function(program.functions[id].name.clone());
             Err(broken(place, Violation::Recursion))
         }
         None => Ok(()),
@@ -269,28 +268,33 @@ fn calls(program: &Program) -> Checked {
 /// What all transfers of a stream have to share: Poplar's streams have one type and length.
 fn streams(program: &Program) -> Checked {
     let refuse = |stream: StreamId, violation| {
-        let place = Place::Stream(program.streams[stream].name.clone());
+        let place = Location::Stream(program.streams[stream].name.clone());
         Err(broken(place, violation))
     };
     let mut none = program.streams.iter();
     if let Some((stream, _)) = none.find(|(_, stream)| stream.buffering_depth == 0) {
         return refuse(stream, Violation::NoBuffer);
     }
-    let mut first: IdVec<StreamId, Option<(VarId, HostWay)>> =
+    let mut first: IdVec<StreamId, Option<(VarId, HostDirection)>> =
         program.streams.ids().map(|_| None).collect();
     every_transfer(program, &mut |transfer| {
-        let (stream, way) = match *transfer {
-            Transfer::HostRead { stream, .. } => (stream, HostWay::In),
-            Transfer::HostWrite { stream, .. } => (stream, HostWay::Out),
+        let (stream, direction) = match *transfer {
+            Transfer::HostRead { stream, .. } => (stream, HostDirection::In),
+            Transfer::HostWrite { stream, .. } => (stream, HostDirection::Out),
             Transfer::RemoteLoad { .. } | Transfer::RemoteStore { .. } => return Ok(()),
         };
         let var = transfer.var();
-        let element = |(var, way): (VarId, HostWay)| {
+        let element = |(var, direction): (VarId, HostDirection)| {
             let variable = &program.vars[var];
-            (way, variable.ipu, variable.dtype, program.elements_of(var))
+            (
+                direction,
+                variable.ipu,
+                variable.dtype,
+                program.elements_of(var),
+            )
         };
-        let known = *first[stream].get_or_insert((var, way));
-        if element(known) == element((var, way)) {
+        let known = *first[stream].get_or_insert((var, direction));
+        if element(known) == element((var, direction)) {
             return Ok(());
         }
         let (first, other) = (program.vars[known.0].name.clone(), &program.vars[var].name);
@@ -318,7 +322,7 @@ fn remote_buffers(program: &Program, topology: &Topology, placement: ReplicaPlac
         let mut replicas = placement.replicas();
         let apart = replicas.find(|&replica| beside(replica, first) != beside(replica, other));
         apart.map_or(Ok(()), |replica| {
-            let place = Place::RemoteBuffer(program.remote_buffers[buffer].name.clone());
+            let place = Location::RemoteBuffer(program.remote_buffers[buffer].name.clone());
             let violation = Violation::FarBuffer {
                 first,
                 other,

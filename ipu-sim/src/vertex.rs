@@ -61,7 +61,7 @@ pub enum BinaryFn {
     Equal,
 }
 
-/// What is computed of the inputs for one element; `in0`, `in1`, ... are their values there.
+/// Expression of the inputs for one element; `in0`, `in1`, ... are their values there.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MapOp {
@@ -276,7 +276,7 @@ impl MatMulMethod {
         }
     }
 
-    /// Its name in reports.
+    /// Name of the vertex in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -40,7 +40,7 @@ pub struct ViewShape {
 pub struct View {
     /// The variable that holds the elements.
     pub var: VarId,
-    /// How it is seen.
+    /// Axes by which the variable is seen.
     pub shape: ViewShape,
 }
 
@@ -102,7 +102,7 @@ impl ViewShape {
         Some(out.simplified())
     }
 
-    /// The same elements in the same order with other axes.
+    /// View of the same elements in the same order with other axes.
     ///
     /// `None` where a new axis boundary falls inside a digit that it doesn't divide.
     #[must_use]

@@ -24,7 +24,7 @@ mod liveness;
 mod part;
 mod peak;
 mod regions;
-pub(crate) mod remote;
+mod remote;
 mod sizes;
 mod state;
 
@@ -38,19 +38,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::tiles::AllTiles;
-use crate::error::Result;
 use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{Program, VarId};
+use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::text::Names;
-use crate::topology::{ReplicaPlacement, Topology};
+use crate::topology::Topology;
 use crate::units::Bytes;
-pub use category::{Category, UNWEIGHED, Unweighed};
+pub use category::{Category, UNMODELLED_CATEGORIES, UnmodelledCategory};
 pub use curve::LivePoint;
 use fullest::{Find, fullest};
-pub use kinds::{ByKind, LiveKind};
-pub use part::{PartWeight, weigh_parts};
+pub use kinds::{LiveBytes, LiveKind};
+pub use part::{PartMemoryUsage, weigh_parts};
 pub use regions::Region;
+pub use remote::OutOfStreamingMemory;
+pub(crate) use remote::check_streaming_memory;
 use sizes::Sizes;
 
 /// Variables that a report of a tile names.
@@ -62,11 +64,11 @@ pub struct TileVariable {
     /// The variable.
     #[schemars(with = "u32")]
     pub var: VarId,
-    /// Its name, unique on its IPU: as [`crate::text`] prints it.
+    /// Name of the variable, unique on its IPU: as [`crate::text`] prints it.
     pub name: String,
     /// The name of its [`Category`].
     pub category: String,
-    /// What it takes on the tile, padding included.
+    /// Bytes that the variable takes on the tile, padding included.
     pub bytes: Bytes,
     /// Whether it takes that during the whole run.
     pub always_live: bool,
@@ -77,13 +79,13 @@ pub struct TileVariable {
 pub struct StepName {
     /// The function it stands in; none for the program's own steps.
     pub function: Option<String>,
-    /// Its line of the profile, or the function that it calls.
+    /// Line of the profile that the step belongs to, or the function that it calls.
     pub step: String,
 }
 
 /// The memory of one IPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IpuWeight {
+pub struct IpuMemoryUsage {
     /// Bytes by category, then by tile.
     pub categories: Vec<(Category, Vec<Bytes>)>,
     /// Bytes of every tile at its fullest moment.
@@ -97,22 +99,22 @@ pub struct IpuWeight {
     pub fullest_at: Vec<StepName>,
     /// The largest variables on the fullest tile at that moment, largest first.
     pub largest: Vec<TileVariable>,
-    /// What of that must be in interleaved memory.
-    pub interleaved: Interleaved,
+    /// Memory there that must be interleaved.
+    pub interleaved: InterleavedMemory,
 }
 
-/// What of a program must be in interleaved memory on the tiles of one IPU.
+/// Memory of a program that must be interleaved, on the tiles of one IPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interleaved {
+pub struct InterleavedMemory {
     /// Bytes of every tile when most of it is needed, the loader included.
     pub tiles: Vec<Bytes>,
-    /// When that is on the tile that needs most, as in [`IpuWeight::fullest_at`].
+    /// When that is on the tile that needs most, as in [`IpuMemoryUsage::fullest_at`].
     pub fullest_at: Vec<StepName>,
     /// The largest such variables there and then, largest first.
     pub largest: Vec<TileVariable>,
 }
 
-impl IpuWeight {
+impl IpuMemoryUsage {
     /// The tile that needs most of a region, the first if there are several, and the bytes.
     #[must_use]
     pub fn fullest(&self, region: Region) -> (TileId, Bytes) {
@@ -180,15 +182,15 @@ impl IpuWeight {
 
 /// The memory of a program: one replica, the others being alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Weight {
-    /// What one tile has.
+pub struct MemoryUsage {
+    /// Bytes that one tile has.
     pub available: Bytes,
-    /// What of that code can run from.
+    /// Bytes of a tile that code can run from.
     pub executable: Bytes,
-    /// What of that is interleaved.
+    /// Bytes of a tile that are interleaved.
     pub interleaved: Bytes,
     /// Every IPU of a replica.
-    pub ipus: IdVec<IpuId, IpuWeight>,
+    pub ipus: IdVec<IpuId, IpuMemoryUsage>,
 }
 
 /// A program doesn't fit in tile memory.
@@ -200,17 +202,17 @@ pub struct Weight {
     details(fullest_at, largest, code)
 )]
 pub struct OutOfMemory {
-    /// What is too small.
+    /// Region that is too small.
     pub region: Region,
     /// The IPU of the replica.
     pub ipu: IpuId,
-    /// Its fullest tile.
+    /// Fullest tile of the IPU.
     pub tile: TileId,
-    /// What the tile has of it.
+    /// Bytes that the tile has of the region.
     pub available: Bytes,
-    /// What the program takes there.
+    /// Bytes that the program takes there.
     pub needed: Bytes,
-    /// When, as in [`IpuWeight::fullest_at`].
+    /// When, as in [`IpuMemoryUsage::fullest_at`].
     pub fullest_at: Vec<StepName>,
     /// The largest variables there and then; none if code is what doesn't fit.
     pub largest: Vec<TileVariable>,
@@ -218,19 +220,19 @@ pub struct OutOfMemory {
     pub code: Vec<(Category, Bytes)>,
 }
 
-impl Weight {
+impl MemoryUsage {
     /// Whether the program fits: a tile as a whole, then each region.
     ///
     /// # Errors
     ///
     /// [`OutOfMemory`] for the tile of all IPUs that is fullest where something is too full.
-    pub fn verdict(&self) -> std::result::Result<(), OutOfMemory> {
+    pub fn verdict(&self) -> Result<(), OutOfMemory> {
         Region::ALL
             .into_iter()
             .try_for_each(|region| self.fits(region))
     }
 
-    /// What every tile has of a region.
+    /// Bytes that every tile has of a region.
     #[must_use]
     pub fn size(&self, region: Region) -> Bytes {
         match region {
@@ -240,8 +242,8 @@ impl Weight {
         }
     }
 
-    fn fits(&self, region: Region) -> std::result::Result<(), OutOfMemory> {
-        let on_ipu = |weight: &IpuWeight| weight.fullest(region);
+    fn fits(&self, region: Region) -> Result<(), OutOfMemory> {
+        let on_ipu = |weight: &IpuMemoryUsage| weight.fullest(region);
         let all = self.ipus.iter().rev();
         let worst = all.max_by_key(|(_, weight)| on_ipu(weight).1);
         let Some((ipu, weight)) = worst else {
@@ -311,10 +313,9 @@ fn details(
 ///
 /// # Errors
 ///
-/// [`crate::error::Error::ReplicasDontFit`] if the machine has too few IPUs,
-/// [`crate::error::Error::NoReplicas`] if the program has none. Too little memory is no
-/// error here, see [`Weight::verdict`].
-pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
+/// [`ReplicaError`] if the machine has too few IPUs or the program has no replicas. Too little
+/// memory is no error here, see [`MemoryUsage::verdict`].
+pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<MemoryUsage, ReplicaError> {
     ReplicaPlacement::new(&Topology::new(machine), program.n_replicas, program.n_ipus)?;
     let n_tiles = machine.tile.tiles_per_ipu;
     let tiles = AllTiles::new(program, n_tiles);
@@ -357,7 +358,7 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
         let interleaved = find.interleaved(&must, &must_peaks[ipu], loader);
         find.weight(peaks, categories, interleaved)
     });
-    Ok(Weight {
+    Ok(MemoryUsage {
         available: machine.tile.memory,
         executable: Region::Executable.size(machine),
         interleaved: Region::Interleaved.size(machine),
@@ -365,7 +366,8 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<Weight> {
     })
 }
 
-/// What lives at each step beside what always lives, on some IPUs and on a tile of each.
+/// Variables that live at each step beside those that always live, on some IPUs and on a tile of
+/// each.
 ///
 /// # Panics
 ///

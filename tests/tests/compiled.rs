@@ -9,7 +9,7 @@ use bert_model::config::{Mode, Task};
 use ipu_sim::engine::{self, Options};
 use ipu_sim::program::{Program, SectionId, Step};
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::weigh::{IpuWeight, weigh};
+use ipu_sim::weigh::{IpuMemoryUsage, weigh};
 use popart_graph::ir::{Graph, OpKind, Phase};
 use popart_graph::passes::{Pipelining, Watch};
 use popart_graph::text;
@@ -38,7 +38,7 @@ fn bert_large_fits_on_one_ipu_for_inference() {
         program("--config configs/mk2/squad_large_128_inf.json --generated-data true --epochs 1");
     let weight = weigh(&program, &machine).unwrap();
     weight.verdict().unwrap();
-    let fullest = weight.ipus.values().map(IpuWeight::max).max().unwrap();
+    let fullest = weight.ipus.values().map(IpuMemoryUsage::max).max().unwrap();
     assert!(fullest.0 > machine.tile.memory.0 * 8 / 10, "{fullest:?}");
 }
 

@@ -10,6 +10,7 @@ mod manifests;
 mod map;
 mod passes;
 mod rust;
+mod sentences;
 mod text;
 
 use std::collections::BTreeMap;
@@ -21,12 +22,13 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 /// Every check, in the order their complaints are printed.
-const CHECKS: [fn(&Tree) -> Vec<Complaint>; 6] = [
+const CHECKS: [fn(&Tree) -> Vec<Complaint>; 7] = [
     manifests::check,
     passes::check,
     configs::check,
     map::check,
     links::check,
+    sentences::check,
     text::check,
 ];
 

@@ -1,6 +1,6 @@
 //! What the throughput of a run depends on: constants of the machine that aren't known exactly.
 //!
-//! The time of the IPU that waits least is taken as a sum of prices ([`Paid`]), so that another
+//! The time of the IPU that waits least is taken as a sum of prices ([`ConstantUsage`]), so that another
 //! value of a constant changes a step by what is paid at its price:
 //!
 //! | constant | what is paid for |
@@ -23,7 +23,7 @@
 
 use std::collections::BTreeMap;
 
-use ipu_sim::engine::{Activity, IpuTime, Paid, Timeline};
+use ipu_sim::engine::{Activity, ConstantUsage, IpuTime, Timeline};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::constant::{Constant, Kind};
 use ipu_sim::spec::quantity::magnitude;
@@ -68,7 +68,7 @@ enum Price {
 
 impl Price {
     /// Of a constant of a machine with this tile clock; none if it isn't looked at.
-    fn of(key: &str, paid: &Paid, clock: f64) -> Option<Self> {
+    fn of(key: &str, paid: &ConstantUsage, clock: f64) -> Option<Self> {
         let seconds = |times: u64| Self::Each(times as f64 * clock);
         Some(match key {
             "compute.dispatch" => Self::Each(paid.dispatches as f64),
@@ -124,7 +124,7 @@ impl Effects {
         let effect = |constant: &Constant| {
             let range = constant.range.clone()?;
             let value = magnitude(&constant.value)?;
-            let price = Price::of(&constant.key, &busiest.paid, machine.tile.clock.0)?;
+            let price = Price::of(&constant.key, &busiest.usage, machine.tile.clock.0)?;
             let end = |text: &String| {
                 let longer = price.change(value, magnitude(text)?);
                 Some(-libm::log1p(longer / step))

@@ -16,7 +16,7 @@ use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Metrics, Report};
 use bench_cli::request::{Prepared, RunRequest, prepare};
 use bench_cli::{Error, advise, args, compile, explain, report, run};
-use ipu_sim::device::Attached;
+use ipu_sim::device::AttachedDevice;
 use popart_graph::plan::PlanCache;
 
 /// Runs the benchmark with the `words` after `bert`.
@@ -165,7 +165,7 @@ fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run>> {
 fn one(
     log: &mut Log<'_>,
     this: &Run,
-    device: Attached,
+    device: AttachedDevice,
     inspect: &Inspect,
     plans: &PlanCache,
     console: &Console,

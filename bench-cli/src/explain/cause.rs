@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ipu_sim::engine::{Activity, Awaited, Spent, Timeline};
+use ipu_sim::engine::{Activity, ActivityCycles, Timeline, WaitCause};
 use ipu_sim::ids::IpuId;
 use ipu_sim::program::{Program, Role, SectionId, Source};
 use ipu_sim::units::Cycles;
@@ -137,7 +137,7 @@ pub struct Causes(BTreeMap<Cause, Cycles>);
 
 impl Causes {
     /// What a line of the profile spent without waiting.
-    pub(super) fn of_busy(source: &Source, spent: &Spent) -> Self {
+    pub(super) fn of_busy(source: &Source, spent: &ActivityCycles) -> Self {
         let mut out = Self::default();
         for activity in Activity::ALL {
             if let Some(cause) = Cause::of(source, activity) {
@@ -193,12 +193,12 @@ pub(super) fn waits(program: &Program, timeline: &Timeline, ipu: IpuId) -> Vec<W
         .map(|(wait, &cycles)| {
             let section = wait.section.map(name);
             let (cause, last) = match (wait.on, section.as_deref()) {
-                (Awaited::Host, _) => (Cause::IdleHost, None),
-                (Awaited::StreamingMemory, _) => (Cause::IdleStreamingMemory, None),
-                (Awaited::End, _) => (Cause::IdleDrain, None),
-                (Awaited::Ipu(last), Some("fill")) => (Cause::IdleFill, Some(last.0)),
-                (Awaited::Ipu(last), Some("drain")) => (Cause::IdleDrain, Some(last.0)),
-                (Awaited::Ipu(last), _) => (Cause::IdleImbalance, Some(last.0)),
+                (WaitCause::Host, _) => (Cause::IdleHost, None),
+                (WaitCause::StreamingMemory, _) => (Cause::IdleStreamingMemory, None),
+                (WaitCause::End, _) => (Cause::IdleDrain, None),
+                (WaitCause::Ipu(last), Some("fill")) => (Cause::IdleFill, Some(last.0)),
+                (WaitCause::Ipu(last), Some("drain")) => (Cause::IdleDrain, Some(last.0)),
+                (WaitCause::Ipu(last), _) => (Cause::IdleImbalance, Some(last.0)),
             };
             Waited {
                 cause,

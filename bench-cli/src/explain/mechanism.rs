@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use ipu_sim::engine::{Activity, Spent};
+use ipu_sim::engine::{Activity, ActivityCycles};
 use ipu_sim::program::{Role, Source};
 use ipu_sim::units::Cycles;
 use schemars::JsonSchema;
@@ -247,7 +247,11 @@ impl Part {
 }
 
 /// Adds what a line of the profile spent without waiting.
-pub(super) fn add_busy(sums: &mut BTreeMap<Mechanism, Cycles>, source: &Source, spent: &Spent) {
+pub(super) fn add_busy(
+    sums: &mut BTreeMap<Mechanism, Cycles>,
+    source: &Source,
+    spent: &ActivityCycles,
+) {
     for activity in Activity::ALL {
         let cycles = spent.on(activity);
         if let Some(mechanism) = Mechanism::of(source, activity).filter(|_| cycles > Cycles::ZERO) {

@@ -70,7 +70,7 @@ fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, case: &Case) {
         let cycles = mechanisms.iter().map(|found| ipu.by_mechanism.get(found));
         cycles.flatten().copied().sum()
     };
-    let paid = timeline.ipus[IpuId(ipu.ipu)].paid;
+    let paid = timeline.ipus[IpuId(ipu.ipu)].usage;
     let dispatches = case.machine.compute.dispatch * paid.dispatches;
     assert_eq!(on(&[Mechanism::Dispatch]), dispatches, "dispatch");
     let started = on(&[Mechanism::Dispatch, Mechanism::Launch]);

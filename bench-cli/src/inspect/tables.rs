@@ -7,7 +7,7 @@ use ipu_sim::ids::{IpuId, TileId};
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
-use ipu_sim::weigh::{self, Category, LiveKind, Weight};
+use ipu_sim::weigh::{self, Category, LiveKind, MemoryUsage};
 
 /// The files of a report in `path`: `memory.csv`, `memory.curve.csv` and `memory.largest.csv`.
 pub(super) fn files(path: &Path) -> [PathBuf; 3] {
@@ -19,7 +19,7 @@ pub(super) fn files(path: &Path) -> [PathBuf; 3] {
 }
 
 /// What belongs into [`files`].
-pub(super) fn texts(program: &Program, machine: &MachineSpec, weight: &Weight) -> [String; 3] {
+pub(super) fn texts(program: &Program, machine: &MachineSpec, weight: &MemoryUsage) -> [String; 3] {
     [
         tiles(weight),
         curve(program, machine, weight),
@@ -28,7 +28,7 @@ pub(super) fn texts(program: &Program, machine: &MachineSpec, weight: &Weight) -
 }
 
 /// One row a tile: IPU, tile, bytes at its fullest moment, bytes by category.
-fn tiles(weight: &Weight) -> String {
+fn tiles(weight: &MemoryUsage) -> String {
     let names = Category::all().map(Category::name);
     let header = ["ipu", "tile", "bytes", "always_live"].map(String::from);
     let header = header.into_iter().chain(names).collect();
@@ -47,7 +47,7 @@ fn tiles(weight: &Weight) -> String {
 
 /// One row a step of an IPU, in order: what doesn't always live, on the IPU and its fullest tile,
 /// then the same by kind.
-fn curve(program: &Program, machine: &MachineSpec, weight: &Weight) -> String {
+fn curve(program: &Program, machine: &MachineSpec, weight: &MemoryUsage) -> String {
     let header = [
         "ipu",
         "max_tile",
@@ -92,7 +92,7 @@ fn curve(program: &Program, machine: &MachineSpec, weight: &Weight) -> String {
 }
 
 /// One row for each of the largest variables of every IPU's fullest tile when it is fullest.
-fn largest(weight: &Weight) -> String {
+fn largest(weight: &MemoryUsage) -> String {
     let header = [
         "ipu",
         "max_tile",

@@ -235,7 +235,7 @@ pub(super) struct Peak {
 /// Seen from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum HostWay {
+pub(super) enum HostDirection {
     In,
     Out,
 }
@@ -246,7 +246,7 @@ pub(super) enum HostWay {
 pub(super) struct HostRange {
     pub(super) name: String,
     pub(super) system: String,
-    pub(super) way: HostWay,
+    pub(super) way: HostDirection,
     pub(super) unit: String,
     pub(super) low: f64,
     pub(super) high: f64,

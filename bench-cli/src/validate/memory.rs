@@ -5,7 +5,7 @@ use ipu_sim::ids::IpuId;
 use ipu_sim::program::{Program, Source};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
-use ipu_sim::weigh::{self, Category, IpuWeight, PartWeight};
+use ipu_sim::weigh::{self, Category, IpuMemoryUsage, PartMemoryUsage};
 use popart_graph::passes::Watch;
 
 use super::measurements::{Alike, Code, Part, Profile, Role};
@@ -89,13 +89,13 @@ fn alike_rows(
     .collect()
 }
 
-fn exchange_code_of(part: &PartWeight) -> f64 {
+fn exchange_code_of(part: &PartMemoryUsage) -> f64 {
     let is_exchange = |category| Category::EXCHANGE.contains(&category);
     sum_of(&is_exchange, |category| part.sum(category))
 }
 
 /// Rows of everything on the IPU.
-fn whole(profile: &Profile, ipu: &IpuWeight) -> Vec<Row> {
+fn whole(profile: &Profile, ipu: &IpuMemoryUsage) -> Vec<Row> {
     let sum = |wanted: &dyn Fn(Category) -> bool| sum_of(wanted, |category| ipu.sum(category));
     let of = |wanted: Category| sum(&|category| category == wanted);
     let n_tiles = ipu.tiles.len() as f64;
@@ -186,7 +186,7 @@ pub(super) fn weigh_parts<'a>(
     machine: &MachineSpec,
     ipu: u32,
     parts: impl IntoIterator<Item = &'a Part>,
-) -> Vec<PartWeight> {
+) -> Vec<PartMemoryUsage> {
     let has = parts.into_iter().map(|part| {
         let has: Box<dyn Fn(&Source) -> bool + Sync> = Box::new(|source| part.has(&source.name));
         has

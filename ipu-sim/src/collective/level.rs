@@ -1,12 +1,13 @@
-//! Rings of replicas, level by level, and the lanes of their copies.
+//! Rings of replicas, level by level, and the routes of their copies.
 
 use std::collections::BTreeMap;
 
 use super::{RingOrder, Sides};
 use crate::ids::{IpuId, ReplicaId};
-use crate::network::partition::Way;
-use crate::network::{Fold, LaneId, Network};
-use crate::topology::{ReplicaPlacement, Topology};
+use crate::network::partition::OwnedRoute;
+use crate::network::{Fold, Network, RouteId};
+use crate::replica::ReplicaPlacement;
+use crate::topology::Topology;
 use crate::units::Hertz;
 
 /// Equal rings that work at the same time.
@@ -22,12 +23,12 @@ impl Level {
         u32::try_from(self.rings[0].len()).expect("as many as there are replicas")
     }
 
-    /// The lanes of all its rounds.
+    /// The routes of all its rounds.
     pub(super) fn into_traffic(self) -> impl Iterator<Item = Traffic> {
         self.known.into_values()
     }
 
-    /// The lanes of one kind of round, worked out once.
+    /// The routes of one kind of round, worked out once.
     pub(super) fn traffic(
         &mut self,
         sides: &Sides,
@@ -89,20 +90,20 @@ pub(super) fn ring_order(members: &[ReplicaId], ipus_per_replica: u32) -> Vec<Re
     up.chain(down).copied().collect()
 }
 
-/// What one IPU sends to one side: on one lane, or on several where its replicas lie differently.
+/// What one IPU sends to one side: on one route, or on several where its replicas lie differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct RoundLane {
-    pub(super) lane: LaneId,
+pub(super) struct RoundRoute {
+    pub(super) id: RouteId,
     pub(super) ipu: IpuId,
     pub(super) to_next: bool,
 }
 
-/// The lanes of a round.
+/// The routes of a round.
 pub(super) struct Traffic {
     /// Counts the kinds of rounds of a placement.
     pub(super) number: usize,
     pub(super) network: Network,
-    pub(super) lanes: Vec<RoundLane>,
+    pub(super) routes: Vec<RoundRoute>,
 }
 
 impl Traffic {
@@ -115,7 +116,7 @@ impl Traffic {
         clock: Hertz,
         fold: Fold,
     ) -> Self {
-        let mut ways = Vec::new();
+        let mut owned = Vec::new();
         let mut senders = Vec::new();
         for ring in rings {
             let next = ring.iter().cycle().skip(1);
@@ -127,30 +128,31 @@ impl Traffic {
                         (next, here, false, both),
                     ];
                     for (from, to, to_next, _) in hops.into_iter().filter(|hop| hop.3) {
-                        ways.push(Way {
+                        owned.push(OwnedRoute {
                             label: 2 * u32::try_from(position).expect("few IPUs")
                                 + u32::from(to_next),
                             owner: 0,
-                            route: topology.route(placement.ipu(from, ipu), placement.ipu(to, ipu)),
+                            bundles: topology
+                                .route(placement.ipu(from, ipu), placement.ipu(to, ipu)),
                         });
                         senders.push((ipu, to_next));
                     }
                 }
             }
         }
-        let (network, partition) = Network::new(&ways, topology, clock, fold);
-        let mut lanes: Vec<RoundLane> = partition
-            .lanes
+        let (network, partition) = Network::new(&owned, topology, clock, fold);
+        let mut routes: Vec<RoundRoute> = partition
+            .routes
             .iter()
             .zip(senders)
-            .map(|(&lane, (ipu, to_next))| RoundLane { lane, ipu, to_next })
+            .map(|(&id, (ipu, to_next))| RoundRoute { id, ipu, to_next })
             .collect();
-        lanes.sort_unstable();
-        lanes.dedup();
+        routes.sort_unstable();
+        routes.dedup();
         Self {
             number,
             network,
-            lanes,
+            routes,
         }
     }
 }

@@ -1,12 +1,12 @@
 use super::*;
-use crate::cost::links::{Flow, busiest_link};
+use crate::network::bound::{IpuTransfer, busiest_link};
 use crate::spec::fixtures::machine;
 use crate::units::{Hertz, SimSeconds};
 
 #[test]
 fn methods_by_size_and_wiring() {
     use Method::{BidirectionalPair, Clockwise, MeetInTheMiddle};
-    use Phase::{AllGather, ReduceScatter};
+    use RingPass::{AllGather, ReduceScatter};
     for (phase, bytes, n_replicas, ipus_per_replica, closed, expected) in [
         // Several IPUs each: the wiring decides.
         (AllGather, 1 << 30, 16, 4, true, MeetInTheMiddle),
@@ -40,7 +40,7 @@ fn every_method_sends_all_fragments_but_one() {
     ];
     for method in methods {
         for n_replicas in 2..20 {
-            for phase in [Phase::ReduceScatter, Phase::AllGather] {
+            for phase in [RingPass::ReduceScatter, RingPass::AllGather] {
                 let rounds = rounds(
                     phase,
                     method,
@@ -70,7 +70,7 @@ fn take(
     kind: CollectiveKind,
     bytes: u64,
     fold: Fold,
-) -> Taken {
+) -> CollectiveCost {
     let mut spec = machine(name);
     spec.tile.clock = Hertz(1e9);
     spec.links.latency = SimSeconds(100e-9);
@@ -201,8 +201,8 @@ fn a_round_takes_no_less_than_its_busiest_link() {
     // The ladder above, one round: every IPU of every replica to the next.
     let spec = machine("mk2-pod16");
     let topology = Topology::new(&spec);
-    let flows: Vec<Flow> = (0..16u32)
-        .map(|ipu| Flow {
+    let flows: Vec<IpuTransfer> = (0..16u32)
+        .map(|ipu| IpuTransfer {
             from: IpuId(ipu),
             to: IpuId((ipu + 4) % 16),
             bytes: Bytes(106_000),

@@ -329,7 +329,7 @@ impl AmpVertex {
         let zero_loop = groups * (17 * out_groups + 6 * (out_groups - 1) + 1) + 6 * (groups - 1);
         let main_loop = groups * (16 + in_groups * (14 + out_groups * (14 + inner.0)));
         let vertex = 109 + workers * (9 + zero_set_up) + zero_loop + 1 + main_loop;
-        let zeroed = Zeroed {
+        let zeroed = ClearedPartials {
             elements: positions * self.out_channels_per_group,
             regions: out_groups * groups,
         };
@@ -372,7 +372,7 @@ impl AmpVertex {
 
 /// Partials to clear on one tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Zeroed {
+pub struct ClearedPartials {
     /// Elements of one region.
     pub elements: u64,
     /// Regions of that size.
@@ -381,7 +381,7 @@ pub struct Zeroed {
 
 /// Tile cycles to clear partials before an nx1 vertex adds to them.
 #[must_use]
-pub fn zero_partials(zeroed: Zeroed, dtype: DType, spec: &TileSpec) -> Cycles {
+pub fn zero_partials(zeroed: ClearedPartials, dtype: DType, spec: &TileSpec) -> Cycles {
     let workers = u64::from(spec.workers);
     let vectors = zeroed
         .elements

@@ -10,7 +10,7 @@
 //! `ConvPartialHorizontalMac`, `ConvPartialVerticalMac` and `OuterProduct`, for kernels of
 //! one element and one row of positions.
 
-use super::amp::{AmpTypes, AmpWork, Zeroed, zero_partials};
+use super::amp::{AmpTypes, AmpWork, ClearedPartials, zero_partials};
 use crate::numerics::DType;
 use crate::spec::TileSpec;
 use crate::units::Cycles;
@@ -94,7 +94,7 @@ pub fn horizontal_outer(
     let retained = zeroing_retention(types) + horizontal_retention(types);
     let blocks = work.in_groups * (15 + work.out_groups * (10 + inner.0));
     let vertex = overhead + u64::from(spec.workers) * retained + work.groups * (23 + blocks);
-    let zeroed = Zeroed {
+    let zeroed = ClearedPartials {
         elements: positions * horizontal_out_channels(types),
         regions: work.out_groups * work.groups,
     };

@@ -27,9 +27,9 @@ pub enum ReduceForm {
 /// Element types on both sides of a reduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReduceTypes {
-    /// What is added.
+    /// Element type of the sums that are added.
     pub partials: DType,
-    /// What is written.
+    /// Element type of the result.
     pub output: DType,
 }
 
@@ -171,7 +171,7 @@ pub fn conv_reduce(
     conv_reduce_stages(outputs, depth, &reduce_stages(depth), types, spec)
 }
 
-/// As [`conv_reduce`] for two partials or more, with the stages already at hand.
+/// Cycles of [`conv_reduce`] for two partials or more, with the stages already at hand.
 #[must_use]
 pub fn conv_reduce_stages(
     outputs: u64,

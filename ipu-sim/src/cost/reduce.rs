@@ -41,9 +41,9 @@ impl ReduceOp {
     }
 }
 
-/// What happens to the outputs' old values.
+/// Treatment of the outputs' old values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outputs {
+pub enum OutputUpdate {
     /// Overwritten.
     Replace,
     /// The reduction is added to them.
@@ -59,13 +59,13 @@ pub struct Reduce {
     pub partials: DType,
     /// Element type of the outputs.
     pub out: DType,
-    /// What happens to the outputs' old values.
-    pub outputs: Outputs,
+    /// Treatment of the outputs' old values.
+    pub outputs: OutputUpdate,
 }
 
 impl Reduce {
     fn is_update(self) -> u64 {
-        u64::from(self.outputs == Outputs::Update)
+        u64::from(self.outputs == OutputUpdate::Update)
     }
 
     /// Elements that the operation takes at once.
@@ -101,7 +101,7 @@ impl Reduce {
 /// Sizes of a strided reduction: partials `[n_outer, n_partials, stride]`, of which `n_outputs`
 /// columns are reduced over the other two dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Strided {
+pub struct StridedSizes {
     /// Columns, that is outputs.
     pub n_outputs: u64,
     /// Rows of one outer step.
@@ -114,7 +114,7 @@ pub struct Strided {
 
 /// Worker cycles of the strided reduce vertex.
 #[must_use]
-pub fn reduce_strided(reduce: Reduce, sizes: Strided, spec: &TileSpec) -> WorkerCycles {
+pub fn reduce_strided(reduce: Reduce, sizes: StridedSizes, spec: &TileSpec) -> WorkerCycles {
     reduce.assert_assembly("a strided reduction");
     let reach = reduce
         .op_width(spec)
@@ -130,7 +130,7 @@ pub fn reduce_strided(reduce: Reduce, sizes: Strided, spec: &TileSpec) -> Worker
 /// and sums of squares (here as sums).
 fn strided_store(reduce: Reduce) -> u64 {
     let to_half = reduce.out == DType::F16;
-    let is_update = reduce.outputs == Outputs::Update;
+    let is_update = reduce.outputs == OutputUpdate::Update;
     let log_add = reduce.op == ReduceOp::LogAdd;
     let adds = reduce.op.accumulates();
     if reduce.partials == DType::F16 {
@@ -258,9 +258,9 @@ mod tests {
     use super::*;
     use crate::spec::fixtures::gc200;
     use DType::{F16, F32, U32};
-    use Outputs::{Replace, Update};
+    use OutputUpdate::{Replace, Update};
 
-    fn reduce(op: ReduceOp, [partials, out]: [DType; 2], outputs: Outputs) -> Reduce {
+    fn reduce(op: ReduceOp, [partials, out]: [DType; 2], outputs: OutputUpdate) -> Reduce {
         Reduce {
             op,
             partials,
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn strided() {
         let check = |reduce, n_outer, stride, cycles| {
-            let sizes = Strided {
+            let sizes = StridedSizes {
                 n_outputs: 64,
                 n_partials: 32,
                 n_outer,

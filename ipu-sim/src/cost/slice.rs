@@ -58,14 +58,14 @@ pub fn dynamic_slice_2d(
 
 /// The indices that the busiest worker of a tile looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Indices {
-    /// Those for which it has work.
+pub struct WorkerIndices {
+    /// Indices for which the worker has work.
     pub in_range: u64,
-    /// Those that point to rows elsewhere.
+    /// Indices that point to rows elsewhere.
     pub out_of_range: u64,
 }
 
-impl Indices {
+impl WorkerIndices {
     /// A multi-slice deals its indices out to the workers; of `indices` on the tile, at most
     /// `in_range` point to rows of the tile, and one worker may hold them all.
     #[must_use]
@@ -100,7 +100,7 @@ pub fn multi_slice(
     kind: MultiSliceKind,
     dtype: DType,
     elements: u64,
-    indices: Indices,
+    indices: WorkerIndices,
     spec: &TileSpec,
 ) -> Cycles {
     let moves = elements.div_ceil(multi_slice_width(dtype, spec));
@@ -117,7 +117,12 @@ pub fn multi_slice_one(
     spec: &TileSpec,
 ) -> Cycles {
     let moves = elements.div_ceil(multi_slice_width(dtype, spec));
-    multi_slice_of(kind, per_worker(moves, spec), Indices::scanned(1, 1), spec)
+    multi_slice_of(
+        kind,
+        per_worker(moves, spec),
+        WorkerIndices::scanned(1, 1),
+        spec,
+    )
 }
 
 /// Elements that a multi-slice moves at a time: f16 by words, four-byte types by vectors.
@@ -128,7 +133,12 @@ fn multi_slice_width(dtype: DType, spec: &TileSpec) -> u64 {
     }
 }
 
-fn multi_slice_of(kind: MultiSliceKind, moves: u64, indices: Indices, spec: &TileSpec) -> Cycles {
+fn multi_slice_of(
+    kind: MultiSliceKind,
+    moves: u64,
+    indices: WorkerIndices,
+    spec: &TileSpec,
+) -> Cycles {
     let entry = match kind {
         MultiSliceKind::Slice => 30,
         MultiSliceKind::Update => 29,
@@ -137,7 +147,7 @@ fn multi_slice_of(kind: MultiSliceKind, moves: u64, indices: Indices, spec: &Til
     multi_vertex(0, worker, spec)
 }
 
-/// What a multi-update does with a row before it adds or stores it.
+/// Scaling of a row by a multi-update, before it adds or stores the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UpdateScale {
     /// `MultiUpdateOp`: combines it as it is.
@@ -166,7 +176,7 @@ pub fn multi_update_op(
     dtype: DType,
     scale: UpdateScale,
     elements: u64,
-    indices: Indices,
+    indices: WorkerIndices,
     order: IndexOrder,
     spec: &TileSpec,
 ) -> Cycles {
@@ -246,7 +256,7 @@ mod tests {
     #[test]
     fn multi_slices() {
         let check = |kind, dtype, in_range, cycles| {
-            let indices = Indices::scanned(10, in_range);
+            let indices = WorkerIndices::scanned(10, in_range);
             let got = multi_slice(kind, dtype, 16, indices, &gc200());
             assert_eq!(got, Cycles(cycles), "{kind:?} {dtype:?} {in_range}");
         };
@@ -262,7 +272,7 @@ mod tests {
     #[test]
     fn multi_updates() {
         let check = |dtype, scale, elements, order, cycles| {
-            let indices = Indices::scanned(10, 10);
+            let indices = WorkerIndices::scanned(10, 10);
             let got = multi_update_op(dtype, scale, elements, indices, order, &gc200());
             assert_eq!(got, Cycles(cycles), "{dtype:?} {scale:?} {elements}");
         };
@@ -291,7 +301,7 @@ mod tests {
     #[test]
     fn sorted_indices_out_of_range_cost_nothing() {
         let run = |order| {
-            let indices = Indices::scanned(10, 1);
+            let indices = WorkerIndices::scanned(10, 1);
             multi_update_op(F32, UpdateScale::None, 8, indices, order, &gc200())
         };
         assert_eq!(
@@ -304,15 +314,15 @@ mod tests {
 
     #[test]
     fn indices_of_the_busiest_worker() {
-        let check = |got: Indices, in_range, out_of_range| {
-            let expected = Indices {
+        let check = |got: WorkerIndices, in_range, out_of_range| {
+            let expected = WorkerIndices {
                 in_range,
                 out_of_range,
             };
             assert_eq!(got, expected);
         };
-        check(Indices::dealt_out(64, 2, &gc200()), 2, 9);
-        check(Indices::dealt_out(64, 30, &gc200()), 11, 0);
-        check(Indices::scanned(64, 30), 30, 34);
+        check(WorkerIndices::dealt_out(64, 2, &gc200()), 2, 9);
+        check(WorkerIndices::dealt_out(64, 30, &gc200()), 11, 0);
+        check(WorkerIndices::scanned(64, 30), 30, 34);
     }
 }

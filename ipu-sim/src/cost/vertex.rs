@@ -28,8 +28,8 @@ use super::amp::{AmpTypes, AmpWork};
 use super::matmul::MatMulVertex;
 use super::partials::{ReduceTypes, reduce_add};
 use super::slice::{
-    DynamicSlice, IndexOrder, Indices, MultiSliceKind, UpdateScale, dynamic_slice_1d, multi_slice,
-    multi_slice_one, multi_update_op,
+    DynamicSlice, IndexOrder, MultiSliceKind, UpdateScale, WorkerIndices, dynamic_slice_1d,
+    multi_slice, multi_slice_one, multi_update_op,
 };
 use super::{memory, partials, random};
 use crate::layout::{Extents, StorageLoop};
@@ -57,9 +57,9 @@ pub struct OperandSize<'a> {
 /// The operands of a vertex on one tile.
 #[derive(Clone, Debug)]
 pub struct VertexSizes<'a> {
-    /// What it writes.
+    /// Operand that the vertex writes.
     pub output: OperandSize<'a>,
-    /// What it reads.
+    /// Operands that the vertex reads.
     pub inputs: SmallVec<[OperandSize<'a>; 4]>,
     /// The input that is overwritten.
     pub in_place: Option<usize>,
@@ -156,7 +156,7 @@ pub fn cycles(vertex: &Vertex, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycl
             }
             // A worker's indices that hit this tile, were they uniform (as in PopLibs' planner).
             let dealt = indices.div_ceil(u64::from(spec.workers));
-            let indices = Indices::dealt_out(indices, hits(dealt, table, *row, 1), spec);
+            let indices = WorkerIndices::dealt_out(indices, hits(dealt, table, *row, 1), spec);
             multi_slice(MultiSliceKind::Slice, dtype, row_elements, indices, spec)
         }
         Vertex::MultiUpdateAdd { row, scale, .. } => {
@@ -173,7 +173,7 @@ pub fn cycles(vertex: &Vertex, sizes: &VertexSizes<'_>, spec: &TileSpec) -> Cycl
                 dtype,
                 scale,
                 elements / rows,
-                Indices::scanned(indices, hits),
+                WorkerIndices::scanned(indices, hits),
                 IndexOrder::Unsorted,
                 spec,
             )

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::condition::Condition;
+use super::error::{DeviceError, Result};
 use super::executable::{Executable, fit};
-use super::failure::{Condition, RecoveryAction};
+use super::failure::RecoveryAction;
 use super::inventory::Device;
-use super::loaded::Loaded;
+use super::loaded::LoadedDevice;
 use super::manager::Lease;
 use super::thread::DeviceThread;
-use crate::error::{Error, Result};
 use crate::spec::MachineSpec;
 
 /// An attached device. Dropping it detaches it.
@@ -23,28 +24,28 @@ use crate::spec::MachineSpec;
 ///     attached.run(Mode::Time);
 /// }
 /// ```
-pub struct Attached {
+pub struct AttachedDevice {
     device: Device,
     machine: Arc<MachineSpec>,
     /// None offline.
-    link: Option<Link>,
+    link: Option<OnlineDevice>,
     /// What it answers to.
     pub(super) condition: Condition,
 }
 
 /// The way to a device. The thread ends before others get the IPUs.
-pub(super) struct Link {
+pub(super) struct OnlineDevice {
     pub(super) thread: DeviceThread,
     pub(super) lease: Lease,
 }
 
-impl Attached {
+impl AttachedDevice {
     /// Starts the device.
     pub(super) fn online(machine: Arc<MachineSpec>, lease: Lease) -> Result<Self> {
         Ok(Self {
             device: lease.device,
             machine,
-            link: Some(Link {
+            link: Some(OnlineDevice {
                 thread: DeviceThread::start(lease.device.id)?,
                 lease,
             }),
@@ -63,11 +64,11 @@ impl Attached {
     }
 
     /// The way to the device; none offline.
-    pub(super) fn link(&self) -> Option<&Link> {
+    pub(super) fn link(&self) -> Option<&OnlineDevice> {
         self.link.as_ref()
     }
 
-    /// What is attached.
+    /// The device that is attached.
     #[must_use]
     pub fn device(&self) -> Device {
         self.device
@@ -79,7 +80,7 @@ impl Attached {
         &self.machine
     }
 
-    /// What it answers to.
+    /// State of the device, which says what requests it answers.
     #[must_use]
     pub fn condition(&self) -> &Condition {
         &self.condition
@@ -89,17 +90,19 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// [`Error::WrongIpuCount`] unless the device is the smallest group that has room for all
-    /// replicas, [`Error::TooManyTiles`] for a program of a larger chip, [`Error::BadProgram`] for
-    /// one that breaks a rule of [`crate::verify`], [`Error::OutOfMemory`] with the fullest tile and its largest variables, [`Error::OutOfStreamingMemory`],
-    /// [`Error::NoReplicas`] for a program of nothing; [`Error::Hardware`] if something is wrong
-    /// with the machine, and what stopped the device if that needs more than a reset.
-    pub fn load(mut self, executable: Executable) -> Result<Loaded> {
+    /// [`DeviceError::WrongIpuCount`] unless the device is the smallest group that has room for all
+    /// replicas, [`DeviceError::TooManyTiles`] for a program of a larger chip,
+    /// [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
+    /// [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables,
+    /// [`DeviceError::OutOfStreamingMemory`], [`DeviceError::Replicas`] for a program of nothing;
+    /// [`DeviceError::Hardware`] if something is wrong with the machine, and what stopped the
+    /// device if that needs more than a reset.
+    pub fn load(mut self, executable: Executable) -> Result<LoadedDevice> {
         let weight = fit(&executable, self.device, &self.machine)?;
         if self.link.is_some() {
             self.recover(RecoveryAction::IpuReset)?;
         }
-        Loaded::new(self, executable, weight)
+        LoadedDevice::new(self, executable, weight)
     }
 
     /// Carries out a recovery action. Other devices don't notice a reset of these IPUs; all else
@@ -107,19 +110,19 @@ impl Attached {
     ///
     /// # Errors
     ///
-    /// What stopped the device if the action isn't enough; [`Error::PartitionInUse`];
-    /// [`Error::Hardware`] if something is wrong with the machine all the same;
-    /// [`Error::Offline`].
+    /// What stopped the device if the action isn't enough; [`DeviceError::PartitionInUse`];
+    /// [`DeviceError::Hardware`] if something is wrong with the machine all the same;
+    /// [`DeviceError::Offline`].
     pub fn recover(&mut self, action: RecoveryAction) -> Result<()> {
         self.condition.check_action(action)?;
-        let link = self.link.as_ref().ok_or(Error::Offline {
+        let link = self.link.as_ref().ok_or(DeviceError::Offline {
             device: self.device.id,
         })?;
         let outcome = link.lease.recover(action);
         match &outcome {
             Ok(()) => self.condition = Condition::Ready,
             // Nothing has been done, so nothing has changed.
-            Err(Error::PartitionInUse { .. } | Error::LockFailed { .. }) => {}
+            Err(DeviceError::PartitionInUse { .. } | DeviceError::LockFailed { .. }) => {}
             Err(error) => self.condition = Condition::after(error),
         }
         outcome
@@ -129,9 +132,9 @@ impl Attached {
     pub fn detach(self) {}
 }
 
-impl fmt::Debug for Attached {
+impl fmt::Debug for AttachedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Attached")
+        f.debug_struct("AttachedDevice")
             .field("device", &self.device)
             .field("is_offline", &self.link.is_none())
             .field("condition", &self.condition)

@@ -4,21 +4,22 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::{DeviceError, Result};
 use super::inventory::Device;
 use crate::engine;
-use crate::error::{Error, Result};
 use crate::execute::FloatControl;
 use crate::program::{Program, Step, StreamId, Transfer};
+use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
-use crate::weigh::remote::check_streaming_memory;
-use crate::weigh::{Weight, weigh};
+use crate::topology::Topology;
+use crate::weigh::{MemoryUsage, check_streaming_memory, weigh};
 
 /// A compiled program, ready to be loaded. Clones share the program.
 #[derive(Clone, Debug)]
 pub struct Executable {
     /// For people.
     pub name: String,
-    /// What runs.
+    /// Program that runs.
     pub program: Arc<Program>,
     /// How its runs are timed.
     pub timing: engine::Options,
@@ -30,7 +31,7 @@ pub struct Executable {
     pub host_sync_timeout: Option<Duration>,
 }
 
-/// What Poplar waits for a sync (Poplar API reference, "RuntimeOptions").
+/// Host time that Poplar waits for a sync (Poplar API reference, "RuntimeOptions").
 pub const HOST_SYNC_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl Executable {
@@ -77,23 +78,23 @@ fn collect_streams(steps: &[Step], streams: &mut BTreeSet<StreamId>) {
 ///
 /// # Errors
 ///
-/// [`Error::NoReplicas`] for a program without IPUs, [`Error::WrongIpuCount`] unless the device
-/// is the smallest kind that has enough IPUs, [`Error::TooManyTiles`] for a program of a larger
-/// chip, [`Error::BadProgram`] for one that breaks a rule of [`crate::verify`],
-/// [`Error::OutOfStreamingMemory`] or [`Error::OutOfMemory`] for one that is too large.
+/// [`DeviceError::Replicas`] for a program without IPUs, [`DeviceError::WrongIpuCount`] unless the
+/// device is the smallest kind that has enough IPUs, [`DeviceError::TooManyTiles`] for a program of
+/// a larger chip, [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
+/// [`DeviceError::OutOfStreamingMemory`] or [`DeviceError::OutOfMemory`] for one that is too large.
 pub(super) fn fit(
     executable: &Executable,
     device: Device,
     machine: &MachineSpec,
-) -> Result<Weight> {
+) -> Result<MemoryUsage> {
     let program = &executable.program;
     if executable.n_ipus() == 0 {
-        return Err(Error::NoReplicas);
+        return Err(ReplicaError::None.into());
     }
     let expected = executable.n_ipus().checked_next_power_of_two();
     let expected = expected.unwrap_or(u64::MAX);
     if expected != u64::from(device.n_ipus) {
-        return Err(Error::WrongIpuCount {
+        return Err(DeviceError::WrongIpuCount {
             executable: executable.name.clone(),
             expected,
             got: device.n_ipus,
@@ -102,14 +103,16 @@ pub(super) fn fit(
     let tiles = program.layouts.iter().map(|layout| layout.tile_end());
     let tiles = tiles.max().unwrap_or(0);
     if tiles > machine.tile.tiles_per_ipu {
-        return Err(Error::TooManyTiles {
+        return Err(DeviceError::TooManyTiles {
             executable: executable.name.clone(),
             available: machine.tile.tiles_per_ipu,
             needed: tiles,
         });
     }
     program.verify(machine)?;
-    check_streaming_memory(program, machine)?;
+    let topology = Topology::new(machine);
+    let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
+    check_streaming_memory(program, machine, &topology, placement)?;
     let weight = weigh(program, machine)?;
     weight.verdict()?;
     Ok(weight)

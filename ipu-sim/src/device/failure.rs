@@ -1,4 +1,4 @@
-//! What goes wrong on a device, and what brings it back.
+//! What goes wrong on a machine, and what brings a device back?
 //!
 //! Classes and recovery actions are those of Poplar (Poplar API reference, "Exceptions"; Model
 //! Runtime, "Error handling"), which every framework above it passes on under names of its own:
@@ -18,8 +18,6 @@
 
 use std::fmt;
 
-use super::inventory::DeviceId;
-use crate::error::Error;
 use crate::ids::{IpuId, TileId};
 use crate::spec::MachineSpec;
 
@@ -37,7 +35,7 @@ pub enum RecoveryAction {
 }
 
 impl RecoveryAction {
-    /// As Poplar and its Python bindings call it.
+    /// Name of the action in Poplar and its Python bindings.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -61,7 +59,7 @@ impl fmt::Display for RecoveryAction {
     }
 }
 
-/// Whose fault an error is, and what helps: the classes of Poplar's exceptions.
+/// Class of an error, as of Poplar's exceptions: whose fault it is, and what helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorClass {
     /// What was asked for can't be built.
@@ -108,7 +106,7 @@ impl ErrorClass {
         }
     }
 
-    /// What a run that ends with such an error needs before the next one.
+    /// Recovery that a run which ends with such an error needs before the next one.
     #[must_use]
     pub fn recovery(self) -> Recovery {
         match self {
@@ -120,7 +118,7 @@ impl ErrorClass {
     }
 }
 
-/// What a device needs after an error.
+/// Recovery that a device needs after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
     /// Nothing: it never started.
@@ -131,63 +129,7 @@ pub enum Recovery {
     Impossible,
 }
 
-/// What a device answers to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Condition {
-    /// Everything.
-    Ready,
-    /// It stands where a run failed. Values and counters can be read unless it needs a power
-    /// cycle; all else gets `cause` again until `action`, or one that does more, is carried out.
-    Stopped {
-        /// What stopped it.
-        cause: Error,
-        /// What brings it back.
-        action: RecoveryAction,
-    },
-    /// Nothing any more but being detached; everything gets `cause`.
-    OutOfService {
-        /// What took it out of service.
-        cause: Error,
-    },
-}
-
-impl Condition {
-    /// After a run that ended with `error`.
-    pub(super) fn after(error: &Error) -> Self {
-        let cause = error.clone();
-        match error.class().recovery() {
-            Recovery::Nothing => Self::Ready,
-            Recovery::Action(action) => Self::Stopped { cause, action },
-            Recovery::Impossible => Self::OutOfService { cause },
-        }
-    }
-
-    /// Refuses what starts something.
-    pub(super) fn check_ready(&self) -> Result<(), Error> {
-        match self {
-            Self::Ready => Ok(()),
-            Self::Stopped { cause, .. } | Self::OutOfService { cause } => Err(cause.clone()),
-        }
-    }
-
-    /// Refuses what only looks.
-    pub(super) fn check_readable(&self) -> Result<(), Error> {
-        match self {
-            Self::Stopped { action, .. } if *action < RecoveryAction::FullReset => Ok(()),
-            other => other.check_ready(),
-        }
-    }
-
-    /// Refuses an action that isn't enough.
-    pub(super) fn check_action(&self, taken: RecoveryAction) -> Result<(), Error> {
-        match self {
-            Self::Stopped { action, .. } if *action <= taken => Ok(()),
-            other => other.check_ready(),
-        }
-    }
-}
-
-/// What befalls a machine.
+/// Accident of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A word of a tile's memory doesn't have the parity it was stored with.
@@ -242,15 +184,6 @@ impl Fault {
             Self::Unexplained { .. } => ErrorClass::Unknown,
         }
     }
-
-    /// The error that it raises on a device of `machine`.
-    pub(super) fn error(self, device: DeviceId, machine: &MachineSpec) -> Error {
-        Error::Hardware {
-            device,
-            fault: self,
-            class: self.class(machine),
-        }
-    }
 }
 
 impl fmt::Display for Fault {
@@ -283,51 +216,14 @@ pub trait Hardware: Send + Sync {
 
 /// A machine to which nothing ever happens.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Healthy;
+pub struct HealthyHardware;
 
-impl Hardware for Healthy {
+impl Hardware for HealthyHardware {
     fn fault(&self, _: &[IpuId]) -> Option<Fault> {
         None
     }
 
     fn recovered(&self, _: &[IpuId], _: RecoveryAction) {}
-}
-
-impl Error {
-    /// The class that Poplar or PopART would give this error.
-    #[must_use]
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            Self::Description { .. }
-            | Self::DescriptionIncomplete { .. }
-            | Self::UnknownMachine { .. }
-            | Self::ReplicasDontFit { .. }
-            | Self::NoReplicas
-            | Self::NoSuchDevice { .. }
-            | Self::NoSuchGroup { .. }
-            | Self::BadProgram(_)
-            | Self::WrongIpuCount { .. }
-            | Self::TooManyTiles { .. } => ErrorClass::Setup,
-            Self::OutOfMemory(_) | Self::OutOfStreamingMemory { .. } => ErrorClass::Memory,
-            Self::DeviceBusy { .. }
-            | Self::NoFreeDevice { .. }
-            | Self::PartitionInUse { .. }
-            | Self::LockFailed { .. }
-            | Self::NoDeviceThread { .. }
-            | Self::Offline { .. } => ErrorClass::Acquisition,
-            // No source says what a host-sync time-out counts as. On a healthy machine only a
-            // program that takes too long can be its cause.
-            Self::NoSuchId { .. }
-            | Self::NotOne { .. }
-            | Self::StreamNotConnected { .. }
-            | Self::Execute(_)
-            | Self::HostSyncTimeout { .. }
-            | Self::HostLeft { .. } => ErrorClass::Application,
-            Self::Hardware { class, .. } => *class,
-            // A bug of the simulator: no recovery action is known to help.
-            Self::DeviceFailed { .. } => ErrorClass::Unknown,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -377,21 +273,6 @@ mod tests {
             assert_eq!(fault.class(&machine("mk1-server16")), server, "{fault}");
             assert_eq!(fault.class(&machine("bow-pod16")), pod, "{fault}");
             assert_eq!(fault.to_string(), text);
-        }
-    }
-
-    #[test]
-    fn a_stronger_action_is_enough_and_a_weaker_one_is_not() {
-        use RecoveryAction::{FullReset, IpuReset, LinkReset, PartitionReset};
-        let actions = [IpuReset, LinkReset, PartitionReset, FullReset];
-        for (needed, &action) in actions.iter().enumerate() {
-            let cause = Error::NoReplicas;
-            let condition = Condition::Stopped { cause, action };
-            for (taken, &given) in actions.iter().enumerate() {
-                assert_eq!(condition.check_action(given).is_ok(), taken >= needed);
-            }
-            assert_eq!(condition.check_readable().is_ok(), action != FullReset);
-            assert_eq!(action.is_for_all(), action != IpuReset);
         }
     }
 }

@@ -13,10 +13,10 @@ use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler}
 use shuttle::sync::mpsc;
 use shuttle::{Config, Runner, thread};
 
+use super::error::DeviceError;
 use super::sync::Mutex;
 use super::*;
 use crate::engine;
-use crate::error::Error;
 use crate::execute::{FloatControl, StreamError};
 use crate::ids::{IpuId, ReplicaId};
 use crate::layout::{AxisSplit, Layout};
@@ -140,7 +140,7 @@ fn squares(count: u32) -> (Executable, VarId, StreamId) {
 }
 
 /// [`squares`] on device `id`, with the host's end of its stream.
-fn load(manager: &DeviceManager, id: u32, count: u32) -> (Loaded, VarId, StreamQueue) {
+fn load(manager: &DeviceManager, id: u32, count: u32) -> (LoadedDevice, VarId, StreamQueue) {
     let (executable, x, stream) = squares(count);
     let attached = manager.attach(DeviceId(id), Connection::Always).unwrap();
     let mut device = attached.load(executable).unwrap();
@@ -224,7 +224,7 @@ fn whoever_waits_gets_a_device_that_is_detached_or_gives_up_in_time() {
         let outcome = manager.attach(DeviceId(0), Connection::OnDemand { timeout });
         match outcome {
             Ok(attached) => drop(attached),
-            Err(Error::DeviceBusy { ipu, waited, .. }) => {
+            Err(DeviceError::DeviceBusy { ipu, waited, .. }) => {
                 assert_eq!((ipu, waited), (IpuId(0), timeout));
             }
             Err(other) => panic!("{other}"),
@@ -290,7 +290,7 @@ fn a_device_dropped_while_it_runs_stops_and_is_free() {
         if recovers {
             let refusal = device.write(FIRST, x, &[0.0; 2]).unwrap_err();
             let id = DeviceId(0);
-            assert_eq!(refusal, Error::HostLeft { device: id });
+            assert_eq!(refusal, DeviceError::HostLeft { device: id });
             device.reset().unwrap();
             device.write(FIRST, x, &[1.0; 2]).unwrap();
         }

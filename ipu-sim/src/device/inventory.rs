@@ -15,16 +15,16 @@ define_ids! {
 /// An IPU or a group of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// What it is attached by.
+    /// Id that the device is attached by.
     pub id: DeviceId,
-    /// Its first IPU, numbered in the machine.
+    /// First IPU of the device, numbered in the machine.
     pub first_ipu: IpuId,
-    /// Its consecutive IPUs, a power of two.
+    /// Number of consecutive IPUs, a power of two.
     pub n_ipus: u32,
 }
 
 impl Device {
-    /// Its IPUs, numbered in the machine; each is also the id of a device of its own.
+    /// IPUs of the device, numbered in the machine; each is also the id of a device of its own.
     pub fn ipus(&self) -> impl Iterator<Item = IpuId> + use<> {
         (self.first_ipu.0..self.first_ipu.0 + self.n_ipus).map(IpuId)
     }

@@ -3,18 +3,19 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::attached::Attached;
+use super::attached::AttachedDevice;
+use super::condition::Condition;
+use super::error::{DeviceError, Result};
 use super::executable::Executable;
-use super::failure::{Condition, RecoveryAction};
+use super::failure::RecoveryAction;
 use super::streams::{HostStream, Streams};
 use super::sync::{Sender, channel};
-use super::thread::{DeviceThread, Load, Place, Request};
+use super::thread::{DeviceThread, Load, Request, ValueAddress};
 use super::{Counters, Mode};
 use crate::engine::Timeline;
-use crate::error::{Error, Result};
 use crate::ids::{Id, ReplicaId};
 use crate::program::{RemoteBufferId, StreamId, VarId};
-use crate::weigh::Weight;
+use crate::weigh::MemoryUsage;
 
 /// A loaded device. Dropping it unloads and detaches it.
 ///
@@ -51,17 +52,21 @@ use crate::weigh::Weight;
 ///     device.counters();
 /// }
 /// ```
-pub struct Loaded {
+pub struct LoadedDevice {
     // Dropped before `attached`, whose thread waits for that.
     requests: Option<Sender<Request>>,
     streams: Streams,
-    weight: Weight,
+    weight: MemoryUsage,
     executable: Executable,
-    attached: Attached,
+    attached: AttachedDevice,
 }
 
-impl Loaded {
-    pub(super) fn new(attached: Attached, executable: Executable, weight: Weight) -> Result<Self> {
+impl LoadedDevice {
+    pub(super) fn new(
+        attached: AttachedDevice,
+        executable: Executable,
+        weight: MemoryUsage,
+    ) -> Result<Self> {
         let mut requests = None;
         if let Some(link) = attached.link() {
             let (sender, receiver) = channel();
@@ -85,11 +90,11 @@ impl Loaded {
 
     /// The device that it is loaded on.
     #[must_use]
-    pub fn attached(&self) -> &Attached {
+    pub fn attached(&self) -> &AttachedDevice {
         &self.attached
     }
 
-    /// What is loaded.
+    /// The executable that is loaded.
     #[must_use]
     pub fn executable(&self) -> &Executable {
         &self.executable
@@ -97,13 +102,13 @@ impl Loaded {
 
     /// The memory that the executable takes on every tile.
     #[must_use]
-    pub fn weight(&self) -> &Weight {
+    pub fn weight(&self) -> &MemoryUsage {
         &self.weight
     }
 
     /// Takes the executable off the device, with all its values.
     #[must_use]
-    pub fn unload(self) -> Attached {
+    pub fn unload(self) -> AttachedDevice {
         self.attached
     }
 
@@ -111,7 +116,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchId`].
+    /// [`DeviceError::NoSuchId`].
     pub fn connect(&mut self, stream: StreamId, end: impl HostStream + 'static) -> Result<()> {
         check_id("stream", stream, self.executable.program.streams.len())?;
         self.streams.connect(stream, Box::new(end));
@@ -125,15 +130,15 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`]; what has stopped the device before; [`Error::StreamNotConnected`],
-    /// before anything starts; [`Error::Execute`] for what goes wrong among the values, which are
-    /// then those that the failing step left; [`Error::HostSyncTimeout`]; [`Error::Hardware`];
-    /// [`Error::DeviceFailed`].
+    /// [`DeviceError::Offline`]; what has stopped the device before;
+    /// [`DeviceError::StreamNotConnected`], before anything starts; [`DeviceError::Execute`] for
+    /// what goes wrong among the values, which are then those that the failing step left;
+    /// [`DeviceError::HostSyncTimeout`]; [`DeviceError::Hardware`]; [`DeviceError::DeviceFailed`].
     pub fn run(&mut self, mode: Mode) -> Result<Arc<Timeline>> {
         self.check_start(mode)?;
         // Replaced unless a stream panics.
         let device = self.attached.device().id;
-        self.attached.condition = Condition::after(&Error::HostLeft { device });
+        self.attached.condition = Condition::after(&DeviceError::HostLeft { device });
         let (thread, requests) = line(&self.attached, self.requests.as_ref())?;
         let outcome = thread.run(requests, mode, &mut self.streams);
         self.attached.condition = match &outcome {
@@ -147,13 +152,13 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Offline`]; what has stopped the device, if it needs a power cycle or more.
+    /// [`DeviceError::Offline`]; what has stopped the device, if it needs a power cycle or more.
     pub fn counters(&self) -> Result<Counters> {
         self.attached.condition.check_readable()?;
         self.ask(|answer| Request::Counters { answer })
     }
 
-    /// What the device answers to.
+    /// State of the device, which says what requests it answers.
     #[must_use]
     pub fn condition(&self) -> &Condition {
         &self.attached.condition
@@ -173,7 +178,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// As [`Attached::recover`].
+    /// As [`AttachedDevice::recover`].
     pub fn recover(&mut self, action: RecoveryAction) -> Result<()> {
         self.attached.recover(action)?;
         self.ask(|answer| Request::Reset { answer })
@@ -183,11 +188,11 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Execute`] if an element was never written or its copies differ,
-    /// [`Error::NoSuchId`], [`Error::Offline`]; what has stopped the device, if it needs a power
-    /// cycle or more.
+    /// [`DeviceError::Execute`] if an element was never written or its copies differ,
+    /// [`DeviceError::NoSuchId`], [`DeviceError::Offline`]; what has stopped the device, if it
+    /// needs a power cycle or more.
     pub fn read(&self, replica: ReplicaId, var: VarId) -> Result<Vec<f64>> {
-        self.read_place(Place {
+        self.read_place(ValueAddress {
             replica,
             var,
             buffer: None,
@@ -198,10 +203,10 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::Execute`] for another number of values than elements, [`Error::NoSuchId`],
-    /// [`Error::Offline`]; what has stopped the device.
+    /// [`DeviceError::Execute`] for another number of values than elements,
+    /// [`DeviceError::NoSuchId`], [`DeviceError::Offline`]; what has stopped the device.
     pub fn write(&mut self, replica: ReplicaId, var: VarId, values: &[f64]) -> Result<()> {
-        let place = Place {
+        let place = ValueAddress {
             replica,
             var,
             buffer: None,
@@ -213,14 +218,14 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// As [`Self::read`], and [`Error::Execute`] for a buffer of another size.
+    /// As [`Self::read`], and [`DeviceError::Execute`] for a buffer of another size.
     pub fn read_remote(
         &self,
         replica: ReplicaId,
         buffer: RemoteBufferId,
         var: VarId,
     ) -> Result<Vec<f64>> {
-        self.read_place(Place {
+        self.read_place(ValueAddress {
             replica,
             var,
             buffer: Some(buffer),
@@ -231,7 +236,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// As [`Self::write`], and [`Error::Execute`] for a buffer that is too small.
+    /// As [`Self::write`], and [`DeviceError::Execute`] for a buffer that is too small.
     pub fn write_remote(
         &mut self,
         replica: ReplicaId,
@@ -239,7 +244,7 @@ impl Loaded {
         var: VarId,
         values: &[f64],
     ) -> Result<()> {
-        let place = Place {
+        let place = ValueAddress {
             replica,
             var,
             buffer: Some(buffer),
@@ -251,7 +256,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::NotOne`] if there is none, or more than one.
+    /// [`DeviceError::NotOne`] if there is none, or more than one.
     pub fn variable(&self, name: &str) -> Result<VarId> {
         let vars = self.executable.program.vars.iter();
         only_one("variable", name, vars.map(|(id, var)| (id, &var.name)))
@@ -261,7 +266,7 @@ impl Loaded {
     ///
     /// # Errors
     ///
-    /// [`Error::NotOne`] if there is none, or more than one.
+    /// [`DeviceError::NotOne`] if there is none, or more than one.
     pub fn stream(&self, name: &str) -> Result<StreamId> {
         let streams = self.executable.program.streams.iter();
         let names = streams.map(|(id, stream)| (id, &stream.name));
@@ -279,20 +284,20 @@ impl Loaded {
             return Ok(());
         }
         match self.streams.first_missing(&self.executable.streams()) {
-            Some(stream) => Err(Error::StreamNotConnected {
+            Some(stream) => Err(DeviceError::StreamNotConnected {
                 stream: self.executable.program.streams[stream].name.clone(),
             }),
             None => Ok(()),
         }
     }
 
-    fn read_place(&self, place: Place) -> Result<Vec<f64>> {
+    fn read_place(&self, place: ValueAddress) -> Result<Vec<f64>> {
         self.check_place(place)?;
         self.attached.condition.check_readable()?;
         self.ask(|answer| Request::Read { place, answer })?
     }
 
-    fn write_place(&self, place: Place, values: &[f64]) -> Result<()> {
+    fn write_place(&self, place: ValueAddress, values: &[f64]) -> Result<()> {
         self.check_place(place)?;
         self.attached.condition.check_ready()?;
         let values = values.to_vec();
@@ -303,7 +308,7 @@ impl Loaded {
         })?
     }
 
-    fn check_place(&self, place: Place) -> Result<()> {
+    fn check_place(&self, place: ValueAddress) -> Result<()> {
         let program = &self.executable.program;
         check_id("replica", place.replica, program.n_replicas as usize)?;
         check_id("variable", place.var, program.vars.len())?;
@@ -321,12 +326,12 @@ impl Loaded {
 
 /// The device's thread and its ear for requests.
 fn line<'l>(
-    attached: &'l Attached,
+    attached: &'l AttachedDevice,
     requests: Option<&'l Sender<Request>>,
 ) -> Result<(&'l DeviceThread, &'l Sender<Request>)> {
     match (attached.link(), requests) {
         (Some(link), Some(requests)) => Ok((&link.thread, requests)),
-        _ => Err(Error::Offline {
+        _ => Err(DeviceError::Offline {
             device: attached.device().id,
         }),
     }
@@ -337,7 +342,7 @@ fn check_id(what: &'static str, id: impl Id, count: usize) -> Result<()> {
     if number < count {
         return Ok(());
     }
-    Err(Error::NoSuchId {
+    Err(DeviceError::NoSuchId {
         what,
         number,
         count,
@@ -355,7 +360,7 @@ fn only_one<'n, I>(
         .collect();
     match found.pop() {
         Some(id) if found.is_empty() => Ok(id),
-        last => Err(Error::NotOne {
+        last => Err(DeviceError::NotOne {
             what,
             name: name.to_owned(),
             found: found.len() + usize::from(last.is_some()),
@@ -363,9 +368,9 @@ fn only_one<'n, I>(
     }
 }
 
-impl fmt::Debug for Loaded {
+impl fmt::Debug for LoadedDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Loaded")
+        f.debug_struct("LoadedDevice")
             .field("executable", &self.executable.name)
             .field("attached", &self.attached)
             .finish_non_exhaustive()

@@ -5,12 +5,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attached::Attached;
+use super::attached::AttachedDevice;
+use super::error::{DeviceError, Result};
 use super::failure::RecoveryAction;
 use super::inventory::{Device, DeviceId, devices};
 use super::ports::{LockGuard, LockRefusal, Ports};
 use super::sync::Mutex;
-use crate::error::{Error, Result};
 use crate::ids::IpuId;
 use crate::spec::MachineSpec;
 
@@ -68,12 +68,12 @@ impl DeviceManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchDevice`]; [`Error::DeviceBusy`] if one of its IPUs is attached, and stays
-    /// so until the time-out of [`Connection::OnDemand`]; [`Error::LockFailed`];
-    /// [`Error::NoDeviceThread`].
-    pub fn attach(&self, id: DeviceId, connection: Connection) -> Result<Attached> {
+    /// [`DeviceError::NoSuchDevice`]; [`DeviceError::DeviceBusy`] if one of its IPUs is attached, and stays
+    /// so until the time-out of [`Connection::OnDemand`]; [`DeviceError::LockFailed`];
+    /// [`DeviceError::NoDeviceThread`].
+    pub fn attach(&self, id: DeviceId, connection: Connection) -> Result<AttachedDevice> {
         let device = self.shared.devices.get(id.0 as usize);
-        let device = device.ok_or(Error::NoSuchDevice {
+        let device = device.ok_or(DeviceError::NoSuchDevice {
             device: id,
             n_devices: self.shared.devices.len(),
         })?;
@@ -84,13 +84,13 @@ impl DeviceManager {
     ///
     /// # Errors
     ///
-    /// [`Error::NoSuchGroup`]; [`Error::NoFreeDevice`] if all are attached, and stay so until the
+    /// [`DeviceError::NoSuchGroup`]; [`DeviceError::NoFreeDevice`] if all are attached, and stay so until the
     /// time-out of [`Connection::OnDemand`]; otherwise as [`Self::attach`].
-    pub fn attach_any(&self, n_ipus: u32, connection: Connection) -> Result<Attached> {
+    pub fn attach_any(&self, n_ipus: u32, connection: Connection) -> Result<AttachedDevice> {
         let all = self.shared.devices.iter().copied();
         let devices: Vec<Device> = all.filter(|device| device.n_ipus == n_ipus).collect();
         if devices.is_empty() {
-            return Err(Error::NoSuchGroup {
+            return Err(DeviceError::NoSuchGroup {
                 n_ipus,
                 machine: self.shared.machine.name.clone(),
                 most: self.shared.devices.last().map_or(0, |last| last.n_ipus),
@@ -98,22 +98,22 @@ impl DeviceManager {
         }
         let attached = self.attach_one_of(&devices, connection);
         attached.map_err(|error| match error {
-            Error::DeviceBusy { waited, .. } => Error::NoFreeDevice { n_ipus, waited },
+            DeviceError::DeviceBusy { waited, .. } => DeviceError::NoFreeDevice { n_ipus, waited },
             other => other,
         })
     }
 
-    fn attach_one_of(&self, devices: &[Device], connection: Connection) -> Result<Attached> {
+    fn attach_one_of(&self, devices: &[Device], connection: Connection) -> Result<AttachedDevice> {
         let timeout = match connection {
             Connection::Always => Duration::ZERO,
             Connection::OnDemand { timeout } => timeout,
             Connection::Offline => {
                 let machine = Arc::clone(&self.shared.machine);
-                return Ok(Attached::offline(devices[0], machine));
+                return Ok(AttachedDevice::offline(devices[0], machine));
             }
         };
         let lease = self.lease_one_of(devices, timeout)?;
-        Attached::online(Arc::clone(&self.shared.machine), lease)
+        AttachedDevice::online(Arc::clone(&self.shared.machine), lease)
     }
 
     /// Tries all devices again and again until one is free or the time is over.
@@ -126,16 +126,16 @@ impl DeviceManager {
                 match Lease::take(&self.shared, device) {
                     Ok(lease) => return Ok(lease),
                     Err(LockRefusal::Busy { ipu }) => busy = Some((device.id, ipu)),
-                    Err(LockRefusal::Failed { message }) => {
+                    Err(LockRefusal::Failed(source)) => {
                         let device = device.id;
-                        return Err(Error::LockFailed { device, message });
+                        return Err(DeviceError::LockFailed { device, source });
                     }
                 }
             }
             let (device, ipu) = busy.expect("there is a device to try");
             let waited = clock.now().saturating_sub(begin);
             if waited >= timeout {
-                return Err(Error::DeviceBusy {
+                return Err(DeviceError::DeviceBusy {
                     device,
                     ipu,
                     waited,
@@ -181,7 +181,11 @@ impl Lease {
     /// What is wrong with the device.
     pub(super) fn check_hardware(&self) -> Result<()> {
         match self.ports().hardware.fault(&self.hold.ipus) {
-            Some(fault) => Err(fault.error(self.device.id, &self.shared.machine)),
+            Some(fault) => Err(DeviceError::Hardware {
+                device: self.device.id,
+                fault,
+                class: fault.class(&self.shared.machine),
+            }),
             None => Ok(()),
         }
     }
@@ -195,10 +199,10 @@ impl Lease {
             let (own, others): (Vec<IpuId>, Vec<IpuId>) =
                 all.partition(|ipu| self.hold.ipus.contains(ipu));
             let others = Hold::take(&self.shared, others).map_err(|refusal| match refusal {
-                LockRefusal::Busy { ipu } => Error::PartitionInUse { ipu },
-                LockRefusal::Failed { message } => Error::LockFailed {
+                LockRefusal::Busy { ipu } => DeviceError::PartitionInUse { ipu },
+                LockRefusal::Failed(source) => DeviceError::LockFailed {
                     device: self.device.id,
-                    message,
+                    source,
                 },
             })?;
             hardware.recovered(&[own, others.ipus.clone()].concat(), action);

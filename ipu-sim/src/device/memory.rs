@@ -2,8 +2,8 @@
 //!
 //! Made when the first value is asked for, so that a program that is only timed takes none.
 
-use super::thread::Place;
-use crate::error::Result;
+use super::error::Result;
+use super::thread::ValueAddress;
 use crate::execute::{ExecuteError, FloatControl, Memory, RemoteMemory};
 use crate::program::{Program, RemoteBufferId, VarId};
 
@@ -38,7 +38,7 @@ impl<'p> DeviceMemory<'p> {
     }
 
     /// The values of a variable, in logical order.
-    pub(super) fn read(&mut self, place: Place) -> Result<Vec<f64>> {
+    pub(super) fn read(&mut self, place: ValueAddress) -> Result<Vec<f64>> {
         let program = self.program;
         let (tiles, streaming) = self.parts()?;
         let Some(buffer) = place.buffer else {
@@ -69,7 +69,7 @@ impl<'p> DeviceMemory<'p> {
     }
 
     /// Writes a variable from values in logical order.
-    pub(super) fn write(&mut self, place: Place, values: &[f64]) -> Result<()> {
+    pub(super) fn write(&mut self, place: ValueAddress, values: &[f64]) -> Result<()> {
         let program = self.program;
         let (tiles, streaming) = self.parts()?;
         let Some(buffer) = place.buffer else {

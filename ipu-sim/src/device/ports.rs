@@ -4,21 +4,23 @@
 //! This crate opens no file and reads no clock. Who uses the driver hands all of it in;
 //! [`Ports::alone`] serves where there is one process, no real time and no accident.
 
+use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failure::{Hardware, Healthy};
+use super::failure::{Hardware, HealthyHardware};
 use super::sync::Mutex;
 use crate::ids::IpuId;
 
 /// The world outside.
 #[derive(Clone)]
 pub struct Ports {
-    /// Who else is attached.
+    /// Locks that tell who else is attached.
     pub locks: Arc<dyn AttachLocks>,
     /// The host's time.
     pub clock: Arc<dyn Clock>,
-    /// What befalls the machine.
+    /// Accidents of the machine.
     pub hardware: Arc<dyn Hardware>,
 }
 
@@ -29,7 +31,7 @@ impl Ports {
         Self {
             locks: Arc::new(NoLocks),
             clock: Arc::new(ManualClock::default()),
-            hardware: Arc::new(Healthy),
+            hardware: Arc::new(HealthyHardware),
         }
     }
 }
@@ -46,10 +48,40 @@ pub enum LockRefusal {
         ipu: IpuId,
     },
     /// The locks themselves don't work.
-    Failed {
-        /// What the system says.
-        message: String,
-    },
+    Failed(LockFailure),
+}
+
+/// Why the locks don't work: the error of whoever provides them. Two are equal if they are the
+/// same one.
+#[derive(Clone, Debug)]
+pub struct LockFailure(Arc<dyn Error + Send + Sync>);
+
+impl LockFailure {
+    /// Carries an error of the world outside.
+    #[must_use]
+    pub fn new(error: impl Error + Send + Sync + 'static) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl PartialEq for LockFailure {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for LockFailure {}
+
+impl fmt::Display for LockFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for LockFailure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
 }
 
 /// Locks on the IPUs of one machine that all its users share, other processes included.

@@ -3,12 +3,13 @@
 //! A [`DeviceThread`] lives from attach to detach. Each [`Load`] brings a channel of
 //! [`Request`]s and lasts until the host drops its end of it. Answers, and the calls of host
 //! streams during a run, go back through channels that the requests bring along, so a thread
-//! that panics breaks them: the host then gets [`Error::DeviceFailed`] instead of waiting.
+//! that panics breaks them: the host then gets [`DeviceError::DeviceFailed`] instead of waiting.
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::{DeviceError, Result};
 use super::executable::Executable;
 use super::inventory::{Device, DeviceId};
 use super::memory::DeviceMemory;
@@ -16,7 +17,6 @@ use super::ports::Ports;
 use super::sync::{Builder, JoinHandle, Mutex, Receiver, Sender, channel};
 use super::{Counters, Mode};
 use crate::engine::{self, Timeline};
-use crate::error::{Error, Result};
 use crate::execute::{self, Host, StreamError};
 use crate::ids::{IpuId, ReplicaId};
 use crate::program::{RemoteBufferId, StreamId, VarId};
@@ -33,7 +33,7 @@ pub(super) struct Load {
 
 /// Where a variable of one replica is read or written.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct ValueAddress {
     pub(super) replica: ReplicaId,
     pub(super) var: VarId,
     /// The buffer of streaming memory that holds it; none for tile memory.
@@ -46,12 +46,12 @@ pub(super) enum Request {
     Run { mode: Mode, events: Sender<Event> },
     /// Reads a variable.
     Read {
-        place: Place,
+        place: ValueAddress,
         answer: Sender<Result<Vec<f64>>>,
     },
     /// Writes a variable.
     Write {
-        place: Place,
+        place: ValueAddress,
         values: Vec<f64>,
         answer: Sender<Result<()>>,
     },
@@ -91,7 +91,7 @@ enum State {
         loads: Sender<Load>,
         thread: JoinHandle<()>,
     },
-    /// With what the thread said in the end.
+    /// With the words of its panic.
     Stopped(String),
 }
 
@@ -102,7 +102,7 @@ impl DeviceThread {
         let thread = Builder::new()
             .name(device.to_string())
             .spawn(move || to_load.iter().for_each(|load| serve(&load)))
-            .map_err(|error| Error::NoDeviceThread {
+            .map_err(|error| DeviceError::NoDeviceThread {
                 device,
                 kind: error.kind(),
             })?;
@@ -163,10 +163,10 @@ impl DeviceThread {
     }
 
     /// Why a channel of the thread is broken: only a panic can be the reason.
-    fn failure(&self) -> Error {
+    fn failure(&self) -> DeviceError {
         let mut state = self.state.lock();
         let stopped = State::Stopped(String::new());
-        let message = match std::mem::replace(&mut *state, stopped) {
+        let panic = match std::mem::replace(&mut *state, stopped) {
             State::Running { loads, thread } => {
                 drop(loads);
                 match thread.join() {
@@ -174,12 +174,12 @@ impl DeviceThread {
                     Err(panic) => panic_message(panic.as_ref()),
                 }
             }
-            State::Stopped(message) => message,
+            State::Stopped(panic) => panic,
         };
-        *state = State::Stopped(message.clone());
-        Error::DeviceFailed {
+        *state = State::Stopped(panic.clone());
+        DeviceError::DeviceFailed {
             device: self.device,
-            message,
+            panic,
         }
     }
 }
@@ -288,7 +288,7 @@ struct FarHost<'e> {
     /// When the host last heard of the device.
     synced: Duration,
     /// Why the host doesn't want to go on.
-    stopped: Option<Error>,
+    stopped: Option<DeviceError>,
 }
 
 impl<'e> FarHost<'e> {
@@ -320,11 +320,15 @@ impl<'e> FarHost<'e> {
     fn watch(&self) -> Result<()> {
         let device = self.load.device.id;
         if let Some(fault) = self.load.ports.hardware.fault(&self.ipus) {
-            return Err(fault.error(device, &self.load.machine));
+            return Err(DeviceError::Hardware {
+                device,
+                fault,
+                class: fault.class(&self.load.machine),
+            });
         }
         match self.load.executable.host_sync_timeout {
             Some(timeout) if self.load.ports.clock.now() - self.synced > timeout => {
-                Err(Error::HostSyncTimeout { device, timeout })
+                Err(DeviceError::HostSyncTimeout { device, timeout })
             }
             _ => Ok(()),
         }

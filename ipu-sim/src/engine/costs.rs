@@ -8,39 +8,39 @@ use smallvec::{SmallVec, smallvec};
 use super::compute::{ComputeSets, flops};
 use super::schedule::{Buffer, EndsId, Leaf, Moving, Schedule, Scope, Stream, Timed};
 use super::tiles::AllTiles;
-use super::timeline::{Activity, Channel, Paid, ProductFlops};
+use super::timeline::{Activity, Channel, ConstantUsage, ProductFlops};
 use super::traffic::Exchanges;
 use crate::collective::Collectives;
 use crate::cost::elementwise::Destination;
 use crate::cost::elementwise::binary::{BinaryOp, binary_1d};
-use crate::cost::links::sync_global;
 use crate::cost::memory;
-use crate::error::Result;
-use crate::exchange::PhaseTime;
+use crate::cost::sync::sync_global;
+use crate::exchange::time::ExchangeTime;
 use crate::ids::{IdVec, IpuId, ReplicaId};
-use crate::network::partition::Way;
+use crate::network::partition::OwnedRoute;
 use crate::network::{Fold, Network};
 use crate::numerics::DType;
 use crate::program::{
     self, Collective, CollectiveKind, IpuCopy, LayoutId, Program, SourceId, Step, StreamId,
     Transfer, VertexGroup,
 };
+use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
-use crate::topology::{BundleId, HostWay, ReplicaPlacement, Topology};
+use crate::topology::{BundleId, HostDirection, Topology};
 use crate::units::{Bytes, Cycles};
 use crate::vertex::Vertex;
 
-/// The ends of a way beyond an IPU, by the IPUs of a replica.
+/// The ends of a route beyond an IPU, by the IPUs of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Ends {
     /// From one IPU to another.
     Copy(IpuId, IpuId),
     /// Between a host and the buffer beside an IPU.
-    Buffer(IpuId, HostWay),
+    Buffer(IpuId, HostDirection),
     /// Between that buffer and the IPU.
-    Host(IpuId, HostWay),
+    Host(IpuId, HostDirection),
     /// Between streaming memory and the IPU.
-    Memory(IpuId, HostWay),
+    Memory(IpuId, HostDirection),
 }
 
 impl Ends {
@@ -53,9 +53,9 @@ impl Ends {
         let place = |ipu| placement.ipu(replica, ipu);
         match self {
             Self::Copy(from, to) => topology.route(place(from), place(to)),
-            Self::Buffer(ipu, way) => topology.route_buffer(place(ipu), way),
-            Self::Host(ipu, way) => topology.route_host(place(ipu), way),
-            Self::Memory(ipu, way) => topology.route_memory(place(ipu), way),
+            Self::Buffer(ipu, direction) => topology.route_buffer(place(ipu), direction),
+            Self::Host(ipu, direction) => topology.route_host(place(ipu), direction),
+            Self::Memory(ipu, direction) => topology.route_memory(place(ipu), direction),
         }
     }
 }
@@ -66,7 +66,7 @@ pub(super) fn schedule(
     machine: &MachineSpec,
     topology: &Topology,
     fold: Fold,
-) -> Result<Schedule> {
+) -> Result<Schedule, ReplicaError> {
     let placement = ReplicaPlacement::new(topology, program.n_replicas, program.n_ipus)?;
     let mut distinct = Distinct::default();
     for steps in program.functions.values().map(|function| &function.steps) {
@@ -104,16 +104,16 @@ pub(super) fn schedule(
         .map(|function| costs.steps(&function.steps))
         .collect();
     let steps = costs.steps(&program.steps);
-    let ways = ways(&costs.ends, &placement, topology);
-    let (network, partition) = Network::new(&ways, topology, machine.tile.clock, fold);
+    let owned = routes(&costs.ends, &placement, topology);
+    let (network, partition) = Network::new(&owned, topology, machine.tile.clock, fold);
     let classes = classes(&partition.owners, program.n_replicas, fold);
     let n_ends = costs.ends.len();
-    let lanes = classes.iter().map(|&replica| {
-        let lane = |ends| {
-            let way: usize = replica * n_ends + ends;
-            (!ways[way].route.is_empty()).then(|| partition.lanes[way])
+    let routes = classes.iter().map(|&replica| {
+        let route = |ends| {
+            let number: usize = replica * n_ends + ends;
+            (!owned[number].bundles.is_empty()).then(|| partition.routes[number])
         };
-        (0..n_ends).map(lane).collect()
+        (0..n_ends).map(route).collect()
     });
     Ok(Schedule {
         n_ipus: program.n_ipus,
@@ -124,10 +124,14 @@ pub(super) fn schedule(
             true => machine.tile.clock.cycles(machine.host.run),
             false => Cycles::ZERO,
         },
-        lanes: lanes.collect(),
+        routes: routes.collect(),
         network,
         n_bundles: topology.bundles().len(),
-        route_max: ways.iter().map(|way| way.route.len()).max().unwrap_or(0),
+        route_max: owned
+            .iter()
+            .map(|route| route.bundles.len())
+            .max()
+            .unwrap_or(0),
         rounds: costs.collectives.into_rounds(),
         streams: costs.streams,
         functions,
@@ -135,17 +139,21 @@ pub(super) fn schedule(
     })
 }
 
-/// The ways of all replicas, replica after replica.
-fn ways(ends: &IndexSet<Ends>, placement: &ReplicaPlacement, topology: &Topology) -> Vec<Way> {
-    let mut ways = Vec::with_capacity(ends.len() * placement.n_replicas as usize);
+/// The routes of all replicas, replica after replica.
+fn routes(
+    ends: &IndexSet<Ends>,
+    placement: &ReplicaPlacement,
+    topology: &Topology,
+) -> Vec<OwnedRoute> {
+    let mut routes = Vec::with_capacity(ends.len() * placement.n_replicas as usize);
     for replica in placement.replicas() {
-        ways.extend((0..).zip(ends).map(|(label, ends)| Way {
+        routes.extend((0..).zip(ends).map(|(label, ends)| OwnedRoute {
             label,
             owner: replica.0,
-            route: ends.route(placement, topology, replica),
+            bundles: ends.route(placement, topology, replica),
         }));
     }
-    ways
+    routes
 }
 
 /// The first replica of every class; of all if nothing reaches beyond an IPU.
@@ -212,8 +220,8 @@ struct Costs<'a> {
     /// By number of the compute set.
     compute: Vec<Cycles>,
     /// By number of the phase; `None` where nothing moves between tiles.
-    exchange: Vec<Option<PhaseTime>>,
-    /// Ways beyond the IPUs, each once.
+    exchange: Vec<Option<ExchangeTime>>,
+    /// Routes beyond the IPUs, each once.
     ends: IndexSet<Ends>,
     streams: IdVec<StreamId, Stream>,
     /// Additions inside collectives by what an IPU holds and in how many parts it is added.
@@ -244,10 +252,10 @@ impl Costs<'_> {
                         products.add(&flops(self.program, group), 1);
                     }
                     out.push(Timed::Leaf(Leaf {
-                        paid: Paid {
+                        usage: ConstantUsage {
                             dispatches: 1,
                             assembly,
-                            ..Paid::default()
+                            ..ConstantUsage::default()
                         },
                         products,
                         ..local(set.source, set.ipu, spends)
@@ -261,9 +269,9 @@ impl Costs<'_> {
                             (Activity::Exchange, phase.busy)
                         ];
                         out.push(Timed::Leaf(Leaf {
-                            paid: Paid {
+                            usage: ConstantUsage {
                                 launches: 1,
-                                ..Paid::default()
+                                ..ConstantUsage::default()
                             },
                             ..local(exchange.source, exchange.ipu, spends)
                         }));
@@ -292,7 +300,7 @@ impl Costs<'_> {
     }
 
     fn ends(&mut self, ends: Ends) -> EndsId {
-        EndsId(u32::try_from(self.ends.insert_full(ends).0).expect("few ways"))
+        EndsId(u32::try_from(self.ends.insert_full(ends).0).expect("few routes"))
     }
 
     /// A sync of the IPUs that take part, then all copies at once.
@@ -323,7 +331,7 @@ impl Costs<'_> {
             waiting: Activity::IpuCopy,
             moves: smallvec![(Channel::IpuLink, pairs.values().copied().sum())],
             rounds: Vec::new(),
-            paid: Paid::default(),
+            usage: ConstantUsage::default(),
             ipus,
         }))
     }
@@ -367,29 +375,34 @@ impl Costs<'_> {
         let mut moving: SmallVec<[Moving; 1]> = SmallVec::new();
         let mut moves: SmallVec<[(Channel, Bytes); 1]> = SmallVec::new();
         for transfer in transfers {
-            let (stream, way, channel) = match **transfer {
-                Transfer::HostRead { stream, .. } => (stream, HostWay::In, Channel::HostRead),
-                Transfer::HostWrite { stream, .. } => (stream, HostWay::Out, Channel::HostWrite),
+            let (stream, direction, channel) = match **transfer {
+                Transfer::HostRead { stream, .. } => (stream, HostDirection::In, Channel::HostRead),
+                Transfer::HostWrite { stream, .. } => {
+                    (stream, HostDirection::Out, Channel::HostWrite)
+                }
                 Transfer::RemoteLoad { .. } | Transfer::RemoteStore { .. } => continue,
             };
             let ipu = self.program.vars[transfer.var()].ipu;
             let bytes = self.program.bytes_of(transfer.var());
             let buffer = Buffer {
-                ends: self.ends(Ends::Buffer(ipu, way)),
+                ends: self.ends(Ends::Buffer(ipu, direction)),
                 bytes,
-                way,
+                direction,
                 ipu,
             };
             let known = self.streams[stream].buffer.get_or_insert(buffer);
-            assert_eq!(*known, buffer, "{stream} has one size, one way and one IPU");
-            if way == HostWay::Out {
+            assert_eq!(
+                *known, buffer,
+                "{stream} has one size, one direction and one IPU"
+            );
+            if direction == HostDirection::Out {
                 // What the device sends is buffered in any case.
                 self.streams[stream].depth = self.program.streams[stream].buffering_depth;
             }
             moving.push(Moving {
-                ends: self.ends(Ends::Host(ipu, way)),
+                ends: self.ends(Ends::Host(ipu, direction)),
                 bytes,
-                stream: Some((stream, way)),
+                stream: Some((stream, direction)),
             });
             moves.push((channel, bytes));
         }
@@ -404,9 +417,9 @@ impl Costs<'_> {
             waiting: Activity::Host,
             moves,
             rounds: Vec::new(),
-            paid: Paid {
+            usage: ConstantUsage {
                 answers: 1,
-                ..Paid::default()
+                ..ConstantUsage::default()
             },
         }))
     }
@@ -414,20 +427,20 @@ impl Costs<'_> {
     /// Loads and stores of streaming memory, on one or more IPUs; all of a replica meet for them.
     fn remote_transfers(&mut self, source: SourceId, transfers: &[&Transfer]) -> Option<Timed> {
         let ipu = self.program.vars[transfers.first()?.var()].ipu;
-        let mut by_end: BTreeMap<(IpuId, HostWay), Bytes> = BTreeMap::new();
+        let mut by_end: BTreeMap<(IpuId, HostDirection), Bytes> = BTreeMap::new();
         let mut moves: SmallVec<[(Channel, Bytes); 1]> = SmallVec::new();
         for transfer in transfers {
-            let (way, channel) = match transfer {
-                Transfer::RemoteStore { .. } => (HostWay::Out, Channel::RemoteStore),
-                _ => (HostWay::In, Channel::RemoteLoad),
+            let (direction, channel) = match transfer {
+                Transfer::RemoteStore { .. } => (HostDirection::Out, Channel::RemoteStore),
+                _ => (HostDirection::In, Channel::RemoteLoad),
             };
             let bytes = self.program.bytes_of(transfer.var());
             let ipu = self.program.vars[transfer.var()].ipu;
-            *by_end.entry((ipu, way)).or_default() += bytes;
+            *by_end.entry((ipu, direction)).or_default() += bytes;
             moves.push((channel, bytes));
         }
-        let moving = by_end.into_iter().map(|((ipu, way), bytes)| Moving {
-            ends: self.ends(Ends::Memory(ipu, way)),
+        let moving = by_end.into_iter().map(|((ipu, direction), bytes)| Moving {
+            ends: self.ends(Ends::Memory(ipu, direction)),
             bytes,
             stream: None,
         });
@@ -451,10 +464,10 @@ impl Costs<'_> {
             waiting: Activity::StreamingMemory,
             moves,
             rounds: Vec::new(),
-            paid: Paid {
+            usage: ConstantUsage {
                 starts: 1,
                 accesses: 1,
-                ..Paid::default()
+                ..ConstantUsage::default()
             },
         }))
     }
@@ -521,13 +534,13 @@ impl Costs<'_> {
             waiting: Activity::Collective,
             moves: smallvec![(Channel::Collective, taken.sent)],
             rounds: taken.rounds,
-            paid: Paid {
+            usage: ConstantUsage {
                 starts: 1,
                 links: taken.copies,
                 latency: taken.latency,
                 latency_hops: taken.latency_hops,
                 gateways: taken.gateways,
-                ..Paid::default()
+                ..ConstantUsage::default()
             },
         })]
     }
@@ -550,9 +563,9 @@ impl Costs<'_> {
             (Activity::Compute, memory::copy(most, &self.machine.tile))
         ];
         Timed::Leaf(Leaf {
-            paid: Paid {
+            usage: ConstantUsage {
                 dispatches: 1,
-                ..Paid::default()
+                ..ConstantUsage::default()
             },
             ..local(collective.source, ipu, spends)
         })
@@ -593,6 +606,6 @@ fn local(source: SourceId, ipu: IpuId, spends: SmallVec<[(Activity, Cycles); 2]>
         waiting: Activity::Idle,
         moves: SmallVec::new(),
         rounds: Vec::new(),
-        paid: Paid::default(),
+        usage: ConstantUsage::default(),
     }
 }

@@ -5,12 +5,11 @@
 //! on each link of the longest route, at the rate of the slowest one.
 
 use super::schedule::{Leaf, Schedule, Timed};
-use crate::error::Result;
 use crate::ids::IdVec;
 use crate::program::{FunctionId, Program};
 use crate::spec::MachineSpec;
 use crate::topology::Topology;
-use crate::verify::{BadProgram, Place, Violation};
+use crate::verify::{BadProgram, Location, Violation};
 
 /// Cycles, and bytes on all links, of the longest run: far below what 64 bits hold.
 const MOST: u128 = 1 << 62;
@@ -21,7 +20,7 @@ pub(super) fn check(
     program: &Program,
     machine: &MachineSpec,
     topology: &Topology,
-) -> Result<()> {
+) -> Result<(), Box<BadProgram>> {
     let bundles = topology.bundles();
     let rates = bundles.values().map(|bundle| bundle.capacity_per_flow.0);
     let slowest = rates.fold(machine.tile.clock.0, f64::min);
@@ -36,9 +35,9 @@ pub(super) fn check(
     if longest.steps(&schedule.steps) < MOST {
         return Ok(());
     }
-    let place = Place::Program;
+    let place = Location::Program;
     let violation = Violation::TooLong { most: MOST as u64 };
-    Err(Box::new(BadProgram { place, violation }).into())
+    Err(Box::new(BadProgram { place, violation }))
 }
 
 /// Links that a byte of a collective crosses to the next replica at most: those of its IPUs.
@@ -76,8 +75,8 @@ impl Longest<'_> {
         let spent = leaf.spends.iter().map(|(_, cycles)| u128::from(cycles.0));
         let moved = leaf.moves.iter().map(|(_, bytes)| u128::from(bytes.0));
         let moved: u128 = moved.sum();
-        let latency = self.schedule.network.lanes.values();
-        let latency = latency.map(|lane| u128::from(lane.latency.total.0)).max();
+        let latency = self.schedule.network.routes.values();
+        let latency = latency.map(|route| u128::from(route.latency.total.0)).max();
         let waits = self.schedule.streams.values();
         let waits = waits.map(|stream| u128::from(stream.latency.0)).max();
         spent.chain(latency).chain(waits).fold(

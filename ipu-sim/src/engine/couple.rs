@@ -99,13 +99,15 @@ impl Coupler {
             let n_links = schedule.network.links.len();
             let mut shared = Vec::new();
             for moving in &leaf.moving {
-                let mut ways = vec![moving.ends];
+                let mut all_ends = vec![moving.ends];
                 if let Some((stream, _)) = moving.stream {
                     shared.push(n_links + class * schedule.streams.len() + stream.index());
-                    ways.extend(schedule.streams[stream].buffer.map(|buffer| buffer.ends));
+                    all_ends.extend(schedule.streams[stream].buffer.map(|buffer| buffer.ends));
                 }
-                let lanes = ways.into_iter().filter_map(|ends| linked.lane(class, ends));
-                let links = lanes.flat_map(|lane| &schedule.network.lanes[lane].links);
+                let routes = all_ends
+                    .into_iter()
+                    .filter_map(|ends| linked.route(class, ends));
+                let links = routes.flat_map(|route| &schedule.network.routes[route].links);
                 shared.extend(links.map(|link| link.index()));
             }
             for shared in shared {

@@ -9,15 +9,15 @@
 use smallvec::SmallVec;
 
 use super::couple::Coupler;
-use super::timeline::{Activity, Channel, Paid, ProductFlops};
+use super::timeline::{Activity, Channel, ConstantUsage, ProductFlops};
 use crate::collective::{RoundId, Rounds};
 use crate::ids::{IdVec, IpuId};
-use crate::network::{LaneId, Network};
+use crate::network::{Network, RouteId};
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
-use crate::topology::HostWay;
+use crate::topology::HostDirection;
 use crate::units::{Bytes, Cycles};
 
-/// The ends of a way beyond an IPU, the same for all replicas: an index of [`Schedule::lanes`].
+/// The ends of a route beyond an IPU, the same for all replicas: an index of [`Schedule::routes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct EndsId(pub(super) u32);
 
@@ -30,15 +30,15 @@ pub(super) enum Scope {
     AllReplicas,
 }
 
-/// What moves in one step over one way.
+/// A transfer of one step over one route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moving {
-    /// The way.
+    /// The ends of its route.
     pub(super) ends: EndsId,
     /// How much.
     pub(super) bytes: Bytes,
     /// The stream whose buffer it empties (in) or fills (out).
-    pub(super) stream: Option<(StreamId, HostWay)>,
+    pub(super) stream: Option<(StreamId, HostDirection)>,
 }
 
 /// One step: all its IPUs wait for the last one, spend the same cycles, and wait for what moves.
@@ -63,7 +63,7 @@ pub(super) struct Leaf {
     /// Rounds of a collective, and how often each happens.
     pub(super) rounds: Vec<(RoundId, u32)>,
     /// What each of its IPUs pays for by the piece, but for what moves.
-    pub(super) paid: Paid,
+    pub(super) usage: ConstantUsage,
 }
 
 /// One step of a schedule.
@@ -102,7 +102,7 @@ pub(super) struct Buffer {
     pub(super) ends: EndsId,
     /// One element.
     pub(super) bytes: Bytes,
-    pub(super) way: HostWay,
+    pub(super) direction: HostDirection,
     /// Whose gateway holds it.
     pub(super) ipu: IpuId,
 }
@@ -120,12 +120,12 @@ pub(super) struct Schedule {
     pub(super) network: Network,
     /// Links of the machine.
     pub(super) n_bundles: usize,
-    /// Those of the longest way.
+    /// Those of the longest route.
     pub(super) route_max: usize,
     /// What moves in the rounds of collectives.
     pub(super) rounds: Rounds,
-    /// By class of replicas and [`EndsId`]; none where a way has no links.
-    pub(super) lanes: Vec<Vec<Option<LaneId>>>,
+    /// By class of replicas and [`EndsId`]; none where a route has no links.
+    pub(super) routes: Vec<Vec<Option<RouteId>>>,
     pub(super) streams: IdVec<StreamId, Stream>,
     pub(super) functions: IdVec<FunctionId, Vec<Timed>>,
     pub(super) steps: Vec<Timed>,
@@ -206,9 +206,9 @@ impl Linked {
             .collect()
     }
 
-    /// The lane of a way; none if it has no links.
-    pub(super) fn lane(&self, class: usize, ends: EndsId) -> Option<LaneId> {
-        self.schedule.lanes[class][ends.0 as usize]
+    /// The route between two ends; none if it has no links.
+    pub(super) fn route(&self, class: usize, ends: EndsId) -> Option<RouteId> {
+        self.schedule.routes[class][ends.0 as usize]
     }
 }
 

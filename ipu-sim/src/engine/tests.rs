@@ -208,10 +208,10 @@ fn a_host_starts_a_run_and_all_ipus_wait_for_it() {
         let wait = Wait {
             ipu,
             section: None,
-            on: Awaited::Host,
+            on: WaitCause::Host,
         };
         assert_eq!(after.waits.get(&wait), Some(&start));
-        assert_eq!(after.ipus[ipu].paid.runs, 1);
+        assert_eq!(after.ipus[ipu].usage.runs, 1);
         assert_eq!(after.ipus[ipu].tally.spent.total(), after.total);
     }
 }
@@ -548,7 +548,7 @@ fn a_pipeline_of_functions_costs_its_slowest_stage() {
     let wait = Wait {
         ipu: IpuId(0),
         section: None,
-        on: Awaited::Ipu(IpuId(1)),
+        on: WaitCause::Ipu(IpuId(1)),
     };
     assert_eq!(timeline.waits, BTreeMap::from([(wait, Cycles(41_000))]));
     let called = timeline.functions[FunctionId(1)][IpuId(1)];

@@ -11,7 +11,7 @@ use crate::topology::BundleId;
 use crate::trace::Trace;
 use crate::units::{Bytes, Cycles};
 
-/// What an IPU spends its cycles on.
+/// Kind of work, or of waiting, that an IPU spends cycles on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activity {
@@ -52,9 +52,9 @@ impl Activity {
 
 /// Cycles by activity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Spent([Cycles; Activity::ALL.len()]);
+pub struct ActivityCycles([Cycles; Activity::ALL.len()]);
 
-impl Spent {
+impl ActivityCycles {
     /// Cycles of one activity.
     #[must_use]
     pub fn on(&self, activity: Activity) -> Cycles {
@@ -89,7 +89,7 @@ impl Spent {
     }
 }
 
-/// Ways out of an IPU that bytes are counted on.
+/// Exits of an IPU that bytes are counted on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
@@ -121,9 +121,9 @@ impl Channel {
 
 /// Bytes by channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved([Bytes; Channel::ALL.len()]);
+pub struct ChannelBytes([Bytes; Channel::ALL.len()]);
 
-impl Moved {
+impl ChannelBytes {
     /// Bytes of one channel.
     #[must_use]
     pub fn on(&self, channel: Channel) -> Bytes {
@@ -136,11 +136,11 @@ impl Moved {
     }
 }
 
-/// What one line of the profile took on one IPU.
+/// Cycles and steps of one line of the profile on one IPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceTime {
     /// Cycles by activity, waiting in front of its steps included.
-    pub spent: Spent,
+    pub spent: ActivityCycles,
     /// Steps that ran.
     pub steps: u64,
 }
@@ -160,12 +160,12 @@ pub struct StreamTime {
     pub transfers: u64,
 }
 
-/// What was spent and computed.
+/// Cycles by activity, and operations of matrix products.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Cycles by activity.
-    pub spent: Spent,
-    /// What it computed in matrix products.
+    pub spent: ActivityCycles,
+    /// Operations of matrix products.
     pub products: ProductFlops,
 }
 
@@ -194,7 +194,7 @@ impl ProductFlops {
         self.0.iter().sum()
     }
 
-    /// Those that weren't there before.
+    /// Operations since the count was `before`.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
         let mut out = *self;
@@ -220,10 +220,10 @@ impl ProductFlops {
     }
 }
 
-/// What an IPU paid for by the piece, or by the cycle, at a price that a constant of the machine
-/// sets: what its time depends on, constant by constant.
+/// Amounts that an IPU used of what constants of the machine price, by the piece or by the cycle:
+/// what its time depends on, constant by constant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Paid {
+pub struct ConstantUsage {
     /// Starts of the run by a host.
     pub runs: u64,
     /// Compute sets.
@@ -240,9 +240,9 @@ pub struct Paid {
     pub assembly: Cycles,
     /// Cycles of bytes on links, in copies between IPUs and in collectives.
     pub links: Cycles,
-    /// Cycles that the way over one link takes, however few bytes there are.
+    /// Cycles of the latency of first links, however few bytes there are.
     pub latency: Cycles,
-    /// Cycles that further links of a way take.
+    /// Cycles of the latency of further links of a route.
     pub latency_hops: Cycles,
     /// Gateways that copies between IPUs and collectives leave for another rack, syncs of collectives
     /// included.
@@ -251,7 +251,7 @@ pub struct Paid {
     pub streaming: Cycles,
 }
 
-impl Paid {
+impl ConstantUsage {
     /// Adds what is paid `times` times.
     pub(crate) fn add(&mut self, other: &Self, times: u64) {
         self.runs += other.runs * times;
@@ -277,20 +277,20 @@ pub struct IpuTime {
     /// Where its cycles went, waiting for the end of the whole program included, and what it
     /// computed.
     pub tally: Tally,
-    /// What it paid for by the piece.
-    pub paid: Paid,
+    /// Amounts of what constants of the machine price.
+    pub usage: ConstantUsage,
 }
 
-/// What the calls of one function took on one IPU.
+/// Cycles and number of the calls of one function on one IPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Called {
+pub struct CallTime {
     /// In all calls.
     pub tally: Tally,
     /// How many there were.
     pub calls: u64,
 }
 
-impl Called {
+impl CallTime {
     /// Adds a share of the calls of another function, all of which take the same.
     ///
     /// # Panics
@@ -307,10 +307,10 @@ impl Called {
     }
 }
 
-/// What an idle IPU waits for.
+/// Cause of an IPU's waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Awaited {
+pub enum WaitCause {
     /// The last of the IPUs that a step joins.
     Ipu(IpuId),
     /// The host, which makes data ready or serves another IPU.
@@ -324,18 +324,18 @@ pub enum Awaited {
 /// Idle cycles that are alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Wait {
-    /// Who waits.
+    /// IPU that waits.
     pub ipu: IpuId,
-    /// In which section of the program; none before the first one, and for the end.
+    /// Section of the program in which it waits; none before the first one, and for the end.
     pub section: Option<SectionId>,
-    /// For what.
-    pub on: Awaited,
+    /// Cause of the waiting.
+    pub on: WaitCause,
 }
 
 /// Steps that join several IPUs, of one line of the profile, with the same last one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Join {
-    /// In which section of the program.
+    /// Section of the program that the steps are in.
     pub section: Option<SectionId>,
     /// Where the steps come from.
     pub source: SourceId,
@@ -348,16 +348,16 @@ pub struct Join {
 pub struct Timeline {
     /// When the last IPU was through.
     pub total: Cycles,
-    /// What the host took to start the run, in which every IPU waits.
+    /// Cycles in which the host starts the run and every IPU waits.
     pub start: Cycles,
     /// Every IPU of the replica; the activities of each sum to `total`.
     pub ipus: IdVec<IpuId, IpuTime>,
     /// Every line of the profile on every IPU.
     pub sources: IdVec<SourceId, IdVec<IpuId, SourceTime>>,
     /// Every section on every IPU; what is before the first one is in none.
-    pub sections: IdVec<SectionId, IdVec<IpuId, Spent>>,
+    pub sections: IdVec<SectionId, IdVec<IpuId, ActivityCycles>>,
     /// Every function on every IPU, what it calls included.
-    pub functions: IdVec<FunctionId, IdVec<IpuId, Called>>,
+    pub functions: IdVec<FunctionId, IdVec<IpuId, CallTime>>,
     /// Why IPUs were idle; the cycles of each sum to what its tally calls idle.
     pub waits: BTreeMap<Wait, Cycles>,
     /// How often which IPU came last to a step of several.
@@ -365,7 +365,7 @@ pub struct Timeline {
     /// Every stream that was used.
     pub streams: IdVec<StreamId, Option<StreamTime>>,
     /// Bytes that one replica moved.
-    pub moved: Moved,
+    pub moved: ChannelBytes,
     /// Bytes that every link of the machine carried, of all replicas together. What a host sent
     /// ahead and no step took isn't counted.
     pub carried: IdVec<BundleId, Bytes>,
@@ -374,7 +374,7 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// What counters of the device see of a run: all but its start by the host.
+    /// Cycles that counters of the device see of a run: all but its start by the host.
     #[must_use]
     pub fn device_cycles(&self) -> Cycles {
         self.total - self.start

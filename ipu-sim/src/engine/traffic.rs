@@ -6,7 +6,9 @@
 use indexmap::IndexSet;
 use rayon::prelude::*;
 
-use crate::exchange::{self, Fabric, Side, Traffic};
+use crate::exchange::pieces::Side;
+use crate::exchange::time::Traffic;
+use crate::exchange::{self, Fabric};
 use crate::program::{Exchange, LayoutId, Program, TileCopy};
 use crate::spec::MachineSpec;
 use crate::units::Bytes;

@@ -11,6 +11,7 @@
 
 mod buffer;
 mod fold;
+mod ledger;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,20 +20,17 @@ use smallvec::SmallVec;
 
 use super::Mode;
 use super::events::{Event, Key, Queue};
-use super::schedule::{BlockId, EndsId, Item, Linked, Moving, Scope};
-use super::timeline::{
-    Activity, Awaited, Called, IpuTime, Join, Moved, Paid, SourceTime, Spent, Tally, Timeline, Wait,
-};
-use crate::collective::RoundId;
-use crate::ids::{Id, IdVec, IpuId};
-use crate::network::LaneId;
+use super::schedule::{BlockId, Item, Linked, Moving, Scope};
+use super::timeline::{Activity, ConstantUsage, Join, Tally, Timeline, WaitCause};
+use crate::ids::IdVec;
+use crate::network::RouteId;
 use crate::network::flows::Flows;
 use crate::program::{FunctionId, SectionId, SourceId, StreamId};
-use crate::topology::BundleId;
-use crate::trace::{Span, SpanKind, Trace};
+use crate::trace::{Span, SpanKind};
 use crate::units::{Bytes, Cycles};
 use buffer::{BufferState, StreamTally};
 use fold::Folding;
+use ledger::{Account, Ledger};
 
 /// Walks a schedule once and adds everything up.
 pub(super) fn walk(linked: &Linked, mode: Mode, trace_depth: u32) -> Timeline {
@@ -82,8 +80,6 @@ struct Actor {
     weight: u64,
     status: Status,
     section: Option<SectionId>,
-    tally: Tally,
-    paid: Paid,
     /// When it came to its step, and the step's position in the program.
     arrived: Cycles,
     number: u32,
@@ -120,24 +116,15 @@ struct Walker<'a> {
     /// By class of replicas.
     buffers: Vec<IdVec<StreamId, BufferState>>,
     streams: Vec<IdVec<StreamId, StreamTally>>,
-    sources: Vec<IdVec<SourceId, IdVec<IpuId, SourceTime>>>,
-    sections: Vec<IdVec<SectionId, IdVec<IpuId, Spent>>>,
-    functions: Vec<BTreeMap<FunctionId, IdVec<IpuId, Called>>>,
-    waits: Vec<BTreeMap<Wait, Cycles>>,
-    joins: Vec<BTreeMap<Join, u64>>,
-    moved: Vec<Moved>,
-    /// Bytes of the transfers of each lane, and rounds of collectives.
-    carried: IdVec<LaneId, Bytes>,
-    rounds: IdVec<RoundId, u64>,
     /// By repeat and group.
     folds: BTreeMap<(u32, u32), Folding>,
-    spans: Vec<(usize, Span)>,
+    ledger: Ledger,
 }
 
 impl<'a> Walker<'a> {
     fn new(linked: &'a Linked, mode: Mode, trace_depth: u32) -> Self {
         let schedule = &linked.schedule;
-        let (n_classes, n_ipus) = (schedule.n_classes as usize, schedule.n_ipus as usize);
+        let n_classes = schedule.n_classes as usize;
         let n_actors = linked.n_actors();
         let start = Actor {
             frames: vec![Frame {
@@ -155,12 +142,9 @@ impl<'a> Walker<'a> {
             weight: 1,
             status: Status::Ready,
             section: None,
-            tally: Tally::default(),
-            paid: Paid::default(),
             arrived: Cycles::ZERO,
             number: 0,
         };
-        let sources = vec![vec![SourceTime::default(); n_ipus].into(); schedule.n_sources];
         let mut walker = Self {
             linked,
             mode,
@@ -181,19 +165,8 @@ impl<'a> Walker<'a> {
                     .collect();
                 n_classes
             ],
-            sources: vec![sources.into(); n_classes],
-            sections: vec![
-                vec![vec![Spent::default(); n_ipus].into(); schedule.n_sections].into();
-                n_classes
-            ],
-            functions: vec![BTreeMap::new(); n_classes],
-            waits: vec![BTreeMap::new(); n_classes],
-            joins: vec![BTreeMap::new(); n_classes],
-            moved: vec![Moved::default(); n_classes],
-            carried: schedule.network.lanes.ids().map(|_| Bytes::ZERO).collect(),
-            rounds: schedule.rounds.ids().map(|_| 0).collect(),
             folds: BTreeMap::new(),
-            spans: Vec::new(),
+            ledger: Ledger::new(linked),
         };
         if schedule.start > Cycles::ZERO {
             for actor in 0..n_actors {
@@ -206,17 +179,21 @@ impl<'a> Walker<'a> {
     /// Nothing runs before the host has started it; that belongs to no step.
     fn wait_for_start(&mut self, actor: usize) {
         let cycles = self.linked.schedule.start;
+        self.actors[actor].clock = cycles;
+        self.ledger.start(self.account(actor), cycles);
+    }
+
+    /// Who an actor is to the ledger.
+    fn account(&self, actor: usize) -> Account {
         let (class, ipu) = self.linked.place(actor);
-        let here = &mut self.actors[actor];
-        here.clock = cycles;
-        here.tally.spent.add(Activity::Idle, cycles);
-        here.paid.runs = 1;
-        let wait = Wait {
+        let here = &self.actors[actor];
+        Account {
+            actor,
+            class,
             ipu,
-            section: None,
-            on: Awaited::Host,
-        };
-        *self.waits[class].entry(wait).or_default() += cycles;
+            section: here.section,
+            weight: here.weight,
+        }
     }
 
     /// Whoever can go on does; then the next event. Whether there was anything.
@@ -309,7 +286,7 @@ impl<'a> Walker<'a> {
             begin: here.clock,
             number,
             call,
-            before: here.tally,
+            before: self.ledger.tally(actor),
             // Spans of a function's steps would be the same at every call.
             records: outer && call.is_none() && depth < self.trace_depth,
         });
@@ -343,7 +320,8 @@ impl<'a> Walker<'a> {
                 count: self.linked.repeats[repeat as usize].count,
             },
             (None, Some(function)) => {
-                self.called(actor, function, &frame.before);
+                self.ledger
+                    .call(self.account(actor), function, &frame.before);
                 SpanKind::Call(function)
             }
             (None, None) => return true,
@@ -382,22 +360,6 @@ impl<'a> Walker<'a> {
         false
     }
 
-    /// Adds what a call took.
-    fn called(&mut self, actor: usize, function: FunctionId, before: &Tally) {
-        let (class, ipu) = self.linked.place(actor);
-        let n_ipus = self.linked.schedule.n_ipus as usize;
-        let here = &self.actors[actor];
-        let called = self.functions[class].entry(function);
-        let called = &mut called.or_insert_with(|| vec![Called::default(); n_ipus].into())[ipu];
-        called.calls += here.weight;
-        called
-            .tally
-            .spent
-            .add_all(&here.tally.spent.since(&before.spent));
-        let computed = here.tally.products.since(&before.products);
-        called.tally.products.add(&computed, 1);
-    }
-
     /// All have come: what the step takes before anything moves.
     fn begin(&mut self, number: u32, class: usize, actors: &[usize]) {
         let leaf = &self.linked.leaves[number as usize];
@@ -407,7 +369,13 @@ impl<'a> Walker<'a> {
         });
         let (begin, Reverse(last)) = clocks.max().expect("a step has an IPU");
         if leaf.ipus.len() > 1 {
-            self.join(leaf.source, last, class, leaf.scope, actors[0]);
+            let account = self.account(actors[0]);
+            let join = Join {
+                section: account.section,
+                source: leaf.source,
+                last,
+            };
+            self.ledger.join(account, leaf.scope, join);
         }
         // What isn't fetched ahead waits for another answer; streams of a step do so together.
         let ahead = |stream: StreamId| self.linked.schedule.streams[stream].depth > 0;
@@ -416,16 +384,12 @@ impl<'a> Walker<'a> {
         let mut end = begin;
         for &actor in actors {
             let waited = begin - self.actors[actor].clock;
-            self.wait(actor, leaf.source, Awaited::Ipu(last), waited);
+            self.wait(actor, leaf.source, WaitCause::Ipu(last), waited);
             for &(activity, cycles) in &leaf.spends {
                 self.spend(actor, leaf.source, activity, cycles);
             }
-            let (class, ipu) = self.linked.place(actor);
+            self.ledger.step(self.account(actor), leaf, fetches);
             let here = &mut self.actors[actor];
-            here.tally.products.add(&leaf.products, here.weight);
-            here.paid.add(&leaf.paid, here.weight);
-            here.paid.answers += fetches * here.weight;
-            self.sources[class][leaf.source][ipu].steps += here.weight;
             here.status = if leaf.moving.is_empty() {
                 Status::Ready
             } else {
@@ -454,92 +418,34 @@ impl<'a> Walker<'a> {
     /// Counts what a step moves.
     fn tally(&mut self, number: u32, class: usize, begin: Cycles, actor: usize) {
         let leaf = &self.linked.leaves[number as usize];
-        let weight = self.actors[actor].weight;
-        let classes = match leaf.scope {
-            Scope::Replica => class..class + 1,
-            Scope::AllReplicas => 0..self.moved.len(),
-        };
-        for moved in &mut self.moved[classes] {
-            for &(channel, bytes) in &leaf.moves {
-                moved.add(channel, bytes * weight);
-            }
-        }
+        let account = self.account(actor);
+        self.ledger.moved(account, leaf);
         for moving in &leaf.moving {
-            self.carry(class, moving.ends, moving.bytes * weight);
+            let route = self.linked.route(class, moving.ends);
+            self.ledger.carry(account, route, moving.bytes);
             if let Some((stream, _)) = moving.stream {
-                self.streams[class][stream].begin(begin, weight);
+                self.streams[class][stream].begin(begin, account.weight);
                 if let Some(buffer) = self.linked.schedule.streams[stream].buffer {
-                    self.carry(class, buffer.ends, buffer.bytes * weight);
+                    let route = self.linked.route(class, buffer.ends);
+                    self.ledger.carry(account, route, buffer.bytes);
                 }
             }
-        }
-        for &(round, times) in &leaf.rounds {
-            self.rounds[round] += u64::from(times) * weight;
-        }
-    }
-
-    fn carry(&mut self, class: usize, ends: EndsId, bytes: Bytes) {
-        if let Some(lane) = self.linked.lane(class, ends) {
-            self.carried[lane] += bytes;
-        }
-    }
-
-    /// Bytes that each link of the machine has carried.
-    fn loads(&self) -> IdVec<BundleId, Bytes> {
-        let schedule = &self.linked.schedule;
-        let mut loads: IdVec<BundleId, Bytes> =
-            (0..schedule.n_bundles).map(|_| Bytes::ZERO).collect();
-        let carried = self.carried.iter().map(|(lane, &bytes)| (lane, bytes));
-        for (bundle, bytes) in schedule.network.loads(&carried.collect::<Vec<_>>()) {
-            loads[bundle] += bytes;
-        }
-        for (bundle, bytes) in schedule.rounds.loads(&self.rounds) {
-            loads[bundle] += bytes;
-        }
-        loads
-    }
-
-    fn join(&mut self, source: SourceId, last: IpuId, class: usize, scope: Scope, actor: usize) {
-        let (section, weight) = (self.actors[actor].section, self.actors[actor].weight);
-        let classes = match scope {
-            Scope::Replica => class..class + 1,
-            Scope::AllReplicas => 0..self.joins.len(),
-        };
-        let join = Join {
-            section,
-            source,
-            last,
-        };
-        for joins in &mut self.joins[classes] {
-            *joins.entry(join).or_default() += weight;
         }
     }
 
     /// Idle cycles, with their reason.
-    fn wait(&mut self, actor: usize, source: SourceId, on: Awaited, cycles: Cycles) {
+    fn wait(&mut self, actor: usize, source: SourceId, on: WaitCause, cycles: Cycles) {
         if cycles == Cycles::ZERO {
             return;
         }
         self.spend(actor, source, Activity::Idle, cycles);
-        let (class, ipu) = self.linked.place(actor);
-        let here = &self.actors[actor];
-        let section = here.section;
-        let wait = Wait { ipu, section, on };
-        *self.waits[class].entry(wait).or_default() += cycles * here.weight;
+        self.ledger.wait(self.account(actor), on, cycles);
     }
 
     fn spend(&mut self, actor: usize, source: SourceId, activity: Activity, cycles: Cycles) {
-        let (class, ipu) = self.linked.place(actor);
-        let here = &mut self.actors[actor];
-        here.clock += cycles;
-        let weighted = cycles * here.weight;
-        here.tally.spent.add(activity, weighted);
-        self.sources[class][source][ipu]
-            .spent
-            .add(activity, weighted);
-        if let Some(section) = here.section {
-            self.sections[class][section][ipu].add(activity, weighted);
-        }
+        self.actors[actor].clock += cycles;
+        self.ledger
+            .spend(self.account(actor), source, activity, cycles);
     }
 
     /// What a step moves begins to move, as far as buffers allow.
@@ -549,29 +455,31 @@ impl<'a> Walker<'a> {
         for (position, moving) in leaf.moving.iter().enumerate() {
             match moving.stream {
                 None => self.begin_part(actor, position, now),
-                Some((stream, way)) => self.ask_buffer(class, stream, way, (actor, position), now),
+                Some((stream, direction)) => {
+                    self.ask_buffer(class, stream, direction, (actor, position), now)
+                }
             }
         }
     }
 
     /// One of the things that a step moves begins to move.
     fn begin_part(&mut self, actor: usize, position: usize, now: Cycles) {
-        let (moving, lane) = self.part(actor, position);
+        let (moving, route) = self.part(actor, position);
         self.tasks[actor].as_mut().expect("it moves").moves_from = now;
-        match lane {
-            Some(lane) => self.begin_flow(Key::Step(actor, position), lane, moving.bytes, now),
+        match route {
+            Some(route) => self.begin_flow(Key::Step(actor, position), route, moving.bytes, now),
             None => self.end_part(actor, position, now),
         }
     }
 
-    fn part(&self, actor: usize, position: usize) -> (Moving, Option<LaneId>) {
+    fn part(&self, actor: usize, position: usize) -> (Moving, Option<RouteId>) {
         let task = self.tasks[actor].as_ref().expect("it moves");
         let moving = self.linked.leaves[task.leaf as usize].moving[position];
-        (moving, self.linked.lane(task.class, moving.ends))
+        (moving, self.linked.route(task.class, moving.ends))
     }
 
-    fn begin_flow(&mut self, key: Key, lane: LaneId, bytes: Bytes, now: Cycles) {
-        let changed = self.flows.begin(key, lane, bytes, now);
+    fn begin_flow(&mut self, key: Key, route: RouteId, bytes: Bytes, now: Cycles) {
+        let changed = self.flows.begin(key, route, bytes, now);
         self.expect_ends(&changed);
     }
 
@@ -597,16 +505,16 @@ impl<'a> Walker<'a> {
 
     /// One of the things that a step moves is through.
     fn end_part(&mut self, actor: usize, position: usize, now: Cycles) {
-        let (moving, lane) = self.part(actor, position);
-        let latency = lane.map_or(Cycles::ZERO, |lane| {
-            self.linked.schedule.network.lanes[lane].latency.total
+        let (moving, route) = self.part(actor, position);
+        let latency = route.map_or(Cycles::ZERO, |route| {
+            self.linked.schedule.network.routes[route].latency.total
         });
         let task = self.tasks[actor].as_mut().expect("it moves");
         task.end = task.end.max(now + latency);
         task.open -= 1;
         let (class, is_last) = (task.class, task.open == 0);
-        if let Some((stream, way)) = moving.stream {
-            self.leave_buffer(class, stream, way, now);
+        if let Some((stream, direction)) = moving.stream {
+            self.leave_buffer(class, stream, direction, now);
         }
         if is_last {
             let task = self.tasks[actor].take().expect("it moves");
@@ -616,51 +524,50 @@ impl<'a> Walker<'a> {
 
     fn end_task(&mut self, task: &Task) {
         let leaf = &self.linked.leaves[task.leaf as usize];
-        for (stream, way) in leaf.moving.iter().filter_map(|moving| moving.stream) {
-            self.delivered(task.class, stream, way, task.end);
+        for (stream, direction) in leaf.moving.iter().filter_map(|moving| moving.stream) {
+            self.delivered(task.class, stream, direction, task.end);
         }
         let alone = self.alone(task);
         for &actor in &task.actors {
             // What isn't there yet, or what others use.
             let late = task.moves_from - self.actors[actor].clock;
-            self.wait(actor, leaf.source, Awaited::Host, late);
+            self.wait(actor, leaf.source, WaitCause::Host, late);
             let rest = task.end - self.actors[actor].clock;
             self.spend(actor, leaf.source, leaf.waiting, alone.min(rest));
             let shared = rest.saturating_sub(alone);
-            self.wait(actor, leaf.source, Awaited::StreamingMemory, shared);
-            let paid = self.paid_moving(task, rest);
-            let here = &mut self.actors[actor];
-            here.paid.add(&paid, here.weight);
-            here.status = Status::Ready;
+            self.wait(actor, leaf.source, WaitCause::StreamingMemory, shared);
+            let paid = self.usage_of_moving(task, rest);
+            self.ledger.pay(self.account(actor), &paid);
+            self.actors[actor].status = Status::Ready;
             self.record_step(actor, leaf.source);
             self.ready.insert(actor);
         }
     }
 
     /// What the `cycles` in which a step moved something are paid for.
-    fn paid_moving(&self, task: &Task, cycles: Cycles) -> Paid {
+    fn usage_of_moving(&self, task: &Task, cycles: Cycles) -> ConstantUsage {
         let leaf = &self.linked.leaves[task.leaf as usize];
         match leaf.waiting {
-            Activity::StreamingMemory => Paid {
+            Activity::StreamingMemory => ConstantUsage {
                 streaming: cycles,
-                ..Paid::default()
+                ..ConstantUsage::default()
             },
             Activity::IpuCopy => {
-                let lanes = &self.linked.schedule.network.lanes;
+                let routes = &self.linked.schedule.network.routes;
                 let moving = leaf.moving.iter();
-                let ways = moving.filter_map(|moving| self.linked.lane(task.class, moving.ends));
-                let ways = ways.map(|lane| lanes[lane].latency);
-                let latency = ways.max_by_key(|latency| latency.total);
+                let used = moving.filter_map(|moving| self.linked.route(task.class, moving.ends));
+                let latencies = used.map(|route| routes[route].latency);
+                let latency = latencies.max_by_key(|latency| latency.total);
                 let latency = latency.unwrap_or_default();
-                Paid {
+                ConstantUsage {
                     latency: latency.link,
                     latency_hops: latency.hops,
                     gateways: latency.gateways.into(),
                     links: cycles.saturating_sub(latency.total),
-                    ..Paid::default()
+                    ..ConstantUsage::default()
                 }
             }
-            _ => Paid::default(),
+            _ => ConstantUsage::default(),
         }
     }
 
@@ -671,11 +578,11 @@ impl<'a> Walker<'a> {
         if leaf.waiting != Activity::StreamingMemory {
             return Cycles(u64::MAX);
         }
-        let lanes = leaf
+        let routes = leaf
             .moving
             .iter()
-            .filter_map(|moving| self.linked.lane(task.class, moving.ends));
-        let limits = lanes.map(|lane| self.linked.schedule.network.lanes[lane].limit);
+            .filter_map(|moving| self.linked.route(task.class, moving.ends));
+        let limits = routes.map(|route| self.linked.schedule.network.routes[route].limit);
         let bytes = leaf.moving.iter().map(|moving| moving.bytes).sum();
         limits
             .min()
@@ -700,18 +607,17 @@ impl<'a> Walker<'a> {
                 begin,
                 end: here.clock,
             };
-            self.spans.push((actor, span));
+            self.ledger.record(actor, span);
         }
     }
 
     /// The replicas that are through last stand for the program.
-    fn finish(mut self) -> Timeline {
+    fn finish(self) -> Timeline {
         assert!(
             self.actors.iter().all(|actor| actor.status == Status::Done),
             "every step has all that it waits for"
         );
         self.flows.check_conserved();
-        let carried = self.loads();
         let n_ipus = self.linked.schedule.n_ipus as usize;
         let ends = self
             .actors
@@ -725,61 +631,12 @@ impl<'a> Walker<'a> {
         let ends: Vec<Cycles> = ends.collect();
         let total = ends.iter().copied().max().unwrap_or(Cycles::ZERO);
         let class = ends.iter().position(|&end| end == total).unwrap_or(0);
-        let mine = (0..n_ipus).map(|ipu| self.linked.actor(class, IpuId::from_index(ipu)));
-        let mine: Vec<usize> = mine.collect();
-        let mut waits = self.waits.swap_remove(class);
-        let mut ipus = IdVec::new();
-        for (&actor, ipu) in mine.iter().zip((0..).map(IpuId)) {
-            let (finish, mut tally) = (self.actors[actor].clock, self.actors[actor].tally);
-            assert_eq!(
-                tally.spent.total(),
-                finish,
-                "{ipu}: activities don't sum to its clock"
-            );
-            if total > finish {
-                let wait = Wait {
-                    ipu,
-                    section: None,
-                    on: Awaited::End,
-                };
-                waits.insert(wait, total - finish);
-            }
-            tally.spent.add(Activity::Idle, total - finish);
-            ipus.push(IpuTime {
-                finish,
-                tally,
-                paid: self.actors[actor].paid,
-            });
-        }
-        let functions = (0..self.linked.n_functions).map(|function| {
-            let called = self.functions[class].remove(&FunctionId::from_index(function));
-            called.unwrap_or_else(|| vec![Called::default(); n_ipus].into())
-        });
-        let functions = functions.collect();
-        let mut spans: Vec<Span> = self
-            .spans
-            .into_iter()
-            .filter(|(actor, _)| mine.contains(actor))
-            .map(|(_, span)| span)
+        let streams = self.streams[class]
+            .values()
+            .map(StreamTally::time)
             .collect();
-        // A repeat stands in front of the steps of its body.
-        spans.sort_by(|a, b| (&a.path, a.ipu).cmp(&(&b.path, b.ipu)));
-        Timeline {
-            total,
-            start: self.linked.schedule.start,
-            ipus,
-            sources: self.sources.swap_remove(class),
-            sections: self.sections.swap_remove(class),
-            functions,
-            waits,
-            joins: self.joins.swap_remove(class),
-            streams: self.streams[class]
-                .values()
-                .map(StreamTally::time)
-                .collect(),
-            moved: self.moved[class],
-            carried,
-            trace: Trace { spans },
-        }
+        let clocks: Vec<Cycles> = self.actors.iter().map(|actor| actor.clock).collect();
+        self.ledger
+            .close(self.linked, class, &clocks, total, streams)
     }
 }

@@ -23,7 +23,7 @@ use crate::units::Cycles;
 /// lanes only, which is tabulated: the table has a few thousand entries, not one for each pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes {
-    tiles: Vec<Place>,
+    tiles: Vec<TilePosition>,
     per_row: u32,
     /// By class of the sender and class of the receiver.
     table: Vec<u32>,
@@ -32,7 +32,7 @@ pub struct Routes {
 
 /// Where a tile lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct TilePosition {
     row: u32,
     column: u32,
     /// On the way down its column.
@@ -41,7 +41,7 @@ struct Place {
     second: bool,
 }
 
-impl Place {
+impl TilePosition {
     fn of(tile: u32, spec: &ExchangeSpec) -> Self {
         let pair = tile / 2;
         let walk = pair / spec.rows;
@@ -79,14 +79,14 @@ impl Routes {
         let n_receivers = 4 * spec.columns as usize;
         let mut table = Vec::with_capacity(n_receivers * n_receivers / 2);
         for (column, lane) in classes(2) {
-            let from = Place {
+            let from = TilePosition {
                 row: 0,
                 column,
                 returns: lane == 1,
                 second: false,
             };
             for (column, lane) in classes(4) {
-                let to = Place {
+                let to = TilePosition {
                     row: 0,
                     column,
                     returns: lane % 2 == 1,
@@ -96,7 +96,9 @@ impl Routes {
             }
         }
         Self {
-            tiles: (0..n_tiles).map(|tile| Place::of(tile, spec)).collect(),
+            tiles: (0..n_tiles)
+                .map(|tile| TilePosition::of(tile, spec))
+                .collect(),
             per_row: u32::try_from(spec.route_per_row.0).expect("a few cycles"),
             table,
             n_receivers,
@@ -123,7 +125,7 @@ impl Routes {
 /// All but the row: out of one column and into another.
 ///
 /// The numbers that aren't fields of the description are offsets of the fabric's ports.
-fn crossing(from: Place, to: Place, spec: &ExchangeSpec) -> u32 {
+fn crossing(from: TilePosition, to: TilePosition, spec: &ExchangeSpec) -> u32 {
     let half = i64::from(spec.columns.div_ceil(2));
     let columns = i64::from(spec.columns);
     // The columns of the second half come back beside those of the first.

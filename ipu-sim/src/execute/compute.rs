@@ -4,7 +4,7 @@ use super::ExecuteError;
 use super::float::{FloatUnit, Launch};
 use super::memory::{Atlas, Memory};
 use super::nest::Nest;
-use super::vertices::Lane;
+use super::vertices::VertexInstance;
 use crate::ids::IpuId;
 use crate::program::{ComputeSet, VarId};
 
@@ -33,7 +33,7 @@ pub(super) fn run(memory: &mut Memory<'_>, set: &ComputeSet) -> Result<(), Execu
             };
             for stores in replicas.values_mut() {
                 let tile = cell.tile;
-                Lane {
+                VertexInstance {
                     atlas,
                     stores,
                     step,

@@ -41,7 +41,7 @@ pub struct FloatControl {
 /// Seeds of stochastic rounding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StochasticRounding {
-    /// What all generators are seeded from.
+    /// Seed of all generators.
     pub seed: u64,
     /// Generators of a tile: its workers, [`TileSpec::workers`](crate::spec::TileSpec::workers).
     pub workers: u32,

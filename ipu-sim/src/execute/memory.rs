@@ -10,7 +10,7 @@ use crate::program::{LayoutId, Program, SourceId, VarId};
 /// The elements of a variable on all its tiles, cell by cell in storage order.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
-    /// What elements are rounded to.
+    /// Element type that values are rounded to.
     pub dtype: DType,
     values: Vec<f64>,
     written: Vec<bool>,
@@ -130,7 +130,7 @@ pub struct Memory<'p> {
 }
 
 impl<'p> Memory<'p> {
-    /// The same memory on tiles that round, and stop, in another way.
+    /// Memory of the same program on tiles that round, and stop, as `control` says.
     #[must_use]
     pub fn with_float_control(self, control: FloatControl) -> Self {
         Self { control, ..self }

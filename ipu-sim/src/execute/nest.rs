@@ -76,11 +76,11 @@ pub(super) fn walk<E>(
 /// One labelled loop of a nest.
 #[derive(Clone, Debug)]
 pub(super) struct Loop<'t> {
-    /// Its name.
+    /// Label that the loop is over.
     pub label: Label,
     /// The indices it takes, ascending.
     pub indices: &'t [u32],
-    /// What its steps add.
+    /// Numbers that each step adds.
     pub strides: Strides,
 }
 
@@ -96,7 +96,7 @@ pub(super) struct Nest<'t> {
     pub n_output: usize,
     /// Where all numbers begin.
     pub start: Numbers,
-    /// By input: positions of what it passes whole, relative to its number; `[0]` if nothing.
+    /// Positions of what each input passes whole, relative to its number; `[0]` if nothing.
     pub whole: Vec<Vec<usize>>,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Cell {
 pub(super) struct BoxTable {
     /// Its place on every axis.
     places: BoxIndex,
-    /// By axis and local index: what it adds to the offset in the box.
+    /// Terms of the offset in the box, by axis and local index.
     pub offsets: Vec<Vec<usize>>,
     /// Elements it takes in memory, padding included.
     pub stored: usize,
@@ -68,11 +68,11 @@ impl Placement {
             .iter()
             .zip(row_major(&places))
             .map(|(axis, stride)| {
-                axis.parts
+                axis.ranges
                     .iter()
-                    .flat_map(|part| {
-                        let term = part.place as usize * stride;
-                        (part.local..part.local + part.len).map(move |at| (term, at as usize))
+                    .flat_map(|range| {
+                        let term = range.place as usize * stride;
+                        (range.local..range.local + range.len).map(move |at| (term, at as usize))
                     })
                     .collect()
             })

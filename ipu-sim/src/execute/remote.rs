@@ -29,7 +29,7 @@ impl RemoteMemory {
         self.replicas[replica][buffer] = Some(stored);
     }
 
-    /// What a buffer holds, in storage order, if anything was stored.
+    /// Values of a buffer, in storage order, if anything was stored.
     #[must_use]
     pub fn read(&self, replica: ReplicaId, buffer: RemoteBufferId) -> Option<&[f64]> {
         self.replicas[replica][buffer].as_deref()

@@ -14,7 +14,7 @@ use crate::program::{Label, Labels, VarId, VertexGroup};
 use crate::vertex::{MapOp, Position, ReduceOp, Vertex, WorkerSeeds};
 
 /// One vertex on one tile of one replica.
-pub(super) struct Lane<'r> {
+pub(super) struct VertexInstance<'r> {
     /// Where variables lie.
     pub atlas: &'r Atlas<'r>,
     /// The replica's memory.
@@ -23,11 +23,11 @@ pub(super) struct Lane<'r> {
     pub step: &'r str,
     /// The vertex and its operands.
     pub group: &'r VertexGroup,
-    /// Where it runs.
+    /// Tile that the vertex runs on.
     pub tile: TileId,
-    /// Its loops.
+    /// Loops of the vertex.
     pub nest: &'r Nest<'r>,
-    /// What rounds its results.
+    /// Unit that rounds the results.
     pub float: FloatUnit,
 }
 
@@ -43,7 +43,7 @@ struct Indexed {
     first_row: u32,
 }
 
-impl Lane<'_> {
+impl VertexInstance<'_> {
     /// Runs the vertex.
     pub(super) fn run(&mut self) -> Result<(), ExecuteError> {
         match self.group.vertex {

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{LaneId, Link, LinkId, Network};
+use super::{Link, LinkId, Network, RouteId};
 use crate::ids::IdVec;
 use crate::units::{Bytes, BytesPerSecond, Cycles, Hertz};
 
@@ -52,8 +52,8 @@ fn cycles(quanta: u128, rate: Rate) -> Cycles {
 /// A transfer that moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Its way.
-    pub lane: LaneId,
+    /// Route of the transfer.
+    pub route: RouteId,
     /// All that it moves.
     pub bytes: Bytes,
     /// Quanta that are left at `since`.
@@ -68,7 +68,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// When it is through, if nothing begins or ends before.
+    /// Cycle at which the transfer is through, if nothing begins or ends before.
     #[must_use]
     pub fn end(&self) -> Cycles {
         self.since + cycles(self.left, self.rate)
@@ -91,8 +91,8 @@ pub struct Flows<'a, K> {
     network: &'a Network,
     moving: BTreeMap<K, Flow>,
     on_link: IdVec<LinkId, BTreeSet<K>>,
-    /// Bytes that entered each lane, and those that left it.
-    tally: IdVec<LaneId, [Bytes; 2]>,
+    /// Bytes that entered each route, and those that left it.
+    tally: IdVec<RouteId, [Bytes; 2]>,
     /// Rates given so far.
     stamps: u64,
 }
@@ -105,7 +105,7 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
             network,
             moving: BTreeMap::new(),
             on_link: network.links.ids().map(|_| BTreeSet::new()).collect(),
-            tally: network.lanes.ids().map(|_| [Bytes::ZERO; 2]).collect(),
+            tally: network.routes.ids().map(|_| [Bytes::ZERO; 2]).collect(),
             stamps: 0,
         }
     }
@@ -126,9 +126,9 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
     /// # Panics
     ///
     /// If one of this key moves already.
-    pub fn begin(&mut self, key: K, lane: LaneId, bytes: Bytes, now: Cycles) -> Vec<K> {
+    pub fn begin(&mut self, key: K, route: RouteId, bytes: Bytes, now: Cycles) -> Vec<K> {
         let flow = Flow {
-            lane,
+            route,
             bytes,
             left: quanta(bytes),
             rate: Rate(0),
@@ -137,11 +137,11 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
         };
         let before = self.moving.insert(key, flow);
         assert!(before.is_none(), "a transfer begins once");
-        self.tally[lane][0] += bytes;
-        for &link in &self.network.lanes[lane].links {
+        self.tally[route][0] += bytes;
+        for &link in &self.network.routes[route].links {
             self.on_link[link].insert(key);
         }
-        self.share_again(lane, Some(key), now)
+        self.share_again(route, Some(key), now)
     }
 
     /// A transfer is through; which others have new ends.
@@ -152,12 +152,12 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
     pub fn end(&mut self, key: K, now: Cycles) -> Vec<K> {
         let flow = self.moving.remove(&key).expect("what ends has begun");
         assert!(flow.end() <= now, "all bytes that were sent arrive");
-        let lane = flow.lane;
-        self.tally[lane][1] += flow.bytes;
-        for &link in &self.network.lanes[lane].links {
+        let route = flow.route;
+        self.tally[route][1] += flow.bytes;
+        for &link in &self.network.routes[route].links {
             self.on_link[link].remove(&key);
         }
-        self.share_again(lane, None, now)
+        self.share_again(route, None, now)
     }
 
     /// Moves what `chosen` picks to a later time, with nothing else changed.
@@ -167,15 +167,15 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
         }
     }
 
-    /// Checks that every byte that entered a lane left it, but for what still moves.
+    /// Checks that every byte that entered a route left it, but for what still moves.
     pub(crate) fn check_conserved(&self) {
-        let mut missing: IdVec<LaneId, Bytes> = self
+        let mut missing: IdVec<RouteId, Bytes> = self
             .tally
             .values()
             .map(|[sent, received]| *sent - *received)
             .collect();
         for flow in self.moving.values() {
-            missing[flow.lane] -= flow.bytes;
+            missing[flow.route] -= flow.bytes;
         }
         assert!(
             missing.values().all(|&bytes| bytes == Bytes::ZERO),
@@ -183,22 +183,23 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
         );
     }
 
-    /// New rates for all that hang together with `lane`; those whose ends have changed.
-    fn share_again(&mut self, lane: LaneId, alone: Option<K>, now: Cycles) -> Vec<K> {
+    /// New rates for all that hang together with `route`; those whose ends have changed.
+    fn share_again(&mut self, route: RouteId, alone: Option<K>, now: Cycles) -> Vec<K> {
         let mut keys: BTreeSet<K> = alone.into_iter().collect();
-        let mut links: BTreeSet<LinkId> = self.network.lanes[lane].links.iter().copied().collect();
+        let mut links: BTreeSet<LinkId> =
+            self.network.routes[route].links.iter().copied().collect();
         let mut todo: Vec<LinkId> = links.iter().copied().collect();
         while let Some(link) = todo.pop() {
             for &key in &self.on_link[link] {
                 if keys.insert(key) {
-                    let further = &self.network.lanes[self.moving[&key].lane].links;
+                    let further = &self.network.routes[self.moving[&key].route].links;
                     todo.extend(further.iter().copied().filter(|&link| links.insert(link)));
                 }
             }
         }
         let keys: Vec<K> = keys.into_iter().collect();
-        let lanes: Vec<LaneId> = keys.iter().map(|key| self.moving[key].lane).collect();
-        let rates = share(self.network, &lanes, &links);
+        let routes: Vec<RouteId> = keys.iter().map(|key| self.moving[key].route).collect();
+        let rates = share(self.network, &routes, &links);
         let mut changed = Vec::new();
         for (key, rate) in keys.into_iter().zip(rates) {
             let flow = self.moving.get_mut(&key).expect("listed above");
@@ -217,8 +218,8 @@ impl<'a, K: Copy + Ord> Flows<'a, K> {
     }
 }
 
-/// Max-min fair rates of transfers on `lanes`, one for each, which cross no other links.
-fn share(network: &Network, lanes: &[LaneId], links: &BTreeSet<LinkId>) -> Vec<Rate> {
+/// Max-min fair rates of transfers on `routes`, one for each, which cross no other links.
+fn share(network: &Network, routes: &[RouteId], links: &BTreeSet<LinkId>) -> Vec<Rate> {
     struct Load<'a> {
         link: &'a Link,
         left: u64,
@@ -227,7 +228,7 @@ fn share(network: &Network, lanes: &[LaneId], links: &BTreeSet<LinkId>) -> Vec<R
     let mut loads: BTreeMap<LinkId, Load<'_>> = BTreeMap::new();
     for &id in links {
         let link = &network.links[id];
-        let crossings = lanes.iter().map(|&lane| link.crossings_of(lane)).sum();
+        let crossings = routes.iter().map(|&route| link.crossings_of(route)).sum();
         let load = Load {
             link,
             left: link.capacity.0,
@@ -235,28 +236,30 @@ fn share(network: &Network, lanes: &[LaneId], links: &BTreeSet<LinkId>) -> Vec<R
         };
         loads.insert(id, load);
     }
-    let mut rates = vec![None; lanes.len()];
-    let mut open = lanes.len();
+    let mut rates = vec![None; routes.len()];
+    let mut open = routes.len();
     while open > 0 {
         let full = loads.values().filter(|load| load.crossings > 0);
         let fair = full.map(|load| load.left / load.crossings).min();
-        let waiting = lanes.iter().zip(&rates).filter(|(_, rate)| rate.is_none());
-        let limit = waiting.map(|(&lane, _)| network.lanes[lane].limit.0).min();
+        let waiting = routes.iter().zip(&rates).filter(|(_, rate)| rate.is_none());
+        let limit = waiting
+            .map(|(&route, _)| network.routes[route].limit.0)
+            .min();
         let rate = fair.unwrap_or(u64::MAX).min(limit.expect("some are open"));
-        let at_limit = |lane: LaneId| network.lanes[lane].limit.0 <= rate;
-        let on_full = |lane: LaneId| {
-            let mut links = network.lanes[lane].links.iter().map(|link| &loads[link]);
+        let at_limit = |route: RouteId| network.routes[route].limit.0 <= rate;
+        let on_full = |route: RouteId| {
+            let mut links = network.routes[route].links.iter().map(|link| &loads[link]);
             links.any(|load| load.left / load.crossings <= rate)
         };
-        let chosen: Vec<usize> = (0..lanes.len())
-            .filter(|&n| rates[n].is_none() && (at_limit(lanes[n]) || on_full(lanes[n])))
+        let chosen: Vec<usize> = (0..routes.len())
+            .filter(|&n| rates[n].is_none() && (at_limit(routes[n]) || on_full(routes[n])))
             .collect();
         for &number in &chosen {
             // A link that is asked for more than a quantum a cycle by each gives each at least one.
             rates[number] = Some(Rate(rate.max(1)));
-            for link in &network.lanes[lanes[number]].links {
+            for link in &network.routes[routes[number]].links {
                 let load = loads.get_mut(link).expect("all links are listed");
-                let crossings = load.link.crossings_of(lanes[number]);
+                let crossings = load.link.crossings_of(routes[number]);
                 assert!(
                     rate * crossings <= load.left,
                     "no link carries more than its capacity"
@@ -275,12 +278,12 @@ fn share(network: &Network, lanes: &[LaneId], links: &BTreeSet<LinkId>) -> Vec<R
 
 /// Transfers that all begin at once, until each is through: when that is, in their order.
 ///
-/// Ends are counted from the begin, and don't include the latency of the lane.
+/// Ends are counted from the begin, and don't include the latency of the route.
 #[must_use]
-pub fn ends_together(network: &Network, transfers: &[(LaneId, Bytes)]) -> Vec<Cycles> {
+pub fn ends_together(network: &Network, transfers: &[(RouteId, Bytes)]) -> Vec<Cycles> {
     let mut flows = Flows::new(network);
-    for (number, &(lane, bytes)) in transfers.iter().enumerate() {
-        flows.begin(number, lane, bytes, Cycles::ZERO);
+    for (number, &(route, bytes)) in transfers.iter().enumerate() {
+        flows.begin(number, route, bytes, Cycles::ZERO);
     }
     let mut ends = vec![Cycles::ZERO; transfers.len()];
     while let Some((key, end)) = flows

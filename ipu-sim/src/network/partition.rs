@@ -1,71 +1,77 @@
-//! Which replicas, lanes and links can't be told apart?
+//! Which replicas, classes and links can't be told apart?
 //!
 //! The classes are those of colour refinement: things of one class have equally many neighbours of
 //! every other class. A link of one class thus carries as many transfers of each class as any other
 //! link of that class, so that whatever shares links fairly gives equal rates to a class; and a
-//! replica meets, on each of its ways, what any replica of its class meets. That makes one stand
+//! replica meets, on each of its routes, what any replica of its class meets. That makes one stand
 //! for all, to the cycle, and no replica that lies differently is taken for another.
 
 use std::collections::BTreeMap;
 
-use super::{LaneId, LinkId};
+use super::{LinkId, RouteId};
 use crate::ids::Id;
 use crate::topology::{BundleId, Topology};
 
-/// A way that a transfer of one owner takes.
+/// A route that a transfer of one owner takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// Ways with different labels are never alike.
+pub struct OwnedRoute {
+    /// Routes with different labels are never alike.
     pub label: u32,
-    /// Whose transfer it is; owners are numbered from 0.
+    /// Number of the owner of the transfer, from 0.
     pub owner: u32,
     /// The links it crosses, in order.
-    pub route: Vec<BundleId>,
+    pub bundles: Vec<BundleId>,
 }
 
-/// Classes of ways, links and owners, each numbered in the order of their first members.
+/// Classes of routes, links and owners, each numbered in the order of their first members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partition {
-    /// By way.
-    pub lanes: Vec<LaneId>,
-    /// By link that any way crosses.
+    /// Class of each route.
+    pub routes: Vec<RouteId>,
+    /// Class of each link that any route crosses.
     pub links: BTreeMap<BundleId, LinkId>,
-    /// By owner.
+    /// Class of each owner.
     pub owners: Vec<u32>,
 }
 
 impl Partition {
     /// Everything in a class of its own.
     #[must_use]
-    pub fn discrete(ways: &[Way]) -> Self {
-        let used = used_bundles(ways);
+    pub fn discrete(routes: &[OwnedRoute]) -> Self {
+        let used = used_bundles(routes);
         Self {
-            lanes: (0..ways.len()).map(LaneId::from_index).collect(),
+            routes: (0..routes.len()).map(RouteId::from_index).collect(),
             links: used
                 .into_iter()
                 .enumerate()
                 .map(|(n, bundle)| (bundle, LinkId::from_index(n)))
                 .collect(),
-            owners: (0..n_owners(ways)).collect(),
+            owners: (0..n_owners(routes)).collect(),
         }
     }
 
     /// The fewest classes whose members can't be told apart.
     #[must_use]
-    pub fn coarsest(ways: &[Way], topology: &Topology) -> Self {
-        let used = used_bundles(ways);
+    pub fn coarsest(routes: &[OwnedRoute], topology: &Topology) -> Self {
+        let used = used_bundles(routes);
         let bundles = topology.bundles();
         let position: BTreeMap<BundleId, usize> = used
             .iter()
             .enumerate()
             .map(|(n, &bundle)| (bundle, n))
             .collect();
-        let routes: Vec<Vec<usize>> = ways
+        let crossed: Vec<Vec<usize>> = routes
             .iter()
-            .map(|way| way.route.iter().map(|bundle| position[bundle]).collect())
+            .map(|route| {
+                route
+                    .bundles
+                    .iter()
+                    .map(|bundle| position[bundle])
+                    .collect()
+            })
             .collect();
         let mut colours = Colours {
-            ways: numbered(ways.iter().map(|way| way.label)),
+            routes: numbered(routes.iter().map(|route| route.label)),
             links: numbered(used.iter().map(|&bundle| {
                 let bundle = &bundles[bundle];
                 let rates = [
@@ -75,17 +81,17 @@ impl Partition {
                 ];
                 rates.map(f64::to_bits)
             })),
-            owners: vec![0; n_owners(ways) as usize],
+            owners: vec![0; n_owners(routes) as usize],
         };
         loop {
-            let finer = colours.refined(ways, &routes);
+            let finer = colours.refined(routes, &crossed);
             if finer.count() == colours.count() {
                 break;
             }
             colours = finer;
         }
         Self {
-            lanes: colours.ways.into_iter().map(LaneId).collect(),
+            routes: colours.routes.into_iter().map(RouteId).collect(),
             links: used
                 .into_iter()
                 .zip(colours.links.into_iter().map(LinkId))
@@ -95,23 +101,27 @@ impl Partition {
     }
 }
 
-fn used_bundles(ways: &[Way]) -> Vec<BundleId> {
-    let mut used: Vec<BundleId> = ways
+fn used_bundles(routes: &[OwnedRoute]) -> Vec<BundleId> {
+    let mut used: Vec<BundleId> = routes
         .iter()
-        .flat_map(|way| way.route.iter().copied())
+        .flat_map(|route| route.bundles.iter().copied())
         .collect();
     used.sort_unstable();
     used.dedup();
     used
 }
 
-fn n_owners(ways: &[Way]) -> u32 {
-    ways.iter().map(|way| way.owner + 1).max().unwrap_or(0)
+fn n_owners(routes: &[OwnedRoute]) -> u32 {
+    routes
+        .iter()
+        .map(|route| route.owner + 1)
+        .max()
+        .unwrap_or(0)
 }
 
-/// A class for each way, link and owner.
+/// A class for each route, link and owner.
 struct Colours {
-    ways: Vec<u32>,
+    routes: Vec<u32>,
     links: Vec<u32>,
     owners: Vec<u32>,
 }
@@ -120,32 +130,33 @@ impl Colours {
     /// How many classes there are; refining never merges any.
     fn count(&self) -> usize {
         let distinct = |colours: &[u32]| colours.iter().max().map_or(0, |&most| most as usize + 1);
-        distinct(&self.ways) + distinct(&self.links) + distinct(&self.owners)
+        distinct(&self.routes) + distinct(&self.links) + distinct(&self.owners)
     }
 
     /// Tells apart what has different neighbours.
-    fn refined(&self, ways: &[Way], routes: &[Vec<usize>]) -> Self {
+    fn refined(&self, routes: &[OwnedRoute], crossed: &[Vec<usize>]) -> Self {
         let mut at_link: Vec<Vec<u32>> = vec![Vec::new(); self.links.len()];
         let mut of_owner: Vec<Vec<u32>> = vec![Vec::new(); self.owners.len()];
-        for ((way, route), &colour) in ways.iter().zip(routes).zip(&self.ways) {
-            of_owner[way.owner as usize].push(colour);
-            for &link in route {
+        for ((route, crossed), &colour) in routes.iter().zip(crossed).zip(&self.routes) {
+            of_owner[route.owner as usize].push(colour);
+            for &link in crossed {
                 at_link[link].push(colour);
             }
         }
         for neighbours in at_link.iter_mut().chain(&mut of_owner) {
             neighbours.sort_unstable();
         }
-        let of_way = ways
-            .iter()
-            .zip(routes)
-            .zip(&self.ways)
-            .map(|((way, route), &colour)| {
-                let links: Vec<u32> = route.iter().map(|&link| self.links[link]).collect();
-                (colour, self.owners[way.owner as usize], links)
-            });
+        let of_route =
+            routes
+                .iter()
+                .zip(crossed)
+                .zip(&self.routes)
+                .map(|((route, crossed), &colour)| {
+                    let links: Vec<u32> = crossed.iter().map(|&link| self.links[link]).collect();
+                    (colour, self.owners[route.owner as usize], links)
+                });
         Self {
-            ways: numbered(of_way),
+            routes: numbered(of_route),
             links: numbered(self.links.iter().zip(at_link)),
             owners: numbered(self.owners.iter().zip(of_owner)),
         }

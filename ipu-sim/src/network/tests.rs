@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::flows::ends_together;
 use super::*;
-use crate::cost::links::{Flow, busiest_link};
 use crate::ids::IpuId;
+use crate::network::bound::{IpuTransfer, busiest_link};
 use crate::spec::MachineSpec;
 use crate::spec::fixtures::machine;
 use crate::units::Bytes;
@@ -19,25 +19,25 @@ fn plain(name: &str) -> MachineSpec {
 fn ends(name: &str, flows: &[(u32, u32, u64)]) -> Vec<u64> {
     let spec = plain(name);
     let topology = Topology::new(&spec);
-    let ways: Vec<Way> = (0..)
+    let routes: Vec<OwnedRoute> = (0..)
         .zip(flows)
-        .map(|(label, &(from, to, _))| Way {
+        .map(|(label, &(from, to, _))| OwnedRoute {
             label,
             owner: 0,
-            route: topology.route(IpuId(from), IpuId(to)),
+            bundles: topology.route(IpuId(from), IpuId(to)),
         })
         .collect();
-    let (network, partition) = Network::new(&ways, &topology, spec.tile.clock, Fold::Nothing);
-    let transfers: Vec<(LaneId, Bytes)> = partition
-        .lanes
+    let (network, partition) = Network::new(&routes, &topology, spec.tile.clock, Fold::Nothing);
+    let transfers: Vec<(RouteId, Bytes)> = partition
+        .routes
         .iter()
         .zip(flows)
-        .map(|(&lane, flow)| (lane, Bytes(flow.2)))
+        .map(|(&route, flow)| (route, Bytes(flow.2)))
         .collect();
     let ends = ends_together(&network, &transfers);
-    let closed_form: Vec<Flow> = flows
+    let closed_form: Vec<IpuTransfer> = flows
         .iter()
-        .map(|&(from, to, bytes)| Flow {
+        .map(|&(from, to, bytes)| IpuTransfer {
             from: IpuId(from),
             to: IpuId(to),
             bytes: Bytes(bytes),
@@ -115,13 +115,13 @@ fn a_pipeline_of_four_moves_everything_as_fast_as_one_boundary() {
     assert_eq!(ends("mk2-pod16", &flows).into_iter().max(), Some(79_138));
 }
 
-/// Ways of replicas of four IPUs, one copy from the first IPU to the last.
-fn replicas(topology: &Topology, n_replicas: u32, n_ipus: u32) -> Vec<Way> {
+/// Routes of replicas of four IPUs, one copy from the first IPU to the last.
+fn replicas(topology: &Topology, n_replicas: u32, n_ipus: u32) -> Vec<OwnedRoute> {
     (0..n_replicas)
-        .map(|owner| Way {
+        .map(|owner| OwnedRoute {
             label: 0,
             owner,
-            route: topology.route(IpuId(owner * n_ipus), IpuId(owner * n_ipus + n_ipus - 1)),
+            bundles: topology.route(IpuId(owner * n_ipus), IpuId(owner * n_ipus + n_ipus - 1)),
         })
         .collect()
 }
@@ -131,16 +131,16 @@ fn replicas_that_lie_alike_are_one() {
     let spec = plain("mk2-pod64");
     let topology = Topology::new(&spec);
     let found = |n_replicas, n_ipus| {
-        let ways = replicas(&topology, n_replicas, n_ipus);
-        let (network, partition) = Network::new(&ways, &topology, spec.tile.clock, Fold::Alike);
+        let routes = replicas(&topology, n_replicas, n_ipus);
+        let (network, partition) = Network::new(&routes, &topology, spec.tile.clock, Fold::Alike);
         let owners = partition.owners.iter().max().unwrap() + 1;
-        (owners, network.lanes.len(), network.links.len())
+        (owners, network.routes.len(), network.links.len())
     };
     // A rung and a rail each.
     assert_eq!(found(16, 4), (1, 1, 2));
     assert_eq!(found(1, 4), (1, 1, 2));
     // Three IPUs: 0, 1, 2 share a rail; 3 goes to 5 along the other one, and so on in turns. No
-    // two ways meet, and one hop over a rail is like another.
+    // two routes meet, and one hop over a rail is like another.
     assert_eq!(found(20, 3), (1, 1, 1));
 }
 
@@ -149,16 +149,16 @@ fn replicas_that_lie_differently_are_told_apart() {
     let spec = plain("mk2-pod16");
     let topology = Topology::new(&spec);
     // All write to the first replica: the farther ones cross more links.
-    let ways: Vec<Way> = (1..4)
-        .map(|owner| Way {
+    let routes: Vec<OwnedRoute> = (1..4)
+        .map(|owner| OwnedRoute {
             label: 0,
             owner,
-            route: topology.route(IpuId(owner * 4), IpuId(0)),
+            bundles: topology.route(IpuId(owner * 4), IpuId(0)),
         })
         .collect();
-    let (network, partition) = Network::new(&ways, &topology, spec.tile.clock, Fold::Alike);
+    let (network, partition) = Network::new(&routes, &topology, spec.tile.clock, Fold::Alike);
     assert_eq!(partition.owners, [0, 1, 2, 3]);
-    assert_eq!(network.lanes.len(), 3);
+    assert_eq!(network.routes.len(), 3);
 }
 
 proptest! {
@@ -173,28 +173,28 @@ proptest! {
         let spec = plain(wiring);
         let topology = Topology::new(&spec);
         let n_replicas = spec.n_ipus / n_ipus;
-        let ways: Vec<Way> = (0..n_replicas)
+        let routes: Vec<OwnedRoute> = (0..n_replicas)
             .flat_map(|owner| (0..).zip(&pairs).map(move |(label, &(a, b, _))| (owner, label, a, b)))
-            .map(|(owner, label, a, b)| Way {
+            .map(|(owner, label, a, b)| OwnedRoute {
                 label,
                 owner,
                 // Each to the next replica, around the whole machine.
-                route: topology.route(
+                bundles: topology.route(
                     IpuId(owner * n_ipus + a % n_ipus),
                     IpuId((owner + 1) % n_replicas * n_ipus + b % n_ipus),
                 ),
             })
             .collect();
         let ends = |fold| {
-            let (network, partition) = Network::new(&ways, &topology, spec.tile.clock, fold);
-            let mut by_lane = std::collections::BTreeMap::new();
-            for (way, &lane) in ways.iter().zip(&partition.lanes) {
-                by_lane.insert(lane, Bytes(pairs[way.label as usize].2));
+            let (network, partition) = Network::new(&routes, &topology, spec.tile.clock, fold);
+            let mut by_route = std::collections::BTreeMap::new();
+            for (owned, &route) in routes.iter().zip(&partition.routes) {
+                by_route.insert(route, Bytes(pairs[owned.label as usize].2));
             }
-            let transfers: Vec<(LaneId, Bytes)> = by_lane.into_iter().collect();
+            let transfers: Vec<(RouteId, Bytes)> = by_route.into_iter().collect();
             let ends = ends_together(&network, &transfers);
-            let of = |lane| ends[transfers.binary_search_by_key(&lane, |&(lane, _)| lane).unwrap()];
-            partition.lanes.iter().map(|&lane| of(lane)).collect::<Vec<Cycles>>()
+            let of = |route| ends[transfers.binary_search_by_key(&route, |&(route, _)| route).unwrap()];
+            partition.routes.iter().map(|&route| of(route)).collect::<Vec<Cycles>>()
         };
         prop_assert_eq!(ends(Fold::Alike), ends(Fold::Nothing));
     }

@@ -14,7 +14,7 @@ pub struct Constant {
     pub value: String,
     /// How the value is known.
     pub kind: Kind,
-    /// Who says so, in words.
+    /// Source of the value, in words.
     pub source: String,
     /// The values that the sources leave possible, lowest and highest, as written.
     pub range: Option<[String; 2]>,

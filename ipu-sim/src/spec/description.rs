@@ -10,9 +10,9 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 use super::constant::{Constant, Kind};
+use super::error::{DescriptionFault, Result, SpecError, TextPosition};
 use super::shipped;
-use super::suggest::{closest, did_you_mean};
-use crate::error::{DescriptionFault, Error, Place, Result};
+use super::suggest::closest;
 
 /// A description after its bases have been merged in.
 #[derive(Clone, Debug, Default)]
@@ -32,9 +32,9 @@ pub(super) struct Entry {
     /// Whether the value was written as a bare whole number.
     pub(super) whole_number: bool,
     /// Of its value.
-    pub(super) place: Place,
+    pub(super) place: TextPosition,
     /// Of its name.
-    pub(super) key_place: Place,
+    pub(super) key_place: TextPosition,
 }
 
 /// A file as TOML sees it. The sections are listed so that a misspelt one is refused.
@@ -80,16 +80,14 @@ impl Description {
     /// `base` is the name of the shipped file that `text` is, if it is one.
     fn read_file(text: &str, base: Option<&str>) -> Result<Self> {
         let place = |span: Range<usize>| place(text, base, span.start);
-        let file: File = toml::from_str(text).map_err(|error| Error::Description {
+        let file: File = toml::from_str(text).map_err(|error| SpecError::Description {
             place: place(error.span().unwrap_or_default()),
-            fault: Box::new(DescriptionFault::Form {
-                message: with_suggestion(error.message()),
-            }),
+            fault: Box::new(DescriptionFault::Form(error)),
         })?;
 
         let mut merged = Self::default();
         for name in &file.base {
-            let under = shipped::find(name.as_ref()).ok_or_else(|| Error::Description {
+            let under = shipped::find(name.as_ref()).ok_or_else(|| SpecError::Description {
                 place: place(name.span()),
                 fault: Box::new(DescriptionFault::UnknownBase {
                     base: name.as_ref().clone(),
@@ -154,24 +152,6 @@ impl File {
     }
 }
 
-/// What the TOML reader says, on one line. Where it names an unknown word and those it knows, all
-/// in backticks, also the one that was probably meant.
-fn with_suggestion(message: &str) -> String {
-    let line = message.lines().collect::<Vec<_>>().join(", ");
-    let words: Vec<&str> = line.split('`').skip(1).step_by(2).collect();
-    let [found, known @ ..] = &words[..] else {
-        return line;
-    };
-    match closest(found, known.iter().copied()) {
-        Some(meant) if line.starts_with("unknown ") => {
-            let found = format!("`{found}`");
-            let suggestion = did_you_mean(Some(meant));
-            line.replacen(&found, &format!("{found}{suggestion}"), 1)
-        }
-        _ => line,
-    }
-}
-
 /// The value without TOML's quotes.
 fn as_written(value: &Value) -> String {
     match value {
@@ -181,10 +161,10 @@ fn as_written(value: &Value) -> String {
 }
 
 /// Line and column of a byte of `text`.
-fn place(text: &str, base: Option<&str>, offset: usize) -> Place {
+fn place(text: &str, base: Option<&str>, offset: usize) -> TextPosition {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    Place {
+    TextPosition {
         base: base.map(str::to_owned),
         line: before.matches('\n').count() + 1,
         column: before[line_start..].chars().count() + 1,

@@ -5,9 +5,7 @@
 //! floating-point number nearest to 1.325e9. Signs and exponents aren't accepted: no constant
 //! needs them.
 
-use crate::error::DescriptionFault;
-
-/// What a constant measures, which decides the units it may carry.
+/// Quantity that a constant measures, which decides the units it may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dimension {
     /// A plain whole number.
@@ -24,6 +22,41 @@ pub enum Dimension {
     BytesPerCycle,
     /// A rate that doesn't.
     BytesPerSecond,
+}
+
+/// Fault of the value of a constant, whatever the constant means.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuantityFault {
+    /// Not a number with a unit, where one was expected.
+    #[error("`{key}`: expected {}, got `{found}`", expected.example())]
+    NotAQuantity {
+        /// The constant.
+        key: &'static str,
+        /// What it measures.
+        expected: Dimension,
+        /// What stands there.
+        found: String,
+    },
+    /// A unit of something else, or of nothing.
+    #[error("`{key}`: expected a unit of {}, got `{unit}`", expected.unit_names())]
+    WrongUnit {
+        /// The constant.
+        key: &'static str,
+        /// What it measures.
+        expected: Dimension,
+        /// The unit given.
+        unit: String,
+    },
+    /// A fraction of something indivisible.
+    #[error("`{key}`: expected a whole number of {}, got `{found}`", expected.base_unit())]
+    NotWhole {
+        /// The constant.
+        key: &'static str,
+        /// What it measures.
+        expected: Dimension,
+        /// What stands there.
+        found: String,
+    },
 }
 
 /// One unit: its name, and its size as `binary * 10^decimal` base units.
@@ -144,7 +177,7 @@ impl Dimension {
         names.join(", ")
     }
 
-    /// What a constant of this kind looks like, for a message.
+    /// Example of a constant of this dimension, for a message.
     #[must_use]
     pub fn example(self) -> &'static str {
         match self {
@@ -206,12 +239,8 @@ impl Dimension {
     /// # Errors
     ///
     /// Says what was expected where the number or the unit isn't one, or the value isn't whole.
-    pub(super) fn read(
-        self,
-        key: &'static str,
-        text: &str,
-    ) -> std::result::Result<f64, DescriptionFault> {
-        let malformed = || DescriptionFault::NotAQuantity {
+    pub(super) fn read(self, key: &'static str, text: &str) -> Result<f64, QuantityFault> {
+        let malformed = || QuantityFault::NotAQuantity {
             key,
             expected: self,
             found: text.to_owned(),
@@ -222,7 +251,7 @@ impl Dimension {
             (_, Some((number, name))) => {
                 let name = name.trim();
                 let unit = self.units().iter().find(|unit| unit.name == name);
-                let unit = unit.ok_or_else(|| DescriptionFault::WrongUnit {
+                let unit = unit.ok_or_else(|| QuantityFault::WrongUnit {
                     key,
                     expected: self,
                     unit: name.to_owned(),
@@ -238,7 +267,7 @@ impl Dimension {
             .map_err(|_| malformed())?;
         let value = number * unit.binary;
         if self.whole() && value.fract() != 0.0 {
-            return Err(DescriptionFault::NotWhole {
+            return Err(QuantityFault::NotWhole {
                 key,
                 expected: self,
                 found: text.to_owned(),

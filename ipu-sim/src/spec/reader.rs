@@ -8,15 +8,15 @@ use std::collections::BTreeMap;
 
 use super::constant::Constant;
 use super::description::Entry;
-use super::quantity::Dimension;
+use super::error::{DescriptionFault, Result, SpecError, TextPosition};
+use super::quantity::{Dimension, QuantityFault};
 use super::suggest::closest;
-use crate::error::{DescriptionFault, Error, Place, Result};
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, SimSeconds};
 
 /// Hands out the constants of a description, each once.
 pub(super) struct Reader {
     left: BTreeMap<String, Entry>,
-    places: BTreeMap<&'static str, Place>,
+    places: BTreeMap<&'static str, TextPosition>,
     constants: Vec<Constant>,
 }
 
@@ -42,7 +42,7 @@ impl Reader {
 
     pub(super) fn take(&mut self, key: &'static str) -> Result<Entry> {
         let entry = self.left.remove(key);
-        let entry = entry.ok_or(Error::DescriptionIncomplete { key })?;
+        let entry = entry.ok_or(SpecError::Incomplete { key })?;
         self.places.insert(key, entry.place.clone());
         if entry.constant.source.trim().is_empty() {
             return Err(self.refuse(key, DescriptionFault::EmptySource { key }));
@@ -51,11 +51,11 @@ impl Reader {
         Ok(entry)
     }
 
-    pub(super) fn refuse(&self, key: &str, fault: DescriptionFault) -> Error {
+    pub(super) fn refuse(&self, key: &str, fault: impl Into<DescriptionFault>) -> SpecError {
         let place = self.places.get(key).expect("checked after it was read");
-        Error::Description {
+        SpecError::Description {
             place: place.clone(),
-            fault: Box::new(fault),
+            fault: Box::new(fault.into()),
         }
     }
 
@@ -65,7 +65,7 @@ impl Reader {
         let constant = &entry.constant;
         let read = |text: &str| dimension.read(key, text);
         if (dimension == Dimension::Count) != entry.whole_number {
-            let fault = DescriptionFault::NotAQuantity {
+            let fault = QuantityFault::NotAQuantity {
                 key,
                 expected: dimension,
                 found: constant.value.clone(),
@@ -156,7 +156,8 @@ impl Reader {
     /// Of constants that contradict each other, the first that the user's own file gives; else
     /// the first.
     pub(super) fn own_first<const N: usize>(&self, keys: [&'static str; N]) -> &'static str {
-        let is_own = |key: &&str| matches!(self.places.get(*key), Some(Place { base: None, .. }));
+        let is_own =
+            |key: &&str| matches!(self.places.get(*key), Some(TextPosition { base: None, .. }));
         keys.into_iter().find(is_own).unwrap_or(keys[0])
     }
 
@@ -225,7 +226,7 @@ impl Reader {
 }
 
 /// The error of a constant that isn't among `known`.
-pub(super) fn unknown(key: &str, entry: &Entry, known: &[&str]) -> Error {
+pub(super) fn unknown(key: &str, entry: &Entry, known: &[&str]) -> SpecError {
     let name = |key: &str| key.split_once('.').map(|(_, name)| name.to_owned());
     let section = entry.constant.section();
     let is_sibling = |other: &&str| other.split_once('.').is_some_and(|(s, _)| s == section);
@@ -233,7 +234,7 @@ pub(super) fn unknown(key: &str, entry: &Entry, known: &[&str]) -> Error {
     // Misspelt, or in the wrong section.
     let misspelt = closest(key, expected.iter().copied());
     let misplaced = || known.iter().copied().find(|other| name(other) == name(key));
-    Error::Description {
+    SpecError::Description {
         place: entry.key_place.clone(),
         fault: Box::new(DescriptionFault::UnknownConstant {
             key: key.to_owned(),

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::description::{Description, Entry};
+use super::error::{DescriptionFault, Result, SpecError};
 use super::quantity::Dimension;
 use super::reader::{Reader, unknown};
 use super::shipped;
@@ -14,7 +15,6 @@ use super::{
     AmpSpec, ComputeSpec, ExchangeSpec, GatewaySpec, HostSpec, LinkSpec, MachineSpec, MemorySpec,
     StreamingMemorySpec, SyncSpec, TileSpec, Wiring,
 };
-use crate::error::{DescriptionFault, Error, Result};
 use crate::units::Hertz;
 
 /// Gives a description its meaning.
@@ -22,13 +22,13 @@ pub(super) fn resolve(description: Description) -> Result<MachineSpec> {
     let entries = description.entries.clone();
     read(description).map_err(|error| match error {
         // What is missing may stand there under a wrong name.
-        Error::DescriptionIncomplete { .. } => first_unknown(&entries).unwrap_or(error),
+        SpecError::Incomplete { .. } => first_unknown(&entries).unwrap_or(error),
         error => error,
     })
 }
 
 /// The first constant that no machine has.
-fn first_unknown(entries: &BTreeMap<String, Entry>) -> Option<Error> {
+fn first_unknown(entries: &BTreeMap<String, Entry>) -> Option<SpecError> {
     // Pods have all the constants there are.
     let pod = shipped::find("mk2-pod128").and_then(|text| Description::read(text).ok())?;
     let known: Vec<&str> = pod.entries.keys().map(String::as_str).collect();
@@ -41,7 +41,7 @@ fn first_unknown(entries: &BTreeMap<String, Entry>) -> Option<Error> {
 
 fn read(description: Description) -> Result<MachineSpec> {
     let name = description.name.filter(|name| !name.is_empty());
-    let name = name.ok_or(Error::DescriptionIncomplete { key: "name" })?;
+    let name = name.ok_or(SpecError::Incomplete { key: "name" })?;
     let mut reader = Reader::new(description.entries);
     let machine = MachineSpec {
         name,

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::error::{DescriptionFault, SpecError};
 use super::fixtures::{gc200, machine, small};
 use super::*;
 use crate::cost::amp::AmpTypes;
-use crate::error::DescriptionFault;
 use crate::topology::Topology;
 
 /// A description that builds on a shipped machine; its constants start at line 4.
@@ -156,7 +156,7 @@ fn a_scaled_down_machine_differs_in_its_counts_only() {
     assert_eq!(tile, whole.tile);
     assert_eq!(small.links, whole.links);
     let error = whole.scaled_down(4, 1474).unwrap_err();
-    let Error::Description { fault, .. } = error else {
+    let SpecError::Description { fault, .. } = error else {
         panic!("{error}")
     };
     assert_eq!(
@@ -667,12 +667,12 @@ proptest! {
                 prop_assert!(machine.memory.stacks(machine.tile.workers) <= machine.tile.memory);
                 prop_assert!(machine.n_tiles() >= u64::from(machine.n_ipus));
             }
-            Err(Error::Description { place, .. }) => {
+            Err(SpecError::Description { place, .. }) => {
                 prop_assert!(place.line >= 1 && place.column >= 1);
                 let lines = text.split('\n').count();
                 prop_assert!(place.base.is_some() || place.line <= lines);
             }
-            Err(Error::DescriptionIncomplete { .. }) => {}
+            Err(SpecError::Incomplete { .. }) => {}
             Err(other) => prop_assert!(false, "{}", other),
         }
     }

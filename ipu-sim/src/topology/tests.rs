@@ -1,6 +1,7 @@
 //! Wiring, routes and placement on the shipped machines.
 
 use super::*;
+use crate::ids::Id;
 use crate::spec::fixtures::machine;
 use crate::spec::shipped;
 
@@ -17,7 +18,7 @@ fn check(topology: &Topology, from: u32, to: u32, expected: &str) {
         nodes.push(match topology.bundles()[bundle].to {
             Node::Ipu(ipu) => ipu.0.to_string(),
             Node::Gateway(machine) => format!("g{}", machine.0),
-            other => panic!("{other:?} lies on no way between IPUs"),
+            other => panic!("{other:?} lies on no route between IPUs"),
         });
     }
     assert_eq!(nodes.join(" "), expected);
@@ -42,7 +43,7 @@ fn torus_routes_take_the_shorter_way_and_up_in_a_tie() {
     check(&pod64, 0, 32, &up.join(" "));
 }
 
-/// What a way of `links` IPU-Links and `gateways` gateways left for another takes, in us.
+/// What a route of `links` IPU-Links and `gateways` gateways left for another takes, in us.
 #[test]
 fn the_first_link_of_a_way_takes_longer_than_further_ones() {
     let check = |name: &str, from: u32, to: u32, links: u32, gateways: u32| {
@@ -209,38 +210,38 @@ fn hosts_and_memory_are_reached_through_the_gateway() {
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        |t, ipu| t.route_buffer(ipu, HostDirection::In),
         &[Node::Host(HostId(0)), port],
     );
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_host(ipu, HostWay::In),
+        |t, ipu| t.route_host(ipu, HostDirection::In),
         &[gateway],
     );
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_host(ipu, HostWay::Out),
+        |t, ipu| t.route_host(ipu, HostDirection::Out),
         &[Node::Ipu(IpuId(6))],
     );
     check(
         "mk2-pod16",
         6,
-        |t, ipu| t.route_memory(ipu, HostWay::In),
+        |t, ipu| t.route_memory(ipu, HostDirection::In),
         &[gateway, gateway],
     );
     // A card reads the memory of its host itself.
     check(
         "mk1-server16",
         2,
-        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        |t, ipu| t.route_buffer(ipu, HostDirection::In),
         &[],
     );
     check(
         "mk1-server16",
         2,
-        |t, ipu| t.route_host(ipu, HostWay::In),
+        |t, ipu| t.route_host(ipu, HostDirection::In),
         &[Node::Host(HostId(0)), port, gateway],
     );
     // The second host of an IPU-POD128 serves the second rack.
@@ -249,7 +250,7 @@ fn hosts_and_memory_are_reached_through_the_gateway() {
     check(
         "mk2-pod128",
         64,
-        |t, ipu| t.route_buffer(ipu, HostWay::In),
+        |t, ipu| t.route_buffer(ipu, HostDirection::In),
         &[second, port],
     );
 }
@@ -276,22 +277,4 @@ fn small_machines_have_links_too() {
         let last = n_ipus - 1;
         assert_eq!(topology.route(IpuId(0), IpuId(last)).is_empty(), last == 0);
     }
-}
-
-#[test]
-fn replicas_lie_on_consecutive_ipus() {
-    let topology = topology("mk2-pod16");
-    let placement = ReplicaPlacement::new(&topology, 3, 4).unwrap();
-    assert_eq!(placement.ipu(ReplicaId(2), IpuId(1)), IpuId(9));
-    assert_eq!(placement.replica(IpuId(9)), Some(ReplicaId(2)));
-    assert_eq!(placement.replica(IpuId(12)), None);
-    assert_eq!(placement.replicas().count(), 3);
-
-    let error = ReplicaPlacement::new(&topology, 5, 4).unwrap_err();
-    let message = "5 replicas of 4 IPUs don't fit, expected at most 16 IPUs, got 20";
-    assert_eq!(error.to_string(), message);
-    assert_eq!(
-        ReplicaPlacement::new(&topology, 0, 4),
-        Err(Error::NoReplicas)
-    );
 }

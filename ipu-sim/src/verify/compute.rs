@@ -78,11 +78,11 @@ type Lie = SmallVec<[(LayoutId, Labels); 5]>;
 
 /// All distinct ways in which operands lie, and the first vertex of each.
 #[derive(Default)]
-pub(super) struct Placed<'p> {
+pub(super) struct OperandLayouts<'p> {
     first: IndexMap<Lie, (Vec<usize>, super::Here, &'p VertexGroup)>,
 }
 
-impl<'p> Placed<'p> {
+impl<'p> OperandLayouts<'p> {
     /// Notes the vertices of a set, which are well formed in all else.
     pub(super) fn add(
         &mut self,
@@ -224,11 +224,11 @@ impl Boxes {
 /// The runs of indices `(begin, end)` of every place, neighbours joined.
 fn runs_of_places(axis: &AxisSplit) -> Vec<Vec<(u32, u32)>> {
     let mut out: Vec<Vec<(u32, u32)>> = vec![Vec::new(); axis.places.len()];
-    for part in &axis.parts {
-        let runs = &mut out[part.place as usize];
+    for range in &axis.ranges {
+        let runs = &mut out[range.place as usize];
         match runs.last_mut() {
-            Some(last) if last.1 == part.begin => last.1 = part.end(),
-            _ => runs.push((part.begin, part.end())),
+            Some(last) if last.1 == range.begin => last.1 = range.end(),
+            _ => runs.push((range.begin, range.end())),
         }
     }
     out

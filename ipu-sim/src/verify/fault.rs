@@ -5,6 +5,7 @@ use std::fmt;
 use crate::ids::{IpuId, TileId};
 use crate::numerics::DType;
 use crate::program::{FunctionId, Label, LayoutId, Program, SourceId, Step};
+use crate::replica::ReplicaError;
 use crate::units::Bytes;
 
 /// A rule of [`crate::verify`] that a program breaks.
@@ -12,22 +13,33 @@ use crate::units::Bytes;
 #[error("{place}: {violation}")]
 pub struct BadProgram {
     /// Where.
-    pub place: Place,
-    /// What is wrong there.
+    pub place: Location,
+    /// Rule that is broken, with the facts.
     pub violation: Violation,
 }
 
-/// What checking a rule comes to.
+/// Reason that a program can't be run, whatever its size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The machine has no room for its replicas.
+    #[error(transparent)]
+    Replicas(#[from] ReplicaError),
+    /// It breaks a rule of [`crate::verify`].
+    #[error(transparent)]
+    BadProgram(#[from] Box<BadProgram>),
+}
+
+/// The outcome of checking a rule.
 pub(super) type Checked = Result<(), Box<BadProgram>>;
 
 /// A rule broken at `place`.
-pub(super) fn broken(place: Place, violation: Violation) -> Box<BadProgram> {
+pub(super) fn broken(place: Location, violation: Violation) -> Box<BadProgram> {
     Box::new(BadProgram { place, violation })
 }
 
 /// Where a program breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Location {
     /// In the program as a whole.
     Program,
     /// In a layout.
@@ -41,10 +53,10 @@ pub enum Place {
     /// In a buffer of streaming memory.
     RemoteBuffer(String),
     /// In a step.
-    Step(StepPlace),
+    Step(StepLocation),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Program => f.write_str("the program"),
@@ -60,16 +72,16 @@ impl fmt::Display for Place {
 
 /// A step, by its numbers from 0: `3.1` is the second step of the repeat that is the fourth.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StepPlace {
+pub struct StepLocation {
     /// The name of its line of the profile, if it has one.
     pub source: Option<String>,
-    /// Its number in each list of steps, outermost first.
+    /// Numbers of the step in each list of steps, outermost first.
     pub numbers: Vec<usize>,
     /// The function that it is in; none for the program's own.
     pub function: Option<String>,
 }
 
-impl fmt::Display for StepPlace {
+impl fmt::Display for StepLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers: Vec<String> = self.numbers.iter().map(usize::to_string).collect();
         write!(f, "step {}", numbers.join("."))?;
@@ -92,9 +104,9 @@ pub(super) struct At<'w> {
 
 impl At<'_> {
     /// The place of a step that belongs to `source`.
-    pub(super) fn place(self, program: &Program, source: Option<SourceId>) -> Place {
+    pub(super) fn place(self, program: &Program, source: Option<SourceId>) -> Location {
         let source = source.and_then(|id| program.sources.get_index(id.0 as usize));
-        Place::Step(StepPlace {
+        Location::Step(StepLocation {
             source: source.map(|source| source.name.clone()),
             numbers: self.numbers.to_vec(),
             function: self.function.map(|id| program.functions[id].name.clone()),
@@ -113,7 +125,7 @@ pub(super) fn source_of(step: &Step) -> Option<SourceId> {
     }
 }
 
-/// What is wrong.
+/// Broken rule of [`crate::verify`], with the facts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// An id of nothing.

@@ -1,6 +1,6 @@
 //! Rules of layouts: every element has one place, and places are tiles of the IPU.
 
-use super::fault::{Checked, Place, Violation, broken};
+use super::fault::{Checked, Location, Violation, broken};
 use crate::ids::{Id, TileId};
 use crate::layout::{AxisSplit, Layout};
 use crate::program::{LayoutId, Program};
@@ -20,7 +20,7 @@ pub(super) fn check(program: &Program, n_tiles: u32) -> Checked {
             let found = rules.iter().find_map(|rule| rule(layout).err());
             let found = found.or_else(|| tiles(layout, n_tiles).err());
             found.map_or(Ok(()), |violation| {
-                let place = Place::Layout(id);
+                let place = Location::Layout(id);
                 Err(broken(place, violation))
             })
         })
@@ -31,19 +31,19 @@ fn axes(layout: &Layout) -> Result<(), Violation> {
     broken.map_or(Ok(()), |axis| Err(Violation::BrokenAxis { axis }))
 }
 
-/// Whether parts and places of an axis say the same, and say something.
+/// Whether ranges and places of an axis say the same, and say something.
 fn is_whole(axis: &AxisSplit) -> bool {
     let mut filled = vec![0u32; axis.places.len()];
     let mut next = 0;
-    for part in &axis.parts {
-        let place = filled.get_mut(part.place as usize);
-        let Some(place) = place.filter(|local| **local == part.local) else {
+    for range in &axis.ranges {
+        let place = filled.get_mut(range.place as usize);
+        let Some(place) = place.filter(|local| **local == range.local) else {
             return false;
         };
-        if part.begin != next || part.len == 0 {
+        if range.begin != next || range.len == 0 {
             return false;
         }
-        let (Some(end), Some(local)) = (next.checked_add(part.len), place.checked_add(part.len))
+        let (Some(end), Some(local)) = (next.checked_add(range.len), place.checked_add(range.len))
         else {
             return false;
         };

@@ -1,7 +1,7 @@
 //! Rules of what moves: exchanges, copies between IPUs, transfers and collectives.
 
 use super::fault::Violation;
-use crate::exchange;
+use crate::exchange::pieces;
 use crate::layout::Layout;
 use crate::program::{
     Collective, CollectiveKind, CollectiveTensor, Exchange, IpuCopy, Program, Transfer, VarId,
@@ -30,7 +30,7 @@ pub(super) fn exchange(program: &Program, exchange: &Exchange) -> Result<(), Vio
             in_range(program, view)?;
         }
         same_type(program, copy.src.var, copy.dst.var)?;
-        let fit = exchange::views_fit(&copy.src.shape, &copy.dst.shape);
+        let fit = pieces::views_fit(&copy.src.shape, &copy.dst.shape);
         if !fit {
             return Err(Violation::ViewsDiffer {
                 from: name(program, copy.src.var),

@@ -2,14 +2,14 @@
 //!
 //! Poplar's names are those of its profile's storage categories (Poplar Profile Data, "Storage
 //! categories", and users of its analysis library). Where one of ours has no name there, or one
-//! of theirs can have no bytes here, the reason is stated: [`UNWEIGHED`].
+//! of theirs can have no bytes here, the reason is stated: [`UNMODELLED_CATEGORIES`].
 
 use serde::{Deserialize, Serialize};
 
 use super::kinds::LiveKind;
 use crate::program::VarKind;
 
-/// What memory is taken by.
+/// Kind of memory on a tile, by what takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Category {
@@ -44,14 +44,14 @@ pub enum Category {
 }
 
 impl Category {
-    /// Those of vertices that aren't their code.
+    /// Categories of vertices that aren't their code.
     pub const VERTEX_STATE: [Self; 3] = [
         Self::VertexInstanceState,
         Self::VertexFieldData,
         Self::CopyDescriptor,
     ];
 
-    /// Those of messages that go from tile to tile, beyond the IPU or not.
+    /// Categories of messages that go from tile to tile, beyond the IPU or not.
     pub const EXCHANGE: [Self; 5] = [
         Self::InternalExchangeCode,
         Self::GlobalExchangeCode,
@@ -60,7 +60,7 @@ impl Category {
         Self::HostExchangePacketHeader,
     ];
 
-    /// Its name in reports.
+    /// Name of the category in reports.
     #[must_use]
     pub fn name(self) -> String {
         let name = match self {
@@ -129,45 +129,45 @@ impl Category {
 
 /// A category of Poplar's profile that has no bytes here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unweighed {
-    /// Its name there.
+pub struct UnmodelledCategory {
+    /// Name of the category in Poplar's profile.
     pub poplar: &'static str,
     /// Why.
     pub reason: &'static str,
 }
 
 /// Poplar's categories that no [`Category`] stands for.
-pub const UNWEIGHED: [Unweighed; 7] = [
-    Unweighed {
+pub const UNMODELLED_CATEGORIES: [UnmodelledCategory; 7] = [
+    UnmodelledCategory {
         poplar: "controlId",
         reason: "variables of switches and ids of syncs: no step of a program chooses between \
                  others, and a sync's id is a word (12 B on all tiles of an IPU in a test of \
                  Graphcore's TensorFlow add-ons)",
     },
-    Unweighed {
+    UnmodelledCategory {
         poplar: "controlTable",
         reason: "vertices by compute set for Poplar's table scheduler, which nothing here asks for",
     },
-    Unweighed {
+    UnmodelledCategory {
         poplar: "instrumentationResults",
         reason: "counters of an instrumented program, and no option instruments one: cycles come \
                  from the simulator",
     },
-    Unweighed {
+    UnmodelledCategory {
         poplar: "vectorListDescriptor",
         reason: "fields of the type VectorList: work lists of matrix products other than plain AMP \
                  products have it, and work lists aren't counted",
     },
-    Unweighed {
+    UnmodelledCategory {
         poplar: "multiple",
         reason: "bytes that categories share in turn: a tile is weighed at its fullest moment, \
                  when every byte has one",
     },
-    Unweighed {
+    UnmodelledCategory {
         poplar: "sharedCodeStorage",
         reason: "as multiple; code that calls share is counted once, as what it is",
     },
-    Unweighed {
+    UnmodelledCategory {
         poplar: "sharedDataStorage",
         reason: "as multiple",
     },

@@ -30,7 +30,7 @@ use super::Category;
 use super::sizes::Sizes;
 use super::state::state;
 use crate::engine::traffic::Exchanges;
-use crate::exchange::Traffic;
+use crate::exchange::time::Traffic;
 use crate::ids::{IdVec, IpuId};
 use crate::numerics::DType;
 use crate::program::{
@@ -45,7 +45,7 @@ pub(super) type Tables = IdVec<IpuId, Vec<(Category, Vec<u64>)>>;
 
 /// Adds code, state and stacks of `program`.
 pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, tables: &mut Tables) {
-    let moved = Moved::new(program, machine);
+    let moved = ExchangeTotals::new(program, machine);
     let mut count = Count::new((program, machine, sizes), &moved, None, tables);
     for steps in bodies(program) {
         count.steps(steps);
@@ -55,14 +55,14 @@ pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, table
 }
 
 /// Which sources are a part of a program.
-pub(super) type Part<'a> = &'a (dyn Fn(SourceId) -> bool + Sync);
+pub(super) type SourceFilter<'a> = &'a (dyn Fn(SourceId) -> bool + Sync);
 
 /// Adds code and state of the steps of one part: what they have of their own, and
 /// what they share with later steps.
 pub(super) fn add_part(
     of: (&Program, &MachineSpec, &Sizes),
-    moved: &Moved,
-    part: Part<'_>,
+    moved: &ExchangeTotals,
+    part: SourceFilter<'_>,
     tables: &mut Tables,
 ) {
     let program = of.0;
@@ -74,12 +74,12 @@ pub(super) fn add_part(
 }
 
 /// What all exchanges of a program move.
-pub(super) struct Moved {
+pub(super) struct ExchangeTotals {
     exchanges: Exchanges,
     traffic: Vec<Traffic>,
 }
 
-impl Moved {
+impl ExchangeTotals {
     pub(super) fn new(program: &Program, machine: &MachineSpec) -> Self {
         let mut exchanges = Exchanges::default();
         for steps in bodies(program) {
@@ -205,7 +205,7 @@ struct Count<'a> {
     exchanges: Exchanges,
     traffic: &'a [Traffic],
     /// The part of the program whose bytes are added; none for all of it.
-    part: Option<Part<'a>>,
+    part: Option<SourceFilter<'a>>,
     /// What was counted already, by IPU.
     seen: IndexSet<(IpuId, Content)>,
     /// Exchanges whose messages were counted already, by number of their traffic.
@@ -220,8 +220,8 @@ struct Count<'a> {
 impl<'a> Count<'a> {
     fn new(
         (program, machine, sizes): (&'a Program, &'a MachineSpec, &'a Sizes),
-        moved: &'a Moved,
-        part: Option<Part<'a>>,
+        moved: &'a ExchangeTotals,
+        part: Option<SourceFilter<'a>>,
         tables: &'a mut Tables,
     ) -> Self {
         Self {

@@ -9,28 +9,28 @@ use std::collections::BTreeMap;
 
 use super::StepName;
 use super::fullest::step_name;
-use super::kinds::{ByKind, LiveKind};
-use super::liveness::{Frame, FrameStep, Liveness};
+use super::kinds::{LiveBytes, LiveKind};
+use super::liveness::{Liveness, Routine, RoutineStep};
 use super::sizes::Sizes;
 use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{FunctionId, Program, VarId};
 
-/// What lives at one step, of variables that don't always live.
+/// Bytes of variables that live at one step, but not always.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LivePoint {
     /// The step.
     pub step: StepName,
     /// On all tiles of the IPU.
-    pub on_ipu: ByKind,
+    pub on_ipu: LiveBytes,
     /// On the tile that was asked for.
-    pub on_tile: ByKind,
+    pub on_tile: LiveBytes,
 }
 
 /// Bytes on the IPU and on one tile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Live {
-    ipu: ByKind,
-    tile: ByKind,
+    ipu: LiveBytes,
+    tile: LiveBytes,
 }
 
 impl Live {
@@ -102,8 +102,8 @@ impl Walk<'_> {
             let at = at as u32;
             now = now.plus(begins.remove(&at).unwrap_or_default());
             let inside = match step {
-                FrameStep::Step(_) => None,
-                FrameStep::Call(id) => Some((id, self.maxima.get(&id).copied())),
+                RoutineStep::Step(_) => None,
+                RoutineStep::Call(id) => Some((id, self.maxima.get(&id).copied())),
             };
             let during = match inside {
                 None => now,
@@ -130,15 +130,15 @@ impl Walk<'_> {
     }
 
     /// What begins and what ends at the steps of a frame.
-    fn changes(&self, frame: &Frame) -> (BTreeMap<u32, Live>, BTreeMap<u32, Live>) {
+    fn changes(&self, frame: &Routine) -> (BTreeMap<u32, Live>, BTreeMap<u32, Live>) {
         let (mut begins, mut ends) = (BTreeMap::new(), BTreeMap::new());
         let here = |live: &&super::liveness::Interval| self.program.vars[live.var].ipu == self.ipu;
         for interval in frame.live.iter().filter(here) {
             let tile = self.tile.0 as usize;
             let kind = self.kinds[interval.var];
             let size = Live {
-                ipu: ByKind::of(kind, self.sizes.on_ipu(self.program, interval.var)),
-                tile: ByKind::of(kind, self.sizes.on_tile(self.program, interval.var, tile)),
+                ipu: LiveBytes::of(kind, self.sizes.on_ipu(self.program, interval.var)),
+                tile: LiveBytes::of(kind, self.sizes.on_tile(self.program, interval.var, tile)),
             };
             for (table, at) in [(&mut begins, interval.begin), (&mut ends, interval.end)] {
                 let sum: &mut Live = table.entry(at).or_default();

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::kinds::LiveKind;
-use super::liveness::{FrameStep, Liveness};
+use super::liveness::{Liveness, RoutineStep};
 use super::peak::Peaks;
 use super::sizes::Sizes;
-use super::{Category, Interleaved, IpuWeight, LARGEST, StepName, TileVariable};
+use super::{Category, InterleavedMemory, IpuMemoryUsage, LARGEST, StepName, TileVariable};
 use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{FunctionId, Program, VarId};
 use crate::text::Names;
@@ -28,8 +28,8 @@ impl Find<'_> {
         &self,
         peaks: &Peaks,
         categories: Vec<(Category, Vec<u64>)>,
-        interleaved: Interleaved,
-    ) -> IpuWeight {
+        interleaved: InterleavedMemory,
+    ) -> IpuMemoryUsage {
         let mut tiles = vec![0; self.sizes.n_tiles()];
         for (_, table) in &categories {
             add(&mut tiles, table);
@@ -37,7 +37,7 @@ impl Find<'_> {
         let tiles = typed(tiles);
         let (max_tile, _) = fullest(&tiles);
         let (fullest_at, largest) = self.moment(peaks, max_tile, &|_| true);
-        IpuWeight {
+        IpuMemoryUsage {
             total: tiles.iter().copied().sum(),
             max_tile,
             tiles,
@@ -57,7 +57,7 @@ impl Find<'_> {
         must: &BTreeSet<VarId>,
         peaks: &Peaks,
         loader: u64,
-    ) -> Interleaved {
+    ) -> InterleavedMemory {
         let mut tiles = vec![loader; self.sizes.n_tiles()];
         let lasting = self.liveness.always.intersection(must);
         for &var in lasting.filter(|var| self.program.vars[**var].ipu == self.ipu) {
@@ -69,7 +69,7 @@ impl Find<'_> {
         let tiles = typed(tiles);
         let (tile, _) = fullest(&tiles);
         let (fullest_at, largest) = self.moment(peaks, tile, &|var| must.contains(&var));
-        Interleaved {
+        InterleavedMemory {
             tiles,
             fullest_at,
             largest,
@@ -138,12 +138,12 @@ pub(super) fn fullest(tiles: &[Bytes]) -> (TileId, Bytes) {
 pub(super) fn step_name(
     program: &Program,
     function: Option<FunctionId>,
-    step: FrameStep,
+    step: RoutineStep,
 ) -> StepName {
     let function = function.map(|id| program.functions[id].name.clone());
     let step = match step {
-        FrameStep::Step(source) => program.source(source).name.clone(),
-        FrameStep::Call(id) => format!("call of {}", program.functions[id].name),
+        RoutineStep::Step(source) => program.source(source).name.clone(),
+        RoutineStep::Call(id) => format!("call of {}", program.functions[id].name),
     };
     StepName { function, step }
 }

@@ -11,7 +11,7 @@ use crate::program::{Program, Role, SourceId, Step, Transfer, VarId, VarKind};
 use crate::units::Bytes;
 use crate::vertex::Vertex;
 
-/// What a variable that doesn't always live is there for.
+/// Purpose of a variable that doesn't always live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LiveKind {
@@ -51,7 +51,7 @@ impl LiveKind {
         Self::Variable,
     ];
 
-    /// Its name in reports.
+    /// Name of the kind in reports.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -84,16 +84,16 @@ impl LiveKind {
 
 /// Bytes by [`LiveKind`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByKind([u64; LiveKind::ALL.len()]);
+pub struct LiveBytes([u64; LiveKind::ALL.len()]);
 
-impl ByKind {
-    /// Those of one kind.
+impl LiveBytes {
+    /// Bytes of one kind.
     #[must_use]
     pub fn on(&self, kind: LiveKind) -> Bytes {
         Bytes(self.0[kind as usize])
     }
 
-    /// Those of all kinds.
+    /// Bytes of all kinds.
     #[must_use]
     pub fn total(&self) -> Bytes {
         Bytes(self.0.iter().sum())

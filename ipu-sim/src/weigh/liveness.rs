@@ -1,7 +1,7 @@
 //! When values that needn't outlive a step take memory.
 //!
 //! The steps of a function (and of the program itself) are numbered in order, bodies of
-//! repeats included; together they are a [`Frame`]. A value lives from the step that
+//! repeats included; together they are a [`Routine`]. A value lives from the step that
 //! writes it to the last that reads it. A value that enters or leaves a repeat, or is
 //! carried from one pass to the next, lives in all of the repeat. A call counts as one
 //! step with the accesses of its callee; a value that neither enters nor leaves the
@@ -26,7 +26,7 @@ use crate::program::{FunctionId, Program, SourceId, Step, VarId};
 
 /// A step of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrameStep {
+pub(super) enum RoutineStep {
     /// A step with its line of the profile.
     Step(SourceId),
     /// A call.
@@ -43,8 +43,8 @@ pub(super) struct Interval {
 
 /// The steps of a function or of the program, and what lives during them.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Frame {
-    pub(super) steps: Vec<FrameStep>,
+pub(super) struct Routine {
+    pub(super) steps: Vec<RoutineStep>,
     /// What is counted here, in order of begin.
     pub(super) live: Vec<Interval>,
 }
@@ -52,8 +52,8 @@ pub(super) struct Frame {
 /// When every variable takes memory.
 #[derive(Clone, Debug)]
 pub(super) struct Liveness {
-    pub(super) functions: IdVec<FunctionId, Frame>,
-    pub(super) main: Frame,
+    pub(super) functions: IdVec<FunctionId, Routine>,
+    pub(super) main: Routine,
     /// Variables whose values outlive the program's steps, whatever their kind.
     pub(super) always: BTreeSet<VarId>,
     /// Functions, callees first.
@@ -62,7 +62,7 @@ pub(super) struct Liveness {
 
 impl Liveness {
     /// The frame of a function, or of the program itself.
-    pub(super) fn frame(&self, function: Option<FunctionId>) -> &Frame {
+    pub(super) fn frame(&self, function: Option<FunctionId>) -> &Routine {
         match function {
             None => &self.main,
             Some(id) => &self.functions[id],
@@ -107,9 +107,9 @@ pub(super) fn analyse(program: &Program) -> Liveness {
         functions: program
             .functions
             .values()
-            .map(|_| Frame::default())
+            .map(|_| Routine::default())
             .collect(),
-        main: Frame::default(),
+        main: Routine::default(),
         delegated: program.functions.values().map(|_| Vec::new()).collect(),
         held: program
             .functions
@@ -134,8 +134,8 @@ pub(super) fn analyse(program: &Program) -> Liveness {
 
 /// Frames on the way from callers to callees.
 struct Frames {
-    functions: IdVec<FunctionId, Frame>,
-    main: Frame,
+    functions: IdVec<FunctionId, Routine>,
+    main: Routine,
     /// Values that a callee has to count: the variable, and the call.
     delegated: IdVec<FunctionId, Vec<Delegated>>,
     /// Variables that are counted by some caller during a call.
@@ -212,7 +212,7 @@ impl Frames {
             live.extend(own.map(|(begin, end)| Interval { begin, end, var }));
         }
         let steps = sketch.steps;
-        let frame = Frame { steps, live };
+        let frame = Routine { steps, live };
         match caller {
             Some(id) => self.functions[id] = frame,
             None => self.main = frame,
@@ -271,7 +271,7 @@ struct Event {
 /// A frame before it is known what it has to count.
 #[derive(Clone, Debug, Default)]
 struct Sketch {
-    steps: Vec<FrameStep>,
+    steps: Vec<RoutineStep>,
     /// First and last step of every repeat, inner ones first.
     repeats: Vec<(u32, u32)>,
     /// By variable, in order.
@@ -301,7 +301,7 @@ impl Sketch {
                         self.repeats.push((at, end - 1));
                     }
                 }
-                Step::Call(id) => self.steps.push(FrameStep::Call(*id)),
+                Step::Call(id) => self.steps.push(RoutineStep::Call(*id)),
                 Step::Compute(_)
                 | Step::Exchange(_)
                 | Step::IpuCopies { .. }
@@ -312,7 +312,7 @@ impl Sketch {
                             self.add_event(var, at, access, None);
                         }
                     }
-                    self.steps.push(FrameStep::Step(
+                    self.steps.push(RoutineStep::Step(
                         step.source().expect("it is no repeat, call or section"),
                     ));
                 }
@@ -328,7 +328,7 @@ impl Sketch {
     /// Adds what callees do, whose summaries are known.
     fn add_calls(&mut self, callees: &IdVec<FunctionId, Sketch>) {
         for at in 0..self.steps.len() {
-            if let FrameStep::Call(id) = self.steps[at] {
+            if let RoutineStep::Call(id) = self.steps[at] {
                 for (&var, &access) in &callees[id].summary {
                     self.add_event(var, at as u32, access, Some(id));
                 }

@@ -12,7 +12,7 @@
 
 use rayon::prelude::*;
 
-use super::code::{self, Moved};
+use super::code::{self, ExchangeTotals};
 use super::liveness;
 use super::sizes::Sizes;
 use super::{Category, access, kinds, peak, table};
@@ -24,12 +24,12 @@ use crate::units::Bytes;
 
 /// The memory of a part of a program on one IPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartWeight {
+pub struct PartMemoryUsage {
     /// Bytes on all tiles by category.
     pub categories: Vec<(Category, Bytes)>,
 }
 
-impl PartWeight {
+impl PartMemoryUsage {
     /// Bytes of one category.
     #[must_use]
     pub fn sum(&self, category: Category) -> Bytes {
@@ -46,10 +46,10 @@ pub fn weigh_parts(
     machine: &MachineSpec,
     ipu: IpuId,
     parts: &[&(dyn Fn(&Source) -> bool + Sync)],
-) -> Vec<PartWeight> {
+) -> Vec<PartMemoryUsage> {
     let n_tiles = machine.tile.tiles_per_ipu;
     let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
-    let moved = Moved::new(program, machine);
+    let moved = ExchangeTotals::new(program, machine);
     let weighed = parts.par_iter().map(|part| {
         let chosen: Vec<bool> = program.sources.iter().map(part).collect();
         let counts = |source: SourceId| chosen[source.0 as usize];
@@ -59,7 +59,7 @@ pub fn weigh_parts(
         variables(&only(program, &counts), &sizes, ipu, &mut tables);
         let categories = std::mem::take(&mut tables[ipu]).into_iter();
         let categories = categories.map(|(category, tiles)| (category, Bytes(tiles.iter().sum())));
-        PartWeight {
+        PartMemoryUsage {
             categories: categories.collect(),
         }
     });

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::kinds::LiveKind;
-use super::liveness::{Frame, FrameStep, Interval, Liveness};
+use super::liveness::{Interval, Liveness, Routine, RoutineStep};
 use super::sizes::Sizes;
 use crate::ids::{IdVec, IpuId};
 use crate::program::{FunctionId, Program, VarId};
@@ -75,7 +75,7 @@ struct Change<'a> {
 
 fn sweep(
     program: &Program,
-    frame: &Frame,
+    frame: &Routine,
     sizes: &Sizes,
     counts: &dyn Fn(VarId) -> bool,
     callees: &IdVec<FunctionId, Option<Peak>>,
@@ -94,7 +94,7 @@ fn sweep(
             .push(interval.var);
     }
     for (at, step) in frame.steps.iter().enumerate() {
-        if let FrameStep::Call(id) = step
+        if let RoutineStep::Call(id) = step
             && let Some(peak) = &callees[*id]
         {
             changes.entry(at as u32).or_default().callee = Some(peak);
@@ -146,7 +146,7 @@ type Path = SmallVec<[(Option<FunctionId>, u32); 4]>;
 /// The step at which one tile is fullest: down from the program's own steps into calls.
 pub(super) struct Moment<'a> {
     /// The function, none for the program itself, and the step there.
-    pub(super) path: Vec<(Option<FunctionId>, FrameStep)>,
+    pub(super) path: Vec<(Option<FunctionId>, RoutineStep)>,
     /// What is live then.
     pub(super) live: Vec<&'a Interval>,
 }
@@ -199,8 +199,8 @@ impl Peaks {
             let at = peak.at[tile];
             path.push((function, at));
             (function, next) = match liveness.frame(function).steps[at as usize] {
-                FrameStep::Step(_) => (None, None),
-                FrameStep::Call(id) => (Some(id), self.functions[id].as_ref()),
+                RoutineStep::Step(_) => (None, None),
+                RoutineStep::Call(id) => (Some(id), self.functions[id].as_ref()),
             };
         }
         path

@@ -40,7 +40,7 @@ impl Region {
     /// Every region, in the order in which programs are refused.
     pub const ALL: [Self; 3] = [Self::Tile, Self::Executable, Self::Interleaved];
 
-    /// Its bytes on a tile of `machine`.
+    /// Bytes of the region on a tile of `machine`.
     #[must_use]
     pub fn size(self, machine: &MachineSpec) -> Bytes {
         match self {

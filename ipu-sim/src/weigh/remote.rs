@@ -1,11 +1,26 @@
 //! Do the remote buffers of all replicas fit into streaming memory?
 
-use crate::error::{Error, Result};
 use crate::ids::{IdVec, IpuId};
 use crate::program::{Program, RemoteBufferId, Step, Transfer};
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
-use crate::topology::{ReplicaPlacement, Topology};
+use crate::topology::Topology;
 use crate::units::Bytes;
+
+/// The buffers of a program don't fit in streaming memory.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "out of streaming memory beside IPU-Machine {ipu_machine}: expected at most {available}, \
+     got {needed}"
+)]
+pub struct OutOfStreamingMemory {
+    /// The first IPU-Machine of the device that overflows.
+    pub ipu_machine: u32,
+    /// Bytes of streaming memory beside it.
+    pub available: Bytes,
+    /// Bytes of the buffers of all replicas that lie there.
+    pub needed: Bytes,
+}
 
 /// Checks every IPU-Machine: a buffer lies in the streaming memory beside the IPUs that use it
 /// (those of one IPU-Machine, says [`crate::verify`]), or, if none does, beside the first of its
@@ -13,10 +28,13 @@ use crate::units::Bytes;
 ///
 /// # Errors
 ///
-/// [`Error::OutOfStreamingMemory`] for the first IPU-Machine that overflows.
-pub(crate) fn check_streaming_memory(program: &Program, machine: &MachineSpec) -> Result<()> {
-    let topology = Topology::new(machine);
-    let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
+/// [`OutOfStreamingMemory`] for the first IPU-Machine that overflows.
+pub(crate) fn check_streaming_memory(
+    program: &Program,
+    machine: &MachineSpec,
+    topology: &Topology,
+    placement: ReplicaPlacement,
+) -> Result<(), OutOfStreamingMemory> {
     let mut users: IdVec<RemoteBufferId, Option<IpuId>> =
         program.remote_buffers.ids().map(|_| None).collect();
     for steps in program
@@ -39,7 +57,7 @@ pub(crate) fn check_streaming_memory(program: &Program, machine: &MachineSpec) -
     let capacity = machine.streaming_memory.capacity;
     let over = needed.iter().position(|&needed| needed > capacity);
     over.map_or(Ok(()), |ipu_machine| {
-        Err(Error::OutOfStreamingMemory {
+        Err(OutOfStreamingMemory {
             ipu_machine: ipu_machine as u32,
             available: capacity,
             needed: needed[ipu_machine],
@@ -97,13 +115,15 @@ mod tests {
                 bytes: Bytes(bytes),
             });
             let expected = expected.map_or(Ok(()), |(ipu_machine, needed)| {
-                Err(Error::OutOfStreamingMemory {
+                Err(OutOfStreamingMemory {
                     ipu_machine,
                     available: Bytes(1000),
                     needed: Bytes(needed),
                 })
             });
-            let found = check_streaming_memory(&program, &spec);
+            let topology = Topology::new(&spec);
+            let placement = ReplicaPlacement::new(&topology, n_replicas, n_ipus).unwrap();
+            let found = check_streaming_memory(&program, &spec, &topology, placement);
             assert_eq!(found, expected, "{n_replicas} x {n_ipus}");
         }
     }

@@ -82,7 +82,7 @@ impl Fixture {
 
     /// The fullest moment of variables on tile 0, by IPU 0's steps.
     #[track_caller]
-    fn check(&mut self, steps: Vec<Step>, not_always_live: u64) -> IpuWeight {
+    fn check(&mut self, steps: Vec<Step>, not_always_live: u64) -> IpuMemoryUsage {
         self.program.steps = steps;
         let weight = weigh(&self.program, &machine()).unwrap();
         let ipu = weight.ipus[IpuId(0)].clone();
@@ -606,7 +606,7 @@ fn live_by_hand_of(program: &Program, counts: &dyn Fn(VarId) -> bool) -> Vec<[u6
             if !lasts && (touched(at).is_some() || needed) {
                 let axis = &layout.axes[0];
                 for index in 0..axis.extent() {
-                    let place = axis.part_of(index).place;
+                    let place = axis.range_of(index).place;
                     let tile = axis.places[place as usize].tile;
                     tiles[tile as usize] += var.dtype.size().0;
                 }

@@ -1,15 +1,16 @@
 //! Who gets which IPUs, and when.
 
+use std::error::Error as _;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use ipu_sim::device::{
-    AttachLocks, Attached, Clock, Connection, DeviceId, LockGuard, LockRefusal, ManualClock, Mode,
-    NoLocks,
+    AttachLocks, AttachedDevice, Clock, Connection, DeviceError, DeviceId, LockFailure, LockGuard,
+    LockRefusal, ManualClock, Mode, NoLocks,
 };
-use ipu_sim::error::Error;
 use ipu_sim::ids::IpuId;
 use ipu_sim::units::Bytes;
 
@@ -28,7 +29,7 @@ fn overlapping_groups_exclude_each_other() {
         let manager = manager();
         let held = manager.attach(DeviceId(held), Connection::Always).unwrap();
         let second = manager.attach(DeviceId(wanted), Connection::Always);
-        let expected = busy.map(|ipu| Error::DeviceBusy {
+        let expected = busy.map(|ipu| DeviceError::DeviceBusy {
             device: DeviceId(wanted),
             ipu: IpuId(ipu),
             waited: Duration::ZERO,
@@ -215,15 +216,19 @@ fn other_processes_keep_and_release_their_ipus() {
 
 #[test]
 fn locks_that_dont_work_are_not_waited_for() {
-    let message = "read-only file system".to_owned();
-    let locks = OtherProcess::new(1, LockRefusal::Failed { message });
+    let failure = LockFailure::new(io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+    let locks = OtherProcess::new(1, LockRefusal::Failed(failure.clone()));
     let clock = Arc::new(ManualClock::default());
     let manager = manager_with(locks, clock.clone());
     let error = manager.attach(DeviceId(0), on_demand(9)).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "failed to lock device 0: read-only file system"
-    );
+    assert_eq!(error.to_string(), "failed to lock device 0");
+    let source = error.source().unwrap().to_string();
+    assert_eq!(source, "read-only filesystem or storage medium");
+    let expected = DeviceError::LockFailed {
+        device: DeviceId(0),
+        source: failure,
+    };
+    assert_eq!(error, expected);
     assert_eq!(clock.now(), Duration::ZERO);
 }
 
@@ -252,7 +257,7 @@ fn any_order_of_dropping_frees_the_ipus() {
     let loaded = all(Connection::Always).unwrap().load(executable(program));
     let loaded = loaded.unwrap();
     all(Connection::Always).unwrap_err();
-    let attached: Attached = loaded.unload();
+    let attached: AttachedDevice = loaded.unload();
     all(Connection::Always).unwrap_err();
     let loaded = attached.load(executable(squares(4).program)).unwrap();
     thread::spawn(move || drop(loaded)).join().unwrap();

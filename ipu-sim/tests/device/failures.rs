@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ipu_sim::device::{
-    Clock, Condition, Connection, Counters, DeviceId, DeviceManager, ErrorClass, Fault, Hardware,
-    HostStream, Loaded, ManualClock, Mode, Ports, RecoveryAction,
+    Clock, Condition, Connection, Counters, DeviceError, DeviceId, DeviceManager, ErrorClass,
+    Fault, Hardware, HostStream, LoadedDevice, ManualClock, Mode, Ports, RecoveryAction,
 };
-use ipu_sim::error::Error;
 use ipu_sim::execute::StreamError;
 use ipu_sim::ids::{IpuId, ReplicaId, TileId};
 use ipu_sim::program::{Program, Step, VarId, VarKind};
@@ -77,7 +76,7 @@ fn push_both(run: &Running) {
     }
 }
 
-fn stopped(device: &Loaded) -> (Error, RecoveryAction) {
+fn stopped(device: &LoadedDevice) -> (DeviceError, RecoveryAction) {
     match device.condition() {
         Condition::Stopped { cause, action } => (cause.clone(), *action),
         other => panic!("expected a stopped device, got {other:?}"),
@@ -85,7 +84,7 @@ fn stopped(device: &Loaded) -> (Error, RecoveryAction) {
 }
 
 /// It was run once and then stopped; its values, and all that it still answers.
-fn check_stopped(run: &mut Running, error: &Error, action: RecoveryAction) {
+fn check_stopped(run: &mut Running, error: &DeviceError, action: RecoveryAction) {
     let Running { device, output, .. } = run;
     assert_eq!(stopped(device), (error.clone(), action));
     assert_eq!(device.run(Mode::Time).as_ref(), Err(error));

@@ -1,6 +1,6 @@
 //! A result that is an exception, on a device that has them and on one that hasn't.
 
-use ipu_sim::device::{Condition, Counters, ErrorClass, Loaded, Mode, RecoveryAction};
+use ipu_sim::device::{Condition, Counters, ErrorClass, LoadedDevice, Mode, RecoveryAction};
 use ipu_sim::execute::{FloatControl, StochasticRounding};
 use ipu_sim::ids::ReplicaId;
 use ipu_sim::program::{Program, VarId, VarKind};
@@ -10,7 +10,7 @@ use crate::programs::{attach, executable, machine, spread, square, var};
 const FIRST: ReplicaId = ReplicaId(0);
 
 /// Squares of three numbers on three tiles.
-fn squares(control: FloatControl) -> (Loaded, [VarId; 2]) {
+fn squares(control: FloatControl) -> (LoadedDevice, [VarId; 2]) {
     let mut program = Program::new(1, 1);
     let from = var(&mut program, "from", VarKind::Weight, spread(3, 3));
     let to = var(&mut program, "to", VarKind::Weight, spread(3, 3));

@@ -1,7 +1,7 @@
 //! What a device refuses to load.
 
 use ipu_sim::device::Connection;
-use ipu_sim::error::Error;
+use ipu_sim::device::DeviceError;
 use ipu_sim::ids::{IpuId, TileId};
 use ipu_sim::program::{Program, VarKind};
 use ipu_sim::units::Bytes;
@@ -9,7 +9,7 @@ use ipu_sim::units::Bytes;
 use crate::programs::{buffered, executable, machine, manager, spread, var};
 
 /// The refusal of a program by a device of `n_ipus` IPUs, which is then free again.
-fn refusal(n_ipus: u32, program: Program) -> Error {
+fn refusal(n_ipus: u32, program: Program) -> DeviceError {
     let manager = manager();
     let attached = manager.attach_any(n_ipus, Connection::Always).unwrap();
     let error = attached.load(executable(program)).unwrap_err();
@@ -31,7 +31,7 @@ fn out_of_tile_memory() {
         VarKind::Weight,
         spread(2 * 640 * 512, 2),
     );
-    let Error::OutOfMemory(error) = refusal(1, program) else {
+    let DeviceError::OutOfMemory(error) = refusal(1, program) else {
         panic!("it doesn't fit");
     };
     assert_eq!((error.ipu, error.tile), (IpuId(0), TileId(0)));

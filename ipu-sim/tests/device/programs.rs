@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use ipu_sim::device::{
-    AttachLocks, Attached, Clock, Connection, DeviceManager, Executable, HOST_SYNC_TIMEOUT, Ports,
+    AttachLocks, AttachedDevice, Clock, Connection, DeviceManager, Executable, HOST_SYNC_TIMEOUT,
+    Ports,
 };
 use ipu_sim::engine;
 use ipu_sim::execute::FloatControl;
@@ -44,7 +45,7 @@ pub(crate) fn manager() -> DeviceManager {
 }
 
 /// A device of `n_ipus` IPUs.
-pub(crate) fn attach(n_ipus: u32) -> Attached {
+pub(crate) fn attach(n_ipus: u32) -> AttachedDevice {
     manager().attach_any(n_ipus, Connection::Always).unwrap()
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipu_sim::device::{
-    Attached, Condition, Connection, Counters, DeviceManager, Fault, Hardware, Loaded, Mode, Ports,
-    RecoveryAction, StreamQueue,
+    AttachedDevice, Condition, Connection, Counters, DeviceManager, Fault, Hardware, LoadedDevice,
+    Mode, Ports, RecoveryAction, StreamQueue,
 };
 use ipu_sim::engine::{self, Channel};
 use ipu_sim::ids::{IpuId, ReplicaId};
@@ -19,7 +19,7 @@ const FIRST: ReplicaId = ReplicaId(0);
 
 /// [`squares`] on a device, with queues at its streams.
 pub(crate) struct Running {
-    pub(crate) device: Loaded,
+    pub(crate) device: LoadedDevice,
     pub(crate) inputs: StreamQueue,
     pub(crate) outputs: StreamQueue,
     pub(crate) input: VarId,
@@ -30,7 +30,7 @@ fn running(n_replicas: u32) -> Running {
     running_on(attach(n_replicas), n_replicas)
 }
 
-pub(crate) fn running_on(attached: Attached, n_replicas: u32) -> Running {
+pub(crate) fn running_on(attached: AttachedDevice, n_replicas: u32) -> Running {
     let Squares {
         program,
         input,
@@ -235,7 +235,7 @@ fn streams_without_a_host_keep_a_run_from_starting() {
         ..
     } = squares(1);
     let mut device = attach(1).load(executable(program)).unwrap();
-    let check = |device: &mut Loaded, expected: &str| {
+    let check = |device: &mut LoadedDevice, expected: &str| {
         let error = device.run(Mode::TimeAndExecute).unwrap_err();
         assert_eq!(error.to_string(), expected);
         assert_eq!(*device.condition(), Condition::Ready);

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use ipu_sim::device::{Connection, DeviceManager, ErrorClass, Executable, Mode, Ports};
+use ipu_sim::device::{
+    Connection, DeviceError, DeviceManager, ErrorClass, Executable, Mode, Ports,
+};
 use ipu_sim::engine::time;
-use ipu_sim::error::Error;
 use ipu_sim::execute::{FloatControl, StreamError};
 use ipu_sim::ids::{Id, IpuId, ReplicaId};
 use ipu_sim::layout::{AxisSplit, Layout};
@@ -150,12 +151,12 @@ impl Change {
                 let Some(axis) = pick(&mut layout.axes, part) else {
                     return;
                 };
-                let (parts, places) = (&mut axis.parts, &mut axis.places);
-                match (part % 6, pick(parts, part), pick(places, part)) {
-                    (0, Some(part), _) => part.begin = to,
-                    (1, Some(part), _) => part.len = to,
-                    (2, Some(part), _) => part.place = to,
-                    (3, Some(part), _) => part.local = to,
+                let (ranges, places) = (&mut axis.ranges, &mut axis.places);
+                match (part % 6, pick(ranges, part), pick(places, part)) {
+                    (0, Some(range), _) => range.begin = to,
+                    (1, Some(range), _) => range.len = to,
+                    (2, Some(range), _) => range.place = to,
+                    (3, Some(range), _) => range.local = to,
                     (4, _, Some(place)) => place.extent = to,
                     (_, _, Some(place)) => place.tile = to,
                     _ => {}
@@ -335,7 +336,7 @@ fn executed(program: &Program, steps: &[Step], depth: usize) -> u64 {
 }
 
 /// Loads a program and runs it, as far as that is a matter of moments.
-fn run(program: &Program) -> Result<(), Error> {
+fn run(program: &Program) -> Result<(), DeviceError> {
     let manager = DeviceManager::new(machine(), Ports::alone());
     let attached = manager.attach_any(16, Connection::Always)?;
     let mut loaded = attached.load(Executable {
@@ -392,6 +393,7 @@ proptest! {
             prop_assert!(expected.contains(&class), "{error}");
         }
         if let Err(error) = time(&program, &machine(), options()) {
+            let error = DeviceError::from(error);
             prop_assert_eq!(error.class(), ErrorClass::Setup, "{}", error);
         }
     }

@@ -1,7 +1,7 @@
 //! Changes of a good program that each break one rule.
 
+use ipu_sim::device::{DeviceError, ErrorClass};
 use ipu_sim::engine::time;
-use ipu_sim::error::Error;
 use ipu_sim::ids::IpuId;
 use ipu_sim::layout::{AxisSplit, Layout, StorageLoop};
 use ipu_sim::numerics::DType;
@@ -10,7 +10,9 @@ use ipu_sim::program::{
     LayoutId, Program, RemoteBufferId, SectionId, SourceId, Step, StreamId, Transfer, VarId,
     VertexGroup,
 };
+use ipu_sim::replica::ReplicaError;
 use ipu_sim::units::Bytes;
+use ipu_sim::verify::VerifyError;
 use ipu_sim::vertex::{BinaryFn, MapOp, Vertex};
 use smallvec::smallvec;
 
@@ -30,7 +32,7 @@ fn refused(change: impl FnOnce(&mut Program), expected: &str) {
     change(&mut program);
     let error = time(&program, &machine, options()).unwrap_err();
     assert_eq!(error.to_string(), expected);
-    assert_eq!(error.class(), ipu_sim::device::ErrorClass::Setup);
+    assert_eq!(DeviceError::from(error).class(), ErrorClass::Setup);
 }
 
 const X: VarId = VarId(0);
@@ -115,22 +117,25 @@ fn ipus_are_those_of_the_replica() {
     let (mut program, machine) = (good(), machine());
     (program.n_ipus, program.n_replicas) = (u32::MAX, u32::MAX);
     let error = program.verify(&machine).unwrap_err();
-    assert!(matches!(error, Error::ReplicasDontFit { .. }), "{error}");
+    assert!(
+        matches!(error, VerifyError::Replicas(ReplicaError::DontFit { .. })),
+        "{error}"
+    );
     program.n_replicas = 0;
-    assert_eq!(program.verify(&machine), Err(Error::NoReplicas));
+    assert_eq!(program.verify(&machine), Err(ReplicaError::None.into()));
 }
 
 #[test]
 fn layouts_give_every_element_a_place() {
     let axis = "layout 10: axis 0: expected parts that follow each other from index 0 and fill \
                 their places in order, none of them empty";
-    refused(|p| lay(p, WIDE, |l| l.axes[0].parts[1].begin = 9), axis);
-    refused(|p| lay(p, WIDE, |l| l.axes[0].parts[1].place = 7), axis);
-    refused(|p| lay(p, WIDE, |l| l.axes[0].parts[1].local = 1), axis);
+    refused(|p| lay(p, WIDE, |l| l.axes[0].ranges[1].begin = 9), axis);
+    refused(|p| lay(p, WIDE, |l| l.axes[0].ranges[1].place = 7), axis);
+    refused(|p| lay(p, WIDE, |l| l.axes[0].ranges[1].local = 1), axis);
     refused(|p| lay(p, WIDE, |l| l.axes[0].places[1].extent = 9), axis);
     refused(|p| lay(p, WIDE, |l| l.axes[0] = AxisSplit::whole(0)), axis);
     refused(
-        |p| lay(p, WIDE, |l| l.axes[0].parts[0].len = u32::MAX),
+        |p| lay(p, WIDE, |l| l.axes[0].ranges[0].len = u32::MAX),
         axis,
     );
     let copies = "layout 10: expected copies at tile offsets that ascend from 0";

@@ -1,6 +1,6 @@
 //! Every vertex with every element type: it has a cost, or is refused.
 
-use ipu_sim::device::ErrorClass;
+use ipu_sim::device::{DeviceError, ErrorClass};
 use ipu_sim::engine::time;
 use ipu_sim::ids::IpuId;
 use ipu_sim::layout::Layout;
@@ -147,6 +147,7 @@ fn has_cost(program: &Program, vertex: Vertex, output: Operand, inputs: Vec<Oper
     match time(&program, &machine(), options()) {
         Ok(timeline) => timeline.total.0 > 0,
         Err(error) => {
+            let error = DeviceError::from(error);
             assert_eq!(error.class(), ErrorClass::Setup, "{error}");
             false
         }

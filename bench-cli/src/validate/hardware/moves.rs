@@ -13,7 +13,7 @@ use ipu_sim::vertex::Vertex;
 use ipu_sim::view::{View, ViewShape};
 
 use super::{on_all_tiles, time, var};
-use crate::validate::measurements::HostWay;
+use crate::validate::measurements::HostDirection;
 
 /// Bytes that each tile sends over links and to or from the host, as the link measurement's 64 KB.
 const SENT_PER_TILE: u32 = 64 * 1024;
@@ -148,19 +148,19 @@ pub(super) fn link_rate(machine: &MachineSpec) -> anyhow::Result<f64> {
 /// # Errors
 ///
 /// As [`ipu_sim::engine::time`].
-pub(super) fn host_rate(machine: &MachineSpec, way: HostWay) -> anyhow::Result<f64> {
+pub(super) fn host_rate(machine: &MachineSpec, way: HostDirection) -> anyhow::Result<f64> {
     let mut program = Program::new(1, 1);
     let source = program.add_source("host", "stream");
     let elements = SENT_PER_TILE / DType::F16.size().0 as u32;
     let var = on_all_tiles(&mut program, machine, IPU, DType::F16, &[elements]);
     let stream = program.streams.push(Stream {
         name: "stream".into(),
-        prefetch: way == HostWay::In,
+        prefetch: way == HostDirection::In,
         buffering_depth: 1,
     });
     let transfer = match way {
-        HostWay::In => Transfer::HostRead { stream, var },
-        HostWay::Out => Transfer::HostWrite { stream, var },
+        HostDirection::In => Transfer::HostRead { stream, var },
+        HostDirection::Out => Transfer::HostWrite { stream, var },
     };
     program.steps = vec![Step::Repeat {
         count: HOST_ELEMENTS,

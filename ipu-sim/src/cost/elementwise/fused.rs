@@ -52,7 +52,7 @@ pub enum MapOp {
     Select,
 }
 
-/// What a fused map does to each element.
+/// Operations of a fused map on each element.
 ///
 /// Constants and broadcast scalars stay in registers and are no inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

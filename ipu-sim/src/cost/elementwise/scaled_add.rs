@@ -15,7 +15,7 @@ use crate::numerics::DType;
 use crate::spec::TileSpec;
 use crate::units::Cycles;
 
-/// What is computed.
+/// Expression of a scaled sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ScaledForm {
     /// `A += k B`.
@@ -55,7 +55,7 @@ pub enum OperandMemory {
 /// One scaled sum, without its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScaledAdd {
-    /// What is computed.
+    /// Expression that is computed.
     pub form: ScaledForm,
     /// Element type of `A`, read and written.
     pub a: DType,

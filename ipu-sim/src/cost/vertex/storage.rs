@@ -13,8 +13,8 @@ use crate::cost::elementwise::worker::WorkerCycles;
 use crate::cost::memory;
 use crate::cost::memory::transpose::{Transpose, transpose};
 use crate::cost::reduce::{
-    self, Outputs, Reduce, Region, Strided, reduce_continuous, reduce_general, reduce_single_input,
-    reduce_strided,
+    self, OutputUpdate, Reduce, Region, StridedSizes, reduce_continuous, reduce_general,
+    reduce_single_input, reduce_strided,
 };
 use crate::numerics::DType;
 use crate::program::Label;
@@ -96,7 +96,7 @@ pub(super) fn reduce(op: ReduceOp, sizes: &VertexSizes<'_>, spec: &TileSpec) -> 
         },
         partials: input.dtype,
         out: sizes.output.dtype,
-        outputs: Outputs::Replace,
+        outputs: OutputUpdate::Replace,
     };
     let innermost = loops(input).last().copied();
     let in_rows = innermost.filter(|run| sizes.output.varies_along(run.label));
@@ -128,7 +128,7 @@ fn one_worker(
     }
     match row {
         Some(stride) => {
-            let sizes = Strided {
+            let sizes = StridedSizes {
                 n_outputs,
                 n_partials,
                 n_outer: 1,

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::ids::IdVec;
+use crate::replica::ReplicaPlacement;
 use crate::spec::fixtures::machine as shipped;
-use crate::topology::{Node, ReplicaPlacement, Topology};
+use crate::topology::{Node, Topology};
 
 /// What hosts may have made ready before the run, and drain after it: the buffers of streams.
 fn buffered(program: &Program) -> Bytes {

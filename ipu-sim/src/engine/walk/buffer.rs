@@ -2,7 +2,7 @@
 //!
 //! What the host sends waits in the gateway until the device asks for it, and what the device sends
 //! waits there for the host. A buffer holds some elements: as long as one is ready, or one is free,
-//! the device only sees the way between gateway and IPU, while the network behind it works on.
+//! the device only sees the route between gateway and IPU, while the network behind it works on.
 //! Without a buffer (no prefetch) an element is fetched when it is asked for.
 //!
 //! When a program begins, the host has filled the buffers already.
@@ -14,7 +14,7 @@ use crate::engine::events::{Event, Key};
 use crate::engine::schedule::Stream;
 use crate::engine::timeline::StreamTime;
 use crate::program::StreamId;
-use crate::topology::HostWay;
+use crate::topology::HostDirection;
 use crate::units::Cycles;
 
 /// One stream of a class of replicas, at some moment.
@@ -34,7 +34,7 @@ impl BufferState {
     pub(super) fn new(stream: &Stream) -> Self {
         let comes = stream
             .buffer
-            .is_some_and(|buffer| buffer.way == HostWay::In);
+            .is_some_and(|buffer| buffer.direction == HostDirection::In);
         Self {
             full: if comes { stream.depth } else { 0 },
             held: 0,
@@ -91,23 +91,23 @@ impl Walker<'_> {
         &mut self,
         class: usize,
         stream: StreamId,
-        way: HostWay,
+        direction: HostDirection,
         part: (usize, usize),
         now: Cycles,
     ) {
         self.buffers[class][stream].waiting.push_back(part);
-        self.serve(class, stream, way, now);
+        self.serve(class, stream, direction, now);
         self.refill(class, stream, now);
     }
 
     /// Lets those go on that wait, as far as elements or places are there.
-    fn serve(&mut self, class: usize, stream: StreamId, way: HostWay, now: Cycles) {
+    fn serve(&mut self, class: usize, stream: StreamId, direction: HostDirection, now: Cycles) {
         let places = self.linked.schedule.streams[stream].depth.max(1);
         loop {
             let buffer = &mut self.buffers[class][stream];
-            let serves = match way {
-                HostWay::In => buffer.full > 0,
-                HostWay::Out => buffer.full + buffer.held < places,
+            let serves = match direction {
+                HostDirection::In => buffer.full > 0,
+                HostDirection::Out => buffer.full + buffer.held < places,
             };
             if !serves {
                 return;
@@ -116,7 +116,7 @@ impl Walker<'_> {
                 return;
             };
             buffer.held += 1;
-            if way == HostWay::In {
+            if direction == HostDirection::In {
                 buffer.full -= 1;
             }
             self.begin_part(actor, position, now);
@@ -128,14 +128,14 @@ impl Walker<'_> {
         &mut self,
         class: usize,
         stream: StreamId,
-        way: HostWay,
+        direction: HostDirection,
         now: Cycles,
     ) {
         let buffer = &mut self.buffers[class][stream];
         buffer.held -= 1;
-        match way {
-            HostWay::In => self.refill(class, stream, now),
-            HostWay::Out => {
+        match direction {
+            HostDirection::In => self.refill(class, stream, now),
+            HostDirection::Out => {
                 buffer.full += 1;
                 self.drain(class, stream, now);
             }
@@ -145,7 +145,10 @@ impl Walker<'_> {
     /// The host sends another element, if there is a place for it and it isn't sending already.
     fn refill(&mut self, class: usize, stream: StreamId, now: Cycles) {
         let spec = &self.linked.schedule.streams[stream];
-        if spec.buffer.is_none_or(|buffer| buffer.way == HostWay::Out) {
+        if spec
+            .buffer
+            .is_none_or(|buffer| buffer.direction == HostDirection::Out)
+        {
             return;
         }
         let buffer = &mut self.buffers[class][stream];
@@ -178,37 +181,43 @@ impl Walker<'_> {
     fn cross(&mut self, class: usize, stream: StreamId, now: Cycles) {
         let buffer = self.linked.schedule.streams[stream].buffer;
         let buffer = buffer.expect("a stream that is used has a buffer");
-        match self.linked.lane(class, buffer.ends) {
-            Some(lane) => self.begin_flow(Key::Buffer(class, stream), lane, buffer.bytes, now),
+        match self.linked.route(class, buffer.ends) {
+            Some(route) => self.begin_flow(Key::Buffer(class, stream), route, buffer.bytes, now),
             None => self.end_buffering(class, stream, now),
         }
     }
 
     /// An element has arrived at the buffer, or at the host.
     pub(super) fn end_buffering(&mut self, class: usize, stream: StreamId, now: Cycles) {
-        let way = self.linked.schedule.streams[stream]
+        let direction = self.linked.schedule.streams[stream]
             .buffer
-            .map(|buffer| buffer.way);
-        let way = way.expect("a stream that is used has a buffer");
+            .map(|buffer| buffer.direction);
+        let direction = direction.expect("a stream that is used has a buffer");
         let buffer = &mut self.buffers[class][stream];
         buffer.busy = false;
-        match way {
-            HostWay::In => buffer.full += 1,
-            HostWay::Out => {
+        match direction {
+            HostDirection::In => buffer.full += 1,
+            HostDirection::Out => {
                 buffer.full -= 1;
                 self.streams[class][stream].end_at(now);
             }
         }
-        self.serve(class, stream, way, now);
-        match way {
-            HostWay::In => self.refill(class, stream, now),
-            HostWay::Out => self.drain(class, stream, now),
+        self.serve(class, stream, direction, now);
+        match direction {
+            HostDirection::In => self.refill(class, stream, now),
+            HostDirection::Out => self.drain(class, stream, now),
         }
     }
 
     /// A step with this stream is through: what came is there; what leaves may still be on its way.
-    pub(super) fn delivered(&mut self, class: usize, stream: StreamId, way: HostWay, end: Cycles) {
-        if way == HostWay::In {
+    pub(super) fn delivered(
+        &mut self,
+        class: usize,
+        stream: StreamId,
+        direction: HostDirection,
+        end: Cycles,
+    ) {
+        if direction == HostDirection::In {
             self.streams[class][stream].end_at(end);
         }
     }

@@ -214,7 +214,7 @@ fn names_are_distinct_and_poplars_are_all_there() {
         vertexCode vertexFieldData vertexInstanceState";
     let ours: std::collections::BTreeSet<&str> = Category::all()
         .filter_map(Category::poplar)
-        .chain(UNWEIGHED.iter().map(|category| category.poplar))
+        .chain(UNMODELLED_CATEGORIES.iter().map(|category| category.poplar))
         .collect();
     let ours: Vec<&str> = ours.into_iter().collect();
     assert_eq!(
@@ -223,7 +223,7 @@ fn names_are_distinct_and_poplars_are_all_there() {
     );
     let weighed: Vec<&str> = Category::all().filter_map(Category::poplar).collect();
     assert!(
-        UNWEIGHED
+        UNMODELLED_CATEGORIES
             .iter()
             .all(|category| !weighed.contains(&category.poplar))
     );

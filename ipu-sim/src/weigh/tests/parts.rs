@@ -69,7 +69,7 @@ fn parts_take_what_their_steps_take() {
     // Both read the weights, and the second what the first made; nobody the other weights.
     assert_eq!(sums(Category::AlwaysLive(VarKind::Weight)), [32, 32]);
     assert_eq!(sums(Category::AlwaysLive(VarKind::Activation)), [0, 32]);
-    let live = |part: &PartWeight| -> u64 {
+    let live = |part: &PartMemoryUsage| -> u64 {
         let kinds = LiveKind::ALL.into_iter().map(Category::NotAlwaysLive);
         kinds.map(|category| part.sum(category).0).sum()
     };

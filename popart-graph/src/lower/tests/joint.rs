@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use ipu_sim::exchange::{Fabric, Side, traffic};
+use ipu_sim::exchange::pieces::Side;
+use ipu_sim::exchange::{Fabric, traffic};
 use ipu_sim::program::VarId;
 use ipu_sim::units::Bytes;
 use ipu_sim::vertex::Vertex;
