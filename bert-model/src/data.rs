@@ -23,10 +23,12 @@ mod record;
 pub mod squad;
 mod tokeniser;
 mod vocabulary;
+mod words;
 
 pub use generated::{MicroBatch, generated};
 pub use layout::{Fault, Field, Record, RecordLayout, Token};
 pub use pretraining::{Corpus, Recipe, RecordMaker};
 pub use record::Records;
-pub use tokeniser::{Case, Tokeniser};
+pub use tokeniser::Tokeniser;
 pub use vocabulary::Vocabulary;
+pub use words::Case;

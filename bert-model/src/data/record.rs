@@ -9,7 +9,8 @@ use super::MicroBatch;
 use super::layout::{Field, RecordLayout};
 use crate::config::BertConfig;
 use crate::error::Result;
-use crate::model::{BertModel, Input};
+use crate::interface::Input;
+use crate::model::BertModel;
 
 /// What the application's loader puts in place of a word id outside the vocabulary; in
 /// Google's vocabularies it is `[UNK]`.

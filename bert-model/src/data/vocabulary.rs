@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tokeniser::{Case, words};
+use super::words::{Case, words};
 use crate::error::{Error, Result};
 
 /// What stands in front of a piece that continues a word.
