@@ -16,7 +16,7 @@ use popart_graph::ir::{
 
 use crate::config::{Activation, BertConfig, Dropout, Task};
 use crate::error::Result;
-use crate::model::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
+use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
 use crate::optim::decays;
 use crate::placement::{Block, Execution, Placement};
 

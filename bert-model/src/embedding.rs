@@ -12,7 +12,7 @@ use popart_graph::ir::{OpKind, TensorId};
 use crate::builder::{Builder, NORMAL, Part};
 use crate::config::Task;
 use crate::error::Result;
-use crate::model::{Input, SerialisedWeight};
+use crate::interface::{Input, SerialisedWeight};
 use crate::placement::Block;
 
 /// Name of the word table within [`WORDS`].

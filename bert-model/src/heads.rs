@@ -13,7 +13,7 @@ use popart_graph::ir::{
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::error::Result;
-use crate::model::{Input, Output};
+use crate::interface::{Input, Output};
 use crate::placement::Block;
 
 const NSP: Part = Part {

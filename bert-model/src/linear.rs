@@ -10,7 +10,7 @@ use popart_graph::ir::{OpKind, Piece, TensorId};
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::error::Result;
-use crate::model::SerialisedWeight;
+use crate::interface::SerialisedWeight;
 
 /// How a weight `[rows, columns]` is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use expect_test::{Expect, expect};
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use popart_graph::ir::{MatMulPass, OpKind, Piece, Recompute};
+use popart_graph::ir::{MatMulPass, OpKind, Piece, Recompute, StageId};
 use popart_graph::verify::{Form, verify};
 
 use super::*;

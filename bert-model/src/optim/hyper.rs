@@ -2,7 +2,7 @@
 
 use popart_graph::ir::StageId;
 
-use crate::model::WeightInfo;
+use crate::interface::WeightInfo;
 
 /// PopART's `epsilon` of Adam and LAMB when nothing is said (`adam.hpp`).
 pub const EPSILON_DEFAULT: f64 = 1e-6;
