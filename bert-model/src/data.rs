@@ -14,6 +14,7 @@
 //!
 //! Left out so far: packing several sequences into one.
 
+mod error;
 mod generated;
 mod layout;
 mod pairs;
@@ -25,6 +26,7 @@ mod tokeniser;
 mod vocabulary;
 mod words;
 
+pub use error::{DataError, Limit, RecipeField};
 pub use generated::{MicroBatch, generated};
 pub use layout::{Fault, Field, Record, RecordLayout, Token};
 pub use pretraining::{Corpus, Recipe, RecordMaker};

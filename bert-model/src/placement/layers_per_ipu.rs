@@ -9,9 +9,8 @@
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use popart_graph::ir::{MemoryProportion, StageId};
 
-use super::{Block, Execution, Placement, Recomputation, Stage};
+use super::{Block, Execution, Placement, PlacementError, Recomputation, Result, Stage};
 use crate::config::{Mode, Task};
-use crate::error::{Error, Result};
 
 /// Where the head for answers runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,15 +65,13 @@ impl LayersPerIpu {
     fn slots(&self, num_layers: u32) -> Result<Vec<u32>> {
         let (each, covered) = match self.layers_per_ipu.as_slice() {
             [0] => {
-                return Err(Error::Zero {
-                    field: "layers_per_ipu",
-                });
+                return Err(PlacementError::NoneOnAnIpu);
             }
             &[each] => (Some(each), u64::from(num_layers)),
             list => (None, list.iter().map(|&layers| u64::from(layers)).sum()),
         };
         if covered < u64::from(num_layers) {
-            return Err(Error::LayersPerIpu {
+            return Err(PlacementError::LayersPerIpu {
                 num_layers,
                 covered,
             });
@@ -98,16 +95,14 @@ impl LayersPerIpu {
         };
         let value = match values.as_slice() {
             &[value] => value,
-            list => *list.get(slot as usize).ok_or(Error::MemoryProportions {
-                expected: n_slots,
-                got: list.len(),
-            })?,
+            list => *list
+                .get(slot as usize)
+                .ok_or(PlacementError::MemoryProportions {
+                    expected: n_slots,
+                    got: list.len(),
+                })?,
         };
-        MemoryProportion::new(value).ok_or(Error::Range {
-            field: "available_memory_proportion",
-            range: "above 0 and at most 1",
-            value,
-        })
+        MemoryProportion::new(value).ok_or(PlacementError::MemoryProportion { value })
     }
 
     /// A placement from blocks with their stage and IPU, in order of stage.
@@ -140,8 +135,8 @@ impl LayersPerIpu {
 
 /// The error for an IPU between others that has nothing to do; such stages come
 /// before the heads and have the number of their IPU.
-fn idle(ipu: u32) -> Error {
-    Error::EmptyStage {
+fn idle(ipu: u32) -> PlacementError {
+    PlacementError::EmptyStage {
         stage: StageId(ipu),
         ipu: IpuId(ipu),
     }
@@ -160,9 +155,7 @@ impl Placement {
         task: Task,
     ) -> Result<Placement> {
         if num_layers == 0 {
-            return Err(Error::Zero {
-                field: "num_layers",
-            });
+            return Err(PlacementError::NoLayers);
         }
         let start = options.encoder_start_ipu;
         if start > 2 {
