@@ -8,6 +8,7 @@ use bert_model::model::{self, BertModel};
 use bert_model::optim::{self, Correction, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+    layers_on_fullest_ipu,
 };
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
@@ -176,16 +177,7 @@ fn refuse_crowded(options: &BertOptions, machine: &MachineSpec) -> crate::Result
     if model.num_layers <= FEW_LAYERS {
         return Ok(());
     }
-    let mut left = model.num_layers;
-    let placed = |count: &u32| {
-        let here = left.min(*count);
-        left -= here;
-        here
-    };
-    let layers = match options.placement.layers_per_ipu.as_slice() {
-        [alike] => left.min(*alike),
-        counts => counts.iter().map(placed).max().unwrap_or_default(),
-    };
+    let layers = layers_on_fullest_ipu(&options.placement.layers_per_ipu, model.num_layers);
     let [hidden, ff] = [model.hidden_size, model.ff_size].map(u128::from);
     // Query, key, value and output; into the feed-forward block and out of it.
     let elements = 4 * hidden * hidden + 2 * hidden * ff;

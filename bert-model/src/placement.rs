@@ -22,7 +22,10 @@ mod layers_per_ipu;
 
 pub use block::Block;
 pub use error::PlacementError;
-pub use layers_per_ipu::{EncoderMemory, LayersPerIpu, SquadHead};
+pub use layers_per_ipu::{
+    EncoderMemory, LayersPerIpu, SquadHead, encoder_ipus, ipus_requested, layers_on_fullest_ipu,
+    replica_ipus,
+};
 
 type Result<T> = std::result::Result<T, PlacementError>;
 
@@ -162,12 +165,6 @@ impl Placement {
     pub fn n_ipus(&self) -> u32 {
         let used = self.stages.values().map(|stage| stage.ipu.0 + 1);
         used.max().unwrap_or(0)
-    }
-
-    /// IPUs to ask of a machine for `replicas` copies: a power of two.
-    #[must_use]
-    pub fn ipus_requested(&self, replicas: u32) -> u64 {
-        (u64::from(self.n_ipus()) * u64::from(replicas)).next_power_of_two()
     }
 
     /// The IPU of every stage of a run: the forward ones and, when training, their

@@ -17,6 +17,24 @@ pub enum PlacementError {
     /// IPUs of no layers each.
     #[error("`layers_per_ipu` must be at least 1")]
     NoneOnAnIpu,
+    /// A replica of more IPUs than can be counted.
+    #[error(
+        "a replica must have less than 2^32 IPUs, got {encoder_ipus} with encoder layers from IPU {encoder_start_ipu} on"
+    )]
+    ReplicaTooLarge {
+        /// First IPU with encoder layers.
+        encoder_start_ipu: u32,
+        /// IPUs with encoder layers.
+        encoder_ipus: u32,
+    },
+    /// More IPUs in all than can be counted.
+    #[error("{replicas} replicas of {replica_ipus} IPUs must have less than 2^32 IPUs in all")]
+    TooManyReplicas {
+        /// IPUs of one replica.
+        replica_ipus: u32,
+        /// Data-parallel copies.
+        replicas: u32,
+    },
     /// A share of memory that is none.
     #[error("`available_memory_proportion` must be above 0 and at most 1, got {value}")]
     MemoryProportion {

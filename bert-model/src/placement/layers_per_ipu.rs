@@ -60,30 +60,92 @@ pub struct LayersPerIpu {
     pub execution: Execution,
 }
 
-impl LayersPerIpu {
-    /// The position on the list of each layer's IPU.
-    fn slots(&self, num_layers: u32) -> Result<Vec<u32>> {
-        let (each, covered) = match self.layers_per_ipu.as_slice() {
-            [0] => {
-                return Err(PlacementError::NoneOnAnIpu);
+/// How many IPUs have encoder layers when `num_layers` are dealt out.
+///
+/// The list has the layers of each IPU in turn, a list of one those of every IPU.
+///
+/// # Errors
+/// There are no layers, or the list doesn't cover them.
+pub fn encoder_ipus(layers_per_ipu: &[u32], num_layers: u32) -> Result<u32> {
+    match layers_per_ipu {
+        _ if num_layers == 0 => Err(PlacementError::NoLayers),
+        [0] => Err(PlacementError::NoneOnAnIpu),
+        [each] => Ok(num_layers.div_ceil(*each)),
+        list => {
+            let mut covered = 0;
+            for (n_ipus, &layers) in (1..).zip(list) {
+                covered += u64::from(layers);
+                if covered >= u64::from(num_layers) {
+                    return Ok(n_ipus);
+                }
             }
-            &[each] => (Some(each), u64::from(num_layers)),
-            list => (None, list.iter().map(|&layers| u64::from(layers)).sum()),
-        };
-        if covered < u64::from(num_layers) {
-            return Err(PlacementError::LayersPerIpu {
+            Err(PlacementError::LayersPerIpu {
                 num_layers,
                 covered,
-            });
+            })
         }
-        Ok(match each {
-            Some(each) => (0..num_layers).map(|layer| layer / each).collect(),
-            None => (0..)
-                .zip(&self.layers_per_ipu)
+    }
+}
+
+/// Encoder layers on the IPU that has most of them, of those that the list covers.
+#[must_use]
+pub fn layers_on_fullest_ipu(layers_per_ipu: &[u32], num_layers: u32) -> u32 {
+    let mut left = num_layers;
+    let placed = |count: &u32| {
+        let here = left.min(*count);
+        left -= here;
+        here
+    };
+    match layers_per_ipu {
+        [each] => num_layers.min(*each),
+        list => list.iter().map(placed).max().unwrap_or_default(),
+    }
+}
+
+/// IPUs of one replica: those before the encoder, and those with encoder layers.
+///
+/// Embeddings and heads have none of their own from there on.
+///
+/// # Errors
+/// As [`encoder_ipus`], or the IPUs are more than can be counted.
+pub fn replica_ipus(
+    encoder_start_ipu: u32,
+    layers_per_ipu: &[u32],
+    num_layers: u32,
+) -> Result<u32> {
+    let of_encoder = encoder_ipus(layers_per_ipu, num_layers)?;
+    let n_ipus = encoder_start_ipu.checked_add(of_encoder);
+    n_ipus.ok_or(PlacementError::ReplicaTooLarge {
+        encoder_start_ipu,
+        encoder_ipus: of_encoder,
+    })
+}
+
+/// IPUs to ask of a machine for `replicas` copies of `replica_ipus` each: a power of two.
+///
+/// # Errors
+/// They are more than can be counted.
+pub fn ipus_requested(replica_ipus: u32, replicas: u32) -> Result<u32> {
+    let all = u64::from(replica_ipus) * u64::from(replicas);
+    let requested = all.checked_next_power_of_two();
+    let requested = requested.and_then(|ipus| u32::try_from(ipus).ok());
+    requested.ok_or(PlacementError::TooManyReplicas {
+        replica_ipus,
+        replicas,
+    })
+}
+
+impl LayersPerIpu {
+    /// The place on the list of each layer's IPU.
+    fn slots(&self, num_layers: u32) -> Vec<u32> {
+        match self.layers_per_ipu.as_slice() {
+            &[each] => (0..num_layers).map(|layer| layer / each).collect(),
+            list => (0..)
+                .zip(list)
                 .flat_map(|(slot, &layers)| std::iter::repeat_n(slot, layers as usize))
                 .take(num_layers as usize)
                 .collect(),
-        })
+        }
     }
 
     fn memory_proportion(&self, ipu: u32, n_slots: usize) -> Result<MemoryProportion> {
@@ -154,18 +216,15 @@ impl Placement {
         num_layers: u32,
         task: Task,
     ) -> Result<Placement> {
-        if num_layers == 0 {
-            return Err(PlacementError::NoLayers);
-        }
+        let n_slots = encoder_ipus(&options.layers_per_ipu, num_layers)?;
         let start = options.encoder_start_ipu;
         if start > 2 {
             // Embeddings use the first IPU and the one before the encoder.
             return Err(idle(1));
         }
-        let slots = options.slots(num_layers)?;
-        let last_slot = slots[slots.len() - 1];
+        let slots = options.slots(num_layers);
         let rest_of_embedding = start.saturating_sub(1);
-        let head_stage = start + last_slot + 1;
+        let head_stage = start + n_slots;
         let mlm_stage = match rest_of_embedding {
             0 => head_stage,
             _ => head_stage + 1,
@@ -196,6 +255,6 @@ impl Placement {
             })
             .collect();
         placed.sort_by_key(|&(_, stage, _)| stage);
-        options.stages(&placed, last_slot as usize + 1)
+        options.stages(&placed, n_slots as usize)
     }
 }
