@@ -5,23 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 use bert_model::config::{BertConfig, Dropout, Mode, Task as ModelTask};
 use bert_model::model::{self, BertModel};
-use bert_model::optim::{self, Correction, StageScaling};
+use bert_model::optim::{self, GradientSums, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
     layers_on_fullest_ipu,
 };
 use ipu_sim::ids::{Id, IdVec, IpuId};
-use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Flops};
 use popart_graph::flops;
-use popart_graph::ir::{
-    Graph, OpId, OpKind, Phase, Reduction as LossReduction, StageId, TensorKind,
-};
+use popart_graph::ir::{Graph, OpId, OpKind, Phase, Reduction as LossReduction, TensorKind};
 use popart_graph::lower::{self, LowerOptions, Lowered};
-use popart_graph::passes::optimizer::rules::{
-    Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
-};
+use popart_graph::passes::optimizer::rules::{LearningRate, OptimizerOptions};
 use popart_graph::passes::{
     self, Inference, OptimizerState, Pipelining, RecomputeMode, Training, Watch,
 };
@@ -29,9 +24,7 @@ use popart_graph::plan::PlanCache;
 use popart_graph::schedule;
 
 use crate::config::BertOptions;
-use crate::config::options::{
-    ExecutionMode, HostStreams, InferenceIo, OptimizerKind, Reduction, Task,
-};
+use crate::config::options::{ExecutionMode, HostStreams, InferenceIo, Reduction, Task};
 use crate::explain::Placed;
 
 /// A program and what it is for.
@@ -436,18 +429,8 @@ fn train(
 fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
     let chosen = &options.optimizer;
     let batching = &options.batching;
-    let shared = optim::OptimizerOptions {
-        kind: match chosen.kind {
-            OptimizerKind::Sgd => optim::OptimizerKind::Sgd,
-            OptimizerKind::Adam { bias_correction } => {
-                optim::OptimizerKind::Adam(correction(bias_correction))
-            }
-            OptimizerKind::Lamb { bias_correction } => {
-                optim::OptimizerKind::Lamb(correction(bias_correction))
-            }
-        },
-        // Of one, so that what comes out for a weight is its factor.
-        learning_rate: 1.0,
+    let update = optim::OptimizerOptions {
+        kind: chosen.kind,
         loss_scaling: chosen.loss_scaling,
         weight_decay: chosen.weight_decay,
         momentum: chosen.momentum,
@@ -462,72 +445,17 @@ fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
             false => StageScaling::Off,
         },
     };
-    let last_stage = StageId::from_index(model.placement.stages.len() - 1);
-    let weights = model
-        .weights
-        .iter()
-        .map(|weight| {
-            let name = &model.graph.tensors[weight.tensor].name;
-            let numbers = optim::hyper_parameters(&shared, name, weight, last_stage);
-            WeightUpdate {
-                weight: weight.tensor,
-                learning_rate_scale: numbers.learning_rate,
-                rule: rule(chosen.kind, &numbers),
-            }
-        })
-        .collect();
-    let joint = model
-        .serialised_weights
-        .iter()
-        .filter(|weight| weight.joint_norm);
-    OptimizerOptions {
-        weights,
-        joint_norms: joint.map(|weight| weight.slices.clone()).collect(),
-        scaling: Scaling {
-            loss_scale: chosen.loss_scaling,
-            accumulation: batching.gradient_accumulation_factor,
-            replicas: batching.replication_factor,
-            reduction: loss_reduction(chosen.gradient_reduction),
-        },
-        // As in the original, a rate that no schedule changes is compiled in.
-        learning_rate: match options.learning_rate.is_scheduled() {
-            true => LearningRate::Stream,
-            false => LearningRate::Constant(options.learning_rate.rate),
-        },
-    }
-}
-
-fn correction(bias_correction: bool) -> Correction {
-    match bias_correction {
-        true => Correction::Bias,
-        false => Correction::None,
-    }
-}
-
-fn rule(kind: OptimizerKind, numbers: &optim::HyperParameters) -> UpdateRule {
-    let adam = |bias_correction, max_weight_norm| {
-        UpdateRule::Adam(Adam {
-            beta1: numbers.beta1,
-            beta2: numbers.beta2,
-            epsilon: numbers.epsilon,
-            weight_decay: numbers.weight_decay,
-            bias_correction,
-            max_weight_norm,
-            first_moment: DType::F32,
-        })
+    let sums = GradientSums {
+        accumulation: batching.gradient_accumulation_factor,
+        replicas: batching.replication_factor,
+        reduction: loss_reduction(chosen.gradient_reduction),
     };
-    match kind {
-        OptimizerKind::Sgd => UpdateRule::Sgd(Sgd {
-            momentum: numbers.momentum,
-            dampening: numbers.dampening,
-            velocity_scaling: numbers.velocity_scaling,
-            weight_decay: numbers.weight_decay,
-        }),
-        OptimizerKind::Adam { bias_correction } => adam(bias_correction, None),
-        OptimizerKind::Lamb { bias_correction } => {
-            adam(bias_correction, Some(numbers.max_weight_norm))
-        }
-    }
+    // As in the original, a rate that no schedule changes is compiled in.
+    let rate = match options.learning_rate.is_scheduled() {
+        true => LearningRate::Stream,
+        false => LearningRate::Constant(options.learning_rate.rate),
+    };
+    optim::weight_updates(&update, model, sums, rate)
 }
 
 #[cfg(test)]

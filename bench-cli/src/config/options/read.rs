@@ -5,6 +5,7 @@
 use bert_model::config::EXTENT_MAX;
 use bert_model::placement;
 use ipu_sim::numerics::DType;
+use popart_graph::passes::optimizer::rules::Correction;
 use serde_json::{Map, Value};
 
 use super::*;
@@ -227,18 +228,10 @@ fn optimizer(read: &Reader) -> Result<Optimizer> {
     let dampening = read.maybe("dampening", |key| Ok(read.float(key)))?;
     Ok(Optimizer {
         kind: match read.text("optimizer") {
-            "ADAM" => OptimizerKind::Adam {
-                bias_correction: true,
-            },
-            "ADAM_NO_BIAS" => OptimizerKind::Adam {
-                bias_correction: false,
-            },
-            "LAMB" => OptimizerKind::Lamb {
-                bias_correction: true,
-            },
-            "LAMB_NO_BIAS" => OptimizerKind::Lamb {
-                bias_correction: false,
-            },
+            "ADAM" => OptimizerKind::Adam(Correction::Bias),
+            "ADAM_NO_BIAS" => OptimizerKind::Adam(Correction::None),
+            "LAMB" => OptimizerKind::Lamb(Correction::Bias),
+            "LAMB_NO_BIAS" => OptimizerKind::Lamb(Correction::None),
             _ => OptimizerKind::Sgd,
         },
         loss_scaling: read.positive("loss_scaling")?,
