@@ -5,20 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context;
 use bert_model::config::{BertConfig, Dropout, Mode, Task as ModelTask};
 use bert_model::model::{self, BertModel};
-use bert_model::optim::{self, Correction, StageScaling};
+use bert_model::optim::{self, GradientSums, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+    layers_on_fullest_ipu,
 };
-use ipu_sim::ids::{Id, IdVec, IpuId};
-use ipu_sim::numerics::DType;
+use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Flops};
 use popart_graph::error::PipelineDepth;
-use popart_graph::ir::{Graph, OpKind, Reduction as LossReduction, StageId, TensorKind};
+use popart_graph::ir::{Graph, OpKind, Reduction as LossReduction, TensorKind};
 use popart_graph::lower::{self, HostOptions, Lowered, OutputReturn, Prefetch, RunStart};
-use popart_graph::passes::optimizer::rules::{
-    Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
-};
+use popart_graph::passes::optimizer::rules::{LearningRate, OptimizerOptions};
 use popart_graph::passes::{
     CollectiveMerging, Inference, OptimizerState, Outlining, Pipelining, Sharding, StateMemory,
     Training, Watch,
@@ -27,9 +25,7 @@ use popart_graph::plan::PlanCache;
 use popart_graph::session::{self, Purpose, SessionOptions};
 
 use crate::config::BertOptions;
-use crate::config::options::{
-    ExecutionMode, HostStreams, InferenceIo, OptimizerKind, Reduction, Task,
-};
+use crate::config::options::{ExecutionMode, HostStreams, InferenceIo, Reduction, Task};
 use crate::explain::Placed;
 
 /// A program and what it is for.
@@ -119,16 +115,7 @@ fn refuse_crowded(options: &BertOptions, machine: &MachineSpec) -> crate::Result
     if model.num_layers <= FEW_LAYERS {
         return Ok(());
     }
-    let mut left = model.num_layers;
-    let placed = |count: &u32| {
-        let here = left.min(*count);
-        left -= here;
-        here
-    };
-    let layers = match options.placement.layers_per_ipu.as_slice() {
-        [alike] => left.min(*alike),
-        counts => counts.iter().map(placed).max().unwrap_or_default(),
-    };
+    let layers = layers_on_fullest_ipu(&options.placement.layers_per_ipu, model.num_layers);
     let [hidden, ff] = [model.hidden_size, model.ff_size].map(u128::from);
     // Query, key, value and output; into the feed-forward block and out of it.
     let elements = 4 * hidden * hidden + 2 * hidden * ff;
@@ -372,18 +359,8 @@ fn host(options: &BertOptions) -> HostOptions {
 fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
     let chosen = &options.optimizer;
     let batching = &options.batching;
-    let shared = optim::OptimizerOptions {
-        kind: match chosen.kind {
-            OptimizerKind::Sgd => optim::OptimizerKind::Sgd,
-            OptimizerKind::Adam { bias_correction } => {
-                optim::OptimizerKind::Adam(correction(bias_correction))
-            }
-            OptimizerKind::Lamb { bias_correction } => {
-                optim::OptimizerKind::Lamb(correction(bias_correction))
-            }
-        },
-        // Of one, so that what comes out for a weight is its factor.
-        learning_rate: 1.0,
+    let update = optim::OptimizerOptions {
+        kind: chosen.kind,
         loss_scaling: chosen.loss_scaling,
         weight_decay: chosen.weight_decay,
         momentum: chosen.momentum,
@@ -398,72 +375,17 @@ fn optimizer(options: &BertOptions, model: &BertModel) -> OptimizerOptions {
             false => StageScaling::Off,
         },
     };
-    let last_stage = StageId::from_index(model.placement.stages.len() - 1);
-    let weights = model
-        .weights
-        .iter()
-        .map(|weight| {
-            let name = &model.graph.tensors[weight.tensor].name;
-            let numbers = optim::hyper_parameters(&shared, name, weight, last_stage);
-            WeightUpdate {
-                weight: weight.tensor,
-                learning_rate_scale: numbers.learning_rate,
-                rule: rule(chosen.kind, &numbers),
-            }
-        })
-        .collect();
-    let joint = model
-        .serialised_weights
-        .iter()
-        .filter(|weight| weight.joint_norm);
-    OptimizerOptions {
-        weights,
-        joint_norms: joint.map(|weight| weight.slices.clone()).collect(),
-        scaling: Scaling {
-            loss_scale: chosen.loss_scaling,
-            accumulation: batching.gradient_accumulation_factor,
-            replicas: batching.replication_factor,
-            reduction: loss_reduction(chosen.gradient_reduction),
-        },
-        // As in the original, a rate that no schedule changes is compiled in.
-        learning_rate: match options.learning_rate.is_scheduled() {
-            true => LearningRate::Stream,
-            false => LearningRate::Constant(options.learning_rate.rate),
-        },
-    }
-}
-
-fn correction(bias_correction: bool) -> Correction {
-    match bias_correction {
-        true => Correction::Bias,
-        false => Correction::None,
-    }
-}
-
-fn rule(kind: OptimizerKind, numbers: &optim::HyperParameters) -> UpdateRule {
-    let adam = |bias_correction, max_weight_norm| {
-        UpdateRule::Adam(Adam {
-            beta1: numbers.beta1,
-            beta2: numbers.beta2,
-            epsilon: numbers.epsilon,
-            weight_decay: numbers.weight_decay,
-            bias_correction,
-            max_weight_norm,
-            first_moment: DType::F32,
-        })
+    let sums = GradientSums {
+        accumulation: batching.gradient_accumulation_factor,
+        replicas: batching.replication_factor,
+        reduction: loss_reduction(chosen.gradient_reduction),
     };
-    match kind {
-        OptimizerKind::Sgd => UpdateRule::Sgd(Sgd {
-            momentum: numbers.momentum,
-            dampening: numbers.dampening,
-            velocity_scaling: numbers.velocity_scaling,
-            weight_decay: numbers.weight_decay,
-        }),
-        OptimizerKind::Adam { bias_correction } => adam(bias_correction, None),
-        OptimizerKind::Lamb { bias_correction } => {
-            adam(bias_correction, Some(numbers.max_weight_norm))
-        }
-    }
+    // As in the original, a rate that no schedule changes is compiled in.
+    let rate = match options.learning_rate.is_scheduled() {
+        true => LearningRate::Stream,
+        false => LearningRate::Constant(options.learning_rate.rate),
+    };
+    optim::weight_updates(&update, model, sums, rate)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub mod vocabulary;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bert_model::data::Vocabulary;
+use bert_model::data::{RecipeField, Vocabulary};
 
 pub use error::DataError;
 
@@ -94,33 +94,29 @@ pub(crate) fn cannot_write(path: &Path, source: std::io::Error) -> Error {
     }
 }
 
-pub(crate) fn data_error(path: &Path, source: bert_model::error::Error) -> Error {
-    let (path, source) = (path.into(), Box::new(source));
+pub(crate) fn data_error(path: &Path, source: bert_model::data::DataError) -> Error {
+    let path = path.into();
     DataError::Content { path, source }.into()
 }
 
 /// What is wrong with what was asked for, by the name of the option that asked for it.
-pub(crate) fn recipe_error(source: bert_model::error::Error) -> Error {
-    use bert_model::error::Error as Model;
-    let (field, range, value) = match source {
-        Model::Zero { field } => (field, "at least 1", 0.0),
-        Model::Range {
-            field,
-            range,
-            value,
-        } => (field, range, value),
-        other => return DataError::Recipe(Box::new(other)).into(),
-    };
-    let option = match field {
-        "sequence_length" => "--sequence-length",
-        "mask_tokens" => "--mask-tokens",
-        "mask_probability" => "--mlm-prob",
-        "short_sequence_probability" => "--short-seq-prob",
-        _ => return DataError::Recipe(Box::new(source)).into(),
+pub(crate) fn recipe_error(source: bert_model::data::DataError) -> Error {
+    let bert_model::data::DataError::OutOfRange {
+        field,
+        limit,
+        value,
+    } = source
+    else {
+        return DataError::Recipe(source).into();
     };
     DataError::Asked {
-        option,
-        range,
+        option: match field {
+            RecipeField::SequenceLength => "--sequence-length",
+            RecipeField::MaskTokens => "--mask-tokens",
+            RecipeField::MaskProbability => "--mlm-prob",
+            RecipeField::ShortSequenceProbability => "--short-seq-prob",
+        },
+        limit,
         value,
     }
     .into()

@@ -11,11 +11,12 @@
 //! (`Initialising from ONNX checkpoint:`), features and executables are not cached, predictions
 //! are not scored.
 
+use bert_model::optim::OptimizerKind;
 use ipu_sim::units::SimSeconds;
 
 use crate::clock::Date;
 use crate::config::options::{
-    BertOptions, ConnectionType, InferenceIo, Level, OptimizerKind, SyntheticValues, Task,
+    BertOptions, ConnectionType, InferenceIo, Level, SyntheticValues, Task,
 };
 use crate::data::dataset::{Dataset, Source};
 use crate::learning_rate::{self, Span};

@@ -5,11 +5,11 @@
 //! scores `[B, A, S, S]`; positions that may not be attended to have -1000 added.
 
 use ipu_sim::ids::Id;
+use popart_graph::error::Result;
 use popart_graph::ir::{Init, OpKind, TensorId};
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::config::{Dropout, Task};
-use crate::error::Result;
 use crate::linear::{self, Linear, Pieces};
 use crate::placement::Block;
 

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
+use popart_graph::error::Result;
 use popart_graph::ir::{
     BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Recompute,
     Scope, Shape, TensorId, UnaryFn,
 };
 
 use crate::config::{Activation, BertConfig, Dropout, Task};
-use crate::error::Result;
-use crate::model::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
+use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
 use crate::optim::decays;
 use crate::placement::{Block, Execution, Placement};
 
@@ -115,7 +115,7 @@ impl<'a> Builder<'a> {
         operands: &[TensorId],
     ) -> Result<TensorId> {
         let scope = self.scope(part, name);
-        Ok(self.graph.add(kind, operands, &scope)?)
+        self.graph.add(kind, operands, &scope)
     }
 
     /// Adds a stream of `u32`.

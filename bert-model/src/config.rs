@@ -1,4 +1,4 @@
-//! Which BERT: sizes, options and their rules.
+//! Which BERT: sizes and options; `config/rules.rs` has the rules that they keep.
 //!
 //! The fields are those of `BertConfig` in the published PopART application
 //! (`applications/popart/bert/bert_model.py`) that shape the graph; where they
@@ -7,14 +7,18 @@
 
 use ipu_sim::numerics::DType;
 use popart_graph::ir::{Partials, Reduction};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+mod rules;
 
-/// Largest size of a model that is accepted.
-pub const EXTENT_MAX: u32 = 1 << 28;
+pub use rules::{ConfigError, EXTENT_MAX, Field, Rule, Size, Value};
 
 /// What the model is for, and whether it learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Masked words and next sentence.
     Pretraining(Mode),
@@ -39,7 +43,10 @@ impl Task {
 }
 
 /// Whether a model learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Dropout, losses, and weights that change.
     Training,
@@ -49,7 +56,8 @@ pub enum Mode {
 
 /// The function between the two products of a feed-forward layer, and in the
 /// transform before the projection on the vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Activation {
     /// The tanh form that PopLibs computes.
     Gelu,
@@ -67,7 +75,8 @@ pub enum Activation {
 }
 
 /// Which dropouts there are when training; inference has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Dropout {
     /// None at all.
     Off,
@@ -78,7 +87,8 @@ pub enum Dropout {
 }
 
 /// The sizes and options of one BERT.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BertConfig {
     /// Sequences in one run of the graph on one replica, `B`.
     pub micro_batch: u32,
@@ -223,205 +233,5 @@ impl BertConfig {
             (DType::F16, true) => Partials::Half,
             _ => Partials::Float,
         }
-    }
-
-    /// Checks every rule that the fields' documentation gives.
-    ///
-    /// # Errors
-    /// The first rule that is broken.
-    pub fn validate(&self, task: Task) -> Result<()> {
-        self.validate_sizes()?;
-        if !self.hidden_size.is_multiple_of(self.attention_heads) {
-            return Err(Error::Heads {
-                hidden_size: self.hidden_size,
-                attention_heads: self.attention_heads,
-            });
-        }
-        if !self.vocab_length.is_multiple_of(self.vocab_steps) {
-            return Err(Error::VocabSteps {
-                vocab_length: self.vocab_length,
-                vocab_steps: self.vocab_steps,
-            });
-        }
-        if self.split_linear_layers && !self.ff_size.is_multiple_of(self.hidden_size) {
-            return Err(Error::LinearPieces {
-                hidden_size: self.hidden_size,
-                ff_size: self.ff_size,
-            });
-        }
-        if self.max_positional_length < self.sequence_length {
-            return Err(Error::PositionTable {
-                sequence_length: self.sequence_length,
-                max_positional_length: self.max_positional_length,
-            });
-        }
-        if matches!(task, Task::Pretraining(_)) {
-            at_least_one("mask_tokens", self.mask_tokens)?;
-            if self.mask_tokens >= self.sequence_length {
-                return Err(Error::MaskTokens {
-                    sequence_length: self.sequence_length,
-                    mask_tokens: self.mask_tokens,
-                });
-            }
-        }
-        self.validate_numbers()
-    }
-
-    fn validate_sizes(&self) -> Result<()> {
-        at_least_one("micro_batch", self.micro_batch)?;
-        at_least_one("sequence_length", self.sequence_length)?;
-        at_least_one("vocab_length", self.vocab_length)?;
-        at_least_one("vocab_steps", self.vocab_steps)?;
-        at_least_one("hidden_size", self.hidden_size)?;
-        at_least_one("ff_size", self.ff_size)?;
-        at_least_one("attention_heads", self.attention_heads)?;
-        at_least_one("num_layers", self.num_layers)?;
-        // Extents leave room for the padding of blocks and for three side by side.
-        for (field, extent) in [
-            ("micro_batch", self.micro_batch),
-            ("sequence_length", self.sequence_length),
-            ("max_positional_length", self.max_positional_length),
-            ("vocab_length", self.vocab_length),
-            ("hidden_size", self.hidden_size),
-            ("ff_size", self.ff_size),
-        ] {
-            let value = f64::from(extent);
-            in_range(extent <= EXTENT_MAX, (field, "at most 2^28", value))?;
-        }
-        let rows = u64::from(self.micro_batch) * u64::from(self.sequence_length);
-        fits("micro_batch * sequence_length", rows)?;
-        fits("3 * hidden_size", 3 * u64::from(self.hidden_size))
-    }
-
-    fn validate_numbers(&self) -> Result<()> {
-        if self.dtype == DType::U32 {
-            return Err(Error::NotFloat);
-        }
-        let probability = self.dropout_probability;
-        in_range(
-            (0.0..1.0).contains(&probability),
-            ("dropout_probability", "at least 0 and below 1", probability),
-        )?;
-        let epsilon = self.layer_norm_epsilon;
-        in_range(
-            epsilon > 0.0 && epsilon.is_finite(),
-            ("layer_norm_epsilon", "above 0", epsilon),
-        )?;
-        match self.activation {
-            Activation::LeakyRelu { leak } => in_range(leak.is_finite(), ("leak", "finite", leak)),
-            Activation::Gelu | Activation::GeluErf | Activation::SigmoidGelu | Activation::Relu => {
-                Ok(())
-            }
-        }
-    }
-}
-
-fn at_least_one(field: &'static str, value: u32) -> Result<()> {
-    match value {
-        0 => Err(Error::Zero { field }),
-        _ => Ok(()),
-    }
-}
-
-fn fits(product: &'static str, value: u64) -> Result<()> {
-    match u32::try_from(value) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Error::TooLarge { product, value }),
-    }
-}
-
-fn in_range(holds: bool, (field, range, value): (&'static str, &'static str, f64)) -> Result<()> {
-    match holds {
-        true => Ok(()),
-        false => Err(Error::Range {
-            field,
-            range,
-            value,
-        }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PRETRAINING: Task = Task::Pretraining(Mode::Training);
-    const SQUAD: Task = Task::Squad(Mode::Inference);
-
-    #[test]
-    fn the_named_models_are_valid() {
-        for config in [BertConfig::base(), BertConfig::large(), BertConfig::tiny()] {
-            assert_eq!(config.validate(PRETRAINING), Ok(()));
-            assert_eq!(config.validate(SQUAD), Ok(()));
-        }
-    }
-
-    #[test]
-    fn broken_rules_are_named() {
-        #[track_caller]
-        fn check(task: Task, change: impl FnOnce(&mut BertConfig), expected: &str) {
-            let mut config = BertConfig::base();
-            change(&mut config);
-            assert_eq!(config.validate(task).unwrap_err().to_string(), expected);
-        }
-        check(
-            SQUAD,
-            |c| c.num_layers = 0,
-            "`num_layers` must be at least 1",
-        );
-        check(
-            SQUAD,
-            |c| c.attention_heads = 7,
-            "attention heads must divide the hidden size 768, got 7",
-        );
-        check(
-            SQUAD,
-            |c| c.vocab_steps = 7,
-            "vocabulary steps must divide the vocabulary of 30400, got 7",
-        );
-        check(
-            SQUAD,
-            |c| (c.split_linear_layers, c.ff_size) = (true, 1000),
-            "split linear layers need a feed-forward width of a multiple of 768, got 1000",
-        );
-        check(
-            PRETRAINING,
-            |c| c.mask_tokens = 128,
-            "mask tokens must be fewer than the 128 positions of a sequence, got 128",
-        );
-        check(
-            SQUAD,
-            |c| c.sequence_length = 513,
-            "the position table must have at least 513 rows, got 512",
-        );
-        check(
-            SQUAD,
-            |c| c.micro_batch = 1 << 25,
-            "`micro_batch * sequence_length` must be below 2^32, got 4294967296",
-        );
-        check(
-            SQUAD,
-            |c| c.dropout_probability = 1.0,
-            "`dropout_probability` must be at least 0 and below 1, got 1",
-        );
-        check(
-            SQUAD,
-            |c| c.layer_norm_epsilon = f64::NAN,
-            "`layer_norm_epsilon` must be above 0, got NaN",
-        );
-        check(
-            SQUAD,
-            |c| c.dtype = DType::U32,
-            "the element type must be a float",
-        );
-    }
-
-    #[test]
-    fn masked_words_matter_to_pretraining_only() {
-        let config = BertConfig {
-            mask_tokens: 500,
-            ..BertConfig::base()
-        };
-        assert_eq!(config.validate(SQUAD), Ok(()));
     }
 }

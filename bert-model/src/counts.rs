@@ -8,6 +8,6 @@ mod batching;
 mod stash;
 mod work;
 
-pub use batching::{Batching, PipelineCycles};
+pub use batching::{Batching, PipelineCycles, UnevenBatch};
 pub use stash::{StageStash, stashes};
 pub use work::{flops_forward, flops_training, parameters};

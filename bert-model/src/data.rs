@@ -14,6 +14,7 @@
 //!
 //! Left out so far: packing several sequences into one.
 
+mod error;
 mod generated;
 mod layout;
 mod pairs;
@@ -23,10 +24,13 @@ mod record;
 pub mod squad;
 mod tokeniser;
 mod vocabulary;
+mod words;
 
+pub use error::{DataError, Limit, RecipeField};
 pub use generated::{MicroBatch, generated};
 pub use layout::{Fault, Field, Record, RecordLayout, Token};
 pub use pretraining::{Corpus, Recipe, RecordMaker};
 pub use record::Records;
-pub use tokeniser::{Case, Tokeniser};
+pub use tokeniser::Tokeniser;
 pub use vocabulary::Vocabulary;
+pub use words::Case;

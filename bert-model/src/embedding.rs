@@ -7,12 +7,12 @@
 //! `applications/popart/bert/bert_model.py`, `embedding`. Left out: fusing the
 //! look-up's gradient into the projection's accumulator, which a pass does.
 
+use popart_graph::error::Result;
 use popart_graph::ir::{OpKind, TensorId};
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::config::Task;
-use crate::error::Result;
-use crate::model::{Input, SerialisedWeight};
+use crate::interface::{Input, SerialisedWeight};
 use crate::placement::Block;
 
 /// Name of the word table within [`WORDS`].

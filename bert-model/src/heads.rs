@@ -6,14 +6,14 @@
 //! `lm_prediction_head`, `projection` and `squad_projection`, and
 //! `applications/popart/bert/bert.py` for losses and accuracies.
 
+use popart_graph::error::Result;
 use popart_graph::ir::{
     BinaryFn, Init, MatMulPass, MemoryProportion, OpKind, Piece, Reduction, Shape, TensorId,
     UnaryFn,
 };
 
 use crate::builder::{Builder, NORMAL, Part};
-use crate::error::Result;
-use crate::model::{Input, Output};
+use crate::interface::{Input, Output};
 use crate::placement::Block;
 
 const NSP: Part = Part {

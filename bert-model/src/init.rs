@@ -11,18 +11,24 @@ use popart_graph::ir::{Graph, Init, Tensor, TensorId, TensorKind};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use crate::error::{Error, Result};
-
 /// Standard deviations from the mean beyond which draws are repeated
 /// (`applications/popart/bert/bert_model.py`, `normal_init_tensor`).
 const CUT: f64 = 2.0;
+
+/// A variable whose first value comes from outside.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` has no rule for its first value")]
+pub struct NoFirstValue {
+    /// Name of the variable.
+    pub name: String,
+}
 
 /// First values of every variable of a graph, in order of id, each row-major and
 /// rounded to its variable's type.
 ///
 /// # Errors
 /// A variable's first value comes from outside.
-pub fn initial_values(graph: &Graph, seed: u64) -> Result<Vec<(TensorId, Vec<f32>)>> {
+pub fn initial_values(graph: &Graph, seed: u64) -> Result<Vec<(TensorId, Vec<f32>)>, NoFirstValue> {
     graph
         .tensors
         .iter()
@@ -39,11 +45,15 @@ pub fn initial_values(graph: &Graph, seed: u64) -> Result<Vec<(TensorId, Vec<f32
 ///
 /// # Errors
 /// There is no initialiser.
-pub fn initial_value(tensor: &Tensor, init: Option<Init>, seed: u64) -> Result<Vec<f32>> {
+pub fn initial_value(
+    tensor: &Tensor,
+    init: Option<Init>,
+    seed: u64,
+) -> Result<Vec<f32>, NoFirstValue> {
     let n = usize::try_from(tensor.shape.elements().0).expect("a weight fits the address space");
     let stored = |value: f64| tensor.dtype.round(value) as f32;
     match init {
-        None => Err(Error::NoInit {
+        None => Err(NoFirstValue {
             name: tensor.name.clone(),
         }),
         Some(Init::Zeros) => Ok(vec![0.0; n]),
@@ -115,7 +125,12 @@ mod tests {
         std_dev: 0.02,
     };
 
-    fn values(name: &str, dtype: DType, init: Option<Init>, seed: u64) -> Result<Vec<f32>> {
+    fn values(
+        name: &str,
+        dtype: DType,
+        init: Option<Init>,
+        seed: u64,
+    ) -> Result<Vec<f32>, NoFirstValue> {
         let tensor = Tensor {
             number: 0,
             name: name.to_owned(),
@@ -176,9 +191,6 @@ mod tests {
         check(Init::Ones, 1.0);
         check(Init::Splat(0.1), 0.099_975_586);
         let name = "w".to_owned();
-        assert_eq!(
-            values("w", DType::F16, None, 1),
-            Err(Error::NoInit { name })
-        );
+        assert_eq!(values("w", DType::F16, None, 1), Err(NoFirstValue { name }));
     }
 }

@@ -50,6 +50,7 @@
 //! of graphcore/examples, v2.2.0).
 
 pub mod config;
+pub mod interface;
 pub mod placement;
 
 mod attention;

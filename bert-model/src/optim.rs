@@ -1,13 +1,12 @@
-//! From an optimiser's options to the numbers of each weight.
+//! From an optimiser's options to the update of each weight.
 //!
 //! Source: `applications/popart/bert/bert_optimizer` and `utils/` of the published
 //! application. Left out: schedules, and the update itself, which a pass builds.
 
-mod hyper;
+mod weight_updates;
 
-pub use hyper::{
-    Correction, EPSILON_DEFAULT, HyperParameters, MAX_WEIGHT_NORM_DEFAULT, OptimizerKind,
-    OptimizerOptions, StageScaling, hyper_parameters,
+pub use weight_updates::{
+    GradientSums, OptimizerKind, OptimizerOptions, StageScaling, weight_updates,
 };
 
 /// Whether weight decay applies to a weight of that name: biases and the weights

@@ -10,103 +10,32 @@
 //! which a pass inserts.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use popart_graph::ir::{MemoryProportion, StageId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
-use crate::error::{Error, Result};
 
+mod block;
+mod error;
 mod layers_per_ipu;
 
-pub use layers_per_ipu::{EncoderMemory, LayersPerIpu, SquadHead};
+pub use block::{Block, UnknownBlock};
+pub use error::PlacementError;
+pub use layers_per_ipu::{
+    EncoderMemory, LayersPerIpu, SquadHead, encoder_ipus, ipus_requested, layers_on_fullest_ipu,
+    replica_ipus,
+};
 
-/// A part of the model that is placed as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Block {
-    /// Looking words up.
-    WordEmbedding,
-    /// Positions, segments, sum, norm and dropout; mask indices enter here.
-    PositionSegment,
-    /// The first half of an encoder layer, up to its norm.
-    Attention(u32),
-    /// The second half of an encoder layer.
-    FeedForward(u32),
-    /// Pooler, next-sentence head and its loss.
-    NextSentence,
-    /// The transform of hidden states before the projection on the vocabulary.
-    Cls,
-    /// The projection on the vocabulary and its loss.
-    Mlm,
-    /// The head for answers, with its losses.
-    Squad,
-    /// The sum of the losses.
-    Loss,
-    /// Where the host takes the results of inference.
-    Outputs,
-}
-
-impl Block {
-    /// The blocks of a model, in the order in which they are built.
-    #[must_use]
-    pub fn of_model(num_layers: u32, task: Task) -> Vec<Block> {
-        let mut blocks = vec![Block::WordEmbedding, Block::PositionSegment];
-        blocks.extend(
-            (0..num_layers).flat_map(|layer| [Block::Attention(layer), Block::FeedForward(layer)]),
-        );
-        match task {
-            Task::Pretraining(_) => blocks.extend([Block::NextSentence, Block::Cls, Block::Mlm]),
-            Task::Squad(_) => blocks.push(Block::Squad),
-        }
-        blocks.push(match task.trains() {
-            true => Block::Loss,
-            false => Block::Outputs,
-        });
-        blocks
-    }
-
-    /// The blocks whose results this one reads.
-    #[must_use]
-    pub fn producers(self, num_layers: u32, task: Task) -> Vec<Block> {
-        match self {
-            Block::WordEmbedding => vec![],
-            Block::PositionSegment => vec![Block::WordEmbedding],
-            Block::Attention(0) => vec![Block::PositionSegment],
-            Block::Attention(layer) => vec![Block::FeedForward(layer - 1)],
-            Block::FeedForward(layer) => vec![Block::Attention(layer)],
-            Block::NextSentence | Block::Cls | Block::Squad => {
-                vec![Block::FeedForward(num_layers - 1)]
-            }
-            Block::Mlm => vec![Block::Cls],
-            Block::Loss | Block::Outputs => match task {
-                Task::Pretraining(_) => vec![Block::NextSentence, Block::Mlm],
-                Task::Squad(_) => vec![Block::Squad],
-            },
-        }
-    }
-}
-
-/// `attention of layer 3`.
-impl fmt::Display for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Block::WordEmbedding => write!(f, "word embedding"),
-            Block::PositionSegment => write!(f, "position and segment embedding"),
-            Block::Attention(layer) => write!(f, "attention of layer {layer}"),
-            Block::FeedForward(layer) => write!(f, "feed-forward of layer {layer}"),
-            Block::NextSentence => write!(f, "next-sentence head"),
-            Block::Cls => write!(f, "transform before the vocabulary"),
-            Block::Mlm => write!(f, "projection on the vocabulary"),
-            Block::Squad => write!(f, "answer head"),
-            Block::Loss => write!(f, "loss"),
-            Block::Outputs => write!(f, "outputs"),
-        }
-    }
-}
+type Result<T> = std::result::Result<T, PlacementError>;
 
 /// What a stage keeps of its forward pass for its backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Recomputation {
     /// Everything: nothing is computed again.
     Off,
@@ -118,7 +47,10 @@ pub enum Recomputation {
 }
 
 /// How stages follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Execution {
     /// One micro-batch at a time; operations carry no stage.
     Sequential,
@@ -127,7 +59,8 @@ pub enum Execution {
 }
 
 /// A forward stage.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Where it runs, within a replica.
     pub ipu: IpuId,
@@ -138,9 +71,11 @@ pub struct Stage {
 }
 
 /// A stage for every block, and an IPU for every stage.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Placement {
     /// The forward stages, in order.
+    #[schemars(with = "Vec<Stage>")]
     pub stages: IdVec<StageId, Stage>,
     /// The stage of each block.
     pub blocks: BTreeMap<Block, StageId>,
@@ -158,14 +93,14 @@ impl Placement {
     pub fn validate(&self, num_layers: u32, task: Task) -> Result<()> {
         let blocks = Block::of_model(num_layers, task);
         if let Some(&block) = self.blocks.keys().find(|block| !blocks.contains(block)) {
-            return Err(Error::NotInModel { block });
+            return Err(PlacementError::NotInModel { block });
         }
         for &block in &blocks {
             let stage = self.checked_stage(block)?;
             for producer in block.producers(num_layers, task) {
                 let earliest = self.checked_stage(producer)?;
                 if stage < earliest {
-                    return Err(Error::StageOrder {
+                    return Err(PlacementError::StageOrder {
                         block,
                         stage,
                         producer,
@@ -177,17 +112,20 @@ impl Placement {
         let is_idle = |id: &StageId| self.blocks.values().all(|stage| stage != id);
         if let Some(stage) = self.stages.ids().find(is_idle) {
             let ipu = self.stages[stage].ipu;
-            return Err(Error::EmptyStage { stage, ipu });
+            return Err(PlacementError::EmptyStage { stage, ipu });
         }
         self.validate_tied_table(task)
     }
 
     fn checked_stage(&self, block: Block) -> Result<StageId> {
-        let &stage = self.blocks.get(&block).ok_or(Error::NotPlaced { block })?;
+        let &stage = self
+            .blocks
+            .get(&block)
+            .ok_or(PlacementError::NotPlaced { block })?;
         let n_stages = self.stages.len();
         match stage.index() < n_stages {
             true => Ok(stage),
-            false => Err(Error::UnknownStage {
+            false => Err(PlacementError::UnknownStage {
                 block,
                 stage,
                 n_stages,
@@ -203,7 +141,7 @@ impl Placement {
         let (word_ipu, projection_ipu) = (self.ipu(word), self.ipu(projection));
         match word_ipu == projection_ipu {
             true => Ok(()),
-            false => Err(Error::TiedTable {
+            false => Err(PlacementError::TiedTable {
                 word,
                 word_ipu,
                 projection,
@@ -238,12 +176,6 @@ impl Placement {
     pub fn n_ipus(&self) -> u32 {
         let used = self.stages.values().map(|stage| stage.ipu.0 + 1);
         used.max().unwrap_or(0)
-    }
-
-    /// IPUs to ask of a machine for `replicas` copies: a power of two.
-    #[must_use]
-    pub fn ipus_requested(&self, replicas: u32) -> u64 {
-        (u64::from(self.n_ipus()) * u64::from(replicas)).next_power_of_two()
     }
 
     /// The IPU of every stage of a run: the forward ones and, when training, their

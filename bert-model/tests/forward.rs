@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use bert_model::config::{Activation, BertConfig, Dropout, Mode, Task};
 use bert_model::data::{MicroBatch, generated};
 use bert_model::init::{generator, initial_values};
-use bert_model::model::{BertModel, Input, Output, build};
+use bert_model::interface::{Input, Output};
+use bert_model::model::{BertModel, build};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
 };

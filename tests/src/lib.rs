@@ -23,12 +23,11 @@ use bert_model::config::BertConfig;
 use bert_model::data::{MicroBatch, generated};
 use bert_model::init::{generator, initial_values};
 use bert_model::model::{self, BertModel};
+use bert_model::optim::{GradientSums, weight_updates};
 use ipu_sim::ids::ReplicaId;
 use popart_graph::ir::TensorId;
 use popart_graph::lower::{HostOptions, HostStreams, OutputReturn, Prefetch, RunStart};
-use popart_graph::passes::optimizer::rules::{
-    LearningRate, OptimizerOptions, Scaling, UpdateRule, WeightUpdate,
-};
+use popart_graph::passes::optimizer::rules::{LearningRate, OptimizerOptions};
 use popart_graph::passes::{Inference, Training, Watch};
 use popart_graph::plan::PlanCache;
 use popart_graph::session::{self, Compiled, Purpose, SessionOptions};
@@ -196,33 +195,10 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
 }
 
 fn optimizer(model: &BertModel, config: &BertConfig, plan: Plan) -> OptimizerOptions {
-    let weights = model.weights.iter().map(|weight| {
-        let mut rule = plan.rule;
-        if !weight.decays {
-            match &mut rule {
-                UpdateRule::Sgd(sgd) => sgd.weight_decay = 0.0,
-                UpdateRule::Adam(adam) => adam.weight_decay = 0.0,
-            }
-        }
-        WeightUpdate {
-            weight: weight.tensor,
-            learning_rate_scale: 1.0,
-            rule,
-        }
-    });
-    let joint = model
-        .serialised_weights
-        .iter()
-        .filter(|weight| weight.joint_norm);
-    OptimizerOptions {
-        weights: weights.collect(),
-        joint_norms: joint.map(|weight| weight.slices.clone()).collect(),
-        scaling: Scaling {
-            loss_scale: plan::LOSS_SCALE,
-            accumulation: plan.micro_batches,
-            replicas: plan.replicas,
-            reduction: config.reduction,
-        },
-        learning_rate: LearningRate::Stream,
-    }
+    let sums = GradientSums {
+        accumulation: plan.micro_batches,
+        replicas: plan.replicas,
+        reduction: config.reduction,
+    };
+    weight_updates(&plan.optimizer, model, sums, LearningRate::Stream)
 }

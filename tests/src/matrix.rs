@@ -104,7 +104,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         recomputation,
         qkv,
         vocab,
-        rule,
+        optimizer,
         replicas,
         state,
     ] = values;
@@ -115,14 +115,14 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         Recomputation::FromStageInput,
         Recomputation::FromEveryLayer,
     ][recomputation];
-    let rule = [
+    let optimizer = [
         lamb(),
         other_correction(lamb()),
         adam(),
         other_correction(adam()),
         sgd(),
         plain_sgd(),
-    ][rule];
+    ][optimizer];
     let several_layers = placed.layers_per_ipu != [1];
     if recomputation == Recomputation::FromEveryLayer && !several_layers {
         return None;
@@ -149,7 +149,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         collective_merging: [CollectiveMerging::Off, CollectiveMerging::On][turn % 2],
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
-        ..Plan::new(placed.task, placed.pipelining, micro_batches, rule)
+        ..Plan::new(placed.task, placed.pipelining, micro_batches, optimizer)
     })
 }
 

@@ -19,12 +19,16 @@ use std::collections::BTreeMap;
 
 use bert_model::config::Task;
 use bert_model::data::MicroBatch;
+use bert_model::optim::{OptimizerKind, OptimizerOptions};
 use popart_graph::eval::{EvalOptions, Inputs, PerReplica, Value, Values, eval};
 use popart_graph::grad::backward;
 use popart_graph::ir::{Graph, Reduction, TensorId};
-use popart_graph::passes::optimizer::rules::{Adam, Sgd, UpdateRule};
+use popart_graph::passes::optimizer::rules::Correction;
 
 use crate::{Case, Result, Results, Tensors, plan};
+
+/// Added to the root of a second moment (PopART, `adam.hpp`).
+const EPSILON: f64 = 1e-6;
 
 /// One run of a graph, on one replica.
 const ALONE: EvalOptions = EvalOptions {
@@ -164,24 +168,22 @@ impl State {
             Reduction::Sum => 1.0,
             Reduction::Mean => n,
         };
+        let options = &case.plan.optimizer;
         let mut steps = Tensors::new();
         for (weight, sum) in sums {
             let gradient: Vec<f64> = sum.iter().map(|sum| sum / divisor).collect();
             let decays = decays(name(&case.model.graph, weight));
-            match case.plan.rule {
-                UpdateRule::Sgd(sgd) => self.sgd(weight, &gradient, sgd, decays, rate),
-                UpdateRule::Adam(adam) => {
-                    let step = self.adam(weight, &gradient, adam, decays);
+            match options.kind {
+                OptimizerKind::Sgd => self.sgd(weight, &gradient, options, decays, rate),
+                OptimizerKind::Adam(correction) | OptimizerKind::Lamb(correction) => {
+                    let step = self.adam(weight, &gradient, options, correction, decays);
                     steps.insert(weight, step);
                 }
             }
         }
-        let UpdateRule::Adam(adam) = case.plan.rule else {
-            return;
-        };
-        let ratios = match adam.max_weight_norm {
-            None => BTreeMap::new(),
-            Some(limit) => self.trust_ratios(case, &steps, limit),
+        let ratios = match (options.kind, options.max_weight_norm) {
+            (OptimizerKind::Lamb(_), Some(limit)) => self.trust_ratios(case, &steps, limit),
+            _ => BTreeMap::new(),
         };
         for (weight, step) in &steps {
             let ratio = ratios.get(weight).unwrap_or(&1.0);
@@ -193,16 +195,23 @@ impl State {
     }
 
     /// The direction in which a weight goes.
-    fn adam(&mut self, weight: TensorId, gradient: &[f64], adam: Adam, decays: bool) -> Vec<f64> {
+    fn adam(
+        &mut self,
+        weight: TensorId,
+        gradient: &[f64],
+        adam: &OptimizerOptions,
+        correction: Correction,
+        decays: bool,
+    ) -> Vec<f64> {
         let zeros = || vec![0.0; gradient.len()];
         let first = self.first.entry(weight).or_insert_with(zeros);
         let second = self.second.entry(weight).or_insert_with(zeros);
-        let (of_first, of_second) = match adam.bias_correction {
-            true => (
+        let (of_first, of_second) = match correction {
+            Correction::Bias => (
                 1.0 - adam.beta1.powi(self.updates),
                 1.0 - adam.beta2.powi(self.updates),
             ),
-            false => (1.0, 1.0),
+            Correction::None => (1.0, 1.0),
         };
         let decay = if decays { adam.weight_decay } else { 0.0 };
         let mut step = zeros();
@@ -211,7 +220,7 @@ impl State {
             first[index] = adam.beta1 * first[index] + (1.0 - adam.beta1) * g;
             second[index] = adam.beta2 * second[index] + (1.0 - adam.beta2) * g.powi(2);
             let (m, v) = (first[index] / of_first, second[index] / of_second);
-            step[index] = m / (v.sqrt() + adam.epsilon) + decay * w;
+            step[index] = m / (v.sqrt() + EPSILON) + decay * w;
         }
         step
     }
@@ -240,9 +249,16 @@ impl State {
 
     /// A step along the gradient and what the last one carries over: its momentum, and, as PopART
     /// has it, the decay of the weight that it has made. So the very first step decays nothing.
-    fn sgd(&mut self, weight: TensorId, gradient: &[f64], sgd: Sgd, decays: bool, rate: f64) {
+    fn sgd(
+        &mut self,
+        weight: TensorId,
+        gradient: &[f64],
+        sgd: &OptimizerOptions,
+        decays: bool,
+        rate: f64,
+    ) {
         let decay = if decays { sgd.weight_decay } else { 0.0 };
-        let kept = 1.0 - sgd.dampening;
+        let kept = 1.0 - sgd.dampening.unwrap_or(sgd.momentum);
         let values = self.weights.entry(weight).or_default();
         if sgd.momentum == 0.0 {
             for (w, g) in values.iter_mut().zip(gradient) {

@@ -1,13 +1,14 @@
 //! What a case is: its model, its placement, its optimiser, its replicas.
 
 use bert_model::config::{BertConfig, Dropout, Task};
+use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
 };
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use popart_graph::ir::{Reduction, StageId};
-use popart_graph::passes::optimizer::rules::{Adam, Sgd, UpdateRule};
+use popart_graph::passes::optimizer::rules::Correction;
 use popart_graph::passes::{
     CollectiveMerging, OptimizerState, Outlining, Pipelining, Sharding, StateMemory,
 };
@@ -23,7 +24,7 @@ pub const LEARNING_RATES: [f64; 2] = [0.007_812_5, 0.003_906_25];
 pub const LEARNING_RATE_IN_STAGES: f64 = 0.000_976_562_5;
 
 /// The loss scale of all cases; a power of two, as users take it.
-pub const LOSS_SCALE: f64 = 8.0;
+const LOSS_SCALE: f64 = 8.0;
 
 /// Published decay of weights (`applications/popart/bert`, pre-training presets).
 const WEIGHT_DECAY: f64 = 0.01;
@@ -40,8 +41,8 @@ pub struct Plan {
     /// Weight updates, at most [`LEARNING_RATES`]; in a pipeline with one micro-batch an update,
     /// as many as it has stages or more.
     pub updates: u32,
-    /// What is done to every weight; without effect in inference.
-    pub rule: UpdateRule,
+    /// What is done to the weights; without effect in inference.
+    pub optimizer: OptimizerOptions,
     /// What a pipeline computes again.
     pub recomputation: Recomputation,
     /// Forward stages that compute nothing again, whatever the others do.
@@ -80,14 +81,19 @@ impl Plan {
     /// A plan whose encoder has an IPU a layer, with what the published presets choose: a
     /// pipeline recomputes from the inputs of its stages. One replica of one update.
     #[must_use]
-    pub fn new(task: Task, pipelining: Pipelining, micro_batches: u32, rule: UpdateRule) -> Self {
+    pub fn new(
+        task: Task,
+        pipelining: Pipelining,
+        micro_batches: u32,
+        optimizer: OptimizerOptions,
+    ) -> Self {
         let pipelined = pipelining == Pipelining::On;
         Self {
             task,
             pipelining,
             micro_batches,
             updates: 1,
-            rule,
+            optimizer,
             recomputation: match pipelined {
                 true => Recomputation::FromStageInput,
                 false => Recomputation::Off,
@@ -154,63 +160,62 @@ impl Plan {
 
 /// LAMB without bias correction.
 #[must_use]
-pub fn lamb() -> UpdateRule {
-    UpdateRule::Adam(Adam {
-        bias_correction: false,
-        max_weight_norm: Some(65504.0),
-        ..adam_numbers()
-    })
+pub fn lamb() -> OptimizerOptions {
+    with_kind(OptimizerKind::Lamb(Correction::None))
 }
 
 /// Adam with bias correction.
 #[must_use]
-pub fn adam() -> UpdateRule {
-    UpdateRule::Adam(adam_numbers())
+pub fn adam() -> OptimizerOptions {
+    with_kind(OptimizerKind::Adam(Correction::Bias))
 }
 
 /// The same with or without bias correction, whichever it hasn't.
 #[must_use]
-pub fn other_correction(rule: UpdateRule) -> UpdateRule {
-    match rule {
-        UpdateRule::Adam(adam) => UpdateRule::Adam(Adam {
-            bias_correction: !adam.bias_correction,
-            ..adam
-        }),
-        sgd @ UpdateRule::Sgd(_) => sgd,
+pub fn other_correction(options: OptimizerOptions) -> OptimizerOptions {
+    let other = |correction| match correction {
+        Correction::Bias => Correction::None,
+        Correction::None => Correction::Bias,
+    };
+    OptimizerOptions {
+        kind: match options.kind {
+            OptimizerKind::Sgd => OptimizerKind::Sgd,
+            OptimizerKind::Adam(correction) => OptimizerKind::Adam(other(correction)),
+            OptimizerKind::Lamb(correction) => OptimizerKind::Lamb(other(correction)),
+        },
+        ..options
     }
 }
 
 /// Gradient descent without momentum.
 #[must_use]
-pub fn plain_sgd() -> UpdateRule {
-    UpdateRule::Sgd(Sgd {
+pub fn plain_sgd() -> OptimizerOptions {
+    OptimizerOptions {
         momentum: 0.0,
-        dampening: 0.0,
-        velocity_scaling: 1.0,
-        weight_decay: WEIGHT_DECAY,
-    })
+        dampening: None,
+        ..sgd()
+    }
 }
 
 /// Gradient descent with momentum.
 #[must_use]
-pub fn sgd() -> UpdateRule {
-    UpdateRule::Sgd(Sgd {
-        momentum: 0.9,
-        dampening: 0.5,
-        velocity_scaling: 1.0,
-        weight_decay: WEIGHT_DECAY,
-    })
+pub fn sgd() -> OptimizerOptions {
+    with_kind(OptimizerKind::Sgd)
 }
 
-fn adam_numbers() -> Adam {
-    Adam {
+fn with_kind(kind: OptimizerKind) -> OptimizerOptions {
+    OptimizerOptions {
+        kind,
+        loss_scaling: LOSS_SCALE,
+        weight_decay: WEIGHT_DECAY,
+        momentum: 0.9,
+        dampening: Some(0.5),
+        velocity_scaling: 1.0,
         beta1: 0.9,
         beta2: 0.999,
-        epsilon: 1e-6,
-        weight_decay: WEIGHT_DECAY,
-        bias_correction: true,
-        max_weight_norm: None,
-        first_moment: DType::F32,
+        max_weight_norm: Some(65504.0),
+        squad_lr_scale: 1.0,
+        stage_scaling: StageScaling::Off,
     }
 }
 

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use bert_model::config::{Mode, Task};
+use bert_model::optim::OptimizerOptions;
 use bert_model::placement::Recomputation;
 use ipu_sim::program::Step;
 use popart_graph::ir::{Op, OpKind, Recompute, TensorId};
-use popart_graph::passes::optimizer::rules::UpdateRule;
 use popart_graph::passes::{OptimizerState, Outlining, Pipelining, Sharding, StateMemory};
 use rayon::prelude::*;
 use tests::compare::{Distance, norm};
@@ -171,18 +171,18 @@ fn leave_out_cancelled(
     Some((tensors[weight].name.clone(), share))
 }
 
-fn training(rule: UpdateRule, pipelining: Pipelining, micro_batches: u32) -> Plan {
-    Plan::new(PRETRAINING, pipelining, micro_batches, rule)
+fn training(optimizer: OptimizerOptions, pipelining: Pipelining, micro_batches: u32) -> Plan {
+    Plan::new(PRETRAINING, pipelining, micro_batches, optimizer)
 }
 
 /// One update of a model twice as wide, unpipelined on four IPUs of 32 tiles: every output,
 /// weight and moment is right as a whole, with nothing left out.
 #[track_caller]
-fn check_whole(rule: UpdateRule) {
+fn check_whole(optimizer: OptimizerOptions) {
     let case = Case::new(Plan {
         hidden_size: 64,
         n_ipus: 4,
-        ..training(rule, Pipelining::Off, 1)
+        ..training(optimizer, Pipelining::Off, 1)
     })
     .unwrap();
     let (got, want) = (case.execute().unwrap(), case.evaluate().unwrap());
@@ -317,10 +317,10 @@ fn replicas_train_as_one_does_on_all_their_data() {
 /// gradient.
 #[test]
 fn updates_in_the_stages_of_a_pipeline() {
-    for rule in [plain_sgd(), sgd(), lamb(), adam()] {
+    for optimizer in [plain_sgd(), sgd(), lamb(), adam()] {
         check(Plan {
             updates: 8,
-            ..training(rule, Pipelining::On, 1)
+            ..training(optimizer, Pipelining::On, 1)
         });
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bert_model::config::Activation;
+use bert_model::optim::OptimizerKind;
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::units::Cycles;
@@ -10,7 +11,7 @@ use popart_graph::ir::MemoryProportion;
 use serde::{Deserialize, Serialize};
 
 use crate::config::BertOptions;
-use crate::config::options::{ExecutionMode, HostStreams, InferenceIo, OptimizerKind, Task};
+use crate::config::options::{ExecutionMode, HostStreams, InferenceIo, Task};
 use crate::explain::{Explanation, IpuCycles, UPDATE_PASS};
 
 /// How large products are.
@@ -166,8 +167,8 @@ impl Features {
         let (model, optimizer) = (&options.model, &options.optimizer);
         let family = match optimizer.kind {
             OptimizerKind::Sgd => "SGD",
-            OptimizerKind::Adam { .. } => "Adam",
-            OptimizerKind::Lamb { .. } => "LAMB",
+            OptimizerKind::Adam(_) => "Adam",
+            OptimizerKind::Lamb(_) => "LAMB",
         };
         self.choice("optimiser", family);
         // No published run merges any.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bert_model::config::Activation;
 use bert_model::data::Case;
+use bert_model::optim::OptimizerKind;
 use ipu_sim::numerics::DType;
 
 /// Everything that acts, in groups.
@@ -154,23 +155,6 @@ impl Batching {
     pub fn sequences_per_step(&self) -> u64 {
         self.global_batch_size() * u64::from(self.batches_per_step)
     }
-}
-
-/// The family of the weight update.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptimizerKind {
-    /// Stochastic gradient descent with momentum.
-    Sgd,
-    /// Adam; with bias correction or without.
-    Adam {
-        /// Whether moments are corrected for their zero start.
-        bias_correction: bool,
-    },
-    /// LAMB; with bias correction or without.
-    Lamb {
-        /// Whether moments are corrected for their zero start.
-        bias_correction: bool,
-    },
 }
 
 /// Whether losses and gradients are summed or averaged.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bert_model::data::RecordLayout;
+use bert_model::data::{Limit, RecordLayout};
 
 use crate::python::repr;
 
@@ -43,7 +43,7 @@ pub enum DataError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: Box<bert_model::error::Error>,
+        source: bert_model::data::DataError,
     },
     /// A file of records that ends within one. The first sentences are the original's.
     #[error(
@@ -120,16 +120,16 @@ pub enum DataError {
         records: u64,
     },
     /// A number that was asked for and that can't be.
-    #[error("argument {option}: must be {range}, got {value}")]
+    #[error("argument {option}: must be {limit}, got {value}")]
     Asked {
         /// The option.
         option: &'static str,
-        /// What it may be, in words.
-        range: &'static str,
+        /// What it may be.
+        limit: Limit,
         /// What it is.
         value: f64,
     },
     /// A text or recipe that nothing can be made of.
     #[error("{0}")]
-    Recipe(Box<bert_model::error::Error>),
+    Recipe(bert_model::data::DataError),
 }

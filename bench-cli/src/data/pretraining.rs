@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use bert_model::data::{Case, Corpus, Recipe, Record, RecordMaker, Tokeniser};
+use bert_model::data::{Case, Corpus, Limit, Recipe, Record, RecordMaker, Tokeniser};
 use indicatif::ProgressBar;
 
 use super::{
@@ -56,7 +56,7 @@ pub fn make(request: &Request, bar: &ProgressBar) -> Result<Made> {
     if request.copies == 0 {
         return Err(DataError::Asked {
             option: "--duplication-factor",
-            range: "at least 1",
+            limit: Limit::One,
             value: 0.0,
         }
         .into());

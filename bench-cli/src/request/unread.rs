@@ -11,8 +11,9 @@ use serde_json::{Map, Value, json};
 
 use crate::args::table;
 use crate::config::BertOptions;
-use crate::config::options::{ConnectionType, ExecutionMode, OptimizerKind, RateFunction, Task};
+use crate::config::options::{ConnectionType, ExecutionMode, RateFunction, Task};
 use bert_model::config::Activation;
+use bert_model::optim::OptimizerKind;
 
 /// Options that nothing reads beside certain settings.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +149,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         keys: &["max_weight_norm"],
-        idle: |options| !matches!(options.optimizer.kind, OptimizerKind::Lamb { .. }),
+        idle: |options| !matches!(options.optimizer.kind, OptimizerKind::Lamb(_)),
         reason: "only LAMB reads it",
     },
     Rule {

@@ -1,6 +1,18 @@
 //! Samples of a weight update, and the pipeline cycles that they take.
 
-use crate::error::{Error, Result};
+/// A global batch that micro-batches don't fill evenly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a global batch of {global_batch} is not a multiple of micro-batch {micro_batch} times {replicas} replicas"
+)]
+pub struct UnevenBatch {
+    /// Samples of a weight update.
+    pub global_batch: u64,
+    /// Samples of a micro-batch.
+    pub micro_batch: u32,
+    /// Data-parallel copies.
+    pub replicas: u32,
+}
 
 /// How the samples of a weight update are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +30,11 @@ impl Batching {
     ///
     /// # Errors
     /// It isn't a multiple of what the replicas take at once.
-    pub fn of_global_batch(global_batch: u64, micro_batch: u32, replicas: u32) -> Result<Self> {
+    pub fn of_global_batch(
+        global_batch: u64,
+        micro_batch: u32,
+        replicas: u32,
+    ) -> Result<Self, UnevenBatch> {
         let at_once = u64::from(micro_batch) * u64::from(replicas);
         match global_batch.checked_rem(at_once) {
             Some(0) if global_batch > 0 => Ok(Self {
@@ -26,7 +42,7 @@ impl Batching {
                 replicas,
                 accumulation: global_batch / at_once,
             }),
-            _ => Err(Error::GlobalBatch {
+            _ => Err(UnevenBatch {
                 global_batch,
                 micro_batch,
                 replicas,
@@ -117,7 +133,7 @@ mod tests {
         for (global_batch, micro_batch, replicas) in [(65, 8, 4), (0, 1, 1), (8, 0, 1)] {
             assert_eq!(
                 Batching::of_global_batch(global_batch, micro_batch, replicas),
-                Err(Error::GlobalBatch {
+                Err(UnevenBatch {
                     global_batch,
                     micro_batch,
                     replicas,

@@ -11,7 +11,8 @@ use rand_xoshiro::rand_core::Rng;
 
 use super::random::draw;
 use crate::config::{BertConfig, Task};
-use crate::model::{BertModel, Input};
+use crate::interface::Input;
+use crate::model::BertModel;
 
 /// Values of all streams of a model, row-major.
 pub type MicroBatch = Vec<(TensorId, Vec<u32>)>;

@@ -18,7 +18,7 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, Result};
+use super::error::DataError;
 
 /// The size of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,13 +94,13 @@ impl RecordLayout {
     ///
     /// # Errors
     ///
-    /// [`Error::RecordLength`] if they end within a record.
-    pub fn records_in(self, bytes: u64) -> Result<u64> {
+    /// [`DataError::RecordLength`] if they end within a record.
+    pub fn records_in(self, bytes: u64) -> Result<u64, DataError> {
         let record_bytes = self.bytes() as u64;
         if bytes.is_multiple_of(record_bytes) {
             return Ok(bytes / record_bytes);
         }
-        Err(Error::RecordLength {
+        Err(DataError::RecordLength {
             record_bytes,
             got: bytes,
         })
@@ -129,10 +129,10 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// [`Error::RecordLength`] unless there are as many bytes as a record has.
-    pub fn from_bytes(layout: RecordLayout, bytes: &[u8]) -> Result<Self> {
+    /// [`DataError::RecordLength`] unless there are as many bytes as a record has.
+    pub fn from_bytes(layout: RecordLayout, bytes: &[u8]) -> Result<Self, DataError> {
         if bytes.len() != layout.bytes() {
-            return Err(Error::RecordLength {
+            return Err(DataError::RecordLength {
                 record_bytes: layout.bytes() as u64,
                 got: bytes.len() as u64,
             });

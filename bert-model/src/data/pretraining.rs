@@ -7,11 +7,11 @@
 
 use rand_xoshiro::rand_core::Rng;
 
+use super::error::{DataError, Limit, RecipeField};
 use super::layout::{Field, Record, RecordLayout};
 use super::pairs::{Document, Pair, pairs};
 use super::random::{chance, draw, shuffle};
 use super::{Tokeniser, Vocabulary};
-use crate::error::{Error, Result};
 use crate::init::generator;
 
 /// `[CLS]` and two `[SEP]`.
@@ -87,46 +87,44 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<(), DataError> {
         let RecordLayout {
             sequence_length,
             mask_tokens,
         } = self.layout;
+        let check = |field, limit, value, holds| match holds {
+            true => Ok(()),
+            false => Err(DataError::OutOfRange {
+                field,
+                limit,
+                value,
+            }),
+        };
         // A short sequence has two tokens at the least, and every masked slot a word.
-        if sequence_length < SPECIAL_TOKENS + 2 {
-            return Err(Error::Range {
-                field: "sequence_length",
-                range: "5 or more",
-                value: f64::from(sequence_length),
-            });
-        }
-        if mask_tokens == 0 {
-            let field = "mask_tokens";
-            return Err(Error::Zero { field });
-        }
-        if mask_tokens > sequence_length - SPECIAL_TOKENS {
-            return Err(Error::Range {
-                field: "mask_tokens",
-                range: "at most the sequence length less 3",
-                value: f64::from(mask_tokens),
-            });
-        }
-        let probabilities = [
-            ("mask_probability", self.mask_probability),
+        let special = SPECIAL_TOKENS;
+        let least = special + 2;
+        check(
+            RecipeField::SequenceLength,
+            Limit::Pair { least },
+            f64::from(sequence_length),
+            sequence_length >= least,
+        )?;
+        let masked = f64::from(mask_tokens);
+        check(RecipeField::MaskTokens, Limit::One, masked, mask_tokens > 0)?;
+        check(
+            RecipeField::MaskTokens,
+            Limit::Slots { special },
+            masked,
+            mask_tokens <= sequence_length - special,
+        )?;
+        for (field, share) in [
+            (RecipeField::MaskProbability, self.mask_probability),
             (
-                "short_sequence_probability",
+                RecipeField::ShortSequenceProbability,
                 self.short_sequence_probability,
             ),
-        ];
-        for (field, value) in probabilities {
-            if !(0.0..=1.0).contains(&value) {
-                let range = "in 0 to 1";
-                return Err(Error::Range {
-                    field,
-                    range,
-                    value,
-                });
-            }
+        ] {
+            check(field, Limit::Share, share, (0.0..=1.0).contains(&share))?;
         }
         Ok(())
     }
@@ -145,12 +143,16 @@ impl<'a> RecordMaker<'a> {
     ///
     /// # Errors
     ///
-    /// A recipe that no record fits; [`Error::NoText`] without a single token.
-    pub fn new(corpus: Corpus, vocabulary: &'a Vocabulary, recipe: Recipe) -> Result<Self> {
+    /// A recipe that no record fits; [`DataError::NoText`] without a single token.
+    pub fn new(
+        corpus: Corpus,
+        vocabulary: &'a Vocabulary,
+        recipe: Recipe,
+    ) -> Result<Self, DataError> {
         recipe.check()?;
         let mut documents = corpus.documents;
         if documents.is_empty() {
-            return Err(Error::NoText);
+            return Err(DataError::NoText);
         }
         shuffle(&mut generator(recipe.seed, "documents"), &mut documents);
         Ok(Self {
@@ -327,7 +329,7 @@ mod tests {
         Vocabulary::of_words(&text(), Case::Keep, 2000).unwrap()
     }
 
-    fn maker(vocabulary: &Vocabulary, recipe: Recipe) -> Result<RecordMaker<'_>> {
+    fn maker(vocabulary: &Vocabulary, recipe: Recipe) -> Result<RecordMaker<'_>, DataError> {
         let tokeniser = Tokeniser::new(vocabulary, Case::Keep);
         RecordMaker::new(Corpus::of_text(&text(), &tokeniser), vocabulary, recipe)
     }
@@ -462,7 +464,7 @@ mod tests {
         );
         check(
             |recipe| recipe.layout.mask_tokens = 0,
-            "`mask_tokens` must be at least 1",
+            "`mask_tokens` must be at least 1, got 0",
         );
         check(
             |recipe| recipe.mask_probability = f64::NAN,
@@ -471,7 +473,7 @@ mod tests {
         let corpus = Corpus::default();
         assert_eq!(
             RecordMaker::new(corpus, &vocabulary, RECIPE).unwrap_err(),
-            Error::NoText
+            DataError::NoText
         );
     }
 
@@ -492,7 +494,7 @@ mod tests {
             let maker = match RecordMaker::new(corpus, &vocabulary, recipe) {
                 Ok(maker) => maker,
                 Err(error) => {
-                    proptest::prop_assert!(empty && error == Error::NoText, "{}", error);
+                    proptest::prop_assert!(empty && error == DataError::NoText, "{}", error);
                     return Ok(());
                 }
             };

@@ -6,10 +6,11 @@
 //! copies, epochs).
 
 use super::MicroBatch;
+use super::error::DataError;
 use super::layout::{Field, RecordLayout};
 use crate::config::BertConfig;
-use crate::error::Result;
-use crate::model::{BertModel, Input};
+use crate::interface::Input;
+use crate::model::BertModel;
 
 /// What the application's loader puts in place of a word id outside the vocabulary; in
 /// Google's vocabularies it is `[UNK]`.
@@ -30,8 +31,8 @@ impl Records {
     ///
     /// # Errors
     ///
-    /// [`Error::RecordLength`](crate::error::Error::RecordLength) if the bytes end within a record.
-    pub fn from_bytes(bytes: &[u8], config: &BertConfig) -> Result<Self> {
+    /// [`DataError::RecordLength`] if the bytes end within a record.
+    pub fn from_bytes(bytes: &[u8], config: &BertConfig) -> Result<Self, DataError> {
         let layout = RecordLayout {
             sequence_length: config.sequence_length,
             mask_tokens: config.mask_tokens,
@@ -116,7 +117,6 @@ mod tests {
     use super::*;
     use crate::config::{Mode, Task};
     use crate::data::generated;
-    use crate::error::Error;
     use crate::init::generator;
     use crate::model::build;
     use crate::placement::tests::on_one_ipu;
@@ -200,7 +200,7 @@ mod tests {
         };
         let error = Records::from_bytes(&[0; 1630], &config).unwrap_err();
         let (record_bytes, got) = (1628, 1630);
-        assert_eq!(error, Error::RecordLength { record_bytes, got });
+        assert_eq!(error, DataError::RecordLength { record_bytes, got });
         assert_eq!(Records::from_bytes(&[], &config).unwrap().count(), 0);
     }
 

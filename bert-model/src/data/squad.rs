@@ -9,9 +9,9 @@
 
 use std::ops::Range;
 
+use super::error::{DataError, Limit, RecipeField};
 use super::{Tokeniser, Vocabulary};
 use crate::config::Mode;
-use crate::error::{Error, Result};
 
 /// Tokens of a question at the most.
 const QUESTION_TOKENS_MAX: usize = 64;
@@ -72,17 +72,17 @@ impl Example {
     ///
     /// # Errors
     ///
-    /// In training, [`Error::Answers`] unless there is one answer and it begins within the text.
+    /// In training, [`DataError::Answers`] unless there is one answer and it begins within the text.
     pub fn read(
         question: &Question,
         mode: Mode,
-    ) -> Result<std::result::Result<Self, AnswerNotFound>> {
+    ) -> Result<Result<Self, AnswerNotFound>, DataError> {
         let (words, word_of) = split(&question.context);
         let answer = match mode {
             Mode::Inference => None,
             Mode::Training => {
                 let [answer] = question.answers.as_slice() else {
-                    return Err(Error::Answers {
+                    return Err(DataError::Answers {
                         id: question.id.clone(),
                         count: question.answers.len(),
                     });
@@ -92,7 +92,7 @@ impl Example {
                 let ends = (word_of.get(answer.start), word_of.get(end));
                 // A text of blanks has characters, but no word.
                 let (Some(&first), Some(&last), false) = (ends.0, ends.1, words.is_empty()) else {
-                    return Err(Error::AnswerOutside {
+                    return Err(DataError::AnswerOutside {
                         id: question.id.clone(),
                         start: answer.start,
                         characters: word_of.len(),
@@ -175,18 +175,18 @@ impl Feature {
 ///
 /// # Errors
 ///
-/// [`Error::Range`] if a sequence has no room for a question and a token of the text.
+/// [`DataError::OutOfRange`] if a sequence has no room for a question and a token of the text.
 pub fn features(
     examples: &[Example],
     tokeniser: &Tokeniser,
     vocabulary: &Vocabulary,
     sequence_length: u32,
-) -> Result<Vec<Feature>> {
+) -> Result<Vec<Feature>, DataError> {
     let least = QUESTION_TOKENS_MAX + SPECIAL_TOKENS + 1;
     if (sequence_length as usize) < least {
-        return Err(Error::Range {
-            field: "sequence_length",
-            range: "68 or more for questions",
+        return Err(DataError::OutOfRange {
+            field: RecipeField::SequenceLength,
+            limit: Limit::Question { least },
             value: f64::from(sequence_length),
         });
     }

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::tokeniser::{Case, words};
-use crate::error::{Error, Result};
+use super::error::DataError;
+use super::words::{Case, words};
 
 /// What stands in front of a piece that continues a word.
 pub(super) const CONTINUES: &str = "##";
@@ -47,8 +47,8 @@ impl Vocabulary {
     ///
     /// # Errors
     ///
-    /// [`Error::MissingToken`] without the four special tokens.
-    pub fn parse(text: &str) -> Result<Self> {
+    /// [`DataError::MissingToken`] without the four special tokens.
+    pub fn parse(text: &str) -> Result<Self, DataError> {
         Self::from_tokens(text.lines().map(|line| line.trim().to_owned()).collect())
     }
 
@@ -58,8 +58,8 @@ impl Vocabulary {
     ///
     /// # Errors
     ///
-    /// [`Error::VocabularySize`] if the characters alone are more than `size`.
-    pub fn of_words(text: &str, case: Case, size: u32) -> Result<Self> {
+    /// [`DataError::VocabularySize`] if the characters alone are more than `size`.
+    pub fn of_words(text: &str, case: Case, size: u32) -> Result<Self, DataError> {
         let mut tokens = reserved();
         let counts = count_words(text, case);
         let mut characters: BTreeSet<char> = (' '..='~').filter(|c| is_token(*c, case)).collect();
@@ -69,7 +69,7 @@ impl Vocabulary {
         tokens.extend(inside.map(|c| format!("{CONTINUES}{c}")));
         if tokens.len() > size as usize {
             let least = tokens.len();
-            return Err(Error::VocabularySize { size, least });
+            return Err(DataError::VocabularySize { size, least });
         }
         let mut seen: BTreeSet<String> = tokens.iter().cloned().collect();
         let endings = by_frequency(&endings(&counts));
@@ -83,11 +83,11 @@ impl Vocabulary {
         Self::from_tokens(tokens)
     }
 
-    fn from_tokens(tokens: Vec<String>) -> Result<Self> {
+    fn from_tokens(tokens: Vec<String>) -> Result<Self, DataError> {
         let ids: BTreeMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
         let special = |token: &'static str| {
             let id = ids.get(token).copied();
-            id.ok_or(Error::MissingToken { token })
+            id.ok_or(DataError::MissingToken { token })
         };
         Ok(Self {
             unknown: special(UNKNOWN)?,
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(vocabulary.token(6), Some("twice"));
         assert_eq!(vocabulary.token(8), None);
         let error = Vocabulary::parse("[UNK]\n[CLS]\n[MASK]").unwrap_err();
-        assert_eq!(error, Error::MissingToken { token: SEPARATOR });
+        assert_eq!(error, DataError::MissingToken { token: SEPARATOR });
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         );
         assert!(matches!(
             Vocabulary::of_words(text, Case::Lower, 1000),
-            Err(Error::VocabularySize { size: 1000, .. })
+            Err(DataError::VocabularySize { size: 1000, .. })
         ));
     }
 }

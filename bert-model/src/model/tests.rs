@@ -4,7 +4,7 @@ use std::fmt::Write;
 use expect_test::{Expect, expect};
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use popart_graph::ir::{MatMulPass, OpKind, Piece, Recompute};
+use popart_graph::ir::{MatMulPass, OpKind, Piece, Recompute, StageId};
 use popart_graph::verify::{Form, verify};
 
 use super::*;
@@ -459,7 +459,7 @@ fn rules_are_checked_before_building() {
     };
     let placement = on_one_ipu(1, PRETRAINING);
     let error = build(&config, &placement, PRETRAINING).unwrap_err();
-    let expected = "attention heads must divide the hidden size 4, got 3";
+    let expected = "`hidden_size` must be a multiple of `attention_heads` 3, got 4";
     assert_eq!(error.to_string(), expected);
     let error = build(&one_layer(), &placement, Task::Squad(Mode::Training)).unwrap_err();
     let expected = "next-sentence head is placed but is not part of the model";

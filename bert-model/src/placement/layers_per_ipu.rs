@@ -8,13 +8,17 @@
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use popart_graph::ir::{MemoryProportion, StageId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{Block, Execution, Placement, Recomputation, Stage};
+use super::{Block, Execution, Placement, PlacementError, Recomputation, Result, Stage};
 use crate::config::{Mode, Task};
-use crate::error::{Error, Result};
 
 /// Where the head for answers runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum SquadHead {
     /// On the first IPU, one stage after the encoder (`squad_wrap_final_layer`).
     FirstIpu,
@@ -35,7 +39,8 @@ impl SquadHead {
 }
 
 /// Memory for temporaries of the matrix products of encoder layers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum EncoderMemory {
     /// What PopLibs takes when nothing is said.
     PoplibsDefault,
@@ -45,7 +50,8 @@ pub enum EncoderMemory {
 }
 
 /// The options that make a placement.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LayersPerIpu {
     /// First IPU with encoder layers, `E`. From 2 on, embeddings have two IPUs.
     pub encoder_start_ipu: u32,
@@ -61,32 +67,92 @@ pub struct LayersPerIpu {
     pub execution: Execution,
 }
 
-impl LayersPerIpu {
-    /// The position on the list of each layer's IPU.
-    fn slots(&self, num_layers: u32) -> Result<Vec<u32>> {
-        let (each, covered) = match self.layers_per_ipu.as_slice() {
-            [0] => {
-                return Err(Error::Zero {
-                    field: "layers_per_ipu",
-                });
+/// How many IPUs have encoder layers when `num_layers` are dealt out.
+///
+/// The list has the layers of each IPU in turn, a list of one those of every IPU.
+///
+/// # Errors
+/// There are no layers, or the list doesn't cover them.
+pub fn encoder_ipus(layers_per_ipu: &[u32], num_layers: u32) -> Result<u32> {
+    match layers_per_ipu {
+        _ if num_layers == 0 => Err(PlacementError::NoLayers),
+        [0] => Err(PlacementError::NoneOnAnIpu),
+        [each] => Ok(num_layers.div_ceil(*each)),
+        list => {
+            let mut covered = 0;
+            for (n_ipus, &layers) in (1..).zip(list) {
+                covered += u64::from(layers);
+                if covered >= u64::from(num_layers) {
+                    return Ok(n_ipus);
+                }
             }
-            &[each] => (Some(each), u64::from(num_layers)),
-            list => (None, list.iter().map(|&layers| u64::from(layers)).sum()),
-        };
-        if covered < u64::from(num_layers) {
-            return Err(Error::LayersPerIpu {
+            Err(PlacementError::LayersPerIpu {
                 num_layers,
                 covered,
-            });
+            })
         }
-        Ok(match each {
-            Some(each) => (0..num_layers).map(|layer| layer / each).collect(),
-            None => (0..)
-                .zip(&self.layers_per_ipu)
+    }
+}
+
+/// Encoder layers on the IPU that has most of them, of those that the list covers.
+#[must_use]
+pub fn layers_on_fullest_ipu(layers_per_ipu: &[u32], num_layers: u32) -> u32 {
+    let mut left = num_layers;
+    let placed = |count: &u32| {
+        let here = left.min(*count);
+        left -= here;
+        here
+    };
+    match layers_per_ipu {
+        [each] => num_layers.min(*each),
+        list => list.iter().map(placed).max().unwrap_or_default(),
+    }
+}
+
+/// IPUs of one replica: those before the encoder, and those with encoder layers.
+///
+/// Embeddings and heads have none of their own from there on.
+///
+/// # Errors
+/// As [`encoder_ipus`], or the IPUs are more than can be counted.
+pub fn replica_ipus(
+    encoder_start_ipu: u32,
+    layers_per_ipu: &[u32],
+    num_layers: u32,
+) -> Result<u32> {
+    let of_encoder = encoder_ipus(layers_per_ipu, num_layers)?;
+    let n_ipus = encoder_start_ipu.checked_add(of_encoder);
+    n_ipus.ok_or(PlacementError::ReplicaTooLarge {
+        encoder_start_ipu,
+        encoder_ipus: of_encoder,
+    })
+}
+
+/// IPUs to ask of a machine for `replicas` copies of `replica_ipus` each: a power of two.
+///
+/// # Errors
+/// They are more than can be counted.
+pub fn ipus_requested(replica_ipus: u32, replicas: u32) -> Result<u32> {
+    let all = u64::from(replica_ipus) * u64::from(replicas);
+    let requested = all.checked_next_power_of_two();
+    let requested = requested.and_then(|ipus| u32::try_from(ipus).ok());
+    requested.ok_or(PlacementError::TooManyReplicas {
+        replica_ipus,
+        replicas,
+    })
+}
+
+impl LayersPerIpu {
+    /// The place on the list of each layer's IPU.
+    fn slots(&self, num_layers: u32) -> Vec<u32> {
+        match self.layers_per_ipu.as_slice() {
+            &[each] => (0..num_layers).map(|layer| layer / each).collect(),
+            list => (0..)
+                .zip(list)
                 .flat_map(|(slot, &layers)| std::iter::repeat_n(slot, layers as usize))
                 .take(num_layers as usize)
                 .collect(),
-        })
+        }
     }
 
     fn memory_proportion(&self, ipu: u32, n_slots: usize) -> Result<MemoryProportion> {
@@ -98,16 +164,14 @@ impl LayersPerIpu {
         };
         let value = match values.as_slice() {
             &[value] => value,
-            list => *list.get(slot as usize).ok_or(Error::MemoryProportions {
-                expected: n_slots,
-                got: list.len(),
-            })?,
+            list => *list
+                .get(slot as usize)
+                .ok_or(PlacementError::MemoryProportions {
+                    expected: n_slots,
+                    got: list.len(),
+                })?,
         };
-        MemoryProportion::new(value).ok_or(Error::Range {
-            field: "available_memory_proportion",
-            range: "above 0 and at most 1",
-            value,
-        })
+        MemoryProportion::new(value).ok_or(PlacementError::MemoryProportion { value })
     }
 
     /// A placement from blocks with their stage and IPU, in order of stage.
@@ -140,8 +204,8 @@ impl LayersPerIpu {
 
 /// The error for an IPU between others that has nothing to do; such stages come
 /// before the heads and have the number of their IPU.
-fn idle(ipu: u32) -> Error {
-    Error::EmptyStage {
+fn idle(ipu: u32) -> PlacementError {
+    PlacementError::EmptyStage {
         stage: StageId(ipu),
         ipu: IpuId(ipu),
     }
@@ -159,20 +223,15 @@ impl Placement {
         num_layers: u32,
         task: Task,
     ) -> Result<Placement> {
-        if num_layers == 0 {
-            return Err(Error::Zero {
-                field: "num_layers",
-            });
-        }
+        let n_slots = encoder_ipus(&options.layers_per_ipu, num_layers)?;
         let start = options.encoder_start_ipu;
         if start > 2 {
             // Embeddings use the first IPU and the one before the encoder.
             return Err(idle(1));
         }
-        let slots = options.slots(num_layers)?;
-        let last_slot = slots[slots.len() - 1];
+        let slots = options.slots(num_layers);
         let rest_of_embedding = start.saturating_sub(1);
-        let head_stage = start + last_slot + 1;
+        let head_stage = start + n_slots;
         let mlm_stage = match rest_of_embedding {
             0 => head_stage,
             _ => head_stage + 1,
@@ -203,6 +262,6 @@ impl Placement {
             })
             .collect();
         placed.sort_by_key(|&(_, stage, _)| stage);
-        options.stages(&placed, last_slot as usize + 1)
+        options.stages(&placed, n_slots as usize)
     }
 }

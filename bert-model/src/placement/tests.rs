@@ -56,7 +56,7 @@ fn published_stage_maps() {
         PRETRAINING,
         &two_embedding_ipus.collect::<Vec<_>>(),
     );
-    assert_eq!((mk1.n_ipus(), mk1.ipus_requested(1)), (14, 16));
+    assert_eq!(mk1.n_ipus(), 14);
 
     let unwrapped = |layers_per_ipu: &[u32]| LayersPerIpu {
         squad_head: SquadHead::LastEncoderIpu,
@@ -75,8 +75,7 @@ fn inference_has_forward_stages_only_and_may_need_one_ipu() {
     check(&options(1, &[4, 4, 4], task), 12, task, &[0, 1, 2, 3, 0]);
     check(&options(0, &[3], task), 3, task, &[0]);
     let task = Task::Pretraining(Mode::Inference);
-    let placement = check(&options(0, &[3], task), 3, task, &[0]);
-    assert_eq!(placement.ipus_requested(1), 1);
+    check(&options(0, &[3], task), 3, task, &[0]);
     // The projection on the vocabulary is where outputs are.
     check(&options(0, &[2, 1], task), 3, task, &[0, 1, 0]);
     let two_embedding_ipus = [0, 1, 2, 3, 1, 0];
@@ -134,6 +133,54 @@ fn memory_is_indexed_from_the_first_encoder_ipu() {
     assert_eq!(shares(&options), [0.6, 0.25, 0.25, 0.6]);
     options.memory = EncoderMemory::PerIpu(vec![0.15, 0.4]);
     assert_eq!(shares(&options), [0.6, 0.15, 0.4, 0.6]);
+}
+
+#[test]
+fn ipus_are_counted_without_a_placement() {
+    assert_eq!(replica_ipus(2, &[2], 24), Ok(14));
+    assert_eq!(ipus_requested(14, 1), Ok(16));
+    assert_eq!(ipus_requested(1, 1), Ok(1));
+    assert_eq!(ipus_requested(4, 16), Ok(64));
+    // The list ends where the layers do.
+    assert_eq!(replica_ipus(0, &[6, 6, 6], 12), Ok(2));
+    assert_eq!(
+        replica_ipus(1, &[1], u32::MAX).unwrap_err().to_string(),
+        "a replica must have less than 2^32 IPUs, got 4294967295 with encoder layers from IPU 1 on",
+    );
+    let most = u32::MAX;
+    assert_eq!(
+        ipus_requested(most, most).unwrap_err().to_string(),
+        "4294967295 replicas of 4294967295 IPUs must have less than 2^32 IPUs in all",
+    );
+}
+
+proptest::proptest! {
+    /// What is counted is what a placement has.
+    #[test]
+    fn counted_ipus_and_layers_are_those_of_a_placement(
+        start in 0_u32..3,
+        list in proptest::collection::vec(1_u32..5, 1..6),
+        num_layers in 1_u32..25,
+        inference: bool,
+    ) {
+        let mode = if inference { Mode::Inference } else { Mode::Training };
+        for task in [Task::Pretraining(mode), Task::Squad(mode)] {
+            let placement =
+                Placement::from_layers_per_ipu(&options(start, &list, task), num_layers, task);
+            let counted = replica_ipus(start, &list, num_layers);
+            let fullest = layers_on_fullest_ipu(&list, num_layers);
+            let Ok(placement) = placement else {
+                proptest::prop_assert!(counted.is_err());
+                continue;
+            };
+            proptest::prop_assert_eq!(counted, Ok(placement.n_ipus()));
+            let mut layers = vec![0; placement.n_ipus() as usize];
+            for layer in 0..num_layers {
+                layers[placement.ipu(Block::Attention(layer)).0 as usize] += 1;
+            }
+            proptest::prop_assert_eq!(Some(fullest), layers.iter().copied().max());
+        }
+    }
 }
 
 #[test]

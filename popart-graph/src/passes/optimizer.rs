@@ -69,7 +69,9 @@ use std::collections::BTreeMap;
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
 
-use self::rules::{Adam, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate};
+use self::rules::{
+    Adam, Correction, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
+};
 use super::accumulate::{Accumulated, AccumulatedGradients, beside};
 use crate::error::Result;
 use crate::ir::{
@@ -343,7 +345,14 @@ impl Ctx {
         if decays {
             operands.push(weight);
         }
-        if adam.bias_correction {
+        let bias_correction = match adam.correction {
+            Correction::Bias => Some(BiasCorrection {
+                beta1: adam.beta1,
+                beta2: adam.beta2,
+            }),
+            Correction::None => None,
+        };
+        if bias_correction.is_some() {
             operands.push(self.step(weight, &scope)?);
         }
         let loss_scale = match adam.keeps_loss_scale() {
@@ -353,10 +362,7 @@ impl Ctx {
         let kind = OpKind::AdamUpdater {
             epsilon: adam.epsilon * loss_scale,
             weight_decay: decays.then_some(adam.weight_decay),
-            bias_correction: adam.bias_correction.then_some(BiasCorrection {
-                beta1: adam.beta1,
-                beta2: adam.beta2,
-            }),
+            bias_correction,
         };
         Ok(Pending {
             weight,

@@ -9,7 +9,9 @@ use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use proptest::prelude::*;
 
-use super::optimizer::rules::{Adam, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate};
+use super::optimizer::rules::{
+    Adam, Correction, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate,
+};
 use super::stash::stash_bytes;
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, Value, eval};
@@ -96,7 +98,7 @@ const LAMB: UpdateRule = UpdateRule::Adam(Adam {
     beta2: 0.999,
     epsilon: 1e-6,
     weight_decay: 0.0,
-    bias_correction: false,
+    correction: Correction::None,
     max_weight_norm: Some(65504.0),
     first_moment: DType::F32,
 });

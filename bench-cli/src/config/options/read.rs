@@ -3,7 +3,9 @@
 //! Values leave JSON here, once, and are checked for what no model or machine can have.
 
 use bert_model::config::EXTENT_MAX;
+use bert_model::placement;
 use ipu_sim::numerics::DType;
+use popart_graph::passes::optimizer::rules::Correction;
 use serde_json::{Map, Value};
 
 use super::*;
@@ -178,8 +180,7 @@ fn activation(read: &Reader) -> Activation {
     }
 }
 
-/// IPUs as the original counts them: layer `i` of a single count `n` is `i / n` IPUs after the
-/// first encoder IPU; of several counts, on the first one whose running sum exceeds `i`.
+/// Layers and IPUs by the rules of [`bert_model::placement`].
 fn placement(read: &Reader, model: &Model) -> Result<Placement> {
     let execution_mode = match read.text("execution_mode") {
         "DEFAULT" => ExecutionMode::Default,
@@ -192,29 +193,21 @@ fn placement(read: &Reader, model: &Model) -> Result<Placement> {
         }
     };
     let layers_per_ipu = read.counts("layers_per_ipu")?;
-    let last_layer = model.num_layers - 1;
-    let last_encoder_ipu = match layers_per_ipu.as_slice() {
-        [layers] => last_layer / layers,
-        list => {
-            let mut covered = 0_u64;
-            let place = list.iter().position(|layers| {
-                covered += u64::from(*layers);
-                covered > u64::from(last_layer)
-            });
-            place.ok_or_else(|| {
-                let all = format!("counts that cover all {} layers", model.num_layers);
-                read.out_of_range("layers_per_ipu", all)
-            })? as u32
-        }
+    let uncovered = |_| {
+        let all = format!("counts that cover all {} layers", model.num_layers);
+        read.out_of_range("layers_per_ipu", all)
     };
+    let encoder_ipus =
+        placement::encoder_ipus(&layers_per_ipu, model.num_layers).map_err(uncovered)?;
     let encoder_start_ipu = read.number("encoder_start_ipu", 0)?;
-    let ipus = u64::from(encoder_start_ipu) + u64::from(last_encoder_ipu) + 1;
-    let of_a_replica = u32::try_from(ipus).map_err(|_| {
+    let replica_ipus =
+        placement::replica_ipus(encoder_start_ipu, &layers_per_ipu, model.num_layers);
+    let of_a_replica = replica_ipus.map_err(|_| {
         let most = "less than 2^32 IPUs of a replica";
         read.out_of_range("encoder_start_ipu", most.into())
     })?;
-    let all_ipus = ipus.checked_mul(u64::from(read.count("replication_factor")?));
-    let too_many = || read.out_of_range("replication_factor", "less than 2^32 IPUs in all".into());
+    let replicas = read.count("replication_factor")?;
+    let too_many = |_| read.out_of_range("replication_factor", "less than 2^32 IPUs in all".into());
     Ok(Placement {
         execution_mode,
         encoder_start_ipu,
@@ -223,13 +216,10 @@ fn placement(read: &Reader, model: &Model) -> Result<Placement> {
         available_memory_proportion: if read.switch("use_default_available_memory_proportion") {
             None
         } else {
-            Some(read.proportions("available_memory_proportion", last_encoder_ipu + 1)?)
+            Some(read.proportions("available_memory_proportion", encoder_ipus)?)
         },
         ipus_per_replica: of_a_replica,
-        ipus_requested: all_ipus
-            .and_then(u64::checked_next_power_of_two)
-            .and_then(|ipus| u32::try_from(ipus).ok())
-            .ok_or_else(too_many)?,
+        ipus_requested: placement::ipus_requested(of_a_replica, replicas).map_err(too_many)?,
     })
 }
 
@@ -238,18 +228,10 @@ fn optimizer(read: &Reader) -> Result<Optimizer> {
     let dampening = read.maybe("dampening", |key| Ok(read.float(key)))?;
     Ok(Optimizer {
         kind: match read.text("optimizer") {
-            "ADAM" => OptimizerKind::Adam {
-                bias_correction: true,
-            },
-            "ADAM_NO_BIAS" => OptimizerKind::Adam {
-                bias_correction: false,
-            },
-            "LAMB" => OptimizerKind::Lamb {
-                bias_correction: true,
-            },
-            "LAMB_NO_BIAS" => OptimizerKind::Lamb {
-                bias_correction: false,
-            },
+            "ADAM" => OptimizerKind::Adam(Correction::Bias),
+            "ADAM_NO_BIAS" => OptimizerKind::Adam(Correction::None),
+            "LAMB" => OptimizerKind::Lamb(Correction::Bias),
+            "LAMB_NO_BIAS" => OptimizerKind::Lamb(Correction::None),
             _ => OptimizerKind::Sgd,
         },
         loss_scaling: read.positive("loss_scaling")?,

@@ -4,6 +4,8 @@
 //! `willow/src/compoundscalarhelper.cpp`.
 
 use ipu_sim::numerics::DType;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ir::{Reduction, TensorId};
@@ -74,13 +76,23 @@ pub struct Adam {
     pub epsilon: f64,
     /// Decoupled decay of the weight; 0 drops it.
     pub weight_decay: f64,
-    /// Whether moments are divided by `1 - beta^step`.
-    pub bias_correction: bool,
+    /// What becomes of moments in early steps.
+    pub correction: Correction,
     /// LAMB's limit on the norm of a weight. `None`, and 0 as in PopART, is Adam.
     pub max_weight_norm: Option<f64>,
     /// Type of the first moment. In `f16` both moments keep the loss scale, so that small
     /// values don't vanish (PopART, `scaledOptimizerState`).
     pub first_moment: DType,
+}
+
+/// What becomes of the moments of Adam and LAMB, which start from zero, in early steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Correction {
+    /// They are divided by `1 - beta^step`.
+    Bias,
+    /// They stay as they are (`_NO_BIAS`).
+    None,
 }
 
 /// What a gradient has been multiplied with, and what it is summed over.

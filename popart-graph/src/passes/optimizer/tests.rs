@@ -16,7 +16,7 @@ const LAMB: Adam = Adam {
     beta2: 0.99,
     epsilon: 1e-6,
     weight_decay: 0.01,
-    bias_correction: false,
+    correction: Correction::None,
     max_weight_norm: Some(65504.0),
     first_moment: DType::F32,
 };
@@ -154,9 +154,9 @@ fn textbook_adam(n: u32, adam: Adam, scaling: Scaling) -> Vec<f64> {
             m[element] = adam.beta1 * m[element] + (1.0 - adam.beta1) * g;
             v[element] = adam.beta2 * v[element] + (1.0 - adam.beta2) * g * g;
             let steps = update as i32 + 1;
-            let corrected = |moment: f64, beta: f64| match adam.bias_correction {
-                true => moment / (1.0 - beta.powi(steps)),
-                false => moment,
+            let corrected = |moment: f64, beta: f64| match adam.correction {
+                Correction::Bias => moment / (1.0 - beta.powi(steps)),
+                Correction::None => moment,
             };
             let step = corrected(m[element], adam.beta1)
                 / (corrected(v[element], adam.beta2).sqrt() + adam.epsilon);
@@ -229,10 +229,10 @@ fn the_header_shows_it() {
 #[test]
 fn adam_and_lamb_follow_the_papers() {
     for scaling in scalings() {
-        for bias_correction in [false, true] {
+        for correction in [Correction::None, Correction::Bias] {
             for max_weight_norm in [None, Some(65504.0), Some(0.5)] {
                 let adam = Adam {
-                    bias_correction,
+                    correction,
                     max_weight_norm,
                     ..LAMB
                 };
@@ -322,7 +322,7 @@ fn a_weight_may_scale_the_learning_rate() {
 fn the_chain_of_lamb() {
     let (graph, _, gradients) = weights(1, DType::F16);
     let lamb = Adam {
-        bias_correction: true,
+        correction: Correction::Bias,
         ..LAMB
     };
     let scaling = scaling(16, 4, Reduction::Mean);

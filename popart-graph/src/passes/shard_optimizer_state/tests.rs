@@ -12,7 +12,7 @@ use crate::passes::differentiate::Gradients;
 use crate::passes::offload_optimizer_state::offload_optimizer_state;
 use crate::passes::optimizer::optimizer;
 use crate::passes::optimizer::rules::{
-    Adam, LearningRate, OptimizerOptions, Scaling, UpdateRule, WeightUpdate,
+    Adam, Correction, LearningRate, OptimizerOptions, Scaling, UpdateRule, WeightUpdate,
 };
 use crate::testing::check_header;
 use crate::text::print;
@@ -41,7 +41,7 @@ fn lamb(sizes: &[u32], dtype: DType) -> (Graph, Vec<TensorId>) {
         beta2: 0.75,
         epsilon: 1e-6,
         weight_decay: 0.25,
-        bias_correction: true,
+        correction: Correction::Bias,
         max_weight_norm: Some(65504.0),
         first_moment: DType::F32,
     });

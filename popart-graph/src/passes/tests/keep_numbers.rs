@@ -110,7 +110,7 @@ fn rules() -> impl Strategy<Value = UpdateRule> {
         unreachable!("LAMB is of Adam's family");
     };
     let adam = UpdateRule::Adam(Adam {
-        bias_correction: true,
+        correction: Correction::Bias,
         weight_decay: 0.25,
         max_weight_norm: None,
         ..lamb

@@ -1,0 +1,124 @@
+//! What do the tensors of a model's graph mean to those who use it?
+//!
+//! The host knows a stream by its [`Input`] and a result by its [`Output`]; an optimiser knows
+//! a weight by its [`WeightInfo`]. Names are those of the published application
+//! (`applications/popart/bert`). Left out: what a model computes, which its graph says.
+
+use popart_graph::ir::{StageId, TensorId};
+
+/// What the host sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Input {
+    /// Word ids `[B S]`.
+    Indices,
+    /// Position ids `[B S]`.
+    Positions,
+    /// Segment ids `[B S]`, 0 or 1.
+    Segments,
+    /// First unused one of the leading positions for masked words, `[B, 1]`.
+    MaskTokensIndex,
+    /// First unused position of the rest of the sequence, `[B, 1]`.
+    SequenceIndex,
+    /// Ids of the masked words `[B, M]`; 0 where there is none.
+    MaskLabels,
+    /// Next-sentence labels `[B]`, 0 or 1.
+    NspLabels,
+    /// First unused position of a SQuAD sequence, `[B, 1]`.
+    SequencePadIndex,
+    /// Position of the answer's first word, `[B]`.
+    StartLabels,
+    /// Position of the answer's last word, `[B]`.
+    EndLabels,
+    /// Seed of the dropout masks, `[2]`.
+    Seed,
+}
+
+impl Input {
+    /// Its name on the device, as in the published application.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::Indices => "indices",
+            Input::Positions => "positions",
+            Input::Segments => "segments",
+            Input::MaskTokensIndex => "mask_tokens_mask_idx",
+            Input::SequenceIndex => "sequence_mask_idx",
+            Input::MaskLabels => "mask_labels",
+            Input::NspLabels => "nsp_labels",
+            Input::SequencePadIndex => "seq_pad_idx",
+            Input::StartLabels => "start_labels",
+            Input::EndLabels => "end_labels",
+            Input::Seed => "seed",
+        }
+    }
+}
+
+/// What the host reads: losses are `[] f32`, accuracies `[2] f32` (correct, counted).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Output {
+    /// Loss on masked words.
+    MlmLoss,
+    /// Masked words that were right.
+    MlmAccuracy,
+    /// Next-sentence loss.
+    NspLoss,
+    /// Next-sentence answers that were right.
+    NspAccuracy,
+    /// Loss on where answers start.
+    StartLoss,
+    /// Starts that were right.
+    StartAccuracy,
+    /// Loss on where answers end.
+    EndLoss,
+    /// Ends that were right.
+    EndAccuracy,
+    /// Logits of start and end, `[B S, 2]`.
+    SquadLogits,
+    /// Logits of the start, `[B, S]`.
+    StartLogits,
+    /// Logits of the end, `[B, S]`.
+    EndLogits,
+}
+
+/// A stream and its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputInfo {
+    /// The stream.
+    pub tensor: TensorId,
+    /// What it carries.
+    pub input: Input,
+}
+
+/// A result and its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputInfo {
+    /// The result.
+    pub tensor: TensorId,
+    /// What it is.
+    pub output: Output,
+}
+
+/// A weight, as an optimiser sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightInfo {
+    /// The variable.
+    pub tensor: TensorId,
+    /// Whether weight decay applies to it.
+    pub decays: bool,
+    /// The last forward stage that reads it.
+    pub stage: StageId,
+}
+
+/// A weight that is stored as several variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SerialisedWeight {
+    /// Its name as a whole.
+    pub name: String,
+    /// Its slices, in order.
+    pub slices: Vec<TensorId>,
+    /// The axis along which they are put together.
+    pub axis: u32,
+    /// Whether LAMB takes one norm over all slices: they are pieces of one product
+    /// (PopART, `LambSerialisedWeight`), not tables of their own.
+    pub joint_norm: bool,
+}
