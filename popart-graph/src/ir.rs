@@ -28,6 +28,7 @@ mod attribute;
 mod graph;
 mod op;
 mod shape;
+mod tag;
 mod tensor;
 
 pub use attribute::{
@@ -37,6 +38,7 @@ pub use attribute::{
 pub use graph::Graph;
 pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
 pub use shape::Shape;
+pub use tag::OpTag;
 pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};
 
 ipu_sim::define_ids! {
