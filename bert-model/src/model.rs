@@ -1,11 +1,14 @@
 //! A built model: its graph, and what the tensors of the graph mean.
 
-use popart_graph::ir::{Graph, StageId, TensorId};
+use std::collections::BTreeMap;
+
+use popart_graph::ir::{Graph, PartId, StageId, TensorId};
 
 use crate::builder::Builder;
 use crate::config::{BertConfig, Task};
 use crate::error::Result;
-use crate::placement::Placement;
+use crate::parts::Unit;
+use crate::placement::{Block, Placement};
 use crate::{embedding, encoder, heads};
 
 /// What the host sends.
@@ -145,6 +148,8 @@ pub struct BertModel {
     pub outputs: Vec<OutputInfo>,
     /// Where it runs.
     pub placement: Placement,
+    /// The part of the graph that each block is.
+    pub parts: BTreeMap<Block, PartId>,
 }
 
 impl BertModel {
@@ -182,7 +187,12 @@ pub fn build(config: &BertConfig, placement: &Placement, task: Task) -> Result<B
         Task::Pretraining(_) => heads::pretraining(&mut builder, x)?,
         Task::Squad(_) => heads::squad(&mut builder, x)?,
     };
+    let blocks = placement.blocks.keys();
+    let parts = blocks
+        .map(|&block| (block, Unit::Block(block).part(&mut builder.graph.parts)))
+        .collect();
     Ok(BertModel {
+        parts,
         graph: builder.graph,
         loss,
         checkpoints: builder.checkpoints,

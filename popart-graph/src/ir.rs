@@ -27,16 +27,18 @@
 mod attribute;
 mod graph;
 mod op;
+mod part;
 mod shape;
 mod tag;
 mod tensor;
 
 pub use attribute::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Recompute,
-    Reduction, Saved, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Purpose,
+    Recompute, Reduction, Saved, UnaryFn,
 };
 pub use graph::Graph;
 pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
+pub use part::{Part, PartKind, Parts};
 pub use shape::Shape;
 pub use tag::OpTag;
 pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};
@@ -48,6 +50,8 @@ ipu_sim::define_ids! {
     TensorId, "%";
     /// A pipeline stage, counted over forward and backward together.
     StageId, "stage";
+    /// A part of a model.
+    PartId, "part";
 }
 
 /// An enum of words: each variant has a name in the text form.
@@ -75,4 +79,4 @@ macro_rules! words {
         }
     )*};
 }
-use words;
+pub(crate) use words;

@@ -10,8 +10,8 @@ use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
 use super::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Recompute,
-    Reduction, Shape, StageId, TensorId, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, PartId, Partials, Phase, Piece,
+    Purpose, Recompute, Reduction, Shape, StageId, TensorId, UnaryFn,
 };
 
 /// One operation, where it runs and when.
@@ -30,10 +30,14 @@ pub struct Op {
     /// The pipeline stage it belongs to; `None` without a pipeline and in the
     /// weight update.
     pub stage: Option<StageId>,
-    /// Which part of a training step it belongs to.
+    /// The part of the model that it belongs to; `None` if it belongs to none.
+    pub part: Option<PartId>,
+    /// Which phase of a training step it belongs to.
     pub phase: Phase,
     /// Whether its results are kept for the backward pass or computed again.
     pub recompute: Recompute,
+    /// What it is for, if its kind doesn't say.
+    pub purpose: Purpose,
 }
 
 impl Op {
@@ -62,8 +66,10 @@ impl Op {
             name: self.name.clone(),
             ipu: self.ipu,
             stage: self.stage,
+            part: self.part,
             phase: self.phase,
             recompute: self.recompute,
+            purpose: self.purpose,
         }
     }
 }
@@ -78,10 +84,14 @@ pub struct Scope {
     pub ipu: Option<IpuId>,
     /// See [`Op::stage`].
     pub stage: Option<StageId>,
+    /// See [`Op::part`].
+    pub part: Option<PartId>,
     /// See [`Op::phase`].
     pub phase: Phase,
     /// See [`Op::recompute`].
     pub recompute: Recompute,
+    /// See [`Op::purpose`].
+    pub purpose: Purpose,
 }
 
 impl Scope {
@@ -92,8 +102,10 @@ impl Scope {
             name: name.to_owned(),
             ipu: None,
             stage: None,
+            part: None,
             phase: Phase::Forward,
             recompute: Recompute::Checkpoint,
+            purpose: Purpose::General,
         }
     }
 
