@@ -6,7 +6,7 @@ use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
-    CollectiveKind, IpuCopy, Label, Operand, Role, Source, Step, VarId, VarKind, VertexGroup,
+    CollectiveKind, IpuCopy, Label, Operand, Role, Step, VarId, VarKind, VertexGroup,
 };
 use ipu_sim::spec::TileSpec;
 use ipu_sim::vertex::{
@@ -22,9 +22,10 @@ use super::value::Value;
 use super::{gather, loss, movement, norm};
 use crate::error::Result;
 use crate::ir::{
-    BinaryFn, Graph, MultiKind, Op, OpId, OpKind, Phase, TensorId, TensorKind, UnaryFn,
+    BinaryFn, Graph, MultiKind, Op, OpId, OpKind, OpTag, TensorId, TensorKind, UnaryFn,
 };
 use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
+use crate::profile::{Line, LineKind};
 
 /// What lowering an operation needs to know and change.
 pub(crate) struct Ctx<'a> {
@@ -159,12 +160,14 @@ pub(crate) fn label_of(value: &Value, axis: usize) -> Label {
 pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     let op = &ctx.graph.ops[id];
     ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
-    ctx.builder.source = ctx.builder.program.add_line(Source {
-        name: op.name.clone(),
-        kind: op.kind.name().to_owned(),
-        pass: pass_name(op.phase).to_owned(),
-        role: role(&op.kind),
-    });
+    let tag = op.kind.tag();
+    let line = Line {
+        kind: LineKind::Op(tag),
+        phase: Some(op.phase),
+        part: op.part,
+        purpose: op.purpose,
+    };
+    ctx.builder.source = ctx.builder.line(&op.name, line, role(tag));
     let inputs: SmallVec<[Value; 4]> = match op.kind {
         // What lives in streaming memory has no variable on the device.
         OpKind::RemoteLoad => SmallVec::new(),
@@ -183,29 +186,59 @@ pub(crate) fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     Ok(())
 }
 
-/// The word of the profile for a phase.
-fn pass_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::Accumulate => "accumulate",
-        Phase::Update => "update",
-    }
-}
-
 /// Operations that only make a tensor lie differently compute nothing.
-fn role(kind: &OpKind) -> Role {
-    match kind {
-        OpKind::Identity
-        | OpKind::Detach
-        | OpKind::Reshape { .. }
-        | OpKind::Transpose { .. }
-        | OpKind::Slice { .. }
-        | OpKind::Concat { .. }
-        | OpKind::Pad { .. }
-        | OpKind::Broadcast { .. } => Role::Layout,
-        OpKind::CallInput | OpKind::CallOutput => Role::Call,
-        _ => Role::Work,
+fn role(tag: OpTag) -> Role {
+    match tag {
+        OpTag::Identity
+        | OpTag::Detach
+        | OpTag::Reshape
+        | OpTag::Transpose
+        | OpTag::Slice
+        | OpTag::Concat
+        | OpTag::Pad
+        | OpTag::Broadcast => Role::Layout,
+        OpTag::CallInput | OpTag::CallOutput => Role::Call,
+        OpTag::Binary(_)
+        | OpTag::Unary(_)
+        | OpTag::UnaryGrad(_)
+        | OpTag::MatMul
+        | OpTag::Scale
+        | OpTag::Cast
+        | OpTag::ReduceSum
+        | OpTag::Softmax
+        | OpTag::SoftmaxGrad
+        | OpTag::LayerNorm
+        | OpTag::LayerNormGrad
+        | OpTag::Dropout
+        | OpTag::Gather
+        | OpTag::GatherGrad
+        | OpTag::OneHot
+        | OpTag::SequenceMask
+        | OpTag::NllLoss
+        | OpTag::NllSoftmaxGrad
+        | OpTag::Accuracy
+        | OpTag::Accumulate
+        | OpTag::SparseAccumulate
+        | OpTag::Zero
+        | OpTag::AdamMoment
+        | OpTag::AdamUpdater
+        | OpTag::SquareSum
+        | OpTag::AdamUpdate
+        | OpTag::LambUpdate
+        | OpTag::SgdUpdate
+        | OpTag::SgdMomentum
+        | OpTag::IpuCopy
+        | OpTag::Stash
+        | OpTag::Restore
+        | OpTag::AllReduce
+        | OpTag::ReduceScatter
+        | OpTag::AllGather
+        | OpTag::LocalSlice
+        | OpTag::MultiAllReduce
+        | OpTag::MultiReduceScatter
+        | OpTag::MultiAllGather
+        | OpTag::RemoteLoad
+        | OpTag::RemoteStore => Role::Work,
     }
 }
 

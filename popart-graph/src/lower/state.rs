@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::layout::{AxisSplit, Layout};
-use ipu_sim::program::{RemoteBuffer, RemoteBufferId, Step, Stream, Transfer, VarId, VarKind};
+use ipu_sim::program::{
+    RemoteBuffer, RemoteBufferId, Role, SourceId, Step, Stream, Transfer, VarId, VarKind,
+};
 use ipu_sim::units::Bytes;
 use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
 use smallvec::{SmallVec, smallvec};
@@ -18,7 +20,8 @@ use super::HostStreams;
 use super::layouts;
 use super::ops::{Ctx, frame};
 use super::value::Value;
-use crate::ir::{Graph, MultiKind, OpId, OpKind, Phase, TensorId, TensorKind};
+use crate::ir::{Graph, MultiKind, OpId, OpKind, Part, Phase, TensorId, TensorKind};
+use crate::profile::{Line, LineKind};
 
 /// Who reads and who replaces variables.
 #[derive(Clone, Debug)]
@@ -182,7 +185,7 @@ pub(crate) fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
 /// Poplar merges stream copies that follow each other into one host exchange.
 fn read_from_host(ctx: &mut Ctx<'_>, read: Transfer) {
     if ctx.host == HostStreams::WhereNeeded {
-        let source = ctx.builder.program.add_source("inputs", "host_input");
+        let source = inputs_line(ctx);
         ctx.builder.steps.push(Step::Transfers {
             source,
             transfers: vec![read],
@@ -199,13 +202,21 @@ fn read_from_host(ctx: &mut Ctx<'_>, read: Transfer) {
     match merged {
         Some(transfers) => transfers.push(read),
         None => {
-            let source = ctx.builder.program.add_source("inputs", "host_input");
+            let source = inputs_line(ctx);
             ctx.host_reads.push(Step::Transfers {
                 source,
                 transfers: vec![read],
             });
         }
     }
+}
+
+/// Streams are read together, and belong to no part of the model but are one of their own.
+fn inputs_line(ctx: &mut Ctx<'_>) -> SourceId {
+    let name = "inputs";
+    let part = ctx.builder.profile.parts.add(Part::single(name));
+    let line = Line::around(LineKind::HostInput, Some(part));
+    ctx.builder.line(name, line, Role::Work)
 }
 
 fn variable_kind(ctx: &Ctx<'_>, id: TensorId) -> VarKind {
