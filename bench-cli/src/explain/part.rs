@@ -1,12 +1,14 @@
 //! What one part of a model takes: a layer, its attention, a head.
 //!
 //! A part has an id in the graph ([`popart_graph::ir::Parts`]), which holds through all passes and
-//! in the program's profile. Its time is that of all lines of the profile that belong
-//! to it or to a part in it.
+//! in the program's profile. Asked for a part, time and bytes are those of all lines of the profile
+//! that belong to it or to a part in it.
 
 use ipu_sim::engine::Timeline;
 use ipu_sim::ids::{IdVec, IpuId};
-use ipu_sim::program::Program;
+use ipu_sim::program::{Program, SourceId};
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::weigh::{self, PartWeight};
 use popart_graph::ir::PartId;
 use popart_graph::profile::Profile;
 
@@ -29,4 +31,19 @@ pub fn cycles(
         }
     }
     out
+}
+
+/// Bytes of one part on all tiles of one IPU, by category ([`weigh::weigh_parts`] says what of
+/// things that parts share belongs to which).
+#[must_use]
+pub fn bytes(
+    program: &Program,
+    profile: &Profile,
+    machine: &MachineSpec,
+    ipu: IpuId,
+    part: PartId,
+) -> PartWeight {
+    let is_of = |line: SourceId| profile.is_of(line, part);
+    let mut weights = weigh::weigh_parts(program, machine, ipu, &[&is_of]);
+    weights.pop().expect("one part was asked for")
 }

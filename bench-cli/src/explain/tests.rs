@@ -1,4 +1,5 @@
 mod page;
+mod parts;
 mod sums;
 
 use std::collections::BTreeSet;
