@@ -4,11 +4,12 @@
 //! Whole cycles throughout: on every IPU the causes add up to the step, and mechanisms, kinds,
 //! layers and passes to the step without its idle cycles.
 //!
-//! The parts: `cause` (what cycles are spent on), `mechanism` (what for), `pipeline` (what bounds a
-//! cycle of the pipeline), `text` (tables for people).
+//! The files: `cause` (what cycles are spent on), `mechanism` (what for), `part` (what one part of
+//! the model takes), `pipeline` (what bounds a cycle of the pipeline), `text` (tables for people).
 
 pub mod cause;
 pub mod mechanism;
+pub mod part;
 pub mod pipeline;
 mod shares;
 mod text;
@@ -19,6 +20,8 @@ use ipu_sim::engine::{CallTime, Timeline};
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::program::{FunctionId, Program, Step};
 use ipu_sim::units::Cycles;
+use popart_graph::ir::Phase;
+use popart_graph::profile::{Line, Profile};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -79,8 +82,15 @@ pub struct Placed {
 /// Name of the part that collects what belongs to no pass, section or layer.
 const OTHER: &str = "other";
 
-/// The pass of weight updates (`popart_graph::lower`).
-pub(crate) const UPDATE_PASS: &str = "update";
+/// The name of the pass that a phase of a training step is.
+pub(crate) fn pass_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Forward => "forward",
+        Phase::Backward => "backward",
+        Phase::Accumulate => "accumulate",
+        Phase::Update => "update",
+    }
+}
 
 impl Explanation {
     /// Sorts the cycles of a run.
@@ -89,10 +99,11 @@ impl Explanation {
     ///
     /// If the cycles of an IPU don't add up to the step, which would be a mistake of the engine.
     #[must_use]
-    pub fn new(program: &Program, timeline: &Timeline, placed: &Placed) -> Self {
+    pub fn new(program: &Program, profile: &Profile, timeline: &Timeline, placed: &Placed) -> Self {
         let again = called_again(program, timeline);
+        let lowered = (program, profile);
         let ipus: Vec<IpuCycles> = (0..program.n_ipus)
-            .map(|ipu| ipu_cycles(program, timeline, placed, IpuId(ipu), &again))
+            .map(|ipu| ipu_cycles(lowered, timeline, placed, IpuId(ipu), &again))
             .collect();
         let mut all_ipus = Causes::default();
         for ipu in &ipus {
@@ -104,7 +115,7 @@ impl Explanation {
             all_ipus.add_all(&ipu.by_cause);
         }
         Self {
-            pipeline: Pipeline::of(program, timeline, placed, &ipus),
+            pipeline: Pipeline::of(lowered, timeline, placed, &ipus),
             all_ipus,
             ipus,
         }
@@ -112,7 +123,7 @@ impl Explanation {
 }
 
 fn ipu_cycles(
-    program: &Program,
+    (program, profile): (&Program, &Profile),
     timeline: &Timeline,
     placed: &Placed,
     ipu: IpuId,
@@ -128,48 +139,48 @@ fn ipu_cycles(
         ..IpuCycles::default()
     };
     for (id, times) in timeline.sources.iter() {
-        let source = program.source(id);
-        let causes = Causes::of_busy(source, &times[ipu].spent);
+        let (line, role) = (&profile.lines[id], program.source(id).role);
+        let causes = Causes::of_busy(line, role, &times[ipu].spent);
         let busy = causes.total();
         if busy == Cycles::ZERO {
             continue;
         }
         out.by_cause.add_all(&causes);
-        mechanism::add_busy(&mut out.by_mechanism, source, &times[ipu].spent);
-        let kind = out.by_kind.entry(source.kind.clone()).or_default();
+        mechanism::add_busy(&mut out.by_mechanism, line, role, &times[ipu].spent);
+        let kind = out.by_kind.entry(line.kind.name().into()).or_default();
         kind.add_all(&causes);
-        let layer = out.by_layer.entry(layer(&source.name).into());
+        let layer = out.by_layer.entry(layer(profile, line).into());
         layer.or_default().add_all(&causes);
-        let pass = Some(source.pass.as_str()).filter(|pass| !pass.is_empty());
-        *out.by_pass.entry(pass.unwrap_or(OTHER).into()).or_default() += busy;
+        let pass = line.phase.map_or(OTHER, pass_name);
+        *out.by_pass.entry(pass.into()).or_default() += busy;
     }
     let recomputed = again[ipu].tally.spent.total();
     if recomputed > Cycles::ZERO {
-        let forward = out.by_pass.entry("forward".into()).or_default();
+        let forward = pass_name(Phase::Forward);
+        let forward = out.by_pass.entry(forward.into()).or_default();
         *forward -= recomputed;
         out.by_pass.insert("recompute".into(), recomputed);
     }
-    for (id, name) in (0..).zip(&program.sections) {
-        let spent = timeline.sections[ipu_sim::program::SectionId(id)][ipu].total();
-        out.by_section.insert(name.clone(), spent);
+    for (id, section) in profile.sections.iter() {
+        let spent = timeline.sections[id][ipu].total();
+        out.by_section.insert(section.name().into(), spent);
     }
     let elsewhere = timeline.total - out.by_section.values().copied().sum();
     if elsewhere > Cycles::ZERO {
         out.by_section.insert(OTHER.into(), elsewhere);
     }
-    out.waits = cause::waits(program, timeline, ipu);
+    out.waits = cause::waits(profile, timeline, ipu);
     for wait in &out.waits {
         out.by_cause.add(wait.cause, wait.cycles);
     }
     out
 }
 
-/// The part of the model that an operation belongs to: `Layer3` of `Layer3/FF/1` and of
-/// `Accum___Layer3/FF/1/W`, since what passes add to a tensor's name ends in three underscores.
-fn layer(name: &str) -> &str {
-    let tensor = name.rsplit("___").next().unwrap_or(name);
-    let first = tensor.split('/').next();
-    first.filter(|first| !first.is_empty()).unwrap_or(OTHER)
+/// The name of the part of the model that a line belongs to, at the outermost: `Layer3` for what
+/// belongs to its attention.
+fn layer<'p>(profile: &'p Profile, line: &Line) -> &'p str {
+    let outermost = line.part.map(|part| profile.parts.outermost(part));
+    outermost.map_or(OTHER, |part| &profile.parts[part].name)
 }
 
 /// Cycles of a micro-batch, the weight update left out unless it is in the stages.

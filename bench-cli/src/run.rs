@@ -166,7 +166,7 @@ pub fn run(
     let step_seconds = seconds(timeline.total);
     let latencies = ends.map_or_else(Vec::new, |ends| latencies(ends, &timeline, seconds));
     let throughput = measure::sequences_per_second(&request.options.batching, step_seconds);
-    let time = Explanation::new(&program, &timeline, &compiled.placed);
+    let time = Explanation::new(&program, &lowered.profile, &timeline, &compiled.placed);
     let subject = Subject {
         features: Features::new(&request.options, &machine, &time),
         effects: Effects::of(&timeline, &machine),

@@ -6,19 +6,18 @@
 
 use ipu_sim::ids::Id;
 use popart_graph::error::Result;
-use popart_graph::ir::{Init, OpKind, TensorId};
+use popart_graph::ir::{Init, OpKind, Purpose, TensorId};
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::config::{Dropout, Task};
 use crate::linear::{self, Linear, Pieces};
+use crate::parts::Unit;
 use crate::placement::Block;
 
 /// `[B S, H] -> [B S, H]`, the residual sum and its norm included.
 pub(crate) fn attention(builder: &mut Builder, layer: u32, x: TensorId) -> Result<TensorId> {
-    let part = Part {
-        block: Block::Attention(layer),
-        name: &format!("Layer{layer}/Attention"),
-    };
+    let name = format!("Layer{layer}/Attention");
+    let part = Part::new(Block::Attention(layer), &name);
     let width = builder.config.hidden_size;
     // Before all that is the layer's own: layers that are alike are then alike throughout.
     let mask = mask(builder, part)?;
@@ -78,21 +77,25 @@ fn heads(builder: &mut Builder, part: Part, qkv: TensorId, mask: TensorId) -> Re
     let k = head(builder, part, qkv, Operand::Keys)?;
     let v = head(builder, part, qkv, Operand::Values)?;
 
-    let scores = builder.encoder_matmul(part, "Z/QK", [q, k])?;
+    let part = Part {
+        name: &part.path("Z"),
+        purpose: Purpose::Scores,
+        ..part
+    };
+    let scores = builder.encoder_matmul(part, "QK", [q, k])?;
     let factor = 1.0 / f64::from(builder.config.head_size()).sqrt();
-    let scores = builder.op(part, "Z/Scale", OpKind::Scale { factor }, &[scores])?;
-    let scores = builder.add(part, "Z/ApplyMask", [scores, mask])?;
-    let mut weights = builder.op(part, "Z/Softmax", OpKind::Softmax, &[scores])?;
+    let scores = builder.op(part, "Scale", OpKind::Scale { factor }, &[scores])?;
+    let scores = builder.add(part, "ApplyMask", [scores, mask])?;
+    let mut weights = builder.op(part, "Softmax", OpKind::Softmax, &[scores])?;
     if builder.config.dropout == Dropout::HiddenAndAttention {
-        let name = &format!("{}/Z", part.name);
-        weights = builder.dropout(Part { name, ..part }, weights)?;
+        weights = builder.dropout(part, weights)?;
     }
-    let z = builder.encoder_matmul(part, "Z/AV", [weights, v])?;
+    let z = builder.encoder_matmul(part, "AV", [weights, v])?;
 
     let perm = [0, 2, 1, 3].into_iter().collect();
-    let z = builder.op(part, "Z/Transpose", OpKind::Transpose { perm }, &[z])?;
+    let z = builder.op(part, "Transpose", OpKind::Transpose { perm }, &[z])?;
     let shape = [builder.config.rows(), builder.config.hidden_size];
-    builder.reshape(part, "Z/Reshape", z, shape)
+    builder.reshape(part, "Reshape", z, shape)
 }
 
 /// A third of the product of input and weights.
@@ -145,8 +148,11 @@ fn mask(builder: &mut Builder, part: Part) -> Result<TensorId> {
         dtype: builder.config.dtype,
     };
     let indices = builder.mask_indices.clone();
-    let name = &format!("Mask/{}", ipu.index());
-    let part = Part { name, ..part };
+    let part = Part {
+        name: &format!("Mask/{}", ipu.index()),
+        unit: Unit::Mask,
+        ..part
+    };
     let mask = builder.op(part, "SequenceMask", kind, &indices)?;
     let mask = builder.detach(part, "Detach", mask)?;
     builder.masks.insert(ipu, mask);

@@ -11,13 +11,14 @@ use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
 use popart_graph::error::Result;
 use popart_graph::ir::{
-    BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Recompute,
-    Scope, Shape, TensorId, UnaryFn,
+    BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Purpose,
+    Recompute, Scope, Shape, TensorId, UnaryFn,
 };
 
 use crate::config::{Activation, BertConfig, Dropout, Task};
 use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
 use crate::optim::decays;
+use crate::parts::Unit;
 use crate::placement::{Block, Execution, Placement};
 
 /// How weights of matrix products and tables start
@@ -27,10 +28,7 @@ pub(crate) const NORMAL: Init = Init::TruncatedNormal {
     std_dev: 0.02,
 };
 
-const OUTPUTS: Part = Part {
-    block: Block::Outputs,
-    name: "Outputs",
-};
+const OUTPUTS: Part = Part::new(Block::Outputs, "Outputs");
 
 /// A model being built.
 pub(crate) struct Builder<'a> {
@@ -55,14 +53,38 @@ pub(crate) struct Builder<'a> {
 /// A named place in the model.
 #[derive(Clone, Copy)]
 pub(crate) struct Part<'n> {
+    /// Where it runs.
     pub(crate) block: Block,
     /// Scope path.
     pub(crate) name: &'n str,
+    /// What it counts as, whatever it runs with.
+    pub(crate) unit: Unit,
+    /// What its operations are for, where their kinds don't say.
+    pub(crate) purpose: Purpose,
 }
 
-impl Part<'_> {
+impl<'n> Part<'n> {
+    /// A place in a block.
+    pub(crate) const fn new(block: Block, name: &'n str) -> Self {
+        Self {
+            block,
+            name,
+            unit: Unit::Block(block),
+            purpose: Purpose::General,
+        }
+    }
+
     pub(crate) fn path(&self, name: &str) -> String {
         format!("{}/{name}", self.name)
+    }
+
+    /// The same under another path, for an activation function of several operations.
+    fn of_activation_function(self, name: &'n str) -> Self {
+        Self {
+            name,
+            purpose: Purpose::ActivationFunction,
+            ..self
+        }
     }
 }
 
@@ -93,7 +115,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Surroundings of the operation `name` of a part.
-    pub(crate) fn scope(&self, part: Part, name: &str) -> Scope {
+    pub(crate) fn scope(&mut self, part: Part, name: &str) -> Scope {
         let stage = self.placement.stage(part.block);
         let is_pipeline =
             self.placement.execution == Execution::Pipelined && self.placement.stages.len() > 1;
@@ -101,8 +123,10 @@ impl<'a> Builder<'a> {
             name: part.path(name),
             ipu: Some(self.placement.stages[stage].ipu),
             stage: is_pipeline.then_some(stage),
+            part: Some(part.unit.part(&mut self.graph.parts)),
             phase: Phase::Forward,
             recompute: Recompute::Checkpoint,
+            purpose: part.purpose,
         }
     }
 
@@ -121,6 +145,8 @@ impl<'a> Builder<'a> {
     /// Adds a stream of `u32`.
     pub(crate) fn input(&mut self, input: Input, shape: impl Into<Shape>) -> TensorId {
         let tensor = self.graph.stream(input.name(), DType::U32, shape.into());
+        let part = Unit::Input(input).part(&mut self.graph.parts);
+        self.graph.tensors[tensor].part = Some(part);
         self.inputs.push(InputInfo { tensor, input });
         tensor
     }
@@ -167,6 +193,8 @@ impl<'a> Builder<'a> {
         let name = part.path(name);
         let dtype = self.config.dtype;
         let tensor = self.graph.variable(&name, dtype, shape.into(), Some(init));
+        let belongs_to = part.unit.part(&mut self.graph.parts);
+        self.graph.tensors[tensor].part = Some(belongs_to);
         self.weights.push(WeightInfo {
             tensor,
             decays: decays(&name),
@@ -323,18 +351,22 @@ impl<'a> Builder<'a> {
             Activation::SigmoidGelu => {
                 // The approximation of Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
                 let factor = 1.702;
-                let scaled = self.op(part, "SGelu/Scale", OpKind::Scale { factor }, &[x])?;
-                let gate = self.op(part, "SGelu/Sigmoid", unary(UnaryFn::Sigmoid), &[scaled])?;
-                self.op(part, "SGelu/Mul", OpKind::Binary(BinaryFn::Mul), &[x, gate])
+                let name = part.path("SGelu");
+                let part = part.of_activation_function(&name);
+                let scaled = self.op(part, "Scale", OpKind::Scale { factor }, &[x])?;
+                let gate = self.op(part, "Sigmoid", unary(UnaryFn::Sigmoid), &[scaled])?;
+                self.op(part, "Mul", OpKind::Binary(BinaryFn::Mul), &[x, gate])
             }
             Activation::LeakyRelu { leak } => {
-                let plus = self.op(part, "LRelu/Plus", unary(UnaryFn::Relu), &[x])?;
-                let minus = self.op(part, "LRelu/Neg", unary(UnaryFn::Neg), &[x])?;
-                let minus = self.op(part, "LRelu/Minus", unary(UnaryFn::Relu), &[minus])?;
+                let name = part.path("LRelu");
+                let part = part.of_activation_function(&name);
+                let plus = self.op(part, "Plus", unary(UnaryFn::Relu), &[x])?;
+                let minus = self.op(part, "Neg", unary(UnaryFn::Neg), &[x])?;
+                let minus = self.op(part, "Minus", unary(UnaryFn::Relu), &[minus])?;
                 let factor = leak;
-                let minus = self.op(part, "LRelu/Scale", OpKind::Scale { factor }, &[minus])?;
+                let minus = self.op(part, "Scale", OpKind::Scale { factor }, &[minus])?;
                 let sub = OpKind::Binary(BinaryFn::Sub);
-                self.op(part, "LRelu/Sub", sub, &[plus, minus])
+                self.op(part, "Sub", sub, &[plus, minus])
             }
         }
     }

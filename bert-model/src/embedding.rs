@@ -13,20 +13,15 @@ use popart_graph::ir::{OpKind, TensorId};
 use crate::builder::{Builder, NORMAL, Part};
 use crate::config::Task;
 use crate::interface::{Input, SerialisedWeight};
+use crate::parts::Unit;
 use crate::placement::Block;
 
 /// Name of the word table within [`WORDS`].
 const TABLE: &str = "Embedding_Dict";
 
-const WORDS: Part = Part {
-    block: Block::WordEmbedding,
-    name: "Embedding",
-};
+const WORDS: Part = Part::new(Block::WordEmbedding, "Embedding");
 
-const POSITIONS: Part = Part {
-    block: Block::PositionSegment,
-    name: "Embedding",
-};
+const POSITIONS: Part = Part::new(Block::PositionSegment, "Embedding");
 
 /// Word vectors `[B S, H]`; makes the word table.
 pub(crate) fn words(builder: &mut Builder) -> Result<TensorId> {
@@ -127,6 +122,7 @@ pub(crate) fn mask_indices(builder: &mut Builder) -> Result<()> {
     };
     let part = Part {
         name: "Mask",
+        unit: Unit::Mask,
         ..POSITIONS
     };
     for &input in inputs {

@@ -11,10 +11,8 @@ use crate::placement::Block;
 
 /// `[B S, H] -> [B S, H]`, the residual sum and its norm included.
 pub(crate) fn feed_forward(builder: &mut Builder, layer: u32, x: TensorId) -> Result<TensorId> {
-    let part = Part {
-        block: Block::FeedForward(layer),
-        name: &format!("Layer{layer}/FF"),
-    };
+    let name = format!("Layer{layer}/FF");
+    let part = Part::new(Block::FeedForward(layer), &name);
     let (outer, inner) = (builder.config.hidden_size, builder.config.ff_size);
     let n_pieces = inner / outer;
     let pieces = |cut: fn(u32) -> Pieces| match builder.config.split_linear_layers {

@@ -8,33 +8,21 @@
 
 use popart_graph::error::Result;
 use popart_graph::ir::{
-    BinaryFn, Init, MatMulPass, MemoryProportion, OpKind, Piece, Reduction, Shape, TensorId,
-    UnaryFn,
+    BinaryFn, Init, MatMulPass, MemoryProportion, OpKind, Piece, Purpose, Reduction, Shape,
+    TensorId, UnaryFn,
 };
 
 use crate::builder::{Builder, NORMAL, Part};
 use crate::interface::{Input, Output};
 use crate::placement::Block;
 
-const NSP: Part = Part {
-    block: Block::NextSentence,
-    name: "NSP",
-};
+const NSP: Part = Part::new(Block::NextSentence, "NSP");
 
-const CLS: Part = Part {
-    block: Block::Cls,
-    name: "CLS",
-};
+const CLS: Part = Part::new(Block::Cls, "CLS");
 
-const MLM: Part = Part {
-    block: Block::Mlm,
-    name: "MLM",
-};
+const MLM: Part = Part::new(Block::Mlm, "MLM");
 
-const SQUAD: Part = Part {
-    block: Block::Squad,
-    name: "Squad",
-};
+const SQUAD: Part = Part::new(Block::Squad, "Squad");
 
 /// The label that marks a place without a masked word.
 const NO_WORD: u32 = 0;
@@ -237,6 +225,10 @@ impl Score {
     /// Adds loss and accuracy to the results; gives the loss. What is reported is a mean, also of
     /// a loss that is a sum.
     fn build(self, builder: &mut Builder, part: Part) -> Result<Option<TensorId>> {
+        let part = Part {
+            purpose: Purpose::Loss,
+            ..part
+        };
         let labels_shape = &builder.graph.tensors[self.labels].shape;
         let labels = match labels_shape.dims() {
             [_] => self.labels,
@@ -296,8 +288,8 @@ fn total_loss(
         return Ok(None);
     };
     let part = Part {
-        block: Block::Loss,
-        name: "Loss",
+        purpose: Purpose::Loss,
+        ..Part::new(Block::Loss, "Loss")
     };
     builder.add(part, "Sum", [first, second]).map(Some)
 }

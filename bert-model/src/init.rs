@@ -137,6 +137,7 @@ mod tests {
             dtype,
             shape: Shape::from([200, 250]),
             kind: TensorKind::Variable { init },
+            part: None,
         };
         initial_value(&tensor, init, seed)
     }

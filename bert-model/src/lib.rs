@@ -61,6 +61,7 @@ mod feed_forward;
 mod heads;
 mod linear;
 pub mod model;
+mod parts;
 
 pub mod counts;
 pub mod data;

@@ -1,13 +1,16 @@
 //! A built model: its graph, and the interface of the graph to host and optimiser.
 
-use popart_graph::ir::{Graph, StageId, TensorId};
+use std::collections::BTreeMap;
+
+use popart_graph::ir::{Graph, PartId, StageId, TensorId};
 use popart_graph::passes::RecomputeMode;
 
 use crate::builder::Builder;
 use crate::config::{BertConfig, Task};
 use crate::error::Result;
 use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
-use crate::placement::{Placement, Recomputation};
+use crate::parts::Unit;
+use crate::placement::{Block, Placement, Recomputation};
 use crate::{embedding, encoder, heads};
 
 /// A BERT as a forward graph, placed but without copies between IPUs.
@@ -30,6 +33,8 @@ pub struct BertModel {
     pub outputs: Vec<OutputInfo>,
     /// Where it runs.
     pub placement: Placement,
+    /// The part of the graph that each block is.
+    pub parts: BTreeMap<Block, PartId>,
 }
 
 impl BertModel {
@@ -82,7 +87,12 @@ pub fn build(config: &BertConfig, placement: &Placement, task: Task) -> Result<B
         Task::Pretraining(_) => heads::pretraining(&mut builder, x)?,
         Task::Squad(_) => heads::squad(&mut builder, x)?,
     };
+    let blocks = placement.blocks.keys();
+    let parts = blocks
+        .map(|&block| (block, Unit::Block(block).part(&mut builder.graph.parts)))
+        .collect();
     Ok(BertModel {
+        parts,
         graph: builder.graph,
         loss,
         checkpoints: builder.checkpoints,

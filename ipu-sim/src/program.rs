@@ -370,14 +370,14 @@ pub enum Role {
 }
 
 /// A line of the profile that steps belong to.
+///
+/// What else a line stands for is known to whoever made the program, by its [`SourceId`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Source {
     /// The operation, for people: `Layer3/Attention/QKV`.
     pub name: String,
-    /// Kind of operation: `matmul`, `layer_norm`.
+    /// Its kind, for people: `matmul`, `layer_norm`.
     pub kind: String,
-    /// Which pass of the whole computation it belongs to, for people: `forward`; or empty.
-    pub pass: String,
     /// Purpose of the steps for the operation.
     pub role: Role,
 }
@@ -427,7 +427,7 @@ pub struct Program {
     /// Buffers in streaming memory.
     pub remote_buffers: IdVec<RemoteBufferId, RemoteBuffer>,
     /// Lines of the profile.
-    pub sources: IndexSet<Source>,
+    pub sources: IdVec<SourceId, Source>,
     /// Names of the stretches that [`Step::Section`] begins: `fill`, `update`.
     pub sections: IndexSet<String>,
     /// Steps that run, in order.
@@ -450,19 +450,13 @@ impl Program {
         LayoutId(self.layouts.insert_full(layout).0 as u32)
     }
 
-    /// The id of a source that works in no particular pass, added if it is new.
+    /// Adds a line of the profile for steps that do the work of their operation.
     pub fn add_source(&mut self, name: &str, kind: &str) -> SourceId {
-        self.add_line(Source {
+        self.sources.push(Source {
             name: name.to_owned(),
             kind: kind.to_owned(),
-            pass: String::new(),
             role: Role::Work,
         })
-    }
-
-    /// The id of an equal source, added if it is new.
-    pub fn add_line(&mut self, source: Source) -> SourceId {
-        SourceId(self.sources.insert_full(source).0 as u32)
     }
 
     /// The step that begins a section of this name.
@@ -480,7 +474,7 @@ impl Program {
     /// The source of an id.
     #[must_use]
     pub fn source(&self, id: SourceId) -> &Source {
-        &self.sources[id.0 as usize]
+        &self.sources[id]
     }
 
     /// The layout of a variable.

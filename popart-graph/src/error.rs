@@ -5,7 +5,7 @@ use std::fmt;
 use ipu_sim::ids::IpuId;
 use thiserror::Error;
 
-use crate::ir::{OpId, OpKind, Phase, Shape, StageId, TensorId, TensorType};
+use crate::ir::{OpId, OpKind, PartId, Phase, Shape, StageId, TensorId, TensorType};
 
 /// The result of everything here that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -373,6 +373,12 @@ pub enum Violation {
     UnknownTensor {
         /// The id.
         tensor: TensorId,
+    },
+    /// A part that the graph doesn't have.
+    #[error("{part} doesn't exist")]
+    UnknownPart {
+        /// The id.
+        part: PartId,
     },
     /// An activation that nothing produces.
     #[error("{tensor} `{name}` has no producer")]

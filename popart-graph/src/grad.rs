@@ -5,7 +5,7 @@
 //! copies between IPUs, stashes and optimisers are put in: operations of those kinds
 //! have no gradient here.
 //!
-//! A gradient operation carries the name and IPU of the forward operation and is of
+//! A gradient operation carries name, part, purpose and IPU of the forward operation and is of
 //! [`Phase::Backward`]; the gradient of stage `s` is in stage `2 l - s`, where `l` is
 //! the stage of the loss. Contributions to the gradient of one tensor are added in
 //! the order in which they arise, those nearest to the loss first; but what the pieces of one
@@ -185,8 +185,10 @@ impl Ctx {
                 .loss_stage
                 .zip(forward.stage)
                 .map(|(of_loss, own)| mirrored(of_loss, own)),
+            part: forward.part,
             phase: Phase::Backward,
             recompute: Recompute::Checkpoint,
+            purpose: forward.purpose,
         }
     }
 }

@@ -27,20 +27,21 @@
 mod attribute;
 mod graph;
 mod op;
+mod part;
 mod shape;
+mod tag;
 mod tensor;
 
 pub use attribute::{
     BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, NoProportion, Partials, Phase, Piece,
-    Recompute, Reduction, Saved, UnaryFn,
+    Purpose, Recompute, Reduction, Saved, UnaryFn,
 };
 pub use graph::{Graph, NewIds};
 pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
+pub use part::{Part, PartKind, Parts};
 pub use shape::Shape;
+pub use tag::OpTag;
 pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 ipu_sim::define_ids! {
     /// An operation of a graph.
@@ -48,8 +49,10 @@ ipu_sim::define_ids! {
     /// A tensor of a graph.
     TensorId, "%";
     /// A pipeline stage, counted over forward and backward together.
-    #[derive(Serialize, Deserialize, JsonSchema)]
+    #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
     StageId, "stage";
+    /// A part of a model.
+    PartId, "part";
 }
 
 /// An enum of words: each variant has a name, in the text form and wherever it is written.
@@ -57,8 +60,8 @@ macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
         $(#[$doc])*
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-            JsonSchema,
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize,
+            serde::Deserialize, schemars::JsonSchema,
         )]
         pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)* }
 
@@ -80,4 +83,4 @@ macro_rules! words {
         }
     )*};
 }
-use words;
+pub(crate) use words;

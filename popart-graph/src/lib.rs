@@ -78,6 +78,7 @@ pub mod verify;
 pub mod lower;
 pub mod passes;
 pub mod plan;
+pub mod profile;
 pub mod schedule;
 pub mod session;
 

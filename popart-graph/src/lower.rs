@@ -20,8 +20,7 @@
 //! cycle is repeated for all its micro-batches, and a stage updates weights before it ends, in
 //! every cycle. Only hyper-parameters are made ready before, as part of `start`.
 //!
-//! Each of these is a section of the program (`start`, `fill`, `main`, `drain`, `update`,
-//! `results`; without a pipeline `micro-batches`), which the time of a program is sorted by.
+//! Each of these is a [`Section`] of the program, which the time of a program is sorted by.
 //!
 //! A cycle reads the host streams of its active stages, calls them in order, hands results
 //! to the host and ends with all inter-IPU copies. Operations that are recomputed form
@@ -52,7 +51,7 @@ use std::collections::BTreeMap;
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
-    Function, FunctionId, IpuCopy, Program, RemoteBufferId, SourceId, Step, Stream, StreamId,
+    Function, FunctionId, IpuCopy, Program, RemoteBufferId, Role, SourceId, Step, Stream, StreamId,
     Transfer, VarId, VarKind,
 };
 use ipu_sim::vertex::MapOp;
@@ -67,15 +66,18 @@ pub use self::options::{Execution, HostOptions, HostStreams, OutputReturn, Prefe
 use self::products::plan_products;
 use self::recompute::Segments;
 use crate::error::Result;
-use crate::ir::{Constant, Graph, OpId, Phase, StageId, TensorId, TensorKind};
+use crate::ir::{Constant, Graph, OpId, Part, Phase, StageId, TensorId, TensorKind};
 use crate::passes::Outlining;
 use crate::plan::PlanCache;
+use crate::profile::{Line, LineKind, Profile, Section};
 
 /// A program and what the host needs to run it.
 #[derive(Clone, Debug)]
 pub struct Lowered {
     /// What the device runs.
     pub program: Program,
+    /// What the lines and sections of the program's profile stand for.
+    pub profile: Profile,
     /// Variables that live on the device, and how their tensors see them; with
     /// [`HostStreams::Absent`] those that stand in for inputs, too.
     pub variables: Vec<(TensorId, View)>,
@@ -116,7 +118,7 @@ pub(crate) fn lower(
     let pipelined = matches!(options.execution, Execution::Pipelined { .. });
     let mut ctx = Ctx {
         graph,
-        builder: Builder::new(program, plans.spec()),
+        builder: Builder::new(program, graph.parts.clone(), plans.spec()),
         plans,
         values: IdVec::from(vec![None; graph.tensors.len()]),
         constant_values: BTreeMap::new(),
@@ -157,9 +159,11 @@ pub(crate) fn lower(
             pipeline(&mut ctx, order, stages, repeats, &mut outputs)?
         }
     };
-    let mut main = in_section(&mut ctx, "start", |ctx| std::mem::take(&mut ctx.init));
+    let mut main = in_section(&mut ctx, Section::Start, |ctx| {
+        std::mem::take(&mut ctx.init)
+    });
     main.extend(steps);
-    main.extend(in_section(&mut ctx, "results", |_| outputs.last));
+    main.extend(in_section(&mut ctx, Section::Results, |_| outputs.last));
     ctx.builder.program.steps = main;
     let variables = graph
         .tensors
@@ -178,20 +182,21 @@ pub(crate) fn lower(
         outputs: outputs.streams,
         constants: ctx.constants,
         program: ctx.builder.program,
+        profile: ctx.builder.profile,
     })
 }
 
 /// The steps that `emit` gives, as a section of the program.
 fn in_section(
     ctx: &mut Ctx<'_>,
-    name: &str,
+    section: Section,
     emit: impl FnOnce(&mut Ctx<'_>) -> Vec<Step>,
 ) -> Vec<Step> {
     let steps = emit(ctx);
     if steps.is_empty() {
         return steps;
     }
-    let mark = ctx.builder.program.section(name);
+    let mark = ctx.builder.section(section);
     std::iter::once(mark).chain(steps).collect()
 }
 
@@ -233,7 +238,8 @@ impl Outputs {
         }
         let value = ctx.value(tensor);
         let name = ctx.graph.tensors[tensor].name.clone();
-        ctx.builder.source = ctx.builder.program.add_source(&name, "host_output");
+        let line = Line::around(LineKind::HostOutput, ctx.graph.tensors[tensor].part);
+        ctx.builder.source = ctx.builder.line(&name, line, Role::Work);
         let stream = ctx.builder.program.streams.push(Stream {
             name: name.clone(),
             prefetch: false,
@@ -294,12 +300,12 @@ fn one_after_the_other(
     body.extend(compute);
     body.extend(outputs.steps(ctx, &micro_batch));
     let outer = weight_update(ctx, &update, outputs)?;
-    let mut batch = in_section(ctx, "micro-batches", |_| {
+    let mut batch = in_section(ctx, Section::MicroBatches, |_| {
         let mut steps = Vec::new();
         push_repeat(&mut steps, repeats.micro_batches, body);
         steps
     });
-    batch.extend(in_section(ctx, "update", |_| outer));
+    batch.extend(in_section(ctx, Section::Update, |_| outer));
     let mut steps = Vec::new();
     push_repeat(&mut steps, repeats.rounds, batch);
     Ok(steps)
@@ -375,7 +381,10 @@ fn pipeline(
         });
     }
     let copies = ctx.late_copies.take().unwrap_or_default();
-    let copy_source = ctx.builder.program.add_source("pipeline", "ipu_copy");
+    let name = "pipeline";
+    let part = ctx.builder.profile.parts.add(Part::single(name));
+    let line = Line::around(LineKind::PipelineCopies, Some(part));
+    let copy_source = ctx.builder.line(name, line, Role::Work);
     let cycles = Cycles {
         stages: &stages,
         copies: &copies,
@@ -387,7 +396,7 @@ fn pipeline(
         false => weight_update(ctx, &update, outputs)?,
     };
     let mut round = cycles.steps(ctx);
-    round.extend(in_section(ctx, "update", |_| outer));
+    round.extend(in_section(ctx, Section::Update, |_| outer));
     let mut steps = Vec::new();
     push_repeat(&mut steps, repeats.rounds, round);
     Ok(steps)
@@ -405,14 +414,14 @@ impl Cycles<'_> {
     fn steps(&self, ctx: &mut Ctx<'_>) -> Vec<Step> {
         let fill = self.stages.len() as u32 - 1;
         let cycles = |range: std::ops::Range<u32>| range.flat_map(|cycle| self.cycle(cycle));
-        let mut steps = in_section(ctx, "fill", |_| cycles(0..fill).collect());
-        steps.extend(in_section(ctx, "main", |_| {
+        let mut steps = in_section(ctx, Section::Fill, |_| cycles(0..fill).collect());
+        steps.extend(in_section(ctx, Section::Main, |_| {
             let mut main = Vec::new();
             push_repeat(&mut main, self.micro_batches - fill, self.cycle(fill));
             main
         }));
         let flush = self.micro_batches..self.micro_batches + fill;
-        steps.extend(in_section(ctx, "drain", |_| cycles(flush).collect()));
+        steps.extend(in_section(ctx, Section::Drain, |_| cycles(flush).collect()));
         steps
     }
 

@@ -1,11 +1,13 @@
 //! The graph as text, and back.
 //!
-//! One tensor without a producer, or one operation, on each line:
+//! One part of the model, one tensor without a producer, or one operation, on each line:
 //!
 //! ```text
-//! variable %0: f16[768,768] = truncated_normal(0.0, 0.02) "Out"
+//! part0 = "Layer3" repeated
+//! part1 = "Attention" in part0
+//! variable %0: f16[768,768] = truncated_normal(0.0, 0.02) part1 "Out"
 //! stream %1: f16[128,768] "x"
-//! %2: f16[128,768] = matmul(%1, %0) {pass: training_fwd, proportion: 0.25, partials: half} @ipu1 stage1 fwd recompute "Layer3/Out"
+//! %2: f16[128,768] = matmul(%1, %0) {pass: training_fwd, proportion: 0.25, partials: half} @ipu1 stage1 part1 fwd recompute "Layer3/Out"
 //! inputs %1
 //! outputs %2
 //! ```
@@ -15,8 +17,9 @@
 //! later stands in front of its first reader. So two texts of one graph, before and after a pass,
 //! differ in what the pass did (`diff`), and the arena's order is that of first results.
 //! `parse(&print(graph))` gives an equal graph. What is left out has one meaning:
-//! no IPU, no stage, a checkpoint (not `recompute`), a whole product, and for a result the name of
-//! its operation; a `#` starts a comment. [`print()`] takes malformed graphs too, so
+//! no IPU, no stage, no part, a checkpoint (not `recompute`), no purpose, a whole product, a single
+//! part (not `repeated`), and for a result that has no name of its own the name and the part of its
+//! operation; a `#` starts a comment. [`print()`] takes malformed graphs too, so
 //! that a failed check can show them. [`parse()`] refuses what breaks the form of
 //! the text and leaves the rules of graphs to [`crate::verify`].
 
@@ -28,12 +31,16 @@ pub use parser::parse;
 
 use ipu_sim::ids::IdVec;
 
-use crate::ir::{Constant, Graph, Init, Op, OpId, Recompute, Tensor, TensorId, TensorKind};
+use crate::ir::{
+    Constant, Graph, Init, Op, OpId, Part, PartId, PartKind, Purpose, Recompute, Tensor, TensorId,
+    TensorKind,
+};
 
 /// The text of a graph.
 #[must_use]
 pub fn print(graph: &Graph) -> String {
-    let mut lines = Vec::new();
+    let parts = graph.parts.iter();
+    let mut lines: Vec<String> = parts.map(|(id, part)| part_line(id, part)).collect();
     let produced = produced(graph);
     for (id, tensor) in graph.tensors.iter() {
         if tensor.kind != TensorKind::Activation || !produced[id] {
@@ -108,6 +115,22 @@ fn called(graph: &Graph, id: TensorId) -> String {
     number.map_or_else(|| id.to_string(), |number| format!("%{number}"))
 }
 
+fn part_line(id: PartId, part: &Part) -> String {
+    let mut line = format!("{id} = {}", quoted(&part.name));
+    if part.kind != PartKind::Single {
+        line += &format!(" {}", part.kind.name());
+    }
+    if let Some(within) = part.within {
+        line += &format!(" in {within}");
+    }
+    line
+}
+
+/// ` part1`, or nothing.
+fn part_word(part: Option<PartId>) -> String {
+    part.map_or(String::new(), |part| format!(" {part}"))
+}
+
 fn source_line(tensor: &Tensor) -> String {
     let ty = tensor.ty();
     let (word, value) = match &tensor.kind {
@@ -121,8 +144,9 @@ fn source_line(tensor: &Tensor) -> String {
     };
     let value = value.map_or(String::new(), |value| format!(" = {value}"));
     format!(
-        "{word} %{}: {ty}{value} {}",
+        "{word} %{}: {ty}{value}{} {}",
         tensor.number,
+        part_word(tensor.part),
         quoted(&tensor.name)
     )
 }
@@ -143,12 +167,12 @@ fn op_line(graph: &Graph, op: &Op) -> String {
         .outputs
         .iter()
         .map(|&id| match graph.tensors.get(id) {
-            Some(tensor) if tensor.name == op.name => {
+            Some(tensor) if tensor.name == op.name && tensor.part == op.part => {
                 format!("%{}: {}", tensor.number, tensor.ty())
             }
             Some(tensor) => {
-                let name = quoted(&tensor.name);
-                format!("%{} {name}: {}", tensor.number, tensor.ty())
+                let (name, part) = (quoted(&tensor.name), part_word(tensor.part));
+                format!("%{} {name}{part}: {}", tensor.number, tensor.ty())
             }
             None => format!("{id}: missing"),
         })
@@ -172,9 +196,13 @@ fn op_line(graph: &Graph, op: &Op) -> String {
     if let Some(stage) = op.stage {
         line += &format!(" {stage}");
     }
+    line += &part_word(op.part);
     line += &format!(" {}", op.phase.name());
     if op.recompute == Recompute::Recompute {
         line += &format!(" {}", op.recompute.name());
+    }
+    if op.purpose != Purpose::General {
+        line += &format!(" {}", op.purpose.name());
     }
     line + " " + &quoted(&op.name)
 }

@@ -2,7 +2,8 @@
 //!
 //! [`verify`] runs after every pass. A graph of any [`Form`] keeps these rules:
 //!
-//! 1. Every id in operations, inputs, outputs and updates is in the arena.
+//! 1. Every id in operations, inputs, outputs and updates is in the arena, and every part of
+//!    operations and tensors among the graph's parts.
 //! 2. Every activation that something reads is a result of exactly one operation,
 //!    and any other of at most one; variables, constants and streams are results
 //!    of none.
@@ -104,6 +105,16 @@ fn ids_exist(graph: &Graph) -> Result<()> {
         .chain(of_updates);
     match all.find(|&&id| graph.tensors.get(id).is_none()) {
         Some(&tensor) => Err(Violation::UnknownTensor { tensor }.into()),
+        None => parts_exist(graph),
+    }
+}
+
+fn parts_exist(graph: &Graph) -> Result<()> {
+    let of_ops = graph.ops.values().filter_map(|op| op.part);
+    let of_tensors = graph.tensors.values().filter_map(|tensor| tensor.part);
+    let mut all = of_ops.chain(of_tensors);
+    match all.find(|&part| graph.parts.get(part).is_none()) {
+        Some(part) => Err(Violation::UnknownPart { part }.into()),
         None => Ok(()),
     }
 }

@@ -7,11 +7,12 @@ use bench_cli::request::{RunRequest, prepare};
 use bench_cli::{args, compile};
 use bert_model::config::{Mode, Task};
 use ipu_sim::engine::{self, Options};
-use ipu_sim::program::{Program, SectionId, Step};
+use ipu_sim::program::{Program, Step};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{IpuMemoryUsage, weigh};
 use popart_graph::ir::{Graph, OpKind, Phase};
 use popart_graph::passes::{Pipelining, Watch};
+use popart_graph::profile::Section;
 use popart_graph::text;
 use rayon::prelude::*;
 use tests::plan::lamb;
@@ -124,14 +125,14 @@ fn updates_in_stages_cost_every_micro_batch() {
             updates,
             ..Plan::new(task, Pipelining::On, micro_batches, lamb())
         };
-        let program = Case::new(plan).unwrap().compiled.lowered.program;
+        let lowered = Case::new(plan).unwrap().compiled.lowered;
         let options = Options {
             mode,
             trace_depth: 0,
         };
-        let timeline = engine::time(&program, &machine, options).unwrap();
-        let update = program.sections.get_index_of("update").map(|section| {
-            let of_ipus = timeline.sections[SectionId(section as u32)].values();
+        let timeline = engine::time(&lowered.program, &machine, options).unwrap();
+        let update = lowered.profile.section(Section::Update).map(|section| {
+            let of_ipus = timeline.sections[section].values();
             of_ipus.map(|spent| spent.total().0).max().unwrap()
         });
         (timeline, update)

@@ -27,7 +27,12 @@ fn paragraph(metrics: &Metrics) -> String {
         metrics.device_cycles.0,
     );
     if let Some(latency) = &metrics.latency_seconds {
-        writeln!(out, "  latency {} s, p99 {} s", latency.mean.0, latency.p99.0).unwrap();
+        writeln!(
+            out,
+            "  latency {} s, p99 {} s",
+            latency.mean.0, latency.p99.0
+        )
+        .unwrap();
     }
     for (ipu, memory) in metrics.ipus.iter().enumerate() {
         let (fullest, total) = (memory.max_tile_bytes.0, memory.total_bytes.0);

@@ -7,12 +7,12 @@ use bert_model::optim::OptimizerKind;
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::units::Cycles;
-use popart_graph::ir::MemoryProportion;
+use popart_graph::ir::{MemoryProportion, Phase};
 use serde::{Deserialize, Serialize};
 
 use crate::config::BertOptions;
 use crate::config::options::{ExecutionMode, HostStreams, InferenceIo, Task};
-use crate::explain::{Explanation, IpuCycles, UPDATE_PASS};
+use crate::explain::{Explanation, IpuCycles, pass_name};
 
 /// How large products are.
 const TOKENS: &str = "tokens of a micro-batch";
@@ -223,7 +223,8 @@ fn update_share(time: &Explanation) -> f64 {
     let Some(ipu) = time.ipus.iter().max_by_key(busy) else {
         return 0.0;
     };
-    let update = ipu.by_pass.get(UPDATE_PASS).copied().unwrap_or_default();
+    let update = ipu.by_pass.get(pass_name(Phase::Update));
+    let update = update.copied().unwrap_or_default();
     let total = ipu.by_cause.total().0.max(1);
     (1e3 * update.0 as f64 / total as f64).round() / 1e3
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use ipu_sim::engine::{Activity, ActivityCycles, Timeline, WaitCause};
 use ipu_sim::ids::IpuId;
-use ipu_sim::program::{Program, Role, SectionId, Source};
+use ipu_sim::program::Role;
 use ipu_sim::units::Cycles;
+use popart_graph::ir::Phase;
+use popart_graph::profile::{Line, Profile, Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::UPDATE_PASS;
 
 /// One cause. Every cycle of an IPU has exactly one.
 #[derive(
@@ -108,10 +108,10 @@ impl Cause {
         }
     }
 
-    /// The cause of what a line of the profile spends on an activity; none of waiting.
-    fn of(source: &Source, activity: Activity) -> Option<Self> {
-        let updates = source.pass == UPDATE_PASS;
-        let moves_only = match source.role {
+    /// The cause of what steps of a role spend on an activity; none of waiting.
+    fn of(line: &Line, role: Role, activity: Activity) -> Option<Self> {
+        let updates = line.phase == Some(Phase::Update);
+        let moves_only = match role {
             Role::Layout | Role::Call => true,
             Role::Work | Role::Reduction | Role::Slicing => false,
         };
@@ -137,10 +137,10 @@ pub struct Causes(BTreeMap<Cause, Cycles>);
 
 impl Causes {
     /// What a line of the profile spent without waiting.
-    pub(super) fn of_busy(source: &Source, spent: &ActivityCycles) -> Self {
+    pub(super) fn of_busy(line: &Line, role: Role, spent: &ActivityCycles) -> Self {
         let mut out = Self::default();
         for activity in Activity::ALL {
-            if let Some(cause) = Cause::of(source, activity) {
+            if let Some(cause) = Cause::of(line, role, activity) {
                 out.add(cause, spent.on(activity));
             }
         }
@@ -186,23 +186,20 @@ pub struct Waited {
 }
 
 /// What `ipu` waited for, longest first.
-pub(super) fn waits(program: &Program, timeline: &Timeline, ipu: IpuId) -> Vec<Waited> {
-    let name = |SectionId(id): SectionId| program.sections[id as usize].clone();
+pub(super) fn waits(profile: &Profile, timeline: &Timeline, ipu: IpuId) -> Vec<Waited> {
     let of_ipu = timeline.waits.iter().filter(|(wait, _)| wait.ipu == ipu);
     let mut out: Vec<Waited> = of_ipu
         .map(|(wait, &cycles)| {
-            let section = wait.section.map(name);
-            let (cause, last) = match (wait.on, section.as_deref()) {
-                (WaitCause::Host, _) => (Cause::IdleHost, None),
-                (WaitCause::StreamingMemory, _) => (Cause::IdleStreamingMemory, None),
-                (WaitCause::End, _) => (Cause::IdleDrain, None),
-                (WaitCause::Ipu(last), Some("fill")) => (Cause::IdleFill, Some(last.0)),
-                (WaitCause::Ipu(last), Some("drain")) => (Cause::IdleDrain, Some(last.0)),
-                (WaitCause::Ipu(last), _) => (Cause::IdleImbalance, Some(last.0)),
+            let section = wait.section.map(|id| profile.sections[id]);
+            let (cause, last) = match wait.on {
+                WaitCause::Host => (Cause::IdleHost, None),
+                WaitCause::StreamingMemory => (Cause::IdleStreamingMemory, None),
+                WaitCause::End => (Cause::IdleDrain, None),
+                WaitCause::Ipu(last) => (for_another_ipu(section), Some(last.0)),
             };
             Waited {
                 cause,
-                section,
+                section: section.map(|section| section.name().to_owned()),
                 ipu: last,
                 cycles,
             }
@@ -210,4 +207,20 @@ pub(super) fn waits(program: &Program, timeline: &Timeline, ipu: IpuId) -> Vec<W
         .collect();
     out.sort_by_key(|wait| std::cmp::Reverse(wait.cycles));
     out
+}
+
+/// The cause of waiting for another IPU in a section, or before the first.
+fn for_another_ipu(section: Option<Section>) -> Cause {
+    match section {
+        Some(Section::Fill) => Cause::IdleFill,
+        Some(Section::Drain) => Cause::IdleDrain,
+        None
+        | Some(
+            Section::Start
+            | Section::MicroBatches
+            | Section::Main
+            | Section::Update
+            | Section::Results,
+        ) => Cause::IdleImbalance,
+    }
 }

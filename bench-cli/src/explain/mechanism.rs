@@ -4,21 +4,21 @@
 //! mechanisms what for: all that brings operands to a product has one cause with all else that
 //! moves between tiles, but a mechanism of its own.
 //!
-//! A line of the profile says which operation its steps belong to and what they do for it; that
-//! gives the mechanism, but for kinds of operation that serve several ends. Those are told apart by
-//! the part of the model that they stand in, which their name says (`bert_model`). What is left out:
+//! A line of the profile says which operation its steps belong to, and the program what they do for
+//! it; that gives the mechanism, but for kinds of operation that serve several ends, where it takes
+//! the purpose that the model gives them. What is left out:
 //! the steps of one exchange phase or compute set have one mechanism, so that operands which come to
 //! a product in one phase aren't told apart, activations or weights.
 
 use std::collections::BTreeMap;
 
 use ipu_sim::engine::{Activity, ActivityCycles};
-use ipu_sim::program::{Role, Source};
+use ipu_sim::program::Role;
 use ipu_sim::units::Cycles;
+use popart_graph::ir::{BinaryFn, OpTag, Phase, Purpose, UnaryFn};
+use popart_graph::profile::{Line, LineKind};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::UPDATE_PASS;
 
 /// One mechanism. Every cycle in which an IPU doesn't wait has exactly one.
 #[derive(
@@ -146,20 +146,22 @@ impl Mechanism {
         }
     }
 
-    /// The mechanism of what a line of the profile spends on an activity; none of waiting.
-    pub(super) fn of(source: &Source, activity: Activity) -> Option<Self> {
-        let is_product = source.kind == "matmul";
+    /// The mechanism of what steps of a role spend on an activity; none of waiting.
+    pub(super) fn of(line: &Line, role: Role, activity: Activity) -> Option<Self> {
+        let is_product = line.kind == LineKind::Op(OpTag::MatMul);
         Some(match activity {
-            Activity::Compute | Activity::Exchange => match source.role {
+            Activity::Compute | Activity::Exchange => match role {
                 Role::Reduction | Role::Work if is_product && activity == Activity::Exchange => {
                     Self::ProductExchange
                 }
                 Role::Work if is_product => Self::ProductVertices,
-                Role::Work => Self::of_work(source),
+                Role::Work => Self::of_work(line),
                 Role::Reduction => Self::Reduction,
                 Role::Slicing => Self::Slicing,
                 Role::Layout if is_product => Self::ProductRearrangement,
-                Role::Layout if source.kind == "accumulate" => Self::GradientRearrangement,
+                Role::Layout if line.kind == LineKind::Op(OpTag::Accumulate) => {
+                    Self::GradientRearrangement
+                }
                 Role::Layout => Self::OtherRearrangement,
                 Role::Call => Self::CallCopies,
             },
@@ -174,87 +176,103 @@ impl Mechanism {
     }
 
     /// What an operation that is no product computes, and exchanges to compute it.
-    fn of_work(source: &Source) -> Self {
-        let part = Part::of(&source.name);
-        match source.kind.as_str() {
-            "ipu_copy" => Self::InterIpuCopies,
-            "host_input" | "host_output" => Self::Host,
-            "remote_load" | "remote_store" => Self::StreamingMemory,
-            "all_reduce"
-            | "reduce_scatter"
-            | "all_gather"
-            | "local_slice"
-            | "multi_all_reduce"
-            | "multi_reduce_scatter"
-            | "multi_all_gather" => Self::Collectives,
+    fn of_work(line: &Line) -> Self {
+        let tag = match line.kind {
+            LineKind::PipelineCopies => return Self::InterIpuCopies,
+            LineKind::HostInput | LineKind::HostOutput => return Self::Host,
+            LineKind::Op(tag) => tag,
+        };
+        match tag {
+            OpTag::IpuCopy => Self::InterIpuCopies,
+            OpTag::RemoteLoad | OpTag::RemoteStore => Self::StreamingMemory,
+            OpTag::AllReduce
+            | OpTag::ReduceScatter
+            | OpTag::AllGather
+            | OpTag::LocalSlice
+            | OpTag::MultiAllReduce
+            | OpTag::MultiReduceScatter
+            | OpTag::MultiAllGather => Self::Collectives,
             // Of the others, whatever a weight update has is its arithmetic.
-            _ if source.pass == UPDATE_PASS => Self::Optimiser,
-            "layer_norm" | "layer_norm_grad" => Self::Norms,
-            "sequence_mask" => Self::Scores,
-            "softmax" | "softmax_grad" => match part {
-                Part::Scores => Self::Scores,
-                Part::ActivationFunction | Part::Loss | Part::Elsewhere => Self::Loss,
+            _ if line.phase == Some(Phase::Update) => Self::Optimiser,
+            OpTag::LayerNorm | OpTag::LayerNormGrad => Self::Norms,
+            OpTag::SequenceMask => Self::Scores,
+            OpTag::NllLoss | OpTag::NllSoftmaxGrad | OpTag::Accuracy => Self::Loss,
+            OpTag::Dropout => Self::Dropout,
+            OpTag::Unary(function) | OpTag::UnaryGrad(function) => match function {
+                UnaryFn::Gelu
+                | UnaryFn::GeluErf
+                | UnaryFn::Tanh
+                | UnaryFn::Relu
+                | UnaryFn::Sigmoid => Self::ActivationFunctions,
+                UnaryFn::Neg => Self::of_purpose(line.purpose, Self::Other),
+                UnaryFn::Exp
+                | UnaryFn::Log
+                | UnaryFn::Sqrt
+                | UnaryFn::Rsqrt
+                | UnaryFn::Square
+                | UnaryFn::Reciprocal => Self::Other,
             },
-            "nll_loss" | "nll_softmax_grad" | "accuracy" => Self::Loss,
-            "gelu" | "gelu_erf" | "tanh" | "relu" | "sigmoid" | "gelu_grad" | "gelu_erf_grad"
-            | "tanh_grad" | "relu_grad" | "sigmoid_grad" => Self::ActivationFunctions,
-            "dropout" => Self::Dropout,
             // A cast follows the sum of the pieces of a product.
-            "add" | "cast" => match part {
-                Part::Scores => Self::Scores,
-                Part::ActivationFunction => Self::ActivationFunctions,
-                Part::Loss => Self::Loss,
-                Part::Elsewhere => Self::Additions,
-            },
-            "scale" | "mul" | "sub" | "div" | "neg" | "neg_grad" => match part {
-                Part::Scores => Self::Scores,
-                Part::ActivationFunction => Self::ActivationFunctions,
-                Part::Loss => Self::Loss,
-                Part::Elsewhere => Self::Other,
-            },
-            "reduce_sum" => Self::BiasGradients,
-            "accumulate" => Self::Accumulation,
-            "stash" | "restore" => Self::Stash,
-            "gather" | "gather_grad" | "sparse_accumulate" | "one_hot" => Self::Embedding,
-            _ => Self::Other,
+            OpTag::Binary(BinaryFn::Add) | OpTag::Cast => {
+                Self::of_purpose(line.purpose, Self::Additions)
+            }
+            OpTag::Softmax
+            | OpTag::SoftmaxGrad
+            | OpTag::Scale
+            | OpTag::Binary(BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div) => {
+                Self::of_purpose(line.purpose, Self::Other)
+            }
+            OpTag::ReduceSum => Self::BiasGradients,
+            OpTag::Accumulate => Self::Accumulation,
+            OpTag::Stash | OpTag::Restore => Self::Stash,
+            OpTag::Gather | OpTag::GatherGrad | OpTag::SparseAccumulate | OpTag::OneHot => {
+                Self::Embedding
+            }
+            // Outside the weight update, these are nobody's, or have another role.
+            OpTag::MatMul
+            | OpTag::Identity
+            | OpTag::Detach
+            | OpTag::Reshape
+            | OpTag::Transpose
+            | OpTag::Slice
+            | OpTag::Concat
+            | OpTag::Pad
+            | OpTag::Broadcast
+            | OpTag::Zero
+            | OpTag::AdamMoment
+            | OpTag::AdamUpdater
+            | OpTag::SquareSum
+            | OpTag::AdamUpdate
+            | OpTag::LambUpdate
+            | OpTag::SgdUpdate
+            | OpTag::SgdMomentum
+            | OpTag::CallInput
+            | OpTag::CallOutput => Self::Other,
         }
     }
-}
 
-/// Parts of the model whose operations have kinds that others have, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    /// `Layer3/Attention/Z/Scale`.
-    Scores,
-    /// `Layer3/FF/SGelu/Mul`: made of several operations.
-    ActivationFunction,
-    /// `Loss/Sum`, `MLM/Loss/Mean`.
-    Loss,
-    Elsewhere,
-}
-
-impl Part {
-    fn of(name: &str) -> Self {
-        let mut words = name.split('/');
-        let found = words.find_map(|word| match word {
-            "Z" => Some(Self::Scores),
-            "SGelu" | "LRelu" => Some(Self::ActivationFunction),
-            "Loss" => Some(Self::Loss),
-            _ => None,
-        });
-        found.unwrap_or(Self::Elsewhere)
+    /// The mechanism of a kind that serves several ends; `general` if it serves none of them here.
+    fn of_purpose(purpose: Purpose, general: Self) -> Self {
+        match purpose {
+            Purpose::Scores => Self::Scores,
+            Purpose::ActivationFunction => Self::ActivationFunctions,
+            Purpose::Loss => Self::Loss,
+            Purpose::General => general,
+        }
     }
 }
 
 /// Adds what a line of the profile spent without waiting.
 pub(super) fn add_busy(
     sums: &mut BTreeMap<Mechanism, Cycles>,
-    source: &Source,
+    line: &Line,
+    role: Role,
     spent: &ActivityCycles,
 ) {
     for activity in Activity::ALL {
         let cycles = spent.on(activity);
-        if let Some(mechanism) = Mechanism::of(source, activity).filter(|_| cycles > Cycles::ZERO) {
+        let mechanism = Mechanism::of(line, role, activity);
+        if let Some(mechanism) = mechanism.filter(|_| cycles > Cycles::ZERO) {
             *sums.entry(mechanism).or_default() += cycles;
         }
     }

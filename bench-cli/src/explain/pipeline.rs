@@ -6,14 +6,16 @@
 
 use std::collections::BTreeMap;
 
-use ipu_sim::engine::{Join, Timeline};
-use ipu_sim::ids::IpuId;
-use ipu_sim::program::{Program, SectionId};
+use ipu_sim::engine::{Join, Timeline, WaitCause};
+use ipu_sim::ids::{Id, IdVec, IpuId};
+use ipu_sim::program::Program;
 use ipu_sim::units::Cycles;
+use popart_graph::ir::PartKind;
+use popart_graph::profile::{LineKind, Profile, Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{IpuCycles, Placed};
+use super::{IpuCycles, Placed, part};
 
 /// The pipeline cycles in which every stage has work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,15 +49,16 @@ pub struct Move {
 impl Pipeline {
     /// `None` for programs without a pipeline.
     pub(super) fn of(
-        program: &Program,
+        (program, profile): (&Program, &Profile),
         timeline: &Timeline,
         placed: &Placed,
         ipus: &[IpuCycles],
     ) -> Option<Self> {
-        let main = SectionId(program.sections.get_index_of("main")? as u32);
+        let main = profile.section(Section::Main)?;
         let mut joins: BTreeMap<IpuId, u64> = BTreeMap::new();
         let ends = |join: &Join| {
-            join.section == Some(main) && program.source(join.source).kind == "ipu_copy"
+            join.section == Some(main)
+                && profile.lines[join.source].kind == LineKind::PipelineCopies
         };
         for (join, &times) in timeline.joins.iter().filter(|(join, _)| ends(join)) {
             *joins.entry(join.last).or_default() += times;
@@ -69,10 +72,11 @@ impl Pipeline {
         let slack: Vec<Cycles> = ipus
             .iter()
             .map(|ipu| {
-                let in_main = |section: &Option<String>| section.as_deref() == Some("main");
-                let waits = ipu.waits.iter();
-                let waits = waits.filter(|wait| in_main(&wait.section) && wait.ipu.is_some());
-                Cycles(waits.map(|wait| wait.cycles.0).sum::<u64>() / cycles)
+                let in_main = timeline.waits.iter().filter(|(wait, _)| {
+                    let for_ipu = matches!(wait.on, WaitCause::Ipu(_));
+                    wait.ipu == IpuId(ipu.ipu) && wait.section == Some(main) && for_ipu
+                });
+                Cycles(in_main.map(|(_, waited)| waited.0).sum::<u64>() / cycles)
             })
             .collect();
         let share = |saved: f64| saved * cycles as f64 / timeline.total.0 as f64;
@@ -84,10 +88,12 @@ impl Pipeline {
                 .map(|ipu| joins.get(&IpuId(ipu.ipu)).copied().unwrap_or(0))
                 .collect(),
             win_if_even: share(total as f64 / slack.len() as f64),
-            best_move: best_move(&loads, ipus, placed).map(|found| Move {
-                win: share(found.win),
-                ..found
-            }),
+            best_move: best_move(&loads, &repeated_parts(program, profile, timeline, placed)).map(
+                |found| Move {
+                    win: share(found.win),
+                    ..found
+                },
+            ),
             cycles,
             length,
             slack,
@@ -95,17 +101,33 @@ impl Pipeline {
     }
 }
 
-/// The best move of one encoder layer between IPUs that are busy for `loads` of a cycle; its win
-/// in cycles of one pipeline cycle.
-fn best_move(loads: &[u64], ipus: &[IpuCycles], placed: &Placed) -> Option<Move> {
+/// What each of the parts that a model has several of, as layers are, takes of every IPU in a
+/// micro-batch.
+fn repeated_parts(
+    program: &Program,
+    profile: &Profile,
+    timeline: &Timeline,
+    placed: &Placed,
+) -> Vec<IdVec<IpuId, u64>> {
+    let parts = profile.parts.iter();
+    let repeated = parts.filter(|(_, part)| part.kind == PartKind::Repeated);
+    let cycles = repeated.map(|(id, _)| {
+        let causes = part::cycles(program, profile, timeline, id);
+        let of_ipus = causes.values();
+        of_ipus
+            .map(|causes| super::per_micro_batch(causes, placed))
+            .collect()
+    });
+    cycles.collect()
+}
+
+/// The best move of one of `layers` between IPUs that are busy for `loads` of a cycle; its win in
+/// cycles of one pipeline cycle.
+fn best_move(loads: &[u64], layers: &[IdVec<IpuId, u64>]) -> Option<Move> {
     let longest = *loads.iter().max()?;
     let mut best: Option<Move> = None;
-    for (from, ipu) in ipus.iter().enumerate() {
-        let layers = ipu
-            .by_layer
-            .iter()
-            .filter(|(name, _)| is_encoder_layer(name));
-        let sizes = layers.map(|(_, causes)| super::per_micro_batch(causes, placed));
+    for from in 0..loads.len() {
+        let sizes = layers.iter().map(|layer| layer[IpuId::from_index(from)]);
         let Some(layer) = sizes.max() else { continue };
         for to in (0..loads.len()).filter(|&to| to != from) {
             let after = loads.iter().enumerate().map(|(at, &load)| match at {
@@ -125,10 +147,4 @@ fn best_move(loads: &[u64], ipus: &[IpuCycles], placed: &Placed) -> Option<Move>
         }
     }
     best
-}
-
-/// `Layer7`, not `Embedding`.
-fn is_encoder_layer(name: &str) -> bool {
-    let number = name.strip_prefix("Layer");
-    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }

@@ -1,4 +1,5 @@
 mod page;
+mod parts;
 mod sums;
 
 use std::collections::BTreeSet;
@@ -6,6 +7,7 @@ use std::collections::BTreeSet;
 use expect_test::expect;
 use ipu_sim::engine::{self, Activity};
 use ipu_sim::spec::MachineSpec;
+use popart_graph::lower::Lowered;
 use popart_graph::passes::Watch;
 
 use super::*;
@@ -57,8 +59,9 @@ impl Case {
 
     fn explain(&self, mode: engine::Mode) -> (Explanation, Timeline) {
         let timeline = self.time(mode);
-        let program = &self.compiled.lowered.program;
-        let found = Explanation::new(program, &timeline, &self.compiled.placed);
+        let lowered = &self.compiled.lowered;
+        let (program, profile) = (&lowered.program, &lowered.profile);
+        let found = Explanation::new(program, profile, &timeline, &self.compiled.placed);
         (found, timeline)
     }
 }
@@ -107,11 +110,15 @@ fn check_mechanisms(ipu: &IpuCycles, timeline: &Timeline, case: &Case) {
     // Without accumulation gradients are summed over replicas as the backward pass makes them, and
     // what that adds has the cause of all that is added there.
     let mut added_in_passes = Cycles::ZERO;
+    let Lowered {
+        program, profile, ..
+    } = &case.compiled.lowered;
     for (id, times) in timeline.sources.iter() {
-        let source = case.compiled.lowered.program.source(id);
+        let (line, role) = (&profile.lines[id], program.source(id).role);
         for activity in [Activity::Compute, Activity::Exchange] {
-            let is_collective = Mechanism::of(source, activity) == Some(Mechanism::Collectives);
-            if is_collective && source.pass != UPDATE_PASS {
+            let mechanism = Mechanism::of(line, role, activity);
+            let is_collective = mechanism == Some(Mechanism::Collectives);
+            if is_collective && line.phase != Some(Phase::Update) {
                 added_in_passes += times[IpuId(ipu.ipu)].spent.on(activity);
             }
         }
@@ -211,9 +218,10 @@ fn every_cycle_of_every_ipu_has_a_cause() {
     assert!(slicing > Some(&Cycles::ZERO));
 }
 
-/// Of every model that the options can ask for, whatever a step spends cycles on.
+/// Of every model that the options can ask for, whatever a step spends cycles on; and the part that
+/// a line belongs to is the one that its name, which is for people, begins with.
 #[test]
-fn every_line_of_the_profile_has_a_mechanism() {
+fn every_line_of_the_profile_has_a_mechanism_and_the_part_of_its_name() {
     let squad = format!("{MODEL} --task SQUAD --epochs 1 --num-layers 2 --layers-per-ipu 2");
     let activation = |name| format!("{squad} --activation-type {name}");
     let pretraining = pipelined("--num-layers 2 --layers-per-ipu 1 1");
@@ -238,18 +246,24 @@ fn every_line_of_the_profile_has_a_mechanism() {
     let mut found = BTreeMap::new();
     for words in models {
         let case = Case::new(&words);
-        let program = &case.compiled.lowered.program;
-        for source in &program.sources {
+        let Lowered {
+            program, profile, ..
+        } = &case.compiled.lowered;
+        for (source, line) in program.sources.values().zip(profile.lines.values()) {
+            // What passes add to a tensor's name ends in three underscores.
+            let tensor = source.name.rsplit("___").next();
+            let scope = tensor.and_then(|tensor| tensor.split('/').next());
+            assert_eq!(scope, Some(layer(profile, line)), "{source:?} of {words}");
             for activity in [Activity::Compute, Activity::Exchange] {
-                let mechanism = Mechanism::of(source, activity).unwrap();
+                let mechanism = Mechanism::of(line, source.role, activity).unwrap();
                 assert_ne!(mechanism, Mechanism::Other, "{source:?} of {words}");
                 let kinds: &mut BTreeSet<_> = found.entry(mechanism).or_default();
-                kinds.insert(source.kind.clone());
+                kinds.insert(line.kind.name());
             }
         }
     }
     let found = found.iter().map(|(mechanism, kinds)| {
-        let kinds: Vec<&str> = kinds.iter().map(String::as_str).collect();
+        let kinds: Vec<&str> = kinds.iter().copied().collect();
         format!("{}: {}\n", mechanism.name(), kinds.join(", "))
     });
     expect![[r#"

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use ipu_sim::ids::IpuId;
-use ipu_sim::program::{Program, Source};
+use ipu_sim::program::{Program, SourceId};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
 use ipu_sim::weigh::{self, Category, IpuMemoryUsage, PartMemoryUsage};
@@ -66,9 +66,9 @@ fn alike_rows(
         .collect();
     let has: Vec<_> = names
         .iter()
-        .map(|name| |source: &Source| source.name.starts_with(name.as_str()))
+        .map(|name| |line: SourceId| program.source(line).name.starts_with(name.as_str()))
         .collect();
-    let has: Vec<&(dyn Fn(&Source) -> bool + Sync)> = has.iter().map(|has| has as _).collect();
+    let has: Vec<&(dyn Fn(SourceId) -> bool + Sync)> = has.iter().map(|has| has as _).collect();
     let weighed = weigh::weigh_parts(program, machine, IpuId(profile.ipu), &has);
     let found = weighed.iter().map(exchange_code_of);
     let least = found.clone().fold(f64::INFINITY, f64::min);
@@ -188,7 +188,8 @@ pub(super) fn weigh_parts<'a>(
     parts: impl IntoIterator<Item = &'a Part>,
 ) -> Vec<PartMemoryUsage> {
     let has = parts.into_iter().map(|part| {
-        let has: Box<dyn Fn(&Source) -> bool + Sync> = Box::new(|source| part.has(&source.name));
+        let has: Box<dyn Fn(SourceId) -> bool + Sync> =
+            Box::new(|line| part.has(&program.source(line).name));
         has
     });
     let has: Vec<_> = has.collect();

@@ -7,6 +7,7 @@ use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Hertz;
 use ipu_sim::weigh::{self, Category};
 use popart_graph::passes::Watch;
+use popart_graph::profile::LineKind;
 
 use super::measurements::Role;
 use super::{Row, request, throughput};
@@ -62,14 +63,14 @@ fn timeline(request: &RunRequest) -> Result<(Timeline, u64)> {
     )?
     .lowered;
     let timeline = engine::time(&lowered.program, machine, TIMING)?;
-    let copies = lowered
-        .program
-        .sources
-        .iter()
-        .zip(timeline.sources.values());
-    let mut copies = copies.filter(|(source, _)| source.name == "pipeline");
-    let (_, spent) = copies.next().context("a pipeline copies between IPUs")?;
-    let cycles = spent.values().map(|ipu| ipu.steps).max().unwrap_or(0);
+    let mut lines = lowered.profile.lines.iter();
+    let copies = lines.find(|(_, line)| line.kind == LineKind::PipelineCopies);
+    let (copies, _) = copies.context("a pipeline copies between IPUs")?;
+    let cycles = timeline.sources[copies]
+        .values()
+        .map(|ipu| ipu.steps)
+        .max()
+        .unwrap_or(0);
     Ok((timeline, cycles))
 }
 

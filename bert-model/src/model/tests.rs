@@ -4,7 +4,7 @@ use std::fmt::Write;
 use expect_test::{Expect, expect};
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use popart_graph::ir::{MatMulPass, OpKind, Piece, Recompute, StageId};
+use popart_graph::ir::{MatMulPass, OpKind, PartKind, Piece, Purpose, Recompute, StageId};
 use popart_graph::verify::{Form, verify};
 
 use super::*;
@@ -464,4 +464,41 @@ fn rules_are_checked_before_building() {
     let error = build(&one_layer(), &placement, Task::Squad(Mode::Training)).unwrap_err();
     let expected = "next-sentence head is placed but is not part of the model";
     assert_eq!(error.to_string(), expected);
+}
+
+/// Parts are where names begin, and every block has one.
+#[test]
+fn blocks_are_parts() {
+    let config = BertConfig {
+        num_layers: 2,
+        dropout: Dropout::HiddenAndAttention,
+        ..BertConfig::tiny()
+    };
+    let placement = published(1, &[1, 1], 2, PRETRAINING);
+    let model = build(&config, &placement, PRETRAINING).unwrap();
+    let (graph, parts) = (&model.graph, &model.graph.parts);
+    let of_ops = graph.ops.values().map(|op| (&op.name, op.part));
+    let of_tensors = graph
+        .tensors
+        .values()
+        .map(|tensor| (&tensor.name, tensor.part));
+    for (name, part) in of_ops.chain(of_tensors) {
+        let outermost = parts.outermost(part.expect("all of the model has a part"));
+        assert_eq!(name.split('/').next(), Some(parts[outermost].name.as_str()));
+    }
+    let [attention, feed_forward, mlm] =
+        [Block::Attention(1), Block::FeedForward(1), Block::Mlm].map(|block| model.parts[&block]);
+    let layer = parts.outermost(attention);
+    assert_eq!(parts.outermost(feed_forward), layer);
+    assert_eq!(parts[layer].kind, PartKind::Repeated);
+    assert_ne!(attention, feed_forward);
+    assert_eq!(parts.outermost(mlm), mlm);
+    let scores = graph
+        .ops
+        .values()
+        .filter(|op| op.purpose == Purpose::Scores);
+    assert!(scores.clone().all(|op| op.name.contains("/Attention/Z/")));
+    let softmaxes = graph.ops.values().filter(|op| op.kind == OpKind::Softmax);
+    assert!(softmaxes.clone().all(|op| op.purpose != Purpose::General));
+    assert_eq!(scores.filter(|op| op.kind == OpKind::Softmax).count(), 2);
 }

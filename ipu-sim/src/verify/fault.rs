@@ -105,7 +105,7 @@ pub(super) struct At<'w> {
 impl At<'_> {
     /// The place of a step that belongs to `source`.
     pub(super) fn place(self, program: &Program, source: Option<SourceId>) -> Location {
-        let source = source.and_then(|id| program.sources.get_index(id.0 as usize));
+        let source = source.and_then(|id| program.sources.get(id));
         Location::Step(StepLocation {
             source: source.map(|source| source.name.clone()),
             numbers: self.numbers.to_vec(),

@@ -17,8 +17,8 @@ use super::liveness;
 use super::sizes::Sizes;
 use super::{Category, access, kinds, peak, table};
 use crate::engine::tiles::AllTiles;
-use crate::ids::{Id, IpuId};
-use crate::program::{Program, Source, SourceId, Step, VarKind};
+use crate::ids::{Id, IdVec, IpuId};
+use crate::program::{Program, SourceId, Step, VarKind};
 use crate::spec::MachineSpec;
 use crate::units::Bytes;
 
@@ -45,14 +45,14 @@ pub fn weigh_parts(
     program: &Program,
     machine: &MachineSpec,
     ipu: IpuId,
-    parts: &[&(dyn Fn(&Source) -> bool + Sync)],
+    parts: &[&(dyn Fn(SourceId) -> bool + Sync)],
 ) -> Vec<PartMemoryUsage> {
     let n_tiles = machine.tile.tiles_per_ipu;
     let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
     let moved = ExchangeTotals::new(program, machine);
     let weighed = parts.par_iter().map(|part| {
-        let chosen: Vec<bool> = program.sources.iter().map(part).collect();
-        let counts = |source: SourceId| chosen[source.0 as usize];
+        let chosen: IdVec<SourceId, bool> = program.sources.ids().map(part).collect();
+        let counts = |source: SourceId| chosen[source];
         let empty = || Category::all().map(|category| (category, vec![0; sizes.n_tiles()]));
         let mut tables: code::Tables = (0..program.n_ipus).map(|_| empty().collect()).collect();
         code::add_part((program, machine, &sizes), &moved, &counts, &mut tables);

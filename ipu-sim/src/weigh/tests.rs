@@ -356,9 +356,9 @@ fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     assert_eq!(on(Category::ControlCode, 31), 8 * 2);
 
     // What is copied for a call belongs to its place.
-    let sources = std::mem::take(&mut fixture.program.sources).into_iter();
-    let role = Role::Call;
-    fixture.program.sources = sources.map(|source| Source { role, ..source }).collect();
+    for source in fixture.program.sources.values_mut() {
+        source.role = Role::Call;
+    }
     let ipu = fixture.check(fixture.program.steps.clone(), 2 * (4 + 8));
     let on = |category, tile| ipu.on(category, TileId(tile)).0;
     assert_eq!(on(Category::VertexInstanceState, 3), 110 + 2 * 130);

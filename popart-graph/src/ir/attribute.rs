@@ -30,6 +30,18 @@ words! {
         Recompute = "recompute",
     }
 
+    /// What an operation is for, where its kind serves several ends, as `add` and `scale` do.
+    Purpose {
+        /// Nothing in particular.
+        General = "general",
+        /// Attention scores: how much each position of a sequence counts for another.
+        Scores = "scores",
+        /// An activation function that is made of several operations.
+        ActivationFunction = "activation_function",
+        /// A loss, and what is made of it for the host.
+        Loss = "loss",
+    }
+
     /// The kind of training pass that a matrix product belongs to, which decides
     /// the layouts its plan shares with its siblings (PopLibs,
     /// `fullyConnectedPass`).

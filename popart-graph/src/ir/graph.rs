@@ -7,7 +7,10 @@ use ipu_sim::ids::{Id, IdVec};
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
-use super::{Constant, Init, Op, OpId, OpKind, Phase, Scope, Shape, Tensor, TensorId, TensorKind};
+use super::{
+    Constant, Init, Op, OpId, OpKind, PartId, Parts, Phase, Scope, Shape, Tensor, TensorId,
+    TensorKind,
+};
 use crate::error::{Error, Result, Violation};
 use crate::infer::infer;
 
@@ -18,6 +21,8 @@ pub struct Graph {
     pub ops: IdVec<OpId, Op>,
     /// The tensors, in no particular order.
     pub tensors: IdVec<TensorId, Tensor>,
+    /// The parts of the model that operations and tensors belong to.
+    pub parts: Parts,
     /// The streams, in the order in which the host supplies them.
     pub inputs: Vec<TensorId>,
     /// What the host reads back.
@@ -38,7 +43,22 @@ impl Graph {
         shape: Shape,
         init: Option<Init>,
     ) -> TensorId {
-        self.tensor(name, dtype, shape, TensorKind::Variable { init })
+        self.tensor(name, dtype, shape, TensorKind::Variable { init }, None)
+    }
+
+    /// Adds a variable that another one needs beside it: `prefix` and its name, in its part of the
+    /// model, at first zeros.
+    pub fn variable_beside(
+        &mut self,
+        beside: TensorId,
+        prefix: &str,
+        dtype: DType,
+        shape: Shape,
+    ) -> TensorId {
+        let other = &self.tensors[beside];
+        let (name, part) = (format!("{prefix}{}", other.name), other.part);
+        let init = Some(Init::Zeros);
+        self.tensor(&name, dtype, shape, TensorKind::Variable { init }, part)
     }
 
     /// Adds a constant.
@@ -49,17 +69,24 @@ impl Graph {
         shape: Shape,
         value: Constant,
     ) -> TensorId {
-        self.tensor(name, dtype, shape, TensorKind::Constant(value))
+        self.tensor(name, dtype, shape, TensorKind::Constant(value), None)
     }
 
     /// Adds a stream and lists it among the inputs.
     pub fn stream(&mut self, name: &str, dtype: DType, shape: Shape) -> TensorId {
-        let id = self.tensor(name, dtype, shape, TensorKind::Stream);
+        let id = self.tensor(name, dtype, shape, TensorKind::Stream, None);
         self.inputs.push(id);
         id
     }
 
-    fn tensor(&mut self, name: &str, dtype: DType, shape: Shape, kind: TensorKind) -> TensorId {
+    fn tensor(
+        &mut self,
+        name: &str,
+        dtype: DType,
+        shape: Shape,
+        kind: TensorKind,
+        part: Option<PartId>,
+    ) -> TensorId {
         let last = self.tensors.values().last();
         let number = last.map_or(Some(0), |last| last.number.checked_add(1));
         self.tensors.push(Tensor {
@@ -68,11 +95,12 @@ impl Graph {
             dtype,
             shape,
             kind,
+            part,
         })
     }
 
     /// Adds an operation and, with the types that inference gives, its results,
-    /// which take its name.
+    /// which take its name and part.
     ///
     /// # Errors
     /// Those of [`infer`]: the operands don't fit the operation.
@@ -83,7 +111,10 @@ impl Graph {
         let types: SmallVec<[_; 4]> = inputs.iter().map(|&id| self.tensors[id].ty()).collect();
         let outputs = infer(&kind, &scope.name, &types)?
             .into_iter()
-            .map(|ty| self.tensor(&scope.name, ty.dtype, ty.shape, TensorKind::Activation))
+            .map(|ty| {
+                let kind = TensorKind::Activation;
+                self.tensor(&scope.name, ty.dtype, ty.shape, kind, scope.part)
+            })
             .collect();
         Ok(self.ops.push(Op {
             kind,
@@ -92,8 +123,10 @@ impl Graph {
             name: scope.name.clone(),
             ipu: scope.ipu,
             stage: scope.stage,
+            part: scope.part,
             phase: scope.phase,
             recompute: scope.recompute,
+            purpose: scope.purpose,
         }))
     }
 

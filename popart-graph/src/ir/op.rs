@@ -10,8 +10,8 @@ use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
 use super::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Recompute,
-    Reduction, Shape, StageId, TensorId, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, PartId, Partials, Phase, Piece,
+    Purpose, Recompute, Reduction, Shape, StageId, TensorId, UnaryFn,
 };
 
 /// One operation, where it runs and when.
@@ -30,10 +30,14 @@ pub struct Op {
     /// The pipeline stage it belongs to; `None` without a pipeline and in the
     /// weight update.
     pub stage: Option<StageId>,
-    /// Which part of a training step it belongs to.
+    /// The part of the model that it belongs to; `None` if it belongs to none.
+    pub part: Option<PartId>,
+    /// Which phase of a training step it belongs to.
     pub phase: Phase,
     /// Whether its results are kept for the backward pass or computed again.
     pub recompute: Recompute,
+    /// What it is for, if its kind doesn't say.
+    pub purpose: Purpose,
 }
 
 impl Op {
@@ -62,8 +66,10 @@ impl Op {
             name: self.name.clone(),
             ipu: self.ipu,
             stage: self.stage,
+            part: self.part,
             phase: self.phase,
             recompute: self.recompute,
+            purpose: self.purpose,
         }
     }
 }
@@ -78,10 +84,14 @@ pub struct Scope {
     pub ipu: Option<IpuId>,
     /// See [`Op::stage`].
     pub stage: Option<StageId>,
+    /// See [`Op::part`].
+    pub part: Option<PartId>,
     /// See [`Op::phase`].
     pub phase: Phase,
     /// See [`Op::recompute`].
     pub recompute: Recompute,
+    /// See [`Op::purpose`].
+    pub purpose: Purpose,
 }
 
 impl Scope {
@@ -92,8 +102,10 @@ impl Scope {
             name: name.to_owned(),
             ipu: None,
             stage: None,
+            part: None,
             phase: Phase::Forward,
             recompute: Recompute::Checkpoint,
+            purpose: Purpose::General,
         }
     }
 
@@ -441,67 +453,5 @@ impl MultiKind {
                 shape: shapes.get(operand)?.clone(),
             },
         })
-    }
-}
-
-impl OpKind {
-    /// Its word in text and messages.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            OpKind::MatMul { .. } => "matmul",
-            OpKind::Binary(function) => function.name(),
-            OpKind::Scale { .. } => "scale",
-            OpKind::Unary(function) => function.name(),
-            OpKind::UnaryGrad(function) => function.grad_name(),
-            OpKind::Cast { .. } => "cast",
-            OpKind::Identity => "identity",
-            OpKind::Detach => "detach",
-            OpKind::Reshape { .. } => "reshape",
-            OpKind::Transpose { .. } => "transpose",
-            OpKind::Slice { .. } => "slice",
-            OpKind::Concat { .. } => "concat",
-            OpKind::Pad { .. } => "pad",
-            OpKind::Broadcast { .. } => "broadcast",
-            OpKind::ReduceSum { .. } => "reduce_sum",
-            OpKind::Softmax => "softmax",
-            OpKind::SoftmaxGrad => "softmax_grad",
-            OpKind::LayerNorm { .. } => "layer_norm",
-            OpKind::LayerNormGrad => "layer_norm_grad",
-            OpKind::Dropout { .. } => "dropout",
-            OpKind::Gather { .. } => "gather",
-            OpKind::GatherGrad { .. } => "gather_grad",
-            OpKind::OneHot { .. } => "one_hot",
-            OpKind::SequenceMask { .. } => "sequence_mask",
-            OpKind::NllLoss { .. } => "nll_loss",
-            OpKind::NllSoftmaxGrad { .. } => "nll_softmax_grad",
-            OpKind::Accuracy { .. } => "accuracy",
-            OpKind::Accumulate { .. } => "accumulate",
-            OpKind::SparseAccumulate { .. } => "sparse_accumulate",
-            OpKind::Zero => "zero",
-            OpKind::AdamMoment { .. } => "adam_moment",
-            OpKind::AdamUpdater { .. } => "adam_updater",
-            OpKind::SquareSum => "square_sum",
-            OpKind::AdamUpdate => "adam_update",
-            OpKind::LambUpdate { .. } => "lamb_update",
-            OpKind::SgdUpdate { .. } => "sgd_update",
-            OpKind::SgdMomentum { .. } => "sgd_momentum",
-            OpKind::IpuCopy { .. } => "ipu_copy",
-            OpKind::Stash { .. } => "stash",
-            OpKind::Restore { .. } => "restore",
-            OpKind::CallInput => "call_input",
-            OpKind::CallOutput => "call_output",
-            OpKind::AllReduce => "all_reduce",
-            OpKind::ReduceScatter { .. } => "reduce_scatter",
-            OpKind::AllGather { .. } => "all_gather",
-            OpKind::LocalSlice { .. } => "local_slice",
-            OpKind::Multi { kind, .. } => match kind {
-                MultiKind::AllReduce => "multi_all_reduce",
-                MultiKind::ReduceScatter { .. } => "multi_reduce_scatter",
-                MultiKind::AllGather { .. } => "multi_all_gather",
-            },
-            OpKind::RemoteLoad => "remote_load",
-            OpKind::RemoteStore => "remote_store",
-        }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use ipu_sim::numerics::DType;
 use ipu_sim::units::Bytes;
 
-use super::Shape;
+use super::{PartId, Shape};
 
 /// A value of the graph.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Tensor {
     pub shape: Shape,
     /// Where its value comes from.
     pub kind: TensorKind,
+    /// The part of the model that it belongs to: that of the operation that first made it.
+    pub part: Option<PartId>,
     /// What it is called in text; grows with the id, and stays when others are removed, so that
     /// texts before and after can be compared line by line.
     pub number: u32,

@@ -4,12 +4,14 @@
 //! spread, as weights do: so the program is what the plan itself does (slices, exchange,
 //! vertices, sums), and what brings an activation home belongs to whoever made it.
 
-use ipu_sim::program::{Program, VarKind};
+use ipu_sim::program::{Program, Role, VarKind};
 use ipu_sim::spec::TileSpec;
 
 use super::builder::Builder;
 use super::matmul::{Extents, Frame, Side, product_at_home};
+use crate::ir::{OpTag, Parts};
 use crate::plan::{MatMulShape, Plan, PlanOptions};
+use crate::profile::{Line, LineKind};
 
 /// The program of one product on one IPU of `spec`, laid out by `plan`.
 ///
@@ -31,8 +33,9 @@ pub fn product_alone(
         n: extent(shape.n),
     };
     let frame = Frame::new(plan, &extents, spec.tiles_per_ipu);
-    let mut builder = Builder::new(Program::new(1, 1), spec);
-    builder.source = builder.program.add_source("product", "matmul");
+    let mut builder = Builder::new(Program::new(1, 1), Parts::default(), spec);
+    let product = Line::around(LineKind::Op(OpTag::MatMul), None);
+    builder.source = builder.line("product", product, Role::Work);
     let sides = [(Side::Input, "input"), (Side::Weights, "weights")];
     let [input, weights] = sides.map(|(side, name)| {
         builder.add_var(name, options.operand, frame.home(side), VarKind::Weight)

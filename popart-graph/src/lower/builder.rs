@@ -7,6 +7,7 @@ mod elementwise;
 mod moves;
 mod reduce;
 
+use indexmap::IndexMap;
 use ipu_sim::ids::{Id, IpuId};
 use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
@@ -21,32 +22,69 @@ use smallvec::SmallVec;
 pub(crate) use self::reduce::Reduction;
 use super::layouts;
 use super::value::Value;
+use crate::ir::Parts;
+use crate::profile::{Line, Profile, Section};
 
 /// Emits the steps of one IPU at a time.
 pub(crate) struct Builder<'a> {
     pub(crate) program: Program,
+    /// What the program's lines and sections stand for.
+    pub(crate) profile: Profile,
     pub(crate) spec: &'a TileSpec,
     /// Where steps go; swapped by callers that build functions.
     pub(crate) steps: Vec<Step>,
     /// IPU of what is emitted now.
     pub(crate) ipu: IpuId,
-    /// Origin of what is emitted now.
+    /// Line of the profile of what is emitted now.
     pub(crate) source: SourceId,
+    /// The lines there are.
+    lines: IndexMap<(Source, Line), SourceId>,
     /// First tile for the next small tensor, by IPU.
     next_tile: Vec<u32>,
 }
 
 impl<'a> Builder<'a> {
-    pub(crate) fn new(program: Program, spec: &'a TileSpec) -> Self {
+    /// Starts with a program whose profile sorts by `parts`.
+    pub(crate) fn new(program: Program, parts: Parts, spec: &'a TileSpec) -> Self {
         let next_tile = vec![0; program.n_ipus as usize];
         Self {
             program,
+            profile: Profile {
+                parts,
+                ..Profile::default()
+            },
             spec,
             steps: Vec::new(),
             ipu: IpuId(0),
             source: SourceId(0),
+            lines: IndexMap::new(),
             next_tile,
         }
+    }
+
+    /// The line of the profile for steps that do `role` for `name`, added if it is new.
+    pub(crate) fn line(&mut self, name: &str, line: Line, role: Role) -> SourceId {
+        let source = Source {
+            name: name.to_owned(),
+            kind: line.kind.name().to_owned(),
+            role,
+        };
+        let key = (source, line);
+        if let Some(&known) = self.lines.get(&key) {
+            return known;
+        }
+        let id = self.program.sources.push(key.0.clone());
+        self.profile.lines.push(line);
+        self.lines.insert(key, id);
+        id
+    }
+
+    /// The step that begins a section.
+    pub(crate) fn section(&mut self, section: Section) -> Step {
+        if self.profile.section(section).is_none() {
+            self.profile.sections.push(section);
+        }
+        self.program.section(section.name())
     }
 
     /// A name for `what` the operation at work needs on its way: `Layer3/FF/1/operand`.
@@ -121,15 +159,12 @@ impl<'a> Builder<'a> {
     /// apart; but all that is copied for a call or a layout is just that.
     pub(crate) fn in_role<T>(&mut self, role: Role, emit: impl FnOnce(&mut Self) -> T) -> T {
         let around = self.source;
-        let line = self.program.source(around);
-        match line.role {
+        let source = self.program.source(around);
+        match source.role {
             Role::Layout | Role::Call => {}
             Role::Work | Role::Reduction | Role::Slicing => {
-                let line = Source {
-                    role,
-                    ..line.clone()
-                };
-                self.source = self.program.add_line(line);
+                let name = source.name.clone();
+                self.source = self.line(&name, self.profile.lines[around], role);
             }
         }
         let out = emit(self);

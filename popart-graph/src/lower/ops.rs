@@ -3,7 +3,7 @@
 use ipu_sim::ids::IpuId;
 use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
-use ipu_sim::program::{CollectiveKind, Label, Operand, Role, Source, VarId, VarKind, VertexGroup};
+use ipu_sim::program::{CollectiveKind, Label, Operand, Role, VarId, VarKind, VertexGroup};
 use ipu_sim::vertex::{self as vertex, MAX_LABELS, MapOp, ReduceOp, Vertex, WorkerSeeds};
 use smallvec::SmallVec;
 
@@ -14,7 +14,8 @@ use super::products::frame;
 use super::value::Value;
 use super::{gather, loss, movement, norm, stash, state};
 use crate::error::Result;
-use crate::ir::{BinaryFn, MultiKind, Op, OpId, OpKind, Phase, UnaryFn};
+use crate::ir::{BinaryFn, MultiKind, Op, OpId, OpKind, OpTag, UnaryFn};
+use crate::profile::{Line, LineKind};
 
 /// Lowers an operation and writes results that belong to variables into them.
 pub(crate) fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
@@ -42,12 +43,14 @@ pub(crate) fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
 fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     let op = &ctx.graph.ops[id];
     ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
-    ctx.builder.source = ctx.builder.program.add_line(Source {
-        name: op.name.clone(),
-        kind: op.kind.name().to_owned(),
-        pass: pass_name(op.phase).to_owned(),
-        role: role(&op.kind),
-    });
+    let tag = op.kind.tag();
+    let line = Line {
+        kind: LineKind::Op(tag),
+        phase: Some(op.phase),
+        part: op.part,
+        purpose: op.purpose,
+    };
+    ctx.builder.source = ctx.builder.line(&op.name, line, role(tag));
     let inputs: SmallVec<[Value; 4]> = match op.kind {
         // What lives in streaming memory has no variable on the device.
         OpKind::RemoteLoad => SmallVec::new(),
@@ -66,29 +69,59 @@ fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
     Ok(())
 }
 
-/// The word of the profile for a phase.
-fn pass_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Forward => "forward",
-        Phase::Backward => "backward",
-        Phase::Accumulate => "accumulate",
-        Phase::Update => "update",
-    }
-}
-
 /// Operations that only make a tensor lie differently compute nothing.
-fn role(kind: &OpKind) -> Role {
-    match kind {
-        OpKind::Identity
-        | OpKind::Detach
-        | OpKind::Reshape { .. }
-        | OpKind::Transpose { .. }
-        | OpKind::Slice { .. }
-        | OpKind::Concat { .. }
-        | OpKind::Pad { .. }
-        | OpKind::Broadcast { .. } => Role::Layout,
-        OpKind::CallInput | OpKind::CallOutput => Role::Call,
-        _ => Role::Work,
+fn role(tag: OpTag) -> Role {
+    match tag {
+        OpTag::Identity
+        | OpTag::Detach
+        | OpTag::Reshape
+        | OpTag::Transpose
+        | OpTag::Slice
+        | OpTag::Concat
+        | OpTag::Pad
+        | OpTag::Broadcast => Role::Layout,
+        OpTag::CallInput | OpTag::CallOutput => Role::Call,
+        OpTag::Binary(_)
+        | OpTag::Unary(_)
+        | OpTag::UnaryGrad(_)
+        | OpTag::MatMul
+        | OpTag::Scale
+        | OpTag::Cast
+        | OpTag::ReduceSum
+        | OpTag::Softmax
+        | OpTag::SoftmaxGrad
+        | OpTag::LayerNorm
+        | OpTag::LayerNormGrad
+        | OpTag::Dropout
+        | OpTag::Gather
+        | OpTag::GatherGrad
+        | OpTag::OneHot
+        | OpTag::SequenceMask
+        | OpTag::NllLoss
+        | OpTag::NllSoftmaxGrad
+        | OpTag::Accuracy
+        | OpTag::Accumulate
+        | OpTag::SparseAccumulate
+        | OpTag::Zero
+        | OpTag::AdamMoment
+        | OpTag::AdamUpdater
+        | OpTag::SquareSum
+        | OpTag::AdamUpdate
+        | OpTag::LambUpdate
+        | OpTag::SgdUpdate
+        | OpTag::SgdMomentum
+        | OpTag::IpuCopy
+        | OpTag::Stash
+        | OpTag::Restore
+        | OpTag::AllReduce
+        | OpTag::ReduceScatter
+        | OpTag::AllGather
+        | OpTag::LocalSlice
+        | OpTag::MultiAllReduce
+        | OpTag::MultiReduceScatter
+        | OpTag::MultiAllGather
+        | OpTag::RemoteLoad
+        | OpTag::RemoteStore => Role::Work,
     }
 }
 

@@ -7,7 +7,9 @@
 
 use ipu_sim::ids::IpuId;
 use ipu_sim::layout::{AxisSplit, Layout};
-use ipu_sim::program::{RemoteBuffer, RemoteBufferId, Step, Stream, Transfer, VarId, VarKind};
+use ipu_sim::program::{
+    RemoteBuffer, RemoteBufferId, Role, SourceId, Step, Stream, Transfer, VarId, VarKind,
+};
 use ipu_sim::units::Bytes;
 use ipu_sim::view::{Digit, View, ViewAxis, ViewShape};
 use smallvec::{SmallVec, smallvec};
@@ -17,8 +19,8 @@ use super::layouts;
 use super::options::{HostStreams, Prefetch};
 use super::products::frame;
 use super::value::Value;
-
-use crate::ir::{OpId, OpKind, Phase, TensorId, TensorKind};
+use crate::ir::{OpId, OpKind, Part, Phase, TensorId, TensorKind};
+use crate::profile::{Line, LineKind};
 
 /// Whether a variable lives in streaming memory.
 pub(crate) fn is_remote(ctx: &Ctx<'_>, variable: TensorId) -> bool {
@@ -106,7 +108,7 @@ fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
 /// Poplar merges stream copies that follow each other into one host exchange.
 fn read_from_host(ctx: &mut Ctx<'_>, read: Transfer) {
     if ctx.host == HostStreams::WhereNeeded {
-        let source = ctx.builder.program.add_source("inputs", "host_input");
+        let source = inputs_line(ctx);
         ctx.builder.steps.push(Step::Transfers {
             source,
             transfers: vec![read],
@@ -123,13 +125,21 @@ fn read_from_host(ctx: &mut Ctx<'_>, read: Transfer) {
     match merged {
         Some(transfers) => transfers.push(read),
         None => {
-            let source = ctx.builder.program.add_source("inputs", "host_input");
+            let source = inputs_line(ctx);
             ctx.host_reads.push(Step::Transfers {
                 source,
                 transfers: vec![read],
             });
         }
     }
+}
+
+/// Streams are read together, and belong to no part of the model but are one of their own.
+fn inputs_line(ctx: &mut Ctx<'_>) -> SourceId {
+    let name = "inputs";
+    let part = ctx.builder.profile.parts.add(Part::single(name));
+    let line = Line::around(LineKind::HostInput, Some(part));
+    ctx.builder.line(name, line, Role::Work)
 }
 
 fn variable_kind(ctx: &Ctx<'_>, id: TensorId) -> VarKind {

@@ -31,7 +31,7 @@ use indexmap::IndexMap;
 use super::differentiate::Gradients;
 use super::optimizer::rules::{OptimizerOptions, UpdateRule};
 use crate::error::Result;
-use crate::ir::{Graph, Init, Op, OpId, OpKind, Phase, Recompute, Scope, TensorId};
+use crate::ir::{Graph, Op, OpId, OpKind, Phase, Purpose, Recompute, Scope, TensorId};
 
 /// What a weight update starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +87,9 @@ pub fn accumulate(
             gradient = graph.add(OpKind::AllReduce, &[gradient], &scope)?;
         }
         scope.phase = Phase::Accumulate;
-        let weight = graph.tensors[update.weight].clone();
-        let name = format!("{prefix}{}", weight.name);
-        let variable = graph.variable(&name, weight.dtype, weight.shape, Some(Init::Zeros));
-        scope.name = name;
+        let weight = graph.tensors[update.weight].ty();
+        let variable = graph.variable_beside(update.weight, prefix, weight.dtype, weight.shape);
+        scope.name.clone_from(&graph.tensors[variable].name);
         let value = graph.add(OpKind::Accumulate { factor }, &[variable, gradient], &scope)?;
         graph.update(variable, value);
         let variable = Some(variable);
@@ -99,7 +98,8 @@ pub fn accumulate(
     Ok((graph, accumulated))
 }
 
-/// The place of a value; of the weight it is for if no operation makes it.
+/// The place of a value, as part of the weight it is for; that of the weight if no operation makes
+/// it.
 pub(super) fn beside(graph: &Graph, producer: Option<OpId>, weight: TensorId) -> Scope {
     let reads = |op: &&Op| op.inputs.contains(&weight);
     let op = match producer {
@@ -110,8 +110,10 @@ pub(super) fn beside(graph: &Graph, producer: Option<OpId>, weight: TensorId) ->
         name: graph.tensors[weight].name.clone(),
         ipu: op.and_then(|op| op.ipu),
         stage: op.and_then(|op| op.stage),
+        part: graph.tensors[weight].part,
         phase: Phase::Backward,
         recompute: Recompute::Checkpoint,
+        purpose: Purpose::General,
     }
 }
 

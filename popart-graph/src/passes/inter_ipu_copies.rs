@@ -41,7 +41,9 @@ use ipu_sim::ids::IpuId;
 
 use super::pipeline_stages::Pipeline;
 use crate::error::{Error, Result};
-use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, Scope, StageId, TensorId, TensorKind};
+use crate::ir::{
+    Graph, OpId, OpKind, Phase, Purpose, Recompute, Scope, StageId, TensorId, TensorKind,
+};
 
 /// Where and when a value is or is needed.
 #[derive(Clone, Copy, Debug)]
@@ -206,7 +208,7 @@ fn copy_along_stages(
     Ok(())
 }
 
-/// A copy of `value`, named after the tensor that it began as.
+/// A copy of `value`, with the name and part of the tensor that it began as.
 fn add_copy(
     graph: &mut Graph,
     tensor: TensorId,
@@ -218,8 +220,10 @@ fn add_copy(
         name: graph.tensors[tensor].name.clone(),
         ipu: Some(from.ipu),
         stage: from.stage,
+        part: graph.tensors[tensor].part,
         phase: from.phase,
         recompute: Recompute::Checkpoint,
+        purpose: Purpose::General,
     };
     graph.add(OpKind::IpuCopy { to }, &[value], &scope)
 }

@@ -24,13 +24,14 @@
 //! inputs %2, %3
 //! outputs %6, %9
 //! after
+//! part0 = "Merged"
 //! variable %0: f16[4] = zeros "Accum___a"
 //! variable %1: f16[2] = zeros "Accum___b"
 //! stream %2: f16[4] "a"
 //! stream %3: f16[2] "b"
 //! %4: f16[4] = accumulate(%0, %2) {factor: 1.0} @ipu0 acc "a"
 //! %5: f16[2] = accumulate(%1, %3) {factor: 1.0} @ipu1 acc "b"
-//! %6 "a": f16[4], %7 "b": f16[2] = multi_all_reduce(%4, %5) {ipus: [0,1]} @ipu0 upd "Merged"
+//! %6 "a": f16[4], %7 "b": f16[2] = multi_all_reduce(%4, %5) {ipus: [0,1]} @ipu0 part0 upd "Merged"
 //! %8: f32[] = square_sum(%7) @ipu1 upd "b"
 //! %9: f32[] = all_reduce(%8) @ipu1 upd "b"
 //! inputs %2, %3
@@ -57,8 +58,11 @@ use indexmap::IndexMap;
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
 
-use crate::ir::{Graph, MultiKind, Op, OpId, OpKind, Phase, Recompute, Shape, StageId};
+use crate::ir::{Graph, MultiKind, Op, OpId, OpKind, Part, Phase, Recompute, Shape, StageId};
 use crate::schedule::waits;
+
+/// Merged collectives, and the part that they are: they belong to all parts of the model.
+const NAME: &str = "Merged";
 
 /// Makes one collective of those that are alike and don't need each other.
 #[must_use]
@@ -80,7 +84,12 @@ pub fn merge_collectives(mut graph: Graph) -> Graph {
     }
     let mut gone: IdVec<OpId, bool> = IdVec::from(vec![false; graph.ops.len()]);
     for members in alike.values().filter(|members| members.len() > 1) {
-        let merged = merged(&graph, members);
+        let part = graph.parts.add(Part::single(NAME));
+        let merged = Op {
+            name: NAME.to_owned(),
+            part: Some(part),
+            ..merged(&graph, members)
+        };
         for &member in &members[1..] {
             // Its results have another source now.
             graph.ops[member].outputs.clear();
@@ -123,7 +132,7 @@ impl Kind {
     }
 }
 
-/// The members as one operation, in the place of the first.
+/// The members as one operation, where the first is.
 fn merged(graph: &Graph, members: &[OpId]) -> Op {
     let ops = || members.iter().map(|&member| &graph.ops[member]);
     let first = &graph.ops[members[0]];
@@ -148,7 +157,6 @@ fn merged(graph: &Graph, members: &[OpId]) -> Op {
         },
         inputs: ops().flat_map(|op| op.inputs.iter().copied()).collect(),
         outputs: ops().flat_map(|op| op.outputs.iter().copied()).collect(),
-        name: "Merged".to_owned(),
         ..first.clone()
     }
 }

@@ -51,6 +51,7 @@ pub fn offload_optimizer_state(mut graph: Graph) -> Result<Graph> {
         let (variable, value) = (graph.ops[op].inputs[0], graph.ops[op].outputs[0]);
         let mut scope = graph.ops[op].scope();
         scope.name.clone_from(&graph.tensors[variable].name);
+        scope.part = graph.tensors[variable].part;
         let loaded = graph.add(OpKind::RemoteLoad, &[variable], &scope)?;
         graph.ops[op].inputs[0] = loaded;
         let stored = graph.add(OpKind::RemoteStore, &[value], &scope)?;

@@ -75,7 +75,7 @@ use self::rules::{
 use super::accumulate::{Accumulated, AccumulatedGradients, beside};
 use crate::error::Result;
 use crate::ir::{
-    BiasCorrection, BinaryFn, Constant, Graph, Init, OpId, OpKind, Phase, Scope, Shape, TensorId,
+    BiasCorrection, BinaryFn, Constant, Graph, OpId, OpKind, Part, Phase, Scope, Shape, TensorId,
 };
 
 /// Adds the weight update; gives the stream of the learning rate, if there is one.
@@ -117,12 +117,20 @@ pub fn optimizer(
     Ok((ctx.graph, streamed.then_some(rate)))
 }
 
+/// The learning rate, and the part that it is: it belongs to the update of every weight.
+const LEARNING_RATE: &str = "learningRate";
+
 fn learning_rate(graph: &mut Graph, rate: LearningRate) -> TensorId {
-    let name = "learningRate";
+    let (dtype, shape) = (DType::F32, Shape::scalar());
     match rate {
-        LearningRate::Stream => graph.stream(name, DType::F32, Shape::scalar()),
+        LearningRate::Stream => {
+            let stream = graph.stream(LEARNING_RATE, dtype, shape);
+            let part = graph.parts.add(Part::single(LEARNING_RATE));
+            graph.tensors[stream].part = Some(part);
+            stream
+        }
         LearningRate::Constant(rate) => {
-            graph.constant(name, DType::F32, Shape::scalar(), Constant::Splat(rate))
+            graph.constant(LEARNING_RATE, dtype, shape, Constant::Splat(rate))
         }
     }
 }
@@ -194,8 +202,9 @@ impl Ctx {
             return Ok(rate);
         }
         let scope = Scope {
-            name: "learningRate".to_owned(),
+            name: LEARNING_RATE.to_owned(),
             stage: None,
+            part: Some(self.graph.parts.add(Part::single(LEARNING_RATE))),
             ..scope.clone()
         };
         let rate = self
@@ -396,9 +405,8 @@ impl Ctx {
         (dtype, beta, square): (DType, f64, bool),
         scope: &Scope,
     ) -> Result<TensorId> {
-        let like = &self.graph.tensors[weight];
-        let (name, shape) = (format!("{prefix}{}", like.name), like.shape.clone());
-        let variable = self.graph.variable(&name, dtype, shape, Some(Init::Zeros));
+        let shape = self.graph.tensors[weight].shape.clone();
+        let variable = self.graph.variable_beside(weight, prefix, dtype, shape);
         let kind = OpKind::AdamMoment { beta, square };
         let value = self.graph.add(kind, &[variable, gradient], scope)?;
         self.graph.update(variable, value);
@@ -416,10 +424,10 @@ impl Ctx {
             }
         };
         self.one = Some(one);
-        let name = format!("Step___{}", self.graph.tensors[weight].name);
+        let scalar = Shape::scalar();
         let step = self
             .graph
-            .variable(&name, DType::F32, Shape::scalar(), Some(Init::Zeros));
+            .variable_beside(weight, "Step___", DType::F32, scalar);
         let next = self.sum(step, one, scope)?;
         self.graph.update(step, next);
         Ok(next)

@@ -150,6 +150,8 @@ fn add_parts(graph: &mut Graph, sum: OpId, parts: &[Part]) -> Result<()> {
         inputs,
         outputs,
         name,
+        part: of_weight,
+        purpose,
         ..
     } = graph.ops[sum].clone()
     else {
@@ -159,7 +161,9 @@ fn add_parts(graph: &mut Graph, sum: OpId, parts: &[Part]) -> Result<()> {
     for (position, part) in parts.iter().enumerate() {
         let scope = Scope {
             name: name.clone(),
+            part: of_weight,
             phase: Phase::Accumulate,
+            purpose,
             ..graph.ops[part.beside].scope()
         };
         let (before, (kind, operands), after) = match part.rows {
@@ -198,8 +202,10 @@ fn add_parts(graph: &mut Graph, sum: OpId, parts: &[Part]) -> Result<()> {
                 name: scope.name,
                 ipu: scope.ipu,
                 stage: scope.stage,
+                part: scope.part,
                 phase: scope.phase,
                 recompute: scope.recompute,
+                purpose: scope.purpose,
             };
         }
     }

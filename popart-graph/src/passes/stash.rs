@@ -44,7 +44,9 @@ use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::units::Bytes;
 
 use crate::error::Result;
-use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, Scope, StageId, TensorId, TensorKind};
+use crate::ir::{
+    Graph, OpId, OpKind, Phase, Purpose, Recompute, Scope, StageId, TensorId, TensorKind,
+};
 
 /// Later stages that need a value, each with the first of its phases that does.
 type Needs = BTreeMap<StageId, Phase>;
@@ -84,13 +86,18 @@ fn keep(
 ) -> Result<()> {
     let last = needs.keys().max().expect("some stage needs the tensor");
     let slots = last.0 - home.stage.0 + 1;
-    let name = graph.tensors[tensor].name.clone();
+    let (name, part) = (
+        graph.tensors[tensor].name.clone(),
+        graph.tensors[tensor].part,
+    );
     let scope = |prefix: &str, stage, phase| Scope {
         name: format!("{prefix}{name}"),
         ipu: Some(home.ipu),
         stage: Some(stage),
+        part,
         phase,
         recompute: Recompute::Checkpoint,
+        purpose: Purpose::General,
     };
     let kept = graph.add(
         OpKind::Stash { slots },

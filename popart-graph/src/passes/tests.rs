@@ -242,6 +242,7 @@ fn a_small_model_from_front_to_back() {
     });
     let compiled = train(model.graph.clone(), &training(&model, SGD, 8, 1)).unwrap();
     expect![[r#"
+        part0 = "learningRate"
         stream %0: u32[2] "indices"
         variable %1: f16[16,3] "table"
         variable %3: f16[3] "Layer0.0"
@@ -250,7 +251,7 @@ fn a_small_model_from_front_to_back() {
         variable %22: f16[16,3] = zeros "Accum___table"
         variable %24: f16[3] = zeros "Accum___Layer0.0"
         variable %26: f16[3] = zeros "Accum___Layer1.0"
-        stream %28: f32[] "learningRate"
+        stream %28: f32[] part0 "learningRate"
         %2: f16[2,3] = gather(%1, %0) {first_row: 0} @ipu0 stage0 fwd recompute "Embedding"
         %4: f16[2,3] = mul(%2, %3) @ipu0 stage0 fwd recompute "Layer0.0"
         %5: f16[2,3] = tanh(%4) @ipu0 stage0 fwd recompute "Layer0.0"
@@ -282,7 +283,7 @@ fn a_small_model_from_front_to_back() {
         %30: f16[16,3] = zero(%23) @ipu0 upd "table"
         %31: f16[3] = sgd_update(%3, %25, %28) {scale: 0.125, weight_decay: 0.0} @ipu0 upd "Layer0.0"
         %32: f16[3] = zero(%25) @ipu0 upd "Layer0.0"
-        %39: f32[] = ipu_copy(%28) {to: ipu1} @ipu0 upd "learningRate"
+        %39: f32[] = ipu_copy(%28) {to: ipu1} @ipu0 part0 upd "learningRate"
         %33: f16[3] = sgd_update(%6, %27, %39) {scale: 0.125, weight_decay: 0.0} @ipu1 upd "Layer1.0"
         %34: f16[3] = zero(%27) @ipu1 upd "Layer1.0"
         inputs %0, %28
@@ -513,10 +514,11 @@ outputs %5
     let graph = train(model.graph, &options).unwrap().graph;
     // The gradient of the projection waits for that of the embedding; the rate is scaled once.
     expect![[r#"
+        part0 = "learningRate"
         variable %0: f32[2] = zeros "w"
         stream %1: f32[2] "x"
         constant %6: f32[] = splat(1.0) "loss_scale"
-        stream %14: f32[] "learningRate"
+        stream %14: f32[] part0 "learningRate"
         %2: f32[2] = mul(%1, %0) @ipu0 stage0 fwd recompute "embedding"
         %18: f32[2] = ipu_copy(%2) {to: ipu1} @ipu0 stage0 fwd "embedding"
         %3: f32[2] = tanh(%18) @ipu1 stage1 fwd recompute "layer"
@@ -536,7 +538,7 @@ outputs %5
         %24: f32[2] = stash(%10) {slots: 3} @ipu0 stage2 bwd "Stashed___projection"
         %25: f32[2] = restore(%24) {slots: 3} @ipu0 stage4 bwd "Restored___projection"
         %13: f32[2] = add(%25, %12) @ipu0 stage4 bwd "embedding"
-        %15: f32[] = scale(%14) {factor: 0.5} @ipu0 upd "learningRate"
+        %15: f32[] = scale(%14) {factor: 0.5} @ipu0 part0 upd "learningRate"
         %16: f32[2] = all_reduce(%13) @ipu0 stage4 upd "w"
         %17: f32[2] = sgd_update(%0, %16, %15) {scale: 0.5, weight_decay: 0.0} @ipu0 stage4 upd "w"
         %26: f32[2] = stash(%18) {slots: 3} @ipu1 stage1 fwd "Stashed___embedding"

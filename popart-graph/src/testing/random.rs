@@ -11,8 +11,8 @@ use smallvec::smallvec;
 
 use super::matmul;
 use crate::ir::{
-    BinaryFn, Constant, Graph, Init, MatMulPass, OpKind, Phase, Recompute, Scope, Shape, StageId,
-    TensorId, TensorKind, TensorType, UnaryFn,
+    BinaryFn, Constant, Graph, Init, MatMulPass, OpKind, Part, PartId, PartKind, Phase, Purpose,
+    Recompute, Scope, Shape, StageId, TensorId, TensorKind, TensorType, UnaryFn,
 };
 
 /// What one step of the generator decides.
@@ -101,12 +101,31 @@ fn add_step(graph: &mut Graph, step: &Step) {
         name: format!("Layer{}/step", step.place % 3),
         ipu: (step.place % 8 < 6).then_some(IpuId(stage)),
         stage: Some(StageId(stage)),
+        part: part(graph, step),
         phase: Phase::Forward,
         recompute: Recompute::ALL[usize::from(step.place / 128)],
+        purpose: Purpose::ALL[usize::from(step.place % 4)],
     };
     graph
         .add_op(kind, &inputs, &scope)
         .expect("the step fits its operands");
+}
+
+/// The part that a step belongs to: none, a layer, or a part of it.
+fn part(graph: &mut Graph, step: &Step) -> Option<PartId> {
+    let layer = Part {
+        kind: PartKind::Repeated,
+        ..Part::single(&format!("Layer{}", step.place % 3))
+    };
+    let choice = step.detail % 3;
+    let layer = (choice > 0).then(|| graph.parts.add(layer))?;
+    Some(match choice {
+        1 => layer,
+        _ => graph.parts.add(Part {
+            within: Some(layer),
+            ..Part::single("Half")
+        }),
+    })
 }
 
 fn elementwise_step(

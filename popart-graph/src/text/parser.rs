@@ -9,8 +9,8 @@ use super::attributes::{Reader, read_kind};
 use super::lexer::{Line, Token};
 use crate::error::{Error, Result};
 use crate::ir::{
-    Constant, Graph, Init, Op, Phase, Recompute, Shape, StageId, Tensor, TensorId, TensorKind,
-    TensorType, dtype_from_name,
+    Constant, Graph, Init, Op, Part, PartId, PartKind, Parts, Phase, Purpose, Recompute, Shape,
+    StageId, Tensor, TensorId, TensorKind, TensorType, dtype_from_name,
 };
 
 /// The graph of a text in the form of [`crate::text`].
@@ -95,15 +95,47 @@ fn statement(
             line.sign('=', "the variable's next value")?;
             graph.updates.push((variable, line.tensor()?));
         }
+        Some(other) if part(other).is_some() => declare(line, other, &mut graph.parts)?,
         Some(other) => {
             return Err(Error::Parse {
                 line: line.number,
-                expected: "a tensor, an operation, inputs, outputs or an update",
+                expected: "a part, a tensor, an operation, inputs, outputs or an update",
                 got: other.to_owned(),
             });
         }
     }
     Ok(())
+}
+
+/// `part1 = "Attention" in part0`, from the sign on.
+fn declare(line: &mut Line<'_>, id: &str, parts: &mut Parts) -> Result<()> {
+    line.sign('=', "the name of the part")?;
+    let new = Part {
+        name: name(line)?,
+        kind: line
+            .try_take(word(PartKind::from_name))
+            .unwrap_or(PartKind::Single),
+        within: match line.try_take(word(|word| (word == "in").then_some(()))) {
+            Some(()) => Some(line.take("the part that it is in", word(part))?),
+            None => None,
+        },
+    };
+    let refused = |expected, got| Error::Parse {
+        line: line.number,
+        expected,
+        got,
+    };
+    if let Some(within) = new.within
+        && parts.get(within).is_none()
+    {
+        let expected = "a part that has been introduced";
+        return Err(refused(expected, within.to_string()));
+    }
+    if part(id) == Some(parts.add(new)) {
+        return Ok(());
+    }
+    let expected = "parts that differ, numbered from 0";
+    Err(refused(expected, id.to_owned()))
 }
 
 /// `%1, %2` up to the end of the line, at least one.
@@ -125,17 +157,17 @@ fn source<'a>(
     line.sign(':', "a colon and the tensor's type")?;
     let ty = tensor_type(line)?;
     let kind = kind(line)?;
+    let part = line.try_take(word(part));
     let name = name(line)?;
-    introduce(line, tensors, id, ty, kind, name)
+    introduce(line, tensors, id, (ty, kind), (name, part))
 }
 
 fn introduce(
     line: &mut Line<'_>,
     tensors: &mut BTreeMap<TensorId, Tensor>,
     id: TensorId,
-    ty: TensorType,
-    kind: TensorKind,
-    name: String,
+    (ty, kind): (TensorType, TensorKind),
+    (name, part): (String, Option<PartId>),
 ) -> Result<()> {
     let tensor = Tensor {
         number: id.0,
@@ -143,6 +175,7 @@ fn introduce(
         dtype: ty.dtype,
         shape: ty.shape,
         kind,
+        part,
     };
     match tensors.insert(id, tensor) {
         None => Ok(()),
@@ -210,6 +243,11 @@ fn stage(word: &str) -> Option<StageId> {
     word.strip_prefix("stage")?.parse().ok().map(StageId)
 }
 
+/// `part3`.
+fn part(word: &str) -> Option<PartId> {
+    word.strip_prefix("part")?.parse().ok().map(PartId)
+}
+
 fn word<'a, T>(meaning: impl Fn(&str) -> Option<T>) -> impl Fn(&Token<'a>) -> Option<T> {
     move |token| match token {
         Token::Word(word) => meaning(word),
@@ -217,7 +255,7 @@ fn word<'a, T>(meaning: impl Fn(&str) -> Option<T>) -> impl Fn(&Token<'a>) -> Op
     }
 }
 
-/// `%2: f16[4] = kind(%0, %1) {..} @ipu0 stage1 fwd recompute "name"`.
+/// `%2: f16[4] = kind(%0, %1) {..} @ipu0 stage1 part0 fwd recompute scores "name"`.
 fn operation(line: &mut Line<'_>, tensors: &mut BTreeMap<TensorId, Tensor>) -> Result<Op> {
     let mut results = Vec::new();
     while !line.try_sign('=') {
@@ -226,8 +264,9 @@ fn operation(line: &mut Line<'_>, tensors: &mut BTreeMap<TensorId, Tensor>) -> R
         }
         let id = line.tensor()?;
         let name = line.try_name();
+        let part = name.as_ref().and_then(|_| line.try_take(word(part)));
         line.sign(':', "a colon and the result's type")?;
-        results.push((id, name, tensor_type(line)?));
+        results.push((id, name.map(|name| (name, part)), tensor_type(line)?));
     }
     let Some(kind) = line.try_word() else {
         return Err(line.unexpected("an operation"));
@@ -247,16 +286,20 @@ fn operation(line: &mut Line<'_>, tensors: &mut BTreeMap<TensorId, Tensor>) -> R
         None
     };
     let stage = line.try_take(word(stage));
+    let part = line.try_take(word(part));
     let phase = line.take("a phase", word(Phase::from_name))?;
     let recompute = line
         .try_take(word(Recompute::from_name))
         .unwrap_or(Recompute::Checkpoint);
+    let purpose = line
+        .try_take(word(Purpose::from_name))
+        .unwrap_or(Purpose::General);
     let name = name(line)?;
     let mut outputs = SmallVec::new();
-    for (id, own_name, ty) in results {
+    for (id, own, ty) in results {
         outputs.push(id);
-        let own_name = own_name.unwrap_or_else(|| name.clone());
-        introduce(line, tensors, id, ty, TensorKind::Activation, own_name)?;
+        let own = own.unwrap_or_else(|| (name.clone(), part));
+        introduce(line, tensors, id, (ty, TensorKind::Activation), own)?;
     }
     Ok(Op {
         kind,
@@ -265,7 +308,9 @@ fn operation(line: &mut Line<'_>, tensors: &mut BTreeMap<TensorId, Tensor>) -> R
         name,
         ipu,
         stage,
+        part,
         phase,
         recompute,
+        purpose,
     })
 }

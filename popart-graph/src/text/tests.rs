@@ -4,11 +4,13 @@ use super::*;
 use crate::testing::{every_kind, graphs, single};
 use crate::verify::{Form, verify};
 
-const SAMPLE: &str = r#"variable %0: f16[8,16] = truncated_normal(0.0, 0.02) "Out"
+const SAMPLE: &str = r#"part0 = "Layer3" repeated
+part1 = "Attention" in part0
+variable %0: f16[8,16] = truncated_normal(0.0, 0.02) part1 "Out"
 stream %1: f16[4,8] "x"
 constant %3: f32[] = splat(1e-7) "c"
-%2: f16[4,16] = matmul(%1, %0) {pass: training_fwd, proportion: 0.25, partials: half} @ipu1 stage1 fwd recompute "Layer3/Out"
-%4 "y": f16[4,16], %5: f32[4], %6: f32[4] = layer_norm(%2, %7, %7) {epsilon: 0.001} upd "a \"b\"\\\n"
+%2: f16[4,16] = matmul(%1, %0) {pass: training_fwd, proportion: 0.25, partials: half} @ipu1 stage1 part1 fwd recompute scores "Layer3/Out"
+%4 "y" part0: f16[4,16], %5: f32[4], %6: f32[4] = layer_norm(%2, %7, %7) {epsilon: 0.001} upd "a \"b\"\\\n"
 variable %7: f16[16] "gamma"
 inputs %1
 outputs %4, %6
@@ -79,7 +81,15 @@ fn mistakes_name_the_line() {
     }
     check(
         "\nfunction",
-        "line 2: expected a tensor, an operation, inputs, outputs or an update, got `function`",
+        "line 2: expected a part, a tensor, an operation, inputs, outputs or an update, got `function`",
+    );
+    check(
+        "part1 = \"Layer0\"",
+        "line 1: expected parts that differ, numbered from 0, got `part1`",
+    );
+    check(
+        "part0 = \"Attention\" in part0",
+        "line 1: expected a part that has been introduced, got `part0`",
     );
     check(
         "stream %0: f64[2] \"x\"",

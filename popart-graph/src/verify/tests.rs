@@ -1,5 +1,6 @@
 use super::*;
 use crate::error::Error;
+use crate::ir::PartId;
 use crate::text::parse;
 
 /// A placed graph of two stages: forward on IPU 0, a copy, forward on IPU 1, an
@@ -48,6 +49,12 @@ fn ids_and_sources() {
         "activation %1: f16[2] \"w\"",
         "malformed graph: %1 `w` has no producer",
     );
+    let mut graph = parse(GOOD).unwrap();
+    graph.ops[OpId(4)].part = Some(PartId(0));
+    assert!(matches!(
+        verify(&graph, Form::Logical),
+        Err(Error::Malformed(Violation::UnknownPart { part: PartId(0) }))
+    ));
     let mut graph = parse(GOOD).unwrap();
     graph.ops[OpId(4)].outputs[0] = TensorId(6);
     assert!(matches!(

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use ipu_sim::engine;
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
+use popart_graph::lower::Lowered;
 use popart_graph::passes::Watch;
 
 use super::constant::{self, Constant};
@@ -153,9 +154,11 @@ fn row(row: Throughput) -> Result<Row> {
         &compile::plans_for(machine),
         Watch::nobody(),
     )?;
-    let program = compiled.lowered.program;
+    let Lowered {
+        program, profile, ..
+    } = compiled.lowered;
     let timeline = engine::time(&program, machine, TIMING)?;
-    let time = Explanation::new(&program, &timeline, &compiled.placed);
+    let time = Explanation::new(&program, &profile, &timeline, &compiled.placed);
     Ok(Row {
         name: row.name,
         features: Features::new(&request.options, machine, &time),

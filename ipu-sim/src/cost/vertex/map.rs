@@ -218,9 +218,13 @@ impl<'a, 's> Map<'a, 's> {
 
     fn unary(&self, f: UnaryFn) -> Cycles {
         let dtype = self.sizes.output.dtype;
-        match unary_op(f) {
+        match unary_codelet(f) {
+            UnaryCodelet::Popops(op) if self.is_uniform() && self.is_float() => {
+                unary_1d(op, dtype, self.destination(), self.elements, self.spec)
+            }
+            UnaryCodelet::Popops(op) => self.fused(&[(Op::Unary(op), 1)]),
             // popnn works in place.
-            None if self.is_uniform() && self.is_float() => {
+            UnaryCodelet::PopnnGelu if self.is_uniform() && self.is_float() => {
                 let copied = match self.destination() {
                     Destination::InPlace => Cycles::ZERO,
                     Destination::New => memory::copy(dtype.size() * self.elements, self.spec),
@@ -228,11 +232,9 @@ impl<'a, 's> Map<'a, 's> {
                 copied + nonlinearity(NonLinearity::Gelu, dtype, self.elements, self.spec)
             }
             // In mixed types, through its own tanh: 6 products and sums around it.
-            None => self.fused(&[(Op::Unary(UnaryOp::Tanh), 1), (MULTIPLY, 4), (ADD, 2)]),
-            Some(op) if self.is_uniform() && self.is_float() => {
-                unary_1d(op, dtype, self.destination(), self.elements, self.spec)
+            UnaryCodelet::PopnnGelu => {
+                self.fused(&[(Op::Unary(UnaryOp::Tanh), 1), (MULTIPLY, 4), (ADD, 2)])
             }
-            Some(op) => self.fused(&[(Op::Unary(op), 1)]),
         }
     }
 
@@ -418,9 +420,16 @@ fn outer(op: BinaryOp, dtype: DType, matrix: Matrix, spec: &TileSpec) -> Cycles 
     by_column.min(by_row)
 }
 
-/// The operation of popops; `None` for GELU in its tanh form, which popnn has.
-fn unary_op(f: UnaryFn) -> Option<UnaryOp> {
-    Some(match f {
+/// The library that computes a function of one argument, and what it calls it.
+enum UnaryCodelet {
+    /// An operation of popops.
+    Popops(UnaryOp),
+    /// GELU in its tanh form, which popnn has and popops hasn't.
+    PopnnGelu,
+}
+
+fn unary_codelet(f: UnaryFn) -> UnaryCodelet {
+    UnaryCodelet::Popops(match f {
         UnaryFn::Neg => UnaryOp::Negate,
         UnaryFn::Exp => UnaryOp::Exp,
         UnaryFn::Log => UnaryOp::Log,
@@ -432,7 +441,7 @@ fn unary_op(f: UnaryFn) -> Option<UnaryOp> {
         UnaryFn::Sigmoid => UnaryOp::Sigmoid,
         UnaryFn::Relu => UnaryOp::Relu,
         UnaryFn::GeluErf => UnaryOp::GeluErf,
-        UnaryFn::Gelu => return None,
+        UnaryFn::Gelu => return UnaryCodelet::PopnnGelu,
     })
 }
 

@@ -6,13 +6,12 @@ use crate::program::{
     Collective, CollectiveKind, CollectiveTensor, RemoteBuffer, Stream, Transfer,
 };
 
-/// Source 0 works, 1 changes layouts, 2 copies for calls.
+/// Sources that work, change layouts, and copy for calls.
 fn with_roles(fixture: &mut Fixture) -> [SourceId; 3] {
     [Role::Work, Role::Layout, Role::Call].map(|role| {
-        fixture.program.add_line(Source {
+        fixture.program.sources.push(Source {
             name: "work".into(),
             kind: "test".into(),
-            pass: String::new(),
             role,
         })
     })

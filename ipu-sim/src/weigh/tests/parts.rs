@@ -53,7 +53,7 @@ fn parts_take_what_their_steps_take() {
         program,
         &machine(),
         IpuId(0),
-        &[&|line| line.name == "first", &|line| line.name == "second"],
+        &[&|line| line == first, &|line| line == second],
     );
     let sums = |category: Category| [&parts[0], &parts[1]].map(|part| part.sum(category).0);
 

@@ -301,15 +301,16 @@ fn a_weight_may_scale_the_learning_rate() {
     let (graph, rate) = optimizer(graph, &accumulated, &options).unwrap();
     assert_eq!(rate, graph.inputs.last().copied());
     expect![[r#"
+        part0 = "learningRate"
         variable %0: f32[2] "w0"
         stream %1: f32[2] "sent"
         variable %3: f32[2] "w1"
         stream %4: f32[2] "sent"
-        stream %6: f32[] "learningRate"
+        stream %6: f32[] part0 "learningRate"
         %2: f32[2] = identity(%1) @ipu0 bwd "backward"
         %5: f32[2] = identity(%4) @ipu0 bwd "backward"
         %7: f32[2] = sgd_update(%0, %2, %6) {scale: 0.09375, weight_decay: 0.09375} @ipu0 upd "w0"
-        %8: f32[] = scale(%6) {factor: 3.0} @ipu0 upd "learningRate"
+        %8: f32[] = scale(%6) {factor: 3.0} @ipu0 part0 upd "learningRate"
         %9: f32[2] = sgd_update(%3, %5, %8) {scale: 0.09375, weight_decay: 0.09375} @ipu0 upd "w1"
         inputs %1, %4, %6
         update %0 = %7

@@ -125,6 +125,8 @@ impl Ctx<'_> {
         };
         let scope = Scope {
             name: own.name.clone(),
+            part: own.part,
+            purpose: own.purpose,
             ..beside
         };
         if self.used.insert(view) {
