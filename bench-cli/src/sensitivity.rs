@@ -11,7 +11,7 @@ pub mod constants;
 use comfy_table::{Table, presets};
 use ipu_sim::engine::{self, Timeline};
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::spec::constant::{Constant, Kind};
+use ipu_sim::spec::constant::{ConstantId, Kind};
 use ipu_sim::units::{Bytes, SimSeconds};
 use ipu_sim::weigh;
 
@@ -84,24 +84,18 @@ fn measure(compiled: &Compiled, machine: &MachineSpec) -> anyhow::Result<Outcome
 ///
 /// # Errors
 ///
-/// As [`MachineSpec::from_toml`]; a constant that the machine doesn't have.
-pub fn changed(machine: &MachineSpec, changes: &[(&str, Change)]) -> anyhow::Result<MachineSpec> {
-    let mut out = machine.clone();
-    for (key, change) in changes {
-        let constant = out
-            .constants
-            .iter_mut()
-            .find(|constant| constant.key == *key);
+/// As [`MachineSpec::with`]; a constant that the machine doesn't have.
+pub fn changed(
+    machine: &MachineSpec,
+    changes: &[(&'static str, Change)],
+) -> anyhow::Result<MachineSpec> {
+    let value = |(key, change): &(&'static str, Change)| {
+        let constant = ConstantId::from_key(key).and_then(|id| machine.constant(id));
         let constant = constant.ok_or_else(|| anyhow::anyhow!("{} has no {key}", machine.name))?;
-        *constant = Constant {
-            key: (*key).into(),
-            value: change.of(&constant.value),
-            kind: Kind::Assumed,
-            source: "sensitivity".into(),
-            range: None,
-        };
-    }
-    Ok(MachineSpec::from_toml(&out.to_toml())?)
+        Ok((*key, change.of(constant.value)))
+    };
+    let values: Vec<_> = changes.iter().map(value).collect::<anyhow::Result<_>>()?;
+    Ok(machine.with_all(values, Kind::Assumed, "sensitivity")?)
 }
 
 /// What changing one constant came to.

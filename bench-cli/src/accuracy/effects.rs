@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use ipu_sim::engine::{Activity, IpuTime, Paid, Timeline};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::constant::{Constant, Kind};
-use ipu_sim::spec::quantity::magnitude;
+use ipu_sim::spec::quantity::Quantity;
 use serde::{Deserialize, Serialize};
 
 /// A constant that isn't known exactly.
@@ -121,30 +121,29 @@ impl Effects {
             return Self::default();
         };
         let step = timeline.total.0 as f64;
-        let effect = |constant: &Constant| {
-            let range = constant.range.clone()?;
-            let value = magnitude(&constant.value)?;
-            let price = Price::of(&constant.key, &busiest.paid, machine.tile.clock.0)?;
-            let end = |text: &String| {
-                let longer = price.change(value, magnitude(text)?);
-                Some(-libm::log1p(longer / step))
+        let effect = |constant: Constant<'_>| {
+            let range = constant.range?;
+            let value = constant.value.magnitude()?;
+            let price = Price::of(constant.id.key(), &busiest.paid, machine.tile.clock.0)?;
+            let end = |end: Quantity| {
+                let longer = price.change(value, end.magnitude);
+                -libm::log1p(longer / step)
             };
             let effect = match price.cycles() {
                 // Also where a ratio is no number.
                 0.0 => Effect::default(),
                 _ => Effect {
                     slope: -price.slope(value) / step,
-                    ends: [end(&range[0])?, end(&range[1])?],
+                    ends: range.map(end),
                 },
             };
-            let fitted = constant.kind == Kind::Fitted;
             let uncertain = Uncertain {
-                value: constant.value.clone(),
-                range,
-                fitted,
+                value: constant.value.to_string(),
+                range: range.map(|end| end.to_string()),
+                fitted: constant.kind == Kind::Fitted,
             };
-            Some((constant.key.clone(), (uncertain, effect)))
+            Some((constant.id.to_string(), (uncertain, effect)))
         };
-        Self(machine.constants.iter().filter_map(effect).collect())
+        Self(machine.constants().filter_map(effect).collect())
     }
 }

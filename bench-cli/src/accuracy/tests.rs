@@ -1,4 +1,6 @@
 use ipu_sim::engine;
+use ipu_sim::spec::constant::Expense;
+use ipu_sim::spec::quantity::Value;
 
 use super::*;
 use crate::clock::Date;
@@ -289,22 +291,22 @@ fn effects_are_those_of_timing_again() {
         let timeline = engine::time(&program, machine, TIMING).unwrap();
         let effects = Effects::of(&timeline, machine);
         assert!(effects.0.len() > 4, "{effects:?}");
-        for constant in &machine.constants {
-            let Some(range) = &constant.range else {
+        for constant in machine.constants() {
+            let Some(range) = constant.range else {
                 continue;
             };
             // One sweep is enough for what costs no time.
-            if constant.section() == "memory" || constant.key == "streaming_memory.capacity" {
+            if constant.id.expense() == Expense::Memory {
                 continue;
             }
-            let found = effects.0.get(&constant.key);
+            let found = effects.0.get(constant.id.key());
             let found = found.map_or([0.0; 2], |(_, effect)| effect.ends);
-            for (end, found) in range.iter().zip(found) {
-                if *end == constant.value {
+            for (end, found) in range.into_iter().zip(found) {
+                if Value::Quantity(end) == constant.value {
                     continue;
                 }
-                let value = Change::To(end.clone().leak());
-                let Ok(changed) = changed(machine, &[(&constant.key, value)]) else {
+                let value = Change::To(end.to_string().leak());
+                let Ok(changed) = changed(machine, &[(constant.id.key(), value)]) else {
                     continue;
                 };
                 let again = engine::time(&program, &changed, TIMING).unwrap();
@@ -313,7 +315,7 @@ fn effects_are_those_of_timing_again() {
                 assert!(
                     off < 0.01 + 0.05 * expected.abs(),
                     "{words}: {} at {end}: {found:.4}, timed again {expected:.4}",
-                    constant.key
+                    constant.id
                 );
             }
         }

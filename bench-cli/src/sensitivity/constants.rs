@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ipu_sim::spec::quantity::Value;
+
 /// A new value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
@@ -12,15 +14,14 @@ pub enum Change {
 }
 
 impl Change {
-    /// The new value in the place of `old`, a number with a unit or without.
-    pub(super) fn of(self, old: &str) -> String {
-        match self {
-            Self::To(value) => value.into(),
-            Self::Times(factor) => {
-                let (number, unit) = old.split_once(' ').unwrap_or((old, ""));
-                let number: f64 = number.parse().unwrap_or_default();
-                format!("{} {unit}", number * factor).trim_end().into()
+    /// The new value in the place of `old`, as text; no value for a multiple of a word.
+    pub(super) fn of(self, old: Value) -> String {
+        match (self, old) {
+            (Self::To(value), _) => value.into(),
+            (Self::Times(factor), Value::Quantity(old)) => {
+                old.with_number(old.number() * factor).to_string()
             }
+            (Self::Times(_), Value::Word(word)) => format!("{word} {self}"),
         }
     }
 }

@@ -9,7 +9,7 @@ const DOCS: &str = include_str!("../../../docs/constants.md");
 fn every_constant_has_its_row() {
     // A machine that has all of them, gateways included.
     let machine = MachineSpec::shipped("mk2-pod128").unwrap();
-    let keys: Vec<&str> = machine.constants.iter().map(|c| c.key.as_str()).collect();
+    let keys: Vec<&str> = machine.constants().map(|c| c.id.key()).collect();
     let rows: Vec<&str> = KNOBS.iter().map(|knob| knob.changes[0].0).collect();
     assert_eq!(keys, rows);
 }
@@ -129,7 +129,7 @@ fn constants_without_effect_are_documented() {
             .flat_map(|knob| knob.changes)
             .copied()
             // The two regions say the same of each other.
-            .filter(|(key, _)| machine.constants.iter().any(|c| c.key == *key))
+            .filter(|(key, _)| machine.constants().any(|c| c.id.key() == *key))
             .collect();
         let machine = changed(machine, &changes).unwrap();
         let after = prepared.on(&machine, Plan::Fixed).unwrap();

@@ -299,6 +299,7 @@ impl Error {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Description { .. }
+            | Self::Constant { .. }
             | Self::DescriptionIncomplete { .. }
             | Self::UnknownMachine { .. }
             | Self::ReplicasDontFit { .. }

@@ -39,7 +39,7 @@ pub(super) fn record(
             .filter_map(|(constant, value)| {
                 let ends = [constant.low, constant.high];
                 let end = ends.into_iter().find(|end| near(*end, *value))?;
-                Some(format!("{} at {end} {}", constant.key, constant.unit))
+                Some(format!("{} at {end} {}", constant.id, constant.unit))
             });
         at_bounds.insert(row.name.clone(), bound.collect());
         let residual = residual(row, constants, &values)?;
