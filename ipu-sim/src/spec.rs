@@ -68,8 +68,8 @@ use quantity::{Quantity, Value};
 /// Everything the simulator knows of one machine; [`Self::constants`] has the sources.
 ///
 /// Every field but name and summary is a constant of the machine, or a struct of such.
-/// [`Self::with`] gives one another value, checked and with a source of its own; a field that is
-/// set directly is neither, but is what the machine is timed with and written out with.
+/// [`Self::with`] gives one another value, checked as a description is. A field that is set
+/// directly isn't checked; reports have its value, as assumed by a program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineSpec {
     /// Name, such as `mk2-pod16`.
@@ -308,20 +308,35 @@ impl MachineSpec {
     }
 
     fn constant_of(&self, id: ConstantId, raw: Raw) -> Constant<'_> {
-        let known = self.provenance.get(&id);
+        let written = self.provenance.get(&id);
         let value = match raw {
             Raw::Word(word) => Value::Word(word),
             Raw::Number(magnitude) => Value::Quantity(Quantity {
                 magnitude,
-                unit: known.map_or(id.base_unit(), |known| known.unit),
+                unit: written.map_or(id.base_unit(), |written| written.unit),
             }),
         };
-        Constant {
-            id,
-            value,
-            kind: known.map_or(Kind::Assumed, |known| known.kind),
-            source: known.map_or("given by a program", |known| &known.source),
-            range: known.and_then(|known| known.range),
+        match written.filter(|written| written.of == raw) {
+            Some(Provenance {
+                kind,
+                source,
+                range,
+                ..
+            }) => Constant {
+                id,
+                value,
+                kind: *kind,
+                source,
+                range: *range,
+            },
+            // Set in the field, by a program.
+            None => Constant {
+                id,
+                value,
+                kind: Kind::Assumed,
+                source: "given by a program",
+                range: None,
+            },
         }
     }
 

@@ -15,14 +15,15 @@ use crate::error::Result;
 impl MachineSpec {
     /// This machine with another value of one constant, assumed and with any range.
     ///
-    /// The value is written as in a description, `"26.5 GB/s"` or `"1472"`.
+    /// The key is a [`ConstantId`] or its text; the value is written as in a description,
+    /// `"26.5 GB/s"` or `"1472"`.
     ///
     /// # Errors
     ///
     /// [`Error::Constant`](crate::error::Error::Constant) where a description with this value
     /// would be refused; [`Error::DescriptionIncomplete`](crate::error::Error::DescriptionIncomplete)
     /// for one of several constants that the machine has none of, as those of gateways.
-    pub fn with(&self, key: &str, value: &str) -> Result<Self> {
+    pub fn with(&self, key: impl AsRef<str>, value: &str) -> Result<Self> {
         self.with_all([(key, value)], Kind::Assumed, "what if")
     }
 
@@ -71,8 +72,8 @@ impl MachineSpec {
     /// As [`Self::with`], where the counts don't fit the rest of the machine.
     pub fn scaled_down(&self, n_ipus: u32, tiles_per_ipu: u32) -> Result<Self> {
         let counts = [
-            (ConstantId::SystemIpus.key(), n_ipus.to_string()),
-            (ConstantId::ChipTiles.key(), tiles_per_ipu.to_string()),
+            (ConstantId::SystemIpus, n_ipus.to_string()),
+            (ConstantId::ChipTiles, tiles_per_ipu.to_string()),
         ];
         let source = format!("{} scaled down", self.name);
         let small = self.with_all(counts, Kind::Assumed, &source)?;

@@ -10,6 +10,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::field::Raw;
 use super::quantity::{Dimension, Quantity, Unit, Value};
 use super::reader::unknown;
 pub use super::table::ConstantId;
@@ -144,9 +145,11 @@ pub(super) struct Limits {
     pub(super) most: Option<(u64, &'static str)>,
 }
 
-/// How the value of a constant came to be known, and in what unit it is told.
+/// How a value of a constant came to be known, and in what unit it is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Provenance {
+    /// The value that this is said of: of another, nothing is known.
+    pub(super) of: Raw,
     pub(super) unit: Unit,
     pub(super) kind: Kind,
     pub(super) source: String,
@@ -214,6 +217,12 @@ impl ConstantId {
 impl fmt::Display for ConstantId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.key())
+    }
+}
+
+impl AsRef<str> for ConstantId {
+    fn as_ref(&self) -> &str {
+        self.key()
     }
 }
 

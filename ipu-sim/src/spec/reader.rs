@@ -145,6 +145,7 @@ fn read(id: ConstantId, entry: &Entry) -> std::result::Result<(Raw, Provenance),
         Form::Word(words) => (Raw::Word(word(key, words, entry)?), Unit::ONE, None),
     };
     let provenance = Provenance {
+        of: raw,
         unit,
         kind: entry.kind,
         source: entry.source.clone(),

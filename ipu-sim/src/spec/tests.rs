@@ -190,10 +190,11 @@ fn a_value_is_told_as_the_field_has_it_in_the_unit_of_its_description() {
         "interleaved = { value = \"416.5 KiB\", ",
         "wiring = { value = \"torus\", ",
     ] {
-        assert!(text.contains(&format!("\n{line}")), "{line}\n{text}");
+        let line = format!("\n{line}kind = \"assumed\", source = \"given by a program\" }}\n");
+        assert!(text.contains(&line), "{line}\n{text}");
     }
     // Of what came from no description, nothing else is known.
-    let mut server = machine_without_gateways();
+    let mut server = machine("mk1-server16");
     server.gateway = machine("mk2-pod16").gateway;
     let port = server.constant(ConstantId::GatewayPort).unwrap();
     assert_eq!(port.value.to_string(), "12500000000 B/s");
@@ -205,10 +206,6 @@ fn a_value_is_told_as_the_field_has_it_in_the_unit_of_its_description() {
         MachineSpec::from_toml(&server.to_toml()).unwrap().gateway,
         server.gateway
     );
-}
-
-fn machine_without_gateways() -> MachineSpec {
-    machine("mk1-server16")
 }
 
 #[test]
@@ -270,7 +267,7 @@ fn a_change_is_refused_as_a_file_is() {
         assert_eq!(pod.with(key, value).unwrap_err().to_string(), expected);
     }
     assert_eq!(
-        machine_without_gateways().with("gateway.port", "1 GB/s"),
+        machine("mk1-server16").with("gateway.port", "1 GB/s"),
         Err(Error::DescriptionIncomplete {
             key: "gateway.ports_per_machine"
         })
@@ -845,7 +842,7 @@ proptest! {
             };
             text += &format!("{id} = {{ value = {value}, kind = \"assumed\", source = \"what if\" }}\n");
         }
-        let values = changes.iter().map(|(id, value)| (id.key(), value));
+        let values = changes.iter().map(|(id, value)| (*id, value));
         let changed = machine("mk2-pod128").with_all(values, Kind::Assumed, "what if");
         match (changed, MachineSpec::from_toml(&text)) {
             (Ok(changed), Ok(read)) => {
