@@ -87,12 +87,12 @@ fn measure(compiled: &Compiled, machine: &MachineSpec) -> anyhow::Result<Outcome
 /// As [`MachineSpec::with`]; a constant that the machine doesn't have.
 pub fn changed(
     machine: &MachineSpec,
-    changes: &[(&'static str, Change)],
+    changes: &[(ConstantId, Change)],
 ) -> anyhow::Result<MachineSpec> {
-    let value = |(key, change): &(&'static str, Change)| {
-        let constant = ConstantId::from_key(key).and_then(|id| machine.constant(id));
-        let constant = constant.ok_or_else(|| anyhow::anyhow!("{} has no {key}", machine.name))?;
-        Ok((*key, change.of(constant.value)))
+    let value = |&(id, change): &(ConstantId, Change)| {
+        let constant = machine.constant(id);
+        let constant = constant.ok_or_else(|| anyhow::anyhow!("{} has no {id}", machine.name))?;
+        Ok((id, change.of(constant.value)))
     };
     let values: Vec<_> = changes.iter().map(value).collect::<anyhow::Result<_>>()?;
     Ok(machine.with_all(values, Kind::Assumed, "sensitivity")?)
@@ -202,7 +202,7 @@ pub fn text(found: &[Found]) -> String {
         };
         let (_, change) = &row.knob.changes[0];
         table.add_row([
-            row.knob.changes[0].0.into(),
+            row.knob.changes[0].0.to_string(),
             change.to_string(),
             row.knob.effect.word().into(),
             row.knob.run.name().into(),

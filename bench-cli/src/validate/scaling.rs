@@ -102,7 +102,7 @@ fn clock() -> Result<Row> {
     let request = request("mk2-pod16", LARGE)?;
     let spec = &request.machine.spec;
     let clock = format!("{} Hz", 2.0 * spec.tile.clock.0);
-    let fast = spec.with(ConstantId::ChipClock.key(), &clock)?;
+    let fast = spec.with(ConstantId::ChipClock, &clock)?;
     let speed_up = throughput(&request, &fast)? / throughput(&request, spec)?;
     let source = "link, host and memory times don't shrink with the tiles' cycles";
     Ok(between(

@@ -66,7 +66,7 @@ pub(super) fn fitted(machine: &MachineSpec, of_memory: bool) -> Result<Vec<Const
 pub(super) fn with(system: &str, values: &[(&Constant, f64)]) -> Result<MachineSpec> {
     let values = values.iter().map(|(constant, value)| {
         let text = format!("{} {}", value.round(), constant.unit);
-        (constant.id.key(), text)
+        (constant.id, text)
     });
     Ok(MachineSpec::shipped(system)?.with_all(values, Kind::Fitted, "fit")?)
 }
