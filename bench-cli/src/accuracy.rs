@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use ipu_sim::spec::MachineSpec;
+use ipu_sim::spec::constant::ConstantId;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -138,7 +139,7 @@ pub struct Interval {
 pub struct Record {
     /// Constants of the machines that aren't known exactly, as the runs were simulated with.
     #[serde(rename = "constant", default)]
-    pub constants: BTreeMap<String, Uncertain>,
+    pub constants: BTreeMap<ConstantId, Uncertain>,
     /// The runs.
     #[serde(rename = "run")]
     pub runs: Vec<MeasuredRun>,
@@ -161,16 +162,16 @@ pub struct MeasuredRun {
     pub features: Features,
     /// What it depends on.
     #[serde(default)]
-    pub effects: BTreeMap<String, Effect>,
+    pub effects: BTreeMap<ConstantId, Effect>,
 }
 
 impl MeasuredRun {
-    fn effect(&self, key: &str) -> Effect {
-        self.effects.get(key).copied().unwrap_or_default()
+    fn effect(&self, id: ConstantId) -> Effect {
+        self.effects.get(&id).copied().unwrap_or_default()
     }
 
-    fn slope(&self, key: &str) -> f64 {
-        self.effect(key).slope
+    fn slope(&self, id: ConstantId) -> f64 {
+        self.effect(id).slope
     }
 }
 
@@ -252,21 +253,21 @@ impl Record {
         let share = |part: f64| if variance > 0.0 { part / variance } else { 0.0 };
         let mut by_constant: Vec<ConstantShare> = of_constants
             .into_iter()
-            .map(|(constant, part)| ConstantShare {
-                constant,
+            .map(|(id, part)| ConstantShare {
+                constant: id.to_string(),
                 share: share(part),
             })
             .filter(|part| part.share > 0.0)
             .collect();
         by_constant.sort_by(|a, b| b.share.total_cmp(&a.share));
-        let effects = run.effects.0.iter().map(|(key, (constant, effect))| {
+        let effects = run.effects.0.iter().map(|(id, (constant, effect))| {
             let Uncertain {
                 value,
                 range,
                 fitted,
             } = constant.clone();
             ConstantEffect {
-                constant: key.clone(),
+                constant: id.to_string(),
                 value,
                 range,
                 fitted,

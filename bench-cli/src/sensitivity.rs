@@ -11,7 +11,7 @@ pub mod constants;
 use comfy_table::{Table, presets};
 use ipu_sim::engine::{self, Timeline};
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::spec::constant::{Constant, Kind};
+use ipu_sim::spec::constant::{ConstantId, Kind};
 use ipu_sim::units::{Bytes, SimSeconds};
 use ipu_sim::weigh;
 use popart_graph::passes::Watch;
@@ -90,24 +90,18 @@ fn measure(compiled: &Compiled, machine: &MachineSpec) -> anyhow::Result<Outcome
 ///
 /// # Errors
 ///
-/// As [`MachineSpec::from_toml`]; a constant that the machine doesn't have.
-pub fn changed(machine: &MachineSpec, changes: &[(&str, Change)]) -> anyhow::Result<MachineSpec> {
-    let mut out = machine.clone();
-    for (key, change) in changes {
-        let constant = out
-            .constants
-            .iter_mut()
-            .find(|constant| constant.key == *key);
-        let constant = constant.ok_or_else(|| anyhow::anyhow!("{} has no {key}", machine.name))?;
-        *constant = Constant {
-            key: (*key).into(),
-            value: change.of(&constant.value),
-            kind: Kind::Assumed,
-            source: "sensitivity".into(),
-            range: None,
-        };
-    }
-    Ok(MachineSpec::from_toml(&out.to_toml())?)
+/// As [`MachineSpec::with`]; a constant that the machine doesn't have.
+pub fn changed(
+    machine: &MachineSpec,
+    changes: &[(ConstantId, Change)],
+) -> anyhow::Result<MachineSpec> {
+    let value = |&(id, change): &(ConstantId, Change)| {
+        let constant = machine.constant(id);
+        let constant = constant.ok_or_else(|| anyhow::anyhow!("{} has no {id}", machine.name))?;
+        Ok((id, change.of(constant.value)))
+    };
+    let values: Vec<_> = changes.iter().map(value).collect::<anyhow::Result<_>>()?;
+    Ok(machine.with_all(values, Kind::Assumed, "sensitivity")?)
 }
 
 /// What changing one constant came to.
@@ -214,7 +208,7 @@ pub fn text(found: &[Found]) -> String {
         };
         let (_, change) = &row.knob.changes[0];
         table.add_row([
-            row.knob.changes[0].0.into(),
+            row.knob.changes[0].0.to_string(),
             change.to_string(),
             row.knob.effect.word().into(),
             row.knob.run.name().into(),

@@ -141,23 +141,21 @@ pub fn show(name: &str) -> Result<String> {
     let Machine { name, spec } = choose(Some(name), 1)?;
     let mut out = format!("{name}: {}\n", spec.summary);
     let mut section = "";
-    for constant in &spec.constants {
-        if constant.section() != section {
-            section = constant.section();
+    for constant in spec.constants() {
+        if constant.id.section() != section {
+            section = constant.id.section();
             out += &format!("\n[{section}]\n");
         }
-        let key = constant
-            .key
-            .split_once('.')
-            .map_or(constant.key.as_str(), |(_, key)| key);
-        let range = match &constant.range {
+        let range = match constant.range {
             Some([least, most]) => format!(", {least} to {most}"),
             None => String::new(),
         };
-        let kind = constant.kind.word();
         out += &format!(
-            "{key} = {} ({kind}{range}): {}\n",
-            constant.value, constant.source
+            "{} = {} ({}{range}): {}\n",
+            constant.id.name(),
+            constant.value,
+            constant.kind.word(),
+            constant.source
         );
     }
     Ok(out)

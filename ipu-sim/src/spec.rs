@@ -25,26 +25,52 @@
 //! The shipped files lie in `configs/systems/` and are compiled in ([`shipped`]). Everything is
 //! checked when a description is read; a `MachineSpec` needs no further checks.
 //!
+//! A program that asks "what if" changes a constant as a description would, and with its checks:
+//!
+//! ```
+//! use ipu_sim::spec::MachineSpec;
+//!
+//! let pod = MachineSpec::shipped("mk2-pod16")?;
+//! let fast = pod.with("links.usable", "15.9 GB/s")?;
+//! assert_eq!(fast.links.usable.0, 15.9e9);
+//! let refused = pod.with("links.usable", "26.5 GB/s").unwrap_err();
+//! assert_eq!(
+//!     refused.to_string(),
+//!     "`links.usable`: expected at most 16000000000 (the raw rate in B/s), got 26500000000"
+//! );
+//! # Ok::<(), ipu_sim::spec::error::SpecError>(())
+//! ```
+//!
 //! Left out: power, temperature, clock throttling, link errors, and anything that a tile
 //! instruction costs (that is in [`crate::cost`]).
 
+mod change;
 pub mod constant;
 mod description;
 pub mod error;
+mod field;
 pub mod quantity;
 mod reader;
 mod resolve;
 pub mod shipped;
 pub(crate) mod suggest;
+mod table;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
-use constant::{Constant, Kind};
+use constant::{Constant, ConstantId, Kind, Provenance};
 use description::Description;
 use error::{Result, SpecError};
+use field::Raw;
+use quantity::{Quantity, Value};
 
-/// Everything the simulator knows of one machine. Sources are in [`Self::constants`].
+/// Everything the simulator knows of one machine; [`Self::constants`] has the sources.
+///
+/// Every field but name and summary is a constant of the machine, or a struct of such.
+/// [`Self::with`] gives one another value, checked as a description is. A field that is set
+/// directly isn't checked; reports have its value, as assumed by a program.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MachineSpec {
     /// Name, such as `mk2-pod16`.
@@ -77,8 +103,8 @@ pub struct MachineSpec {
     pub streaming_memory: StreamingMemorySpec,
     /// How tile memory is laid out, and what programs occupy beside their tensors.
     pub memory: MemorySpec,
-    /// All of the above with kind and source, in the order of a report.
-    pub constants: Vec<Constant>,
+    /// How the values of all these are known.
+    provenance: BTreeMap<ConstantId, Provenance>,
 }
 
 /// How IPU-Links join the pairs of a rack: a pair is a rung, and rails run along each side.
@@ -259,9 +285,9 @@ impl MachineSpec {
             constant::quoted(&self.summary)
         );
         let mut section = "";
-        for constant in &self.constants {
-            if constant.section() != section {
-                section = constant.section();
+        for constant in self.constants() {
+            if constant.id.section() != section {
+                section = constant.id.section();
                 write!(text, "\n[{section}]\n").expect("a string accepts any text");
             }
             text.push_str(&constant.to_toml());
@@ -270,29 +296,49 @@ impl MachineSpec {
         text
     }
 
-    /// Copy of this machine with another number of IPUs, and of tiles on each: for tests and for
-    /// what-if questions on a machine too large to look at.
-    ///
-    /// Everything else stays, also rates and latencies that a smaller chip would change.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::from_toml`], where the counts don't fit the rest of the machine.
-    pub fn scaled_down(&self, n_ipus: u32, tiles_per_ipu: u32) -> Result<Self> {
-        let mut small = self.clone();
-        small.name = format!("{}-{n_ipus}x{tiles_per_ipu}", self.name);
-        for (key, count) in [("system.ipus", n_ipus), ("chip.tiles", tiles_per_ipu)] {
-            let constants = &mut small.constants;
-            let constant = constants.iter_mut().find(|constant| constant.key == key);
-            *constant.expect("every machine gives it") = Constant {
-                key: key.to_owned(),
-                value: count.to_string(),
+    /// Every constant with value, kind and source, in the order of a description.
+    pub fn constants(&self) -> impl Iterator<Item = Constant<'_>> {
+        let fields = table::fields(self).into_iter();
+        fields.map(|(id, raw)| self.constant_of(id, raw))
+    }
+
+    /// One constant with value, kind and source; none if the machine doesn't have it.
+    #[must_use]
+    pub fn constant(&self, id: ConstantId) -> Option<Constant<'_>> {
+        self.constants().find(|constant| constant.id == id)
+    }
+
+    fn constant_of(&self, id: ConstantId, raw: Raw) -> Constant<'_> {
+        let written = self.provenance.get(&id);
+        let value = match raw {
+            Raw::Word(word) => Value::Word(word),
+            Raw::Number(magnitude) => Value::Quantity(Quantity {
+                magnitude,
+                unit: written.map_or(id.base_unit(), |written| written.unit),
+            }),
+        };
+        match written.filter(|written| written.of == raw) {
+            Some(Provenance {
+                kind,
+                source,
+                range,
+                ..
+            }) => Constant {
+                id,
+                value,
+                kind: *kind,
+                source,
+                range: *range,
+            },
+            // Set in the field, by a program.
+            None => Constant {
+                id,
+                value,
                 kind: Kind::Assumed,
-                source: format!("{} scaled down", self.name),
+                source: "given by a program",
                 range: None,
-            };
+            },
         }
-        Self::from_toml(&small.to_toml())
     }
 
     /// Racks joined by gateways; 1 if all IPUs are joined by IPU-Links.
@@ -311,6 +357,17 @@ impl MachineSpec {
     #[must_use]
     pub fn n_tiles(&self) -> u64 {
         u64::from(self.n_ipus) * u64::from(self.tile.tiles_per_ipu)
+    }
+}
+
+impl Wiring {
+    /// The word for it in a description.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ladder => "ladder",
+            Self::Torus => "torus",
+        }
     }
 }
 

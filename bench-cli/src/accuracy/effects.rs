@@ -1,7 +1,7 @@
 //! What the throughput of a run depends on: constants of the machine that aren't known exactly.
 //!
 //! The time of the IPU that waits least is taken as a sum of prices ([`ConstantUsage`]), so that another
-//! value of a constant changes a step by what is paid at its price:
+//! value of a constant changes a step by what is paid at its price ([`Expense`]):
 //!
 //! | constant | what is paid for |
 //! |---|---|
@@ -25,8 +25,8 @@ use std::collections::BTreeMap;
 
 use ipu_sim::engine::{Activity, ConstantUsage, IpuTime, Timeline};
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::spec::constant::{Constant, Kind};
-use ipu_sim::spec::quantity::magnitude;
+use ipu_sim::spec::constant::{Constant, ConstantId, Expense, Kind};
+use ipu_sim::spec::quantity::Quantity;
 use serde::{Deserialize, Serialize};
 
 /// A constant that isn't known exactly.
@@ -51,9 +51,9 @@ pub struct Effect {
     pub ends: [f64; 2],
 }
 
-/// The constants that a run depends on, by name.
+/// The constants that a run depends on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Effects(pub BTreeMap<String, (Uncertain, Effect)>);
+pub struct Effects(pub BTreeMap<ConstantId, (Uncertain, Effect)>);
 
 /// How time depends on a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,23 +67,34 @@ enum Price {
 }
 
 impl Price {
-    /// Of a constant of a machine with this tile clock; none if it isn't looked at.
-    fn of(key: &str, paid: &ConstantUsage, clock: f64) -> Option<Self> {
+    /// What was paid for this on a machine with this tile clock; none if it isn't looked at.
+    fn of(expense: Expense, paid: &ConstantUsage, clock: f64) -> Option<Self> {
         let seconds = |times: u64| Self::Each(times as f64 * clock);
-        Some(match key {
-            "compute.dispatch" => Self::Each(paid.dispatches as f64),
-            "exchange.sync_max" | "exchange.phase_extra" => Self::Each(paid.launches as f64),
-            "chip.assemble_64_bytes" => Self::Proportional(paid.assembly.0 as f64),
-            "sync.external" => seconds(paid.starts),
-            "streaming_memory.latency" => seconds(paid.accesses),
-            "streaming_memory.bandwidth" => Self::Inverse(paid.streaming.0 as f64),
-            "links.usable" => Self::Inverse(paid.links.0 as f64),
-            "links.hop" => Self::Proportional(paid.latency_hops.0 as f64),
-            "gateway.latency" => seconds(paid.gateways),
-            "links.latency" => Self::Proportional(paid.latency.0 as f64),
-            "host.run" => seconds(paid.runs),
-            "host.latency" => seconds(paid.answers),
-            _ => return None,
+        Some(match expense {
+            Expense::ComputeSets => Self::Each(paid.dispatches as f64),
+            Expense::ExchangePhases => Self::Each(paid.launches as f64),
+            Expense::Assembly => Self::Proportional(paid.assembly.0 as f64),
+            Expense::Starts => seconds(paid.starts),
+            Expense::StreamingAccesses => seconds(paid.accesses),
+            Expense::StreamingBytes => Self::Inverse(paid.streaming.0 as f64),
+            Expense::LinkBytes => Self::Inverse(paid.links.0 as f64),
+            Expense::FurtherLinks => Self::Proportional(paid.latency_hops.0 as f64),
+            Expense::GatewayCrossings => seconds(paid.gateways),
+            Expense::FirstLinks => Self::Proportional(paid.latency.0 as f64),
+            Expense::HostRuns => seconds(paid.runs),
+            Expense::HostTransfers => seconds(paid.answers),
+            // Within their ranges, none of these changes a step by 1 %, or they have none.
+            Expense::Cycles
+            | Expense::Plans
+            | Expense::Vertices
+            | Expense::Exchanges
+            | Expense::Syncs
+            | Expense::Routes
+            | Expense::GatewayBytes
+            | Expense::HostBytes
+            // Nor these, which cost no time.
+            | Expense::Memory
+            | Expense::Nothing => return None,
         })
     }
 
@@ -121,30 +132,29 @@ impl Effects {
             return Self::default();
         };
         let step = timeline.total.0 as f64;
-        let effect = |constant: &Constant| {
-            let range = constant.range.clone()?;
-            let value = magnitude(&constant.value)?;
-            let price = Price::of(&constant.key, &busiest.usage, machine.tile.clock.0)?;
-            let end = |text: &String| {
-                let longer = price.change(value, magnitude(text)?);
-                Some(-libm::log1p(longer / step))
+        let effect = |constant: Constant<'_>| {
+            let range = constant.range?;
+            let value = constant.value.magnitude()?;
+            let price = Price::of(constant.id.expense(), &busiest.usage, machine.tile.clock.0)?;
+            let end = |end: Quantity| {
+                let longer = price.change(value, end.magnitude);
+                -libm::log1p(longer / step)
             };
             let effect = match price.cycles() {
                 // Also where a ratio is no number.
                 0.0 => Effect::default(),
                 _ => Effect {
                     slope: -price.slope(value) / step,
-                    ends: [end(&range[0])?, end(&range[1])?],
+                    ends: range.map(end),
                 },
             };
-            let fitted = constant.kind == Kind::Fitted;
             let uncertain = Uncertain {
-                value: constant.value.clone(),
-                range,
-                fitted,
+                value: constant.value.to_string(),
+                range: range.map(|end| end.to_string()),
+                fitted: constant.kind == Kind::Fitted,
             };
-            Some((constant.key.clone(), (uncertain, effect)))
+            Some((constant.id, (uncertain, effect)))
         };
-        Self(machine.constants.iter().filter_map(effect).collect())
+        Self(machine.constants().filter_map(effect).collect())
     }
 }

@@ -3,57 +3,47 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::spec::constant::Constant;
-use ipu_sim::spec::quantity::{is_rate, is_time, magnitude};
+use ipu_sim::spec::constant::{Class, Constant, ConstantId, Expense};
+use ipu_sim::spec::quantity::Value;
 
 /// What features of a run say already: sizes of the chip and of the system. Those of matrix units
 /// for other types than FP16.16 are here since a run with such types has a choice that was never
 /// measured.
-const IN_FEATURES: [&str; 9] = [
-    "chip.clock",
-    "chip.tiles",
-    "chip.amp_units_f16_f16",
-    "chip.amp_units_f16_f32",
-    "chip.amp_units_f32_f32",
-    "system.ipus",
-    "system.ipus_per_rack",
-    "system.wiring",
+const IN_FEATURES: [ConstantId; 9] = [
+    ConstantId::ChipClock,
+    ConstantId::ChipTiles,
+    ConstantId::ChipAmpUnitsF16F16,
+    ConstantId::ChipAmpUnitsF16F32,
+    ConstantId::ChipAmpUnitsF32F32,
+    ConstantId::SystemIpus,
+    ConstantId::SystemIpusPerRack,
+    ConstantId::SystemWiring,
     // One for each rack.
-    "host.hosts",
+    ConstantId::HostHosts,
 ];
 
-/// What takes memory but no time, whether a run fits being looked at by itself; what is only checked;
-/// and a rate that no product of a model uses.
-const TAKES_NO_TIME: [&str; 5] = [
-    "streaming_memory.capacity",
-    "links.links_per_ipu",
-    "links.lanes_per_link",
-    "links.raw",
-    "chip.amp_coefficient_rate_interleaved",
-];
-
-/// The constants of a machine, as written.
+/// The constants of a machine.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Constants(BTreeMap<String, String>);
+pub struct Constants(BTreeMap<ConstantId, Value>);
 
 impl Constants {
     /// Those that no feature of a run stands for.
     #[must_use]
     pub fn of(machine: &MachineSpec) -> Self {
-        let counts = |constant: &&Constant| {
-            let key = constant.key.as_str();
-            let takes_time = match constant.section() {
-                "memory" => false,
+        let counts = |constant: &Constant<'_>| {
+            let takes_time = match constant.id.expense() {
+                // Whether a run fits is looked at by itself.
+                Expense::Memory | Expense::Nothing => false,
                 // Nothing goes through gateways inside a rack.
-                "gateway" => machine.n_racks() > 1,
-                _ => !TAKES_NO_TIME.contains(&key),
+                Expense::GatewayBytes | Expense::GatewayCrossings => machine.n_racks() > 1,
+                _ => true,
             };
-            takes_time && !IN_FEATURES.contains(&key)
+            takes_time && !IN_FEATURES.contains(&constant.id)
         };
-        let constants = machine.constants.iter().filter(counts);
+        let constants = machine.constants().filter(counts);
         Self(
             constants
-                .map(|constant| (constant.key.clone(), constant.value.clone()))
+                .map(|constant| (constant.id, constant.value))
                 .collect(),
         )
     }
@@ -67,20 +57,24 @@ impl Constants {
         let mut distance = 0.0_f64;
         let mut reasons = Vec::new();
         let mut unknown: BTreeSet<&str> = BTreeSet::new();
-        for (key, value) in &self.0 {
-            let known = measured.iter().filter_map(|machine| machine.0.get(key));
-            let known: Vec<&String> = known.collect();
+        for (id, value) in &self.0 {
+            let known = measured.iter().filter_map(|machine| machine.0.get(id));
+            let known: Vec<&Value> = known.collect();
             if known.contains(&value) {
                 continue;
             }
-            let own = magnitude(value).filter(|size| *size > 0.0);
-            let sizes = known.iter().map(|value| magnitude(value));
+            let own = value.magnitude().filter(|size| *size > 0.0);
+            let sizes = known.iter().map(|value| value.magnitude());
             let sizes: Option<Vec<f64>> = sizes.collect();
             let octaves = match (own, sizes.as_deref()) {
                 (Some(own), Some(sizes @ [_, ..])) => {
                     let least = sizes.iter().copied().fold(f64::INFINITY, f64::min);
                     let most = sizes.iter().copied().fold(0.0, f64::max);
-                    let lessens = own < least && is_time(value) || own > most && is_rate(value);
+                    let lessens = match id.class() {
+                        Class::Time => own < least,
+                        Class::Rate => own > most,
+                        Class::Size | Class::Count | Class::Choice => false,
+                    };
                     match libm::log2(own / own.clamp(least, most)).abs() {
                         octaves if lessens => octaves.min(1.0),
                         octaves if octaves.is_finite() => octaves,
@@ -92,12 +86,12 @@ impl Constants {
             if octaves > 0.0 {
                 distance = distance.max(octaves);
                 if known.is_empty() {
-                    unknown.insert(key.split_once('.').map_or(key, |(section, _)| section));
+                    unknown.insert(id.section());
                     continue;
                 }
-                let known: BTreeSet<&str> = known.into_iter().map(String::as_str).collect();
-                let known: Vec<&str> = known.into_iter().collect();
-                reasons.push(format!("{key}: {value}, measured {}", known.join(" and ")));
+                let known: BTreeSet<String> = known.into_iter().map(Value::to_string).collect();
+                let known: Vec<String> = known.into_iter().collect();
+                reasons.push(format!("{id}: {value}, measured {}", known.join(" and ")));
             }
         }
         let unknown = unknown.into_iter();

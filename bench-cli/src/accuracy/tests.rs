@@ -1,4 +1,6 @@
 use ipu_sim::engine;
+use ipu_sim::spec::constant::{ConstantId, Expense};
+use ipu_sim::spec::quantity::Value;
 use popart_graph::passes::Watch;
 
 use super::*;
@@ -171,6 +173,9 @@ fn uncertain(fitted: bool) -> Uncertain {
     }
 }
 
+const FITTED: ConstantId = ConstantId::SyncExternal;
+const ASSUMED: ConstantId = ConstantId::LinksLatency;
+
 /// Three rows that a constant was fitted to, and a constant that wasn't, with what a run depends on
 /// both.
 fn with_constants(fitted: Effect, assumed: Effect) -> (Record, Subject) {
@@ -179,14 +184,14 @@ fn with_constants(fitted: Effect, assumed: Effect) -> (Record, Subject) {
         residual: Some(residual),
         effects: BTreeMap::from([
             (
-                "fitted".into(),
+                FITTED,
                 Effect {
                     slope,
                     ends: [0.0; 2],
                 },
             ),
             (
-                "assumed".into(),
+                ASSUMED,
                 Effect {
                     slope: 0.0,
                     ends: [end, -end],
@@ -195,8 +200,8 @@ fn with_constants(fitted: Effect, assumed: Effect) -> (Record, Subject) {
         ]),
         ..measured(0.05, subject.features.clone())
     };
-    let constants = [("fitted", true), ("assumed", false)];
-    let constants = constants.map(|(key, fitted)| (String::from(key), uncertain(fitted)));
+    let constants = [(FITTED, true), (ASSUMED, false)];
+    let constants = constants.map(|(id, fitted)| (id, uncertain(fitted)));
     let record = Record {
         constants: constants.clone().into(),
         runs: vec![
@@ -206,7 +211,7 @@ fn with_constants(fitted: Effect, assumed: Effect) -> (Record, Subject) {
         ],
     };
     let effects = constants.into_iter().zip([fitted, assumed]);
-    let effects = effects.map(|((key, constant), effect)| (key, (constant, effect)));
+    let effects = effects.map(|((id, constant), effect)| (id, (constant, effect)));
     let effects = Effects(effects.collect());
     (record, Subject { effects, ..subject })
 }
@@ -239,8 +244,12 @@ fn what_a_run_depends_on_more_widens_its_interval() {
     let (constants, errors) = (0.3_f64.powi(2) / 6.0, 0.05_f64.powi(2));
     let half = 2.353 * (constants + errors).sqrt();
     assert!((found.interval.high - half.exp()).abs() < 1e-9, "{found:?}");
-    assert_eq!(found.uncertainty.constants[0].constant, "assumed");
-    assert!(found.text().contains("% from assumed)"), "{}", found.text());
+    assert_eq!(found.uncertainty.constants[0].constant, ASSUMED.key());
+    assert!(
+        found.text().contains("% from links.latency)"),
+        "{}",
+        found.text()
+    );
     // The fitted one: variance of the rows' residuals, two degrees of freedom, over the squares
     // of their slopes; less what the rows have.
     let fitted = Effect {
@@ -263,7 +272,7 @@ fn a_constant_of_another_value_counts_in_full() {
         ends: [0.02, -0.02],
     };
     let (record, mut subject) = with_constants(Effect::default(), all);
-    let (constant, _) = subject.effects.0.get_mut("assumed").unwrap();
+    let (constant, _) = subject.effects.0.get_mut(&ASSUMED).unwrap();
     constant.value = "1.5 us".into();
     let found = record.accuracy(1.0, &subject).uncertainty;
     let (constants, errors) = (0.02_f64.powi(2) / 6.0, 0.05_f64.powi(2));
@@ -296,22 +305,22 @@ fn effects_are_those_of_timing_again() {
         let timeline = engine::time(&program, machine, TIMING).unwrap();
         let effects = Effects::of(&timeline, machine);
         assert!(effects.0.len() > 4, "{effects:?}");
-        for constant in &machine.constants {
-            let Some(range) = &constant.range else {
+        for constant in machine.constants() {
+            let Some(range) = constant.range else {
                 continue;
             };
             // One sweep is enough for what costs no time.
-            if constant.section() == "memory" || constant.key == "streaming_memory.capacity" {
+            if constant.id.expense() == Expense::Memory {
                 continue;
             }
-            let found = effects.0.get(&constant.key);
+            let found = effects.0.get(&constant.id);
             let found = found.map_or([0.0; 2], |(_, effect)| effect.ends);
-            for (end, found) in range.iter().zip(found) {
-                if *end == constant.value {
+            for (end, found) in range.into_iter().zip(found) {
+                if Value::Quantity(end) == constant.value {
                     continue;
                 }
-                let value = Change::To(end.clone().leak());
-                let Ok(changed) = changed(machine, &[(&constant.key, value)]) else {
+                let value = Change::To(end.to_string().leak());
+                let Ok(changed) = changed(machine, &[(constant.id, value)]) else {
                     continue;
                 };
                 let again = engine::time(&program, &changed, TIMING).unwrap();
@@ -320,7 +329,7 @@ fn effects_are_those_of_timing_again() {
                 assert!(
                     off < 0.01 + 0.05 * expected.abs(),
                     "{words}: {} at {end}: {found:.4}, timed again {expected:.4}",
-                    constant.key
+                    constant.id
                 );
             }
         }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use ipu_sim::spec::constant::ConstantId as Id;
+use ipu_sim::spec::quantity::Value;
+
 /// A new value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Change {
@@ -12,15 +15,14 @@ pub enum Change {
 }
 
 impl Change {
-    /// The new value in the place of `old`, a number with a unit or without.
-    pub(super) fn of(self, old: &str) -> String {
-        match self {
-            Self::To(value) => value.into(),
-            Self::Times(factor) => {
-                let (number, unit) = old.split_once(' ').unwrap_or((old, ""));
-                let number: f64 = number.parse().unwrap_or_default();
-                format!("{} {unit}", number * factor).trim_end().into()
+    /// The new value in the place of `old`, as text; no value for a multiple of a word.
+    pub(super) fn of(self, old: Value) -> String {
+        match (self, old) {
+            (Self::To(value), _) => value.into(),
+            (Self::Times(factor), Value::Quantity(old)) => {
+                old.with_number(old.number() * factor).to_string()
             }
+            (Self::Times(_), Value::Word(word)) => format!("{word} {self}"),
         }
     }
 }
@@ -163,7 +165,7 @@ impl Run {
 #[derive(Clone, Copy, Debug)]
 pub struct Knob {
     /// The constant, then others that must follow for the machine to make sense.
-    pub changes: &'static [(&'static str, Change)],
+    pub changes: &'static [(Id, Change)],
     /// What must come of it.
     pub effect: Effect,
     /// Where.
@@ -173,7 +175,7 @@ pub struct Knob {
 }
 
 impl Knob {
-    const fn new(changes: &'static [(&'static str, Change)], effect: Effect, run: Run) -> Self {
+    const fn new(changes: &'static [(Id, Change)], effect: Effect, run: Run) -> Self {
         Self {
             changes,
             effect,
@@ -198,22 +200,22 @@ use Effect::{Faster, MoreMemory, Nothing, Refused, Slower};
 
 /// Every constant, in the order of a description.
 pub const KNOBS: &[Knob] = &[
-    Knob::new(&[("system.ipus", To("8"))], Refused, Run::Training),
+    Knob::new(&[(Id::SystemIpus, To("8"))], Refused, Run::Training),
     Knob::new(
-        &[("system.ipus_per_machine", To("2"))],
+        &[(Id::SystemIpusPerMachine, To("2"))],
         Faster,
         Run::Training,
     ),
     // One torus of twice the length: rings and syncs that had a shorter one in each rack go
     // farther than the gateways between two racks made them.
-    Knob::new(&[("system.ipus_per_rack", To("128"))], Slower, Run::Racks),
-    Knob::new(&[("system.wiring", To("ladder"))], Slower, Run::Racks),
-    Knob::new(&[("chip.clock", Times(2.0))], Faster, Run::Training),
-    Knob::new(&[("chip.tiles", To("736"))], Slower, Run::Base).planned_again(),
+    Knob::new(&[(Id::SystemIpusPerRack, To("128"))], Slower, Run::Racks),
+    Knob::new(&[(Id::SystemWiring, To("ladder"))], Slower, Run::Racks),
+    Knob::new(&[(Id::ChipClock, Times(2.0))], Faster, Run::Training),
+    Knob::new(&[(Id::ChipTiles, To("736"))], Slower, Run::Base).planned_again(),
     Knob::new(
         &[
-            ("chip.memory", To("256 KiB")),
-            ("memory.interleaved", To("48 KiB")),
+            (Id::ChipMemory, To("256 KiB")),
+            (Id::MemoryInterleaved, To("48 KiB")),
         ],
         Slower,
         Run::Base,
@@ -221,200 +223,187 @@ pub const KNOBS: &[Knob] = &[
     .planned_again(),
     // What a sum receives lies in one region only while its whole elements are less than a
     // sixteenth of the memory; otherwise its vertex takes longer.
-    Knob::new(&[("chip.memory_element", To("208 KiB"))], Slower, Run::Base).planned_again(),
-    Knob::new(&[("chip.workers", Times(2.0))], MoreMemory, Run::Inference),
-    Knob::new(&[("chip.data_path", Times(2.0))], Faster, Run::Base),
-    Knob::new(&[("chip.amp_units_f16_f16", To("8"))], Slower, Run::Base).planned_again(),
+    Knob::new(&[(Id::ChipMemoryElement, To("208 KiB"))], Slower, Run::Base).planned_again(),
+    Knob::new(&[(Id::ChipWorkers, Times(2.0))], MoreMemory, Run::Inference),
+    Knob::new(&[(Id::ChipDataPath, Times(2.0))], Faster, Run::Base),
+    Knob::new(&[(Id::ChipAmpUnitsF16F16, To("8"))], Slower, Run::Base).planned_again(),
+    Knob::new(&[(Id::ChipAmpUnitsF16F32, To("4"))], Slower, Run::Partials).planned_again(),
+    Knob::new(&[(Id::ChipAmpUnitsF32F32, To("8"))], Slower, Run::Float).planned_again(),
+    Knob::new(&[(Id::ChipAmpChainDepth, To("2"))], Slower, Run::Base).planned_again(),
     Knob::new(
-        &[("chip.amp_units_f16_f32", To("4"))],
-        Slower,
-        Run::Partials,
-    )
-    .planned_again(),
-    Knob::new(&[("chip.amp_units_f32_f32", To("8"))], Slower, Run::Float).planned_again(),
-    Knob::new(&[("chip.amp_chain_depth", To("2"))], Slower, Run::Base).planned_again(),
-    Knob::new(
-        &[("chip.amp_coefficient_rate", Times(2.0))],
+        &[(Id::ChipAmpCoefficientRate, Times(2.0))],
         Faster,
         Run::Base,
     ),
     Knob::new(
-        &[("chip.amp_coefficient_rate_interleaved", Times(2.0))],
+        &[(Id::ChipAmpCoefficientRateInterleaved, Times(2.0))],
         Nothing(NARROW_LOADS),
         Run::Base,
     ),
-    Knob::new(&[("chip.exchange_rate", Times(2.0))], Faster, Run::Base),
+    Knob::new(&[(Id::ChipExchangeRate, Times(2.0))], Faster, Run::Base),
+    Knob::new(&[(Id::ChipTilesPerExchangeBus, To("1"))], Slower, Run::Base),
+    Knob::new(&[(Id::ChipAssemble64Bytes, Times(2.0))], Slower, Run::Base),
+    Knob::new(&[(Id::ComputeDispatch, Times(2.0))], Slower, Run::Training),
+    Knob::new(&[(Id::ExchangeColumns, Times(2.0))], Slower, Run::Training),
+    Knob::new(&[(Id::ExchangeRows, Times(2.0))], Slower, Run::Training),
     Knob::new(
-        &[("chip.tiles_per_exchange_bus", To("1"))],
-        Slower,
-        Run::Base,
-    ),
-    Knob::new(&[("chip.assemble_64_bytes", Times(2.0))], Slower, Run::Base),
-    Knob::new(&[("compute.dispatch", Times(2.0))], Slower, Run::Training),
-    Knob::new(&[("exchange.columns", Times(2.0))], Slower, Run::Training),
-    Knob::new(&[("exchange.rows", Times(2.0))], Slower, Run::Training),
-    Knob::new(
-        &[("exchange.tiles_per_block", Times(2.0))],
+        &[(Id::ExchangeTilesPerBlock, Times(2.0))],
         Faster,
         Run::Training,
     ),
-    Knob::new(&[("exchange.sync_max", Times(2.0))], Slower, Run::Training),
+    Knob::new(&[(Id::ExchangeSyncMax, Times(2.0))], Slower, Run::Training),
     Knob::new(
-        &[("exchange.phase_extra", To("100 cycles"))],
+        &[(Id::ExchangePhaseExtra, To("100 cycles"))],
         Slower,
         Run::Training,
     ),
     Knob::new(
-        &[("exchange.route_base", Times(2.0))],
+        &[(Id::ExchangeRouteBase, Times(2.0))],
         Slower,
         Run::Training,
     ),
     Knob::new(
-        &[("exchange.route_per_row", Times(2.0))],
+        &[(Id::ExchangeRoutePerRow, Times(2.0))],
         Slower,
         Run::Training,
     ),
     Knob::new(
-        &[("exchange.route_per_column", Times(2.0))],
+        &[(Id::ExchangeRoutePerColumn, Times(2.0))],
         Slower,
         Run::Training,
     ),
     Knob::new(
-        &[("exchange.control_words_per_fragment", Times(2.0))],
+        &[(Id::ExchangeControlWordsPerFragment, Times(2.0))],
         Slower,
         Run::Training,
     ),
     Knob::new(
-        &[("exchange.words_per_transfer_max", To("64"))],
+        &[(Id::ExchangeWordsPerTransferMax, To("64"))],
         MoreMemory,
         Run::Base,
     ),
-    Knob::new(&[("sync.global", Times(2.0))], Slower, Run::Training),
-    Knob::new(&[("sync.hop", Times(10.0))], Slower, Run::Training),
-    Knob::new(&[("sync.external", Times(2.0))], Slower, Run::Training),
+    Knob::new(&[(Id::SyncGlobal, Times(2.0))], Slower, Run::Training),
+    Knob::new(&[(Id::SyncHop, Times(10.0))], Slower, Run::Training),
+    Knob::new(&[(Id::SyncExternal, Times(2.0))], Slower, Run::Training),
     Knob::new(
-        &[("links.links_per_ipu", To("12"))],
+        &[(Id::LinksLinksPerIpu, To("12"))],
         Nothing(CHECKED),
         Run::Training,
     ),
     Knob::new(
-        &[("links.lanes_per_link", Times(2.0))],
+        &[(Id::LinksLanesPerLink, Times(2.0))],
         Nothing("the rate of a link is given, not made of its lanes"),
         Run::Training,
     ),
-    Knob::new(&[("links.links_per_rung", To("2"))], Slower, Run::FourIpus),
-    Knob::new(&[("links.links_per_rail", To("1"))], Slower, Run::Training),
-    Knob::new(&[("links.links_per_flow", To("1"))], Slower, Run::Training),
+    Knob::new(&[(Id::LinksLinksPerRung, To("2"))], Slower, Run::FourIpus),
+    Knob::new(&[(Id::LinksLinksPerRail, To("1"))], Slower, Run::Training),
+    Knob::new(&[(Id::LinksLinksPerFlow, To("1"))], Slower, Run::Training),
     Knob::new(
-        &[("links.raw", Times(2.0))],
+        &[(Id::LinksRaw, Times(2.0))],
         Nothing(CHECKED),
         Run::Training,
     ),
-    Knob::new(&[("links.usable", Times(0.5))], Slower, Run::Training),
-    Knob::new(&[("links.latency", Times(10.0))], Slower, Run::Training),
-    Knob::new(&[("links.hop", Times(10.0))], Slower, Run::Training),
+    Knob::new(&[(Id::LinksUsable, Times(0.5))], Slower, Run::Training),
+    Knob::new(&[(Id::LinksLatency, Times(10.0))], Slower, Run::Training),
+    Knob::new(&[(Id::LinksHop, Times(10.0))], Slower, Run::Training),
+    Knob::new(&[(Id::GatewayPortsPerMachine, To("1"))], Slower, Run::Racks),
+    Knob::new(&[(Id::GatewayPort, Times(0.1))], Slower, Run::Racks),
+    Knob::new(&[(Id::GatewayLatency, Times(10.0))], Slower, Run::Racks),
+    Knob::new(&[(Id::HostHosts, Times(2.0))], Faster, Run::Racks),
+    Knob::new(&[(Id::HostIpuBandwidth, Times(0.01))], Slower, Run::Racks),
     Knob::new(
-        &[("gateway.ports_per_machine", To("1"))],
-        Slower,
-        Run::Racks,
-    ),
-    Knob::new(&[("gateway.port", Times(0.1))], Slower, Run::Racks),
-    Knob::new(&[("gateway.latency", Times(10.0))], Slower, Run::Racks),
-    Knob::new(&[("host.hosts", Times(2.0))], Faster, Run::Racks),
-    Knob::new(&[("host.ipu_bandwidth", Times(0.01))], Slower, Run::Racks),
-    Knob::new(
-        &[("host.machine_bandwidth", Times(0.5))],
+        &[(Id::HostMachineBandwidth, Times(0.5))],
         Slower,
         Run::Training,
     ),
     Knob::new(
-        &[("host.server_bandwidth", Times(0.01))],
+        &[(Id::HostServerBandwidth, Times(0.01))],
         Slower,
         Run::Training,
     ),
-    Knob::new(&[("host.latency", Times(2.0))], Slower, Run::Inference),
-    Knob::new(&[("host.run", Times(2.0))], Slower, Run::Training),
+    Knob::new(&[(Id::HostLatency, Times(2.0))], Slower, Run::Inference),
+    Knob::new(&[(Id::HostRun, Times(2.0))], Slower, Run::Training),
     Knob::new(
-        &[("streaming_memory.capacity", To("1 kB"))],
+        &[(Id::StreamingMemoryCapacity, To("1 kB"))],
         Refused,
         Run::Training,
     )
     .planned_again(),
     Knob::new(
-        &[("streaming_memory.bandwidth", Times(0.5))],
+        &[(Id::StreamingMemoryBandwidth, Times(0.5))],
         Slower,
         Run::Training,
     ),
     Knob::new(
-        &[("streaming_memory.latency", Times(2.0))],
+        &[(Id::StreamingMemoryLatency, Times(2.0))],
         Slower,
         Run::Training,
     ),
     Knob::new(
         &[
-            ("memory.executable", To("16 KiB")),
-            ("memory.interleaved", To("608 KiB")),
+            (Id::MemoryExecutable, To("16 KiB")),
+            (Id::MemoryInterleaved, To("608 KiB")),
         ],
         Refused,
         Run::Training,
     ),
     Knob::new(
         &[
-            ("memory.interleaved", To("208 KiB")),
-            ("memory.executable", To("416 KiB")),
+            (Id::MemoryInterleaved, To("208 KiB")),
+            (Id::MemoryExecutable, To("416 KiB")),
         ],
         Nothing(NARROW_LOADS),
         Run::Training,
     ),
-    Knob::new(&[("memory.loader", Times(2.0))], MoreMemory, Run::Training),
+    Knob::new(&[(Id::MemoryLoader, Times(2.0))], MoreMemory, Run::Training),
     Knob::new(
-        &[("memory.stack_worker", Times(2.0))],
+        &[(Id::MemoryStackWorker, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
     Knob::new(
-        &[("memory.stack_supervisor", Times(2.0))],
+        &[(Id::MemoryStackSupervisor, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
     Knob::new(
-        &[("memory.vertex_state_base", Times(2.0))],
+        &[(Id::MemoryVertexStateBase, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
     Knob::new(
-        &[("memory.vertex_state_per_edge", Times(2.0))],
+        &[(Id::MemoryVertexStatePerEdge, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
     Knob::new(
-        &[("memory.vertex_code_per_type", Times(2.0))],
+        &[(Id::MemoryVertexCodePerType, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
     Knob::new(
-        &[("memory.exchange_code_per_phase", Times(2.0))],
+        &[(Id::MemoryExchangeCodePerPhase, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
     Knob::new(
-        &[("memory.exchange_code_per_fragment", Times(2.0))],
+        &[(Id::MemoryExchangeCodePerFragment, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
     Knob::new(
-        &[("memory.control_code_per_step", Times(2.0))],
+        &[(Id::MemoryControlCodePerStep, Times(2.0))],
         MoreMemory,
         Run::Training,
     ),
 ];
 
 /// Constants that matter somewhere, but in none of the eighteen runs of the published benchmark.
-pub const SILENT_IN_SUITE: &[&str] = &[
-    "system.ipus_per_rack",
-    "chip.amp_units_f16_f32",
-    "chip.amp_units_f32_f32",
-    "gateway.ports_per_machine",
-    "gateway.port",
-    "gateway.latency",
+pub const SILENT_IN_SUITE: &[Id] = &[
+    Id::SystemIpusPerRack,
+    Id::ChipAmpUnitsF16F32,
+    Id::ChipAmpUnitsF32F32,
+    Id::GatewayPortsPerMachine,
+    Id::GatewayPort,
+    Id::GatewayLatency,
 ];

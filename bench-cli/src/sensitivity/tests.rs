@@ -1,5 +1,8 @@
 use std::collections::BTreeSet;
 
+use ipu_sim::spec::constant::{Class, Expense};
+use ipu_sim::spec::quantity::Value;
+
 use super::constants::SILENT_IN_SUITE;
 use super::*;
 
@@ -7,11 +10,26 @@ const DOCS: &str = include_str!("../../../docs/constants.md");
 
 #[test]
 fn every_constant_has_its_row() {
-    // A machine that has all of them, gateways included.
-    let machine = MachineSpec::shipped("mk2-pod128").unwrap();
-    let keys: Vec<&str> = machine.constants.iter().map(|c| c.key.as_str()).collect();
-    let rows: Vec<&str> = KNOBS.iter().map(|knob| knob.changes[0].0).collect();
-    assert_eq!(keys, rows);
+    let rows: Vec<ConstantId> = KNOBS.iter().map(|knob| knob.changes[0].0).collect();
+    assert_eq!(ConstantId::ALL, rows);
+}
+
+/// What a constant is said to be the price of is where its change shows.
+#[test]
+fn what_costs_nothing_does_nothing() {
+    for knob in KNOBS {
+        let (id, _) = knob.changes[0];
+        match (id.expense(), knob.effect) {
+            (Expense::Nothing, Effect::Nothing(_)) => {}
+            (Expense::Memory, effect) => {
+                assert!(!matches!(effect, Effect::Faster | Effect::Slower), "{id}");
+            }
+            (expense, effect) => {
+                assert!(expense != Expense::Nothing, "{id}");
+                assert!(!matches!(effect, Effect::Nothing(_)), "{id}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -31,40 +49,28 @@ fn every_constant_does_what_physics_says() {
 /// With the plan fixed, more of a rate and less of a latency never costs time.
 #[test]
 fn more_bandwidth_and_less_latency_are_never_slower() {
-    let rates = [
-        "chip.exchange_rate",
-        "chip.amp_coefficient_rate",
-        "links.usable",
-        "gateway.port",
-        "host.ipu_bandwidth",
-        "host.machine_bandwidth",
-        "streaming_memory.bandwidth",
-    ];
-    let latencies = [
-        "links.latency",
-        "links.hop",
-        "gateway.latency",
-        "host.latency",
-        "host.run",
-        "streaming_memory.latency",
-        "sync.hop",
-        "sync.external",
-    ];
     let runs = [Run::Training, Run::Racks, Run::Inference, Run::Partials];
     runs.into_iter().for_each(|run| {
         let prepared = Prepared::new(&run.words()).unwrap();
         let machine = &prepared.request.machine.spec;
-        let more = rates.map(|key| (key, [2.0, 3.0, 8.0]));
-        let less = latencies.map(|key| (key, [0.5, 0.1, 0.0]));
-        for (key, factors) in more.into_iter().chain(less) {
+        for constant in machine.constants() {
+            let id = constant.id;
+            let factors = match (id.class(), constant.value) {
+                (Class::Rate, _) if id.expense() != Expense::Cycles => [2.0, 3.0, 8.0],
+                // Cycles are whole: there is no tenth of most.
+                (Class::Time, Value::Quantity(time)) if time.unit.name != "cycles" => {
+                    [0.5, 0.1, 0.0]
+                }
+                _ => continue,
+            };
             let mut before = prepared.base.step;
             for factor in factors {
                 // Usable rates stay below the raw one.
-                let raw = ("links.raw", Change::Times(10.0));
-                let changes = [(key, Change::Times(factor)), raw];
+                let raw = (ConstantId::LinksRaw, Change::Times(10.0));
+                let changes = [(id, Change::Times(factor)), raw];
                 let changed = changed(machine, &changes).unwrap();
                 let after = prepared.on(&changed, Plan::Fixed).unwrap().step;
-                assert!(after <= before, "{}: {key} x {factor}", run.name());
+                assert!(after <= before, "{}: {id} x {factor}", run.name());
                 before = after;
             }
         }
@@ -82,9 +88,9 @@ fn more_memory_never_stops_a_model_from_fitting() {
             let halves = [kib / 2 / 16 * 16, kib - kib / 2 / 16 * 16];
             let value = |kib: u32| -> &'static str { format!("{kib} KiB").leak() };
             let changes = [
-                ("chip.memory", Change::To(value(kib))),
-                ("memory.executable", Change::To(value(halves[0]))),
-                ("memory.interleaved", Change::To(value(halves[1]))),
+                (ConstantId::ChipMemory, Change::To(value(kib))),
+                (ConstantId::MemoryExecutable, Change::To(value(halves[0]))),
+                (ConstantId::MemoryInterleaved, Change::To(value(halves[1]))),
             ];
             let machine = changed(&run.request.machine.spec, &changes).unwrap();
             [Plan::Fixed, Plan::Again].map(|plan| run.on(&machine, plan).is_ok_and(|run| run.fits))
@@ -104,12 +110,14 @@ fn constants_without_effect_are_documented() {
         let cell = line.strip_prefix("| `")?;
         cell.split_once('`').map(|(key, _)| key)
     });
-    let documented: BTreeSet<&str> = rows.collect();
+    let documented: BTreeSet<ConstantId> = rows
+        .map(|key| ConstantId::from_key(key).expect(key))
+        .collect();
     let nothing = KNOBS
         .iter()
         .filter(|knob| matches!(knob.effect, Effect::Nothing(_)));
-    let keys = nothing.map(|knob| knob.changes[0].0);
-    let expected: BTreeSet<&str> = keys.chain(SILENT_IN_SUITE.iter().copied()).collect();
+    let ids = nothing.map(|knob| knob.changes[0].0);
+    let expected: BTreeSet<ConstantId> = ids.chain(SILENT_IN_SUITE.iter().copied()).collect();
     assert_eq!(documented, expected);
     let runs = suite::runs();
     let chosen = [
@@ -124,12 +132,12 @@ fn constants_without_effect_are_documented() {
         let machine = &prepared.request.machine.spec;
         let silent = KNOBS
             .iter()
-            .filter(|knob| expected.contains(knob.changes[0].0));
-        let changes: Vec<(&str, Change)> = silent
+            .filter(|knob| expected.contains(&knob.changes[0].0));
+        let changes: Vec<(ConstantId, Change)> = silent
             .flat_map(|knob| knob.changes)
             .copied()
             // The two regions say the same of each other.
-            .filter(|(key, _)| machine.constants.iter().any(|c| c.key == *key))
+            .filter(|(id, _)| machine.constant(*id).is_some())
             .collect();
         let machine = changed(machine, &changes).unwrap();
         let after = prepared.on(&machine, Plan::Fixed).unwrap();

@@ -74,11 +74,11 @@ mod tests {
         assert_eq!(fit.constants.len(), n_constants, "{}", fit.text());
         for constant in &fit.constants {
             let moved = (constant.shipped / constant.best).ln().abs();
-            assert!(moved < 0.25, "{}: {}", constant.key, fit.text());
+            assert!(moved < 0.25, "{}: {}", constant.id, fit.text());
             assert!(
                 constant.low <= constant.best && constant.best <= constant.high,
                 "{}: {}",
-                constant.key,
+                constant.id,
                 fit.text()
             );
         }

@@ -1,23 +1,35 @@
-//! Where does a number come from?
+//! What is known of a constant of a machine?
 //!
-//! Every constant of a machine keeps the text it was written with, so that a report can list it
-//! and a machine can be written out as a description that reads back as the same machine.
+//! A [`ConstantId`] names it, and the table of constants says in what form it is written, what
+//! bounds it has and what it is the price of. A [`Constant`] is that of one machine: the value is
+//! that of the field, in the unit that its description chose; how it is known, who says so and
+//! what the sources leave possible stand beside it.
+
+use std::cmp::Ordering;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// One number of a machine description.
+use super::error::DescriptionFault;
+use super::field::Raw;
+use super::quantity::{Dimension, Quantity, Unit, Value};
+use super::reader::unknown;
+pub use super::table::ConstantId;
+use super::table::ROWS;
+
+/// One constant of one machine.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Constant {
-    /// Section and name: `chip.clock`.
-    pub key: String,
-    /// The value with its unit, as written: `1.325 GHz`.
-    pub value: String,
+pub struct Constant<'a> {
+    /// Which one.
+    pub id: ConstantId,
+    /// Its value.
+    pub value: Value,
     /// How the value is known.
     pub kind: Kind,
-    /// Source of the value, in words.
-    pub source: String,
-    /// The values that the sources leave possible, lowest and highest, as written.
-    pub range: Option<[String; 2]>,
+    /// Who says so, in words.
+    pub source: &'a str,
+    /// The values that the sources leave possible, lowest and highest.
+    pub range: Option<[Quantity; 2]>,
 }
 
 /// How the value of a constant is known.
@@ -36,6 +48,210 @@ pub enum Kind {
     Fitted,
 }
 
+/// What kind of thing a constant is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// A time, in seconds or cycles: more of it never makes a program faster.
+    Time,
+    /// A rate, in hertz or in bytes a second or cycle.
+    Rate,
+    /// An amount of memory, or of bytes in one go.
+    Size,
+    /// How many there are.
+    Count,
+    /// One of a few words.
+    Choice,
+}
+
+/// What a constant is the price of: where its time, or its memory, is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expense {
+    /// Every cycle of a tile.
+    Cycles,
+    /// The plans that fit a tile, and how much of the work each tile has.
+    Plans,
+    /// Work of vertices.
+    Vertices,
+    /// Every compute set that is started.
+    ComputeSets,
+    /// Every exchange phase, however little is sent.
+    ExchangePhases,
+    /// What exchange phases take by distance, by bytes and by messages.
+    Exchanges,
+    /// Bringing in order what an exchange left in pieces.
+    Assembly,
+    /// Syncs between IPUs.
+    Syncs,
+    /// Every load, store and collective, for which the IPUs of a replica are got together.
+    Starts,
+    /// Which ways there are between IPUs, hosts and memories, and who shares them.
+    Routes,
+    /// Bytes on links between IPUs.
+    LinkBytes,
+    /// The way over the first link, however few bytes there are.
+    FirstLinks,
+    /// The way over every further link.
+    FurtherLinks,
+    /// Bytes between racks.
+    GatewayBytes,
+    /// Every way to another rack, however few bytes there are.
+    GatewayCrossings,
+    /// Bytes to and from hosts.
+    HostBytes,
+    /// Every transfer of a host, however few bytes there are.
+    HostTransfers,
+    /// Every start of a run by a host.
+    HostRuns,
+    /// Bytes to and from streaming memory.
+    StreamingBytes,
+    /// Every load and store of streaming memory, however few bytes there are.
+    StreamingAccesses,
+    /// Room in a memory, or what takes it, and no time.
+    Memory,
+    /// Nothing: it is only checked against other constants, or no program makes use of it.
+    Nothing,
+}
+
+/// What the table says of a constant, beside the field that holds it.
+#[derive(Debug)]
+pub(super) struct Row {
+    /// Section and name.
+    pub(super) key: &'static str,
+    /// What is written for it.
+    pub(super) form: Form,
+    /// What its value may be.
+    pub(super) limits: Limits,
+    /// What it is the price of.
+    pub(super) expense: Expense,
+}
+
+/// What is written for a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A number, with a unit of this dimension.
+    Quantity(Dimension),
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
+
+/// Bounds of a constant beside those of its dimension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Whether it may be zero.
+    pub(super) zero: bool,
+    /// What it is a multiple of, in base units, and why.
+    pub(super) multiple_of: Option<(u64, &'static str)>,
+    /// The largest value, in base units, and why.
+    pub(super) most: Option<(u64, &'static str)>,
+}
+
+/// How a value of a constant came to be known, and in what unit it is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Provenance {
+    /// The value that this is said of: of another, nothing is known.
+    pub(super) of: Raw,
+    pub(super) unit: Unit,
+    pub(super) kind: Kind,
+    pub(super) source: String,
+    pub(super) range: Option<[Quantity; 2]>,
+}
+
+impl ConstantId {
+    /// The constant of this section and name, such as `chip.clock`.
+    #[must_use]
+    pub fn from_key(key: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|id| id.key() == key)
+    }
+
+    /// Section and name: `chip.clock`.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        self.row().key
+    }
+
+    /// The section it stands in: `chip` of `chip.clock`.
+    #[must_use]
+    pub fn section(self) -> &'static str {
+        self.split().0
+    }
+
+    /// Its name in that section: `clock` of `chip.clock`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.split().1
+    }
+
+    /// What kind of thing it is.
+    #[must_use]
+    pub fn class(self) -> Class {
+        match self.row().form {
+            Form::Quantity(dimension) => dimension.class(),
+            Form::Word(_) => Class::Choice,
+        }
+    }
+
+    /// What it is the price of.
+    #[must_use]
+    pub fn expense(self) -> Expense {
+        self.row().expense
+    }
+
+    /// The unit in which its field keeps it; that of counts for words.
+    pub(super) fn base_unit(self) -> Unit {
+        match self.row().form {
+            Form::Quantity(dimension) => dimension.base(),
+            Form::Word(_) => Unit::ONE,
+        }
+    }
+
+    pub(super) fn row(self) -> &'static Row {
+        &ROWS[self as usize]
+    }
+
+    fn split(self) -> (&'static str, &'static str) {
+        let parts = self.key().split_once('.');
+        parts.expect("a key of the table has a section and a name")
+    }
+}
+
+impl fmt::Display for ConstantId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.key())
+    }
+}
+
+impl AsRef<str> for ConstantId {
+    fn as_ref(&self) -> &str {
+        self.key()
+    }
+}
+
+impl Ord for ConstantId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+impl PartialOrd for ConstantId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl From<ConstantId> for &'static str {
+    fn from(id: ConstantId) -> Self {
+        id.key()
+    }
+}
+
+impl TryFrom<String> for ConstantId {
+    type Error = DescriptionFault;
+
+    fn try_from(key: String) -> Result<Self, DescriptionFault> {
+        Self::from_key(&key).ok_or_else(|| unknown(&key))
+    }
+}
+
 impl Kind {
     /// The word for it in a description.
     #[must_use]
@@ -50,34 +266,55 @@ impl Kind {
     }
 }
 
-impl Constant {
-    /// The section it stands in: `chip` of `chip.clock`.
-    #[must_use]
-    pub fn section(&self) -> &str {
-        self.key.split_once('.').map_or("", |(section, _)| section)
+impl Limits {
+    pub(super) const ANY: Self = Self {
+        zero: true,
+        multiple_of: None,
+        most: None,
+    };
+
+    pub(super) const POSITIVE: Self = Self {
+        zero: false,
+        ..Self::ANY
+    };
+
+    pub(super) const fn at_most(self, most: u64, what: &'static str) -> Self {
+        Self {
+            most: Some((most, what)),
+            ..self
+        }
     }
 
+    pub(super) const fn multiple_of(self, of: u64, what: &'static str) -> Self {
+        Self {
+            multiple_of: Some((of, what)),
+            ..self
+        }
+    }
+}
+
+impl Constant<'_> {
     /// The constant as a line of its section: `clock = { value = "1.325 GHz", … }`.
     pub(super) fn to_toml(&self) -> String {
-        let name = self.key.split_once('.').map_or("", |(_, name)| name);
-        let range = self.range.as_ref().map_or(String::new(), |[low, high]| {
-            format!(", range = [{}, {}]", value(low), value(high))
+        let range = self.range.map_or(String::new(), |ends| {
+            let [low, high] = ends.map(|end| written(Value::Quantity(end)));
+            format!(", range = [{low}, {high}]")
         });
         format!(
-            "{name} = {{ value = {}, kind = \"{}\", source = {}{range} }}",
-            value(&self.value),
+            "{} = {{ value = {}, kind = \"{}\", source = {}{range} }}",
+            self.id.name(),
+            written(self.value),
             self.kind.word(),
-            quoted(&self.source),
+            quoted(self.source),
         )
     }
 }
 
-/// Whole numbers stand bare, everything else in quotes.
-fn value(text: &str) -> String {
-    if text.parse::<u64>().is_ok() {
-        text.to_owned()
-    } else {
-        quoted(text)
+/// Counts stand bare, everything else in quotes.
+fn written(value: Value) -> String {
+    match value {
+        Value::Quantity(quantity) if quantity.unit == Unit::ONE => value.to_string(),
+        _ => quoted(&value.to_string()),
     }
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
-use super::constant::{Constant, Kind};
+use super::constant::Kind;
 use super::error::{DescriptionFault, Result, SpecError, TextPosition};
 use super::shipped;
 use super::suggest::closest;
@@ -25,16 +25,73 @@ pub(super) struct Description {
     pub(super) entries: BTreeMap<String, Entry>,
 }
 
-/// One constant and where it was found.
+/// One constant as it was given.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub(super) constant: Constant,
+    /// The value, without quotes.
+    pub(super) value: String,
     /// Whether the value was written as a bare whole number.
     pub(super) whole_number: bool,
-    /// Of its value.
-    pub(super) place: TextPosition,
-    /// Of its name.
-    pub(super) key_place: TextPosition,
+    /// How the value is known.
+    pub(super) kind: Kind,
+    /// Who says so.
+    pub(super) source: String,
+    /// Lowest and highest value, without quotes.
+    pub(super) range: Option<[String; 2]>,
+    /// Where it was given.
+    pub(super) origin: Origin,
+}
+
+/// Where a constant was given.
+#[derive(Clone, Debug)]
+pub(super) enum Origin {
+    /// In a file.
+    File {
+        /// Of its value.
+        value: TextPosition,
+        /// Of its name.
+        key: TextPosition,
+    },
+    /// In a machine that is to be changed.
+    Machine,
+    /// As a change of that.
+    Change,
+}
+
+impl Origin {
+    /// Whether the user gave it, and neither a shipped base nor the machine before a change.
+    pub(super) fn is_own(&self) -> bool {
+        match self {
+            Self::File { value, .. } => value.base.is_none(),
+            Self::Machine => false,
+            Self::Change => true,
+        }
+    }
+
+    /// The error of a value that was given here.
+    pub(super) fn refuse(&self, fault: DescriptionFault) -> SpecError {
+        self.error(fault, |value, _| value)
+    }
+
+    /// The error of a name that was given here.
+    pub(super) fn refuse_key(&self, fault: DescriptionFault) -> SpecError {
+        self.error(fault, |_, key| key)
+    }
+
+    fn error<'a>(
+        &'a self,
+        fault: DescriptionFault,
+        place: fn(&'a TextPosition, &'a TextPosition) -> &'a TextPosition,
+    ) -> SpecError {
+        let fault = Box::new(fault);
+        match self {
+            Self::File { value, key } => SpecError::Description {
+                place: place(value, key).clone(),
+                fault,
+            },
+            Self::Machine | Self::Change => SpecError::Constant { fault },
+        }
+    }
 }
 
 /// A file as TOML sees it. The sections are listed so that a misspelt one is refused.
@@ -107,15 +164,14 @@ impl Description {
             for (name, raw) in constants {
                 let key = format!("{section}.{}", name.as_ref());
                 let entry = Entry {
-                    place: place(raw.value.span()),
-                    key_place: place(name.span()),
+                    value: as_written(raw.value.as_ref()),
                     whole_number: raw.value.as_ref().is_integer(),
-                    constant: Constant {
-                        key: key.clone(),
-                        value: as_written(raw.value.as_ref()),
-                        kind: raw.kind,
-                        source: raw.source,
-                        range: raw.range.map(|ends| ends.map(|end| as_written(&end))),
+                    kind: raw.kind,
+                    source: raw.source,
+                    range: raw.range.map(|ends| ends.map(|end| as_written(&end))),
+                    origin: Origin::File {
+                        value: place(raw.value.span()),
+                        key: place(name.span()),
                     },
                 };
                 own.entries.insert(key, entry);

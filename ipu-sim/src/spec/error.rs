@@ -19,6 +19,12 @@ pub enum SpecError {
         /// What is wrong there.
         fault: Box<DescriptionFault>,
     },
+    /// A constant of a machine was to be changed to what can't be.
+    #[error("{fault}")]
+    Constant {
+        /// What is wrong.
+        fault: Box<DescriptionFault>,
+    },
     /// A machine description, with its bases, leaves something out.
     #[error("the machine description doesn't give `{key}`")]
     Incomplete {
@@ -127,6 +133,12 @@ pub enum DescriptionFault {
         high: String,
         /// The value.
         found: String,
+    },
+    /// A range of a constant that is no number.
+    #[error("`{key}`: expected no range, since a word is no number")]
+    RangeOfWords {
+        /// The constant.
+        key: &'static str,
     },
     /// Not one of the words that have a meaning here.
     #[error("`{key}`: expected one of {}, got `{found}`", expected.join(", "))]

@@ -2,10 +2,32 @@
 //!
 //! `"624 KiB"`, `"1.325 GHz"`, `"26.5 GB/s"`, `"126 cycles"`: a decimal number, a space and a unit.
 //! Decimal units shift the decimal point before the number is read, so that `"1.325 GHz"` is the
-//! floating-point number nearest to 1.325e9. Signs and exponents aren't accepted: no constant
-//! needs them.
+//! floating-point number nearest to 1.325e9; a number is written with the fewest digits that are
+//! read as the same one. Signs and exponents aren't accepted: no constant needs them.
 
-/// Quantity that a constant measures, which decides the units it may carry.
+use std::fmt;
+
+use super::constant::Class;
+
+/// The value of a constant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    /// A number with its unit.
+    Quantity(Quantity),
+    /// One of a few words.
+    Word(&'static str),
+}
+
+/// A number in the unit that it is written with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantity {
+    /// The number of base units: B, cycles, s, Hz, B/cycle, B/s, or none for counts.
+    pub magnitude: f64,
+    /// The unit to write it with.
+    pub unit: Unit,
+}
+
+/// What a constant measures, which decides the units it may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dimension {
     /// A plain whole number.
@@ -59,9 +81,11 @@ pub enum QuantityFault {
     },
 }
 
-/// One unit: its name, and its size as `binary * 10^decimal` base units.
-struct Unit {
-    name: &'static str,
+/// One unit: its name, and its size as `binary * 10^decimal` base units, one of them 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unit {
+    /// As in a description; empty for counts.
+    pub name: &'static str,
     binary: f64,
     decimal: i32,
 }
@@ -113,60 +137,110 @@ const BYTES_PER_SECOND: &[Unit] = &[
     decimal("TB/s", 12),
 ];
 
-/// Number and unit, if there is one.
-fn split(text: &str) -> Option<(&str, &str)> {
-    let (number, unit) = text.trim().split_once(' ')?;
-    Some((number, unit.trim()))
+impl Unit {
+    /// That of counts, which is not written.
+    pub const ONE: Self = decimal("", 0);
+
+    /// What a number in this unit comes to in base units.
+    fn magnitude(self, number: &str) -> Option<f64> {
+        let shifted: f64 = format!("{number}e{}", self.decimal).parse().ok()?;
+        Some(shifted * self.binary)
+    }
 }
 
-/// Whether `text` is a time, in seconds or cycles.
-#[must_use]
-pub fn is_time(text: &str) -> bool {
-    let mut units = SECONDS.iter().chain(CYCLES);
-    split(text).is_some_and(|(_, name)| units.any(|unit| unit.name == name))
+impl Value {
+    /// The number of base units; none of a word.
+    #[must_use]
+    pub fn magnitude(self) -> Option<f64> {
+        match self {
+            Self::Quantity(quantity) => Some(quantity.magnitude),
+            Self::Word(_) => None,
+        }
+    }
 }
 
-/// Whether `text` is a rate, in bytes a second or a cycle.
-#[must_use]
-pub fn is_rate(text: &str) -> bool {
-    let mut units = BYTES_PER_SECOND.iter().chain(BYTES_PER_CYCLE);
-    split(text).is_some_and(|(_, name)| units.any(|unit| unit.name == name))
+impl Quantity {
+    /// The number as it is written, in [`Self::unit`]: 13.25 of `13.25 GB/s`.
+    #[must_use]
+    pub fn number(self) -> f64 {
+        self.digits().parse().unwrap_or(f64::NAN)
+    }
+
+    /// Another number of the same unit.
+    #[must_use]
+    pub fn with_number(self, number: f64) -> Self {
+        let magnitude = self.unit.magnitude(&number.to_string());
+        Self {
+            magnitude: magnitude.unwrap_or(f64::NAN),
+            ..self
+        }
+    }
+
+    /// The fewest digits that, in this unit, are read as this magnitude.
+    fn digits(self) -> String {
+        let Self { magnitude, unit } = self;
+        if unit.decimal == 0 {
+            return (magnitude / unit.binary).to_string();
+        }
+        // The point is moved in the text, where it costs no digit.
+        let text = format!("{magnitude:e}");
+        let Some((mantissa, exponent)) = text.split_once('e').filter(|_| magnitude > 0.0) else {
+            return magnitude.to_string();
+        };
+        let exponent: i32 = exponent.parse().expect("a number's exponent is a number");
+        let digits = mantissa.replace('.', "");
+        let point = 1 + exponent - unit.decimal;
+        match usize::try_from(point) {
+            Ok(point) if point >= digits.len() => format!("{digits:0<point$}"),
+            Ok(point) if point > 0 => format!("{}.{}", &digits[..point], &digits[point..]),
+            _ => format!("0.{}{digits}", "0".repeat(point.unsigned_abs() as usize)),
+        }
+    }
 }
 
-/// The number that `text` stands for, in base units: `13.25 GB/s` is 1.325e10, `4148` is itself.
-///
-/// `None` for what is no quantity of a description.
-#[must_use]
-pub fn magnitude(text: &str) -> Option<f64> {
-    let Some((number, name)) = split(text) else {
-        return text.trim().parse().ok();
-    };
-    let tables = [
-        BYTES,
-        CYCLES,
-        SECONDS,
-        HERTZ,
-        BYTES_PER_CYCLE,
-        BYTES_PER_SECOND,
-    ];
-    let unit = tables
-        .into_iter()
-        .flatten()
-        .find(|unit| unit.name == name)?;
-    let number: f64 = format!("{number}e{}", unit.decimal).parse().ok()?;
-    Some(number * unit.binary)
+impl fmt::Display for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.digits();
+        match self.unit.name {
+            "" => f.pad(&digits),
+            name => f.pad(&format!("{digits} {name}")),
+        }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quantity(quantity) => quantity.fmt(f),
+            Self::Word(word) => f.pad(word),
+        }
+    }
 }
 
 impl Dimension {
     fn units(self) -> &'static [Unit] {
         match self {
-            Self::Count => &[],
+            Self::Count => &[Unit::ONE],
             Self::Bytes => BYTES,
             Self::Cycles => CYCLES,
             Self::Seconds => SECONDS,
             Self::Hertz => HERTZ,
             Self::BytesPerCycle => BYTES_PER_CYCLE,
             Self::BytesPerSecond => BYTES_PER_SECOND,
+        }
+    }
+
+    /// The unit in which a value is kept.
+    pub(super) fn base(self) -> Unit {
+        self.units()[0]
+    }
+
+    pub(super) fn class(self) -> Class {
+        match self {
+            Self::Cycles | Self::Seconds => Class::Time,
+            Self::Hertz | Self::BytesPerCycle | Self::BytesPerSecond => Class::Rate,
+            Self::Bytes => Class::Size,
+            Self::Count => Class::Count,
         }
     }
 
@@ -177,7 +251,7 @@ impl Dimension {
         names.join(", ")
     }
 
-    /// Example of a constant of this dimension, for a message.
+    /// What a constant of this kind looks like, for a message.
     #[must_use]
     pub fn example(self) -> &'static str {
         match self {
@@ -194,7 +268,10 @@ impl Dimension {
     /// The unit in which a value is kept, for a message.
     #[must_use]
     pub fn base_unit(self) -> &'static str {
-        self.units().first().map_or("units", |unit| unit.name)
+        match self {
+            Self::Count => "units",
+            _ => self.base().name,
+        }
     }
 
     /// The smallest value but zero, in base units and for a message. Zero has a check of its own,
@@ -234,19 +311,23 @@ impl Dimension {
         }
     }
 
-    /// Reads `text` as this dimension, in base units (B, cycles, s, Hz, B/cycle, B/s).
+    /// Reads `text` as this dimension.
     ///
     /// # Errors
     ///
     /// Says what was expected where the number or the unit isn't one, or the value isn't whole.
-    pub(super) fn read(self, key: &'static str, text: &str) -> Result<f64, QuantityFault> {
+    pub(super) fn read(
+        self,
+        key: &'static str,
+        text: &str,
+    ) -> std::result::Result<Quantity, QuantityFault> {
         let malformed = || QuantityFault::NotAQuantity {
             key,
             expected: self,
             found: text.to_owned(),
         };
         let (number, unit) = match (self, text.split_once(' ')) {
-            (Self::Count, None) => (text, &decimal("", 0)),
+            (Self::Count, None) => (text, Unit::ONE),
             (Self::Count, Some(_)) | (_, None) => return Err(malformed()),
             (_, Some((number, name))) => {
                 let name = name.trim();
@@ -256,34 +337,35 @@ impl Dimension {
                     expected: self,
                     unit: name.to_owned(),
                 })?;
-                (number, unit)
+                (number, *unit)
             }
         };
         if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
             return Err(malformed());
         }
-        let number: f64 = format!("{number}e{}", unit.decimal)
-            .parse()
-            .map_err(|_| malformed())?;
-        let value = number * unit.binary;
-        if self.whole() && value.fract() != 0.0 {
+        let magnitude = unit.magnitude(number).ok_or_else(malformed)?;
+        if self.whole() && magnitude.fract() != 0.0 {
             return Err(QuantityFault::NotWhole {
                 key,
                 expected: self,
                 found: text.to_owned(),
             });
         }
-        Ok(value)
+        Ok(Quantity { magnitude, unit })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[track_caller]
     fn check(dimension: Dimension, text: &str, expected: f64) {
-        assert_eq!(dimension.read("k", text), Ok(expected), "{text}");
+        let read = dimension.read("k", text).unwrap();
+        assert_eq!(read.magnitude, expected, "{text}");
+        assert_eq!(read.to_string(), text);
     }
 
     #[track_caller]
@@ -293,19 +375,54 @@ mod tests {
     }
 
     #[test]
-    fn magnitudes_are_in_base_units() {
-        let check = |text: &str, expected: Option<f64>| assert_eq!(magnitude(text), expected);
-        // As lenient as the reader of descriptions.
-        check("15  us ", Some(15e-6));
-        assert!(is_time("15  us ") && is_time("3 cycles") && !is_time("4 B/cycle"));
-        assert!(is_rate("4 B/cycle") && is_rate("1 GB/s") && !is_rate("16"));
-        check("4148", Some(4148.0));
-        check("13.25 GB/s", Some(13.25e9));
-        check("0 us", Some(0.0));
-        check("624 KiB", Some(638_976.0));
-        check("37 cycles", Some(37.0));
-        check("37 turns", None);
-        check("ladder", None);
+    fn a_quantity_is_written_with_the_fewest_digits() {
+        for (dimension, text, shortest) in [
+            (Dimension::Seconds, "15  us ", "15 us"),
+            (Dimension::Seconds, "0.50 us", "0.5 us"),
+            (Dimension::Seconds, "00 us", "0 us"),
+            (Dimension::Seconds, "0.000012 ms", "0.000012 ms"),
+            (Dimension::Hertz, ".125 GHz", "0.125 GHz"),
+            (Dimension::BytesPerSecond, "26500. MB/s", "26500 MB/s"),
+            (Dimension::Bytes, "0.5 KiB", "0.5 KiB"),
+            (Dimension::Count, "0012", "12"),
+        ] {
+            let read = dimension.read("k", text).unwrap();
+            assert_eq!(read.to_string(), shortest);
+            assert_eq!(dimension.read("k", shortest), Ok(read));
+        }
+    }
+
+    #[test]
+    fn other_numbers_of_a_unit() {
+        let read = Dimension::Seconds.read("k", "0.1 us").unwrap();
+        assert_eq!(read.number(), 0.1);
+        let ten_times = read.with_number(10.0 * read.number());
+        assert_eq!(ten_times.to_string(), "1 us");
+        assert_eq!(ten_times.magnitude, 1e-6);
+    }
+
+    proptest! {
+        /// Whatever number a field holds and whatever unit it is written with, it is read again.
+        #[test]
+        fn what_is_written_is_read(magnitude in positive(), at in any::<prop::sample::Index>()) {
+            for dimension in [Dimension::Seconds, Dimension::Hertz, Dimension::BytesPerSecond] {
+                let unit = *at.get(dimension.units());
+                let quantity = Quantity { magnitude, unit };
+                prop_assert_eq!(dimension.read("k", &quantity.to_string()), Ok(quantity));
+            }
+            let unit = *at.get(BYTES);
+            let whole = Quantity { magnitude: magnitude.round(), unit };
+            prop_assert_eq!(Dimension::Bytes.read("k", &whole.to_string()), Ok(whole));
+        }
+    }
+
+    fn positive() -> impl Strategy<Value = f64> {
+        prop_oneof![
+            0.0..1e-3,
+            0.0..1e3,
+            0.0..1e13,
+            (0..1_u32 << 31).prop_map(f64::from)
+        ]
     }
 
     #[test]

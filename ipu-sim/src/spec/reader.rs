@@ -1,169 +1,74 @@
 //! How does a constant become a number?
 //!
-//! A [`Reader`] hands out the constants of a description as typed numbers, each once, keeps them
-//! in that order, and remembers where they stood, so that a contradiction found later still has a
-//! line and a column.
+//! A [`Reader`] hands out the constants of a description as fields of a machine, each once, checks
+//! what the table says of each, and remembers where they were given, so that a contradiction found
+//! later still has a line and a column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::constant::Constant;
-use super::description::Entry;
-use super::error::{DescriptionFault, Result, SpecError, TextPosition};
-use super::quantity::{Dimension, QuantityFault};
+use super::constant::{ConstantId, Form, Limits, Provenance};
+use super::description::{Entry, Origin};
+use super::error::{DescriptionFault, Result, SpecError};
+use super::field::{Field, Raw};
+use super::quantity::{Dimension, Quantity, QuantityFault, Unit};
 use super::suggest::closest;
-use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, SimSeconds};
 
 /// Hands out the constants of a description, each once.
 pub(super) struct Reader {
-    left: BTreeMap<String, Entry>,
-    places: BTreeMap<&'static str, TextPosition>,
-    constants: Vec<Constant>,
+    left: BTreeMap<ConstantId, Entry>,
+    origins: BTreeMap<ConstantId, Origin>,
+    provenance: BTreeMap<ConstantId, Provenance>,
 }
 
 impl Reader {
-    pub(super) fn new(entries: BTreeMap<String, Entry>) -> Self {
-        Self {
-            left: entries,
-            places: BTreeMap::new(),
-            constants: Vec::new(),
-        }
+    /// Refuses a constant that no machine has.
+    pub(super) fn new(entries: BTreeMap<String, Entry>) -> Result<Self> {
+        let known = |(key, entry): (String, Entry)| match ConstantId::from_key(&key) {
+            Some(id) => Ok((id, entry)),
+            None => Err(entry.origin.refuse_key(unknown(&key))),
+        };
+        Ok(Self {
+            left: entries.into_iter().map(known).collect::<Result<_>>()?,
+            origins: BTreeMap::new(),
+            provenance: BTreeMap::new(),
+        })
     }
 
-    /// What has been read, in order.
-    pub(super) fn into_constants(self) -> Vec<Constant> {
-        self.constants
+    /// How all that was read is known.
+    pub(super) fn into_provenance(self) -> BTreeMap<ConstantId, Provenance> {
+        self.provenance
     }
 
     /// Whether a section has constants that nobody has read yet.
     pub(super) fn has_section(&self, section: &str) -> bool {
-        let mut left = self.left.values();
-        left.any(|entry| entry.constant.section() == section)
+        self.left.keys().any(|id| id.section() == section)
     }
 
-    pub(super) fn take(&mut self, key: &'static str) -> Result<Entry> {
-        let entry = self.left.remove(key);
-        let entry = entry.ok_or(SpecError::Incomplete { key })?;
-        self.places.insert(key, entry.place.clone());
-        if entry.constant.source.trim().is_empty() {
-            return Err(self.refuse(key, DescriptionFault::EmptySource { key }));
-        }
-        self.constants.push(entry.constant.clone());
-        Ok(entry)
+    /// The field of a constant.
+    pub(super) fn take<T: Field>(&mut self, id: ConstantId) -> Result<T> {
+        let entry = self.left.remove(&id);
+        let entry = entry.ok_or(SpecError::Incomplete { key: id.key() })?;
+        let read = read(id, &entry);
+        let (raw, provenance) = read.map_err(|fault| entry.origin.refuse(fault))?;
+        self.origins.insert(id, entry.origin);
+        self.provenance.insert(id, provenance);
+        Ok(T::of(raw).expect("the row of a constant has the form of its type"))
     }
 
-    pub(super) fn refuse(&self, key: &str, fault: impl Into<DescriptionFault>) -> SpecError {
-        let place = self.places.get(key).expect("checked after it was read");
-        SpecError::Description {
-            place: place.clone(),
-            fault: Box::new(fault.into()),
-        }
+    pub(super) fn refuse(&self, id: ConstantId, fault: DescriptionFault) -> SpecError {
+        let origin = self.origins.get(&id).expect("checked after it was read");
+        origin.refuse(fault)
     }
 
-    /// A value in base units, inside its own range.
-    fn quantity(&mut self, key: &'static str, dimension: Dimension) -> Result<f64> {
-        let entry = self.take(key)?;
-        let constant = &entry.constant;
-        let read = |text: &str| dimension.read(key, text);
-        if (dimension == Dimension::Count) != entry.whole_number {
-            let fault = QuantityFault::NotAQuantity {
-                key,
-                expected: dimension,
-                found: constant.value.clone(),
-            };
-            return Err(self.refuse(key, fault));
-        }
-        let value = read(&constant.value).map_err(|fault| self.refuse(key, fault))?;
-        if let Some([low, high]) = &constant.range {
-            let ends = read(low).and_then(|low| Ok(low..=read(high)?));
-            let ends = ends.map_err(|fault| self.refuse(key, fault))?;
-            if ends.is_empty() {
-                let (low, high) = (low.clone(), high.clone());
-                return Err(self.refuse(key, DescriptionFault::ReversedRange { key, low, high }));
-            }
-            if !ends.contains(&value) {
-                let fault = DescriptionFault::OutsideRange {
-                    key,
-                    low: low.clone(),
-                    high: high.clone(),
-                    found: constant.value.clone(),
-                };
-                return Err(self.refuse(key, fault));
-            }
-        }
-        let found = constant.value.clone();
-        let (least, least_text) = dimension.least();
-        let (most, most_text) = dimension.most();
-        if value > most {
-            let most = most_text;
-            return Err(self.refuse(key, DescriptionFault::TooLarge { key, most, found }));
-        }
-        if value > 0.0 && value < least {
-            let least = least_text;
-            return Err(self.refuse(key, DescriptionFault::TooSmall { key, least, found }));
-        }
-        Ok(value)
-    }
-
-    pub(super) fn positive(&mut self, key: &'static str, dimension: Dimension) -> Result<f64> {
-        let value = self.quantity(key, dimension)?;
-        if value == 0.0 {
-            return Err(self.refuse(key, DescriptionFault::Zero { key }));
-        }
-        Ok(value)
-    }
-
-    pub(super) fn count(&mut self, key: &'static str) -> Result<u32> {
-        Ok(self.positive(key, Dimension::Count)? as u32)
-    }
-
-    /// Latencies and extra cycles may be nothing.
-    pub(super) fn cycles(&mut self, key: &'static str) -> Result<Cycles> {
-        Ok(Cycles(self.quantity(key, Dimension::Cycles)? as u64))
-    }
-
-    pub(super) fn seconds(&mut self, key: &'static str) -> Result<SimSeconds> {
-        Ok(SimSeconds(self.quantity(key, Dimension::Seconds)?))
-    }
-
-    pub(super) fn cycle_rate(&mut self, key: &'static str) -> Result<BytesPerCycle> {
-        let rate = self.positive(key, Dimension::BytesPerCycle)?;
-        Ok(BytesPerCycle(rate as u64))
-    }
-
-    pub(super) fn rate(&mut self, key: &'static str) -> Result<BytesPerSecond> {
-        let rate = self.positive(key, Dimension::BytesPerSecond)?;
-        Ok(BytesPerSecond(rate))
-    }
-
-    pub(super) fn bytes(&mut self, key: &'static str) -> Result<Bytes> {
-        Ok(Bytes(self.positive(key, Dimension::Bytes)? as u64))
-    }
-
-    /// An accounting estimate may be nothing.
-    pub(super) fn estimate(&mut self, key: &'static str) -> Result<Bytes> {
-        Ok(Bytes(self.quantity(key, Dimension::Bytes)? as u64))
-    }
-
-    /// Refuses the first constant that no line above has read.
-    pub(super) fn refuse_leftovers(&self) -> Result<()> {
-        let Some((key, entry)) = self.left.first_key_value() else {
-            return Ok(());
-        };
-        let known: Vec<&str> = self.places.keys().copied().collect();
-        Err(unknown(key, entry, &known))
-    }
-
-    /// Of constants that contradict each other, the first that the user's own file gives; else
-    /// the first.
-    pub(super) fn own_first<const N: usize>(&self, keys: [&'static str; N]) -> &'static str {
-        let is_own =
-            |key: &&str| matches!(self.places.get(*key), Some(TextPosition { base: None, .. }));
-        keys.into_iter().find(is_own).unwrap_or(keys[0])
+    /// Of constants that contradict each other, the first that the user gave; else the first.
+    pub(super) fn own_first<const N: usize>(&self, ids: [ConstantId; N]) -> ConstantId {
+        let is_own = |id: &ConstantId| self.origins.get(id).is_some_and(Origin::is_own);
+        ids.into_iter().find(is_own).unwrap_or(ids[0])
     }
 
     pub(super) fn multiple(
         &self,
-        key: &'static str,
+        id: ConstantId,
         value: u64,
         of: u64,
         of_what: &'static str,
@@ -172,9 +77,9 @@ impl Reader {
             return Ok(());
         }
         Err(self.refuse(
-            key,
+            id,
             DescriptionFault::NotAMultiple {
-                key,
+                key: id.key(),
                 of,
                 of_what,
                 value,
@@ -184,7 +89,7 @@ impl Reader {
 
     pub(super) fn at_most(
         &self,
-        key: &'static str,
+        id: ConstantId,
         value: u64,
         most: u64,
         most_what: &'static str,
@@ -193,9 +98,9 @@ impl Reader {
             return Ok(());
         }
         Err(self.refuse(
-            key,
+            id,
             DescriptionFault::MoreThan {
-                key,
+                key: id.key(),
                 most,
                 most_what,
                 value,
@@ -205,7 +110,7 @@ impl Reader {
 
     pub(super) fn equal(
         &self,
-        key: &'static str,
+        id: ConstantId,
         value: u64,
         expected: u64,
         expected_what: &'static str,
@@ -214,9 +119,9 @@ impl Reader {
             return Ok(());
         }
         Err(self.refuse(
-            key,
+            id,
             DescriptionFault::Unequal {
-                key,
+                key: id.key(),
                 expected,
                 expected_what,
                 value,
@@ -225,21 +130,147 @@ impl Reader {
     }
 }
 
-/// The error of a constant that isn't among `known`.
-pub(super) fn unknown(key: &str, entry: &Entry, known: &[&str]) -> SpecError {
-    let name = |key: &str| key.split_once('.').map(|(_, name)| name.to_owned());
-    let section = entry.constant.section();
-    let is_sibling = |other: &&str| other.split_once('.').is_some_and(|(s, _)| s == section);
-    let expected: Vec<&str> = known.iter().copied().filter(is_sibling).collect();
+/// What an entry says of its constant.
+fn read(id: ConstantId, entry: &Entry) -> std::result::Result<(Raw, Provenance), DescriptionFault> {
+    let key = id.key();
+    if entry.source.trim().is_empty() {
+        return Err(DescriptionFault::EmptySource { key });
+    }
+    let (raw, unit, range) = match id.row().form {
+        Form::Quantity(dimension) => {
+            let (value, range) = quantity(key, dimension, entry)?;
+            check(key, id.row().limits, value.magnitude)?;
+            (Raw::Number(value.magnitude), value.unit, range)
+        }
+        Form::Word(words) => (Raw::Word(word(key, words, entry)?), Unit::ONE, None),
+    };
+    let provenance = Provenance {
+        of: raw,
+        unit,
+        kind: entry.kind,
+        source: entry.source.clone(),
+        range,
+    };
+    Ok((raw, provenance))
+}
+
+/// A value inside its own range and the bounds of its dimension, with that range.
+fn quantity(
+    key: &'static str,
+    dimension: Dimension,
+    entry: &Entry,
+) -> std::result::Result<(Quantity, Option<[Quantity; 2]>), DescriptionFault> {
+    let found = || entry.value.clone();
+    if (dimension == Dimension::Count) != entry.whole_number {
+        let fault = QuantityFault::NotAQuantity {
+            key,
+            expected: dimension,
+            found: found(),
+        };
+        return Err(fault.into());
+    }
+    let value = dimension.read(key, &entry.value)?;
+    let range = match &entry.range {
+        None => None,
+        Some([low, high]) => {
+            let ends = [dimension.read(key, low)?, dimension.read(key, high)?];
+            let [least, most] = ends.map(|end| end.magnitude);
+            let (low, high) = (low.clone(), high.clone());
+            if least > most {
+                return Err(DescriptionFault::ReversedRange { key, low, high });
+            }
+            if !(least..=most).contains(&value.magnitude) {
+                return Err(DescriptionFault::OutsideRange {
+                    key,
+                    low,
+                    high,
+                    found: found(),
+                });
+            }
+            Some(ends)
+        }
+    };
+    let (least, least_text) = dimension.least();
+    let (most, most_text) = dimension.most();
+    if value.magnitude > most {
+        return Err(DescriptionFault::TooLarge {
+            key,
+            most: most_text,
+            found: found(),
+        });
+    }
+    if value.magnitude > 0.0 && value.magnitude < least {
+        return Err(DescriptionFault::TooSmall {
+            key,
+            least: least_text,
+            found: found(),
+        });
+    }
+    Ok((value, range))
+}
+
+/// Refuses a magnitude outside the bounds of its constant.
+fn check(
+    key: &'static str,
+    limits: Limits,
+    magnitude: f64,
+) -> std::result::Result<(), DescriptionFault> {
+    if magnitude == 0.0 && !limits.zero {
+        return Err(DescriptionFault::Zero { key });
+    }
+    let value = magnitude as u64;
+    if let Some((of, of_what)) = limits.multiple_of
+        && !value.is_multiple_of(of)
+    {
+        return Err(DescriptionFault::NotAMultiple {
+            key,
+            of,
+            of_what,
+            value,
+        });
+    }
+    if let Some((most, most_what)) = limits.most
+        && value > most
+    {
+        return Err(DescriptionFault::MoreThan {
+            key,
+            most,
+            most_what,
+            value,
+        });
+    }
+    Ok(())
+}
+
+/// One of the words that have a meaning.
+fn word(
+    key: &'static str,
+    words: &'static [&'static str],
+    entry: &Entry,
+) -> std::result::Result<&'static str, DescriptionFault> {
+    if entry.range.is_some() {
+        return Err(DescriptionFault::RangeOfWords { key });
+    }
+    let known = words.iter().find(|word| **word == entry.value);
+    known.copied().ok_or_else(|| DescriptionFault::UnknownWord {
+        key,
+        expected: words.to_vec(),
+        found: entry.value.clone(),
+    })
+}
+
+/// What is wrong with a name that no constant has.
+pub(super) fn unknown(key: &str) -> DescriptionFault {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let known: BTreeSet<ConstantId> = ConstantId::ALL.iter().copied().collect();
+    let siblings = known.iter().filter(|id| id.section() == section);
+    let expected: Vec<&str> = siblings.map(|id| id.key()).collect();
     // Misspelt, or in the wrong section.
     let misspelt = closest(key, expected.iter().copied());
-    let misplaced = || known.iter().copied().find(|other| name(other) == name(key));
-    SpecError::Description {
-        place: entry.key_place.clone(),
-        fault: Box::new(DescriptionFault::UnknownConstant {
-            key: key.to_owned(),
-            meant: misspelt.or_else(misplaced).map(str::to_owned),
-            expected: expected.into_iter().map(str::to_owned).collect(),
-        }),
+    let misplaced = || known.iter().find(|id| id.name() == name).map(|id| id.key());
+    DescriptionFault::UnknownConstant {
+        key: key.to_owned(),
+        meant: misspelt.or_else(misplaced).map(str::to_owned),
+        expected: expected.into_iter().map(str::to_owned).collect(),
     }
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::constant::{Class, Expense};
 use super::error::{DescriptionFault, SpecError};
 use super::fixtures::{gc200, machine, small};
+use super::quantity::Unit;
 use super::*;
 use crate::cost::amp::AmpTypes;
 use crate::topology::Topology;
@@ -101,27 +103,19 @@ fn every_constant_stands_in_one_shipped_file_of_its_kind_of_chip() {
 #[test]
 fn constants_keep_their_sources() {
     for name in shipped::machines() {
-        for constant in machine(name).constants {
-            assert!(constant.source.len() > 3, "{name}: {}", constant.key);
+        for constant in machine(name).constants() {
+            assert!(constant.source.len() > 3, "{name}: {}", constant.id);
         }
     }
     let bow = machine("bow-pod16");
-    let clock = bow
-        .constants
-        .iter()
-        .find(|c| c.key == "chip.clock")
-        .unwrap();
+    let clock = bow.constant(ConstantId::ChipClock).unwrap();
     assert_eq!(
-        (clock.value.as_str(), clock.kind),
-        ("1.85 GHz", Kind::Documented)
+        (clock.value.to_string(), clock.kind),
+        ("1.85 GHz".to_owned(), Kind::Documented)
     );
-    let launch = bow
-        .constants
-        .iter()
-        .find(|c| c.key == "exchange.phase_extra")
-        .unwrap();
+    let launch = bow.constant(ConstantId::ExchangePhaseExtra).unwrap();
     assert_eq!(
-        launch.range,
+        launch.range.map(|ends| ends.map(|end| end.to_string())),
         Some(["0 cycles".to_owned(), "474 cycles".to_owned()])
     );
 }
@@ -132,6 +126,160 @@ fn a_machine_written_out_reads_back_equal() {
         let spec = machine(name);
         assert_eq!(MachineSpec::from_toml(&spec.to_toml()), Ok(spec), "{name}");
     }
+}
+
+/// A name for a constant is its key in other letters.
+#[test]
+fn keys_and_names_of_constants_are_alike() {
+    for id in ConstantId::ALL {
+        let words = id.key().split(['.', '_']);
+        let name: String = words
+            .map(|word| word[..1].to_uppercase() + &word[1..])
+            .collect();
+        assert_eq!(format!("{id:?}"), name);
+        assert_eq!(ConstantId::from_key(id.key()), Some(*id));
+    }
+    let pod = machine("mk2-pod128");
+    let all: Vec<ConstantId> = pod.constants().map(|constant| constant.id).collect();
+    assert_eq!(all, ConstantId::ALL);
+    // Without gateways, as a description that doesn't have the section.
+    let server = machine("mk1-server16");
+    assert_eq!(server.constants().count(), ConstantId::ALL.len() - 3);
+    assert_eq!(server.constant(ConstantId::GatewayPort), None);
+}
+
+/// What takes time is the price of something.
+#[test]
+fn times_and_rates_are_prices() {
+    for id in ConstantId::ALL {
+        let unused = [
+            ConstantId::LinksRaw,
+            ConstantId::ChipAmpCoefficientRateInterleaved,
+        ];
+        let takes_no_time = matches!(id.expense(), Expense::Memory | Expense::Nothing);
+        match id.class() {
+            Class::Time => assert!(!takes_no_time, "{id}"),
+            Class::Rate => assert_eq!(takes_no_time, unused.contains(id), "{id}"),
+            Class::Size | Class::Count | Class::Choice => {}
+        }
+        if id.section() == "memory" {
+            assert_eq!(id.expense(), Expense::Memory, "{id}");
+        }
+    }
+}
+
+#[test]
+fn a_value_is_told_as_the_field_has_it_in_the_unit_of_its_description() {
+    let mut pod = machine("mk2-pod16");
+    for (id, value) in [
+        (ConstantId::ChipClock, "1.325 GHz"),
+        (ConstantId::ChipTiles, "1472"),
+        (ConstantId::LinksHop, "0.1 us"),
+        (ConstantId::SystemWiring, "ladder"),
+    ] {
+        assert_eq!(pod.constant(id).unwrap().value.to_string(), value);
+    }
+    pod.tile.clock = Hertz(1.5e9);
+    pod.links.hop = SimSeconds(15e-9);
+    pod.memory.interleaved = Bytes(416 * 1024 + 512);
+    pod.wiring = Wiring::Torus;
+    let text = pod.to_toml();
+    for line in [
+        "clock = { value = \"1.5 GHz\", ",
+        "hop = { value = \"0.015 us\", ",
+        "interleaved = { value = \"416.5 KiB\", ",
+        "wiring = { value = \"torus\", ",
+    ] {
+        let line = format!("\n{line}kind = \"assumed\", source = \"given by a program\" }}\n");
+        assert!(text.contains(&line), "{line}\n{text}");
+    }
+    // Of what came from no description, nothing else is known.
+    let mut server = machine("mk1-server16");
+    server.gateway = machine("mk2-pod16").gateway;
+    let port = server.constant(ConstantId::GatewayPort).unwrap();
+    assert_eq!(port.value.to_string(), "12500000000 B/s");
+    assert_eq!(
+        (port.kind, port.source),
+        (Kind::Assumed, "given by a program")
+    );
+    assert_eq!(
+        MachineSpec::from_toml(&server.to_toml()).unwrap().gateway,
+        server.gateway
+    );
+}
+
+#[test]
+fn a_change_is_assumed_and_has_no_range() {
+    let pod = machine("mk2-pod16");
+    let changed = pod.with("links.hop", "0.2 us").unwrap();
+    assert_eq!(changed.links.hop, SimSeconds(0.2e-6));
+    let hop = changed.constant(ConstantId::LinksHop).unwrap();
+    assert_eq!(
+        (hop.kind, hop.source, hop.range),
+        (Kind::Assumed, "what if", None)
+    );
+    let others = |machine: &MachineSpec| -> String {
+        let lines = machine.constants();
+        let others = lines.filter(|constant| constant.id != ConstantId::LinksHop);
+        others.map(|constant| constant.to_toml() + "\n").collect()
+    };
+    assert_eq!(others(&changed), others(&pod));
+}
+
+#[test]
+fn a_change_is_refused_as_a_file_is() {
+    let pod = machine("mk2-pod16");
+    for (key, value, expected) in [
+        ("chip.tiles", "0", "`chip.tiles`: expected more than zero"),
+        (
+            "chip.tiles",
+            "1474",
+            "`chip.tiles`: expected at most 1472 (columns times rows times tiles of a block), got \
+             1474",
+        ),
+        (
+            "chip.memory",
+            "0 KiB",
+            "`chip.memory`: expected more than zero",
+        ),
+        (
+            "chip.memory",
+            "640 KiB",
+            "`chip.memory`: expected 638976 (bytes of both regions), got 655360",
+        ),
+        (
+            "chip.memory",
+            "638976",
+            "`chip.memory`: expected a size such as \"624 KiB\", got `638976`",
+        ),
+        (
+            "system.wiring",
+            "ring",
+            "`system.wiring`: expected one of ladder, torus, got `ring`",
+        ),
+        (
+            "compute.clock",
+            "1 GHz",
+            "unknown constant `compute.clock` (did you mean `chip.clock`?), expected one of \
+             compute.dispatch",
+        ),
+    ] {
+        assert_eq!(pod.with(key, value).unwrap_err().to_string(), expected);
+    }
+    assert_eq!(
+        machine("mk1-server16").with("gateway.port", "1 GB/s"),
+        Err(SpecError::Incomplete {
+            key: "gateway.ports_per_machine"
+        })
+    );
+    // A machine that was made impossible by hand has no changes.
+    let mut impossible = pod;
+    impossible.n_ipus = 3;
+    let error = impossible.with("chip.clock", "1 GHz").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`system.ipus`: expected a multiple of 2 (IPUs face each other in pairs), got 3"
+    );
 }
 
 #[test]
@@ -156,7 +304,7 @@ fn a_scaled_down_machine_differs_in_its_counts_only() {
     assert_eq!(tile, whole.tile);
     assert_eq!(small.links, whole.links);
     let error = whole.scaled_down(4, 1474).unwrap_err();
-    let SpecError::Description { fault, .. } = error else {
+    let SpecError::Constant { fault } = error else {
         panic!("{error}")
     };
     assert_eq!(
@@ -452,6 +600,11 @@ fn impossible_values_are_refused() {
         ),
         (
             "system",
+            "wiring = { value = \"torus\", range = [\"ladder\", \"torus\"]",
+            "line 5, column 20: `system.wiring`: expected no range, since a word is no number",
+        ),
+        (
+            "system",
             "ipus = { value = 18",
             "line 5, column 18: `system.ipus`: expected a multiple of 4 (IPUs of a machine), got \
              18",
@@ -595,9 +748,10 @@ fn an_unknown_machine_lists_the_known_ones() {
 /// Edits of a description as people make them: other values under known keys, most of them of the
 /// right form.
 fn edited() -> impl Strategy<Value = String> {
-    let constants = machine("mk2-pod128").constants.into_iter();
-    let constants: Vec<(String, String)> = constants
-        .map(|constant| (constant.key, constant.value))
+    let machine = machine("mk2-pod128");
+    let constants: Vec<(String, String)> = machine
+        .constants()
+        .map(|constant| (constant.id.to_string(), constant.value.to_string()))
         .collect();
     let number = prop_oneof![
         4 => (1..100_u32).prop_map(|n| n.to_string()),
@@ -635,6 +789,28 @@ fn edited() -> impl Strategy<Value = String> {
     })
 }
 
+/// Changes of one to three constants of a machine, most of them with the unit they have.
+fn changes() -> impl Strategy<Value = Vec<(ConstantId, String)>> {
+    let units = prop::sample::select(vec!["B", "KiB", "GB", "cycles", "us", "MHz", "GB/s"]);
+    let number = prop_oneof![
+        4 => (0..100_u32).prop_map(f64::from),
+        2 => (0..100_000_u32).prop_map(f64::from),
+        1 => 0.0..1e4,
+    ];
+    let id = prop::sample::select(ConstantId::ALL.to_vec());
+    let unit = prop::option::weighted(0.1, units);
+    let change = (id, number, unit).prop_map(|(id, number, unit)| {
+        let pod = machine("mk2-pod128");
+        let value = match pod.constant(id).unwrap().value {
+            Value::Quantity(own) if own.unit == Unit::ONE => number.round().to_string(),
+            Value::Quantity(own) => format!("{number} {}", unit.unwrap_or(own.unit.name)),
+            Value::Word(_) => ["torus", "ladder", "ring"][number as usize % 3].to_owned(),
+        };
+        (id, value)
+    });
+    prop::collection::vec(change, 1..4)
+}
+
 /// A shipped description with a piece cut out and another put in.
 fn damaged() -> impl Strategy<Value = String> {
     let names = prop::sample::select(shipped::bases());
@@ -654,6 +830,33 @@ fn damaged() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    /// A change is what a file with the same constants is, machine or error.
+    #[test]
+    fn a_change_is_a_file(changes in changes()) {
+        let changes: BTreeMap<ConstantId, String> = changes.into_iter().collect();
+        let mut text = "name = \"mk2-pod128\"\nbase = [\"mk2-pod128\"]\n".to_owned();
+        for (id, value) in &changes {
+            let value = match value.parse::<u64>() {
+                Ok(count) => count.to_string(),
+                Err(_) => format!("\"{value}\""),
+            };
+            text += &format!("{id} = {{ value = {value}, kind = \"assumed\", source = \"what if\" }}\n");
+        }
+        let values = changes.iter().map(|(id, value)| (*id, value));
+        let changed = machine("mk2-pod128").with_all(values, Kind::Assumed, "what if");
+        match (changed, MachineSpec::from_toml(&text)) {
+            (Ok(changed), Ok(read)) => {
+                prop_assert_eq!(MachineSpec::from_toml(&changed.to_toml()), Ok(changed.clone()));
+                prop_assert_eq!(changed, read);
+            }
+            (
+                Err(SpecError::Constant { fault: changed }),
+                Err(SpecError::Description { fault: read, .. }),
+            ) => prop_assert_eq!(changed, read),
+            (changed, read) => prop_assert!(false, "{:?}\n{:?}", changed, read),
+        }
+    }
+
     /// Whatever it says, a description is a machine or an error; and a machine can be wired,
     /// and written out and read back.
     #[test]

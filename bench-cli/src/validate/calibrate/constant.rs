@@ -2,15 +2,16 @@
 
 use anyhow::{Context, Result, ensure};
 use ipu_sim::spec::MachineSpec;
-use ipu_sim::spec::constant::Kind;
+use ipu_sim::spec::constant::{ConstantId, Expense, Kind};
+use ipu_sim::spec::quantity::Value;
 
 /// A constant of kind `fitted`, in the unit that its description uses.
 #[derive(Clone, Debug)]
 pub struct Constant {
-    /// Section and name.
-    pub key: String,
+    /// Which one.
+    pub id: ConstantId,
     /// Unit of the numbers.
-    pub unit: String,
+    pub unit: &'static str,
     /// As the description has it.
     pub shipped: f64,
     /// As the fit has it.
@@ -21,65 +22,51 @@ pub struct Constant {
     pub high: f64,
 }
 
-/// The fitted constants of a machine whose section is `memory` or isn't.
+/// The fitted constants of a machine that take memory, or those that take time.
 ///
 /// # Errors
 ///
 /// A description without a range for a fitted constant, or with one in another unit.
 pub(super) fn fitted(machine: &MachineSpec, of_memory: bool) -> Result<Vec<Constant>> {
-    let constants = machine.constants.iter();
+    let constants = machine.constants();
     constants
         .filter(|constant| constant.kind == Kind::Fitted)
-        .filter(|constant| (constant.section() == "memory") == of_memory)
+        .filter(|constant| (constant.id.expense() == Expense::Memory) == of_memory)
         .map(|constant| {
-            let (shipped, unit) = quantity(&constant.value)?;
-            let range = constant.range.as_ref();
-            let [low, high] = range.with_context(|| format!("{} has no range", constant.key))?;
-            let bound = |text| {
-                let (number, bound) = quantity(text)?;
-                ensure!(
-                    bound == unit,
-                    "{}: expected {unit}, got `{text}`",
-                    constant.key
-                );
-                Ok(number)
+            let id = constant.id;
+            let Value::Quantity(value) = constant.value else {
+                anyhow::bail!("{id}: `{}` is no quantity", constant.value);
             };
+            let ends = constant
+                .range
+                .with_context(|| format!("{id} has no range"))?;
+            for end in ends {
+                let unit = value.unit.name;
+                ensure!(end.unit == value.unit, "{id}: expected {unit}, got `{end}`");
+            }
+            let shipped = value.number();
+            let [low, high] = ends.map(|end| end.number());
             Ok(Constant {
-                key: constant.key.clone(),
-                unit: unit.into(),
+                id,
+                unit: value.unit.name,
                 shipped,
                 best: shipped,
-                low: bound(low)?,
-                high: bound(high)?,
+                low,
+                high,
             })
         })
         .collect()
-}
-
-/// `64 cycles` as a number and its unit.
-fn quantity(text: &str) -> Result<(f64, &str)> {
-    let (number, unit) = text.split_once(' ').unwrap_or((text, ""));
-    let number = number.parse();
-    Ok((
-        number.with_context(|| format!("`{text}` is no quantity"))?,
-        unit,
-    ))
 }
 
 /// The shipped machine `system` with other values, rounded to whole ones, of some constants.
 ///
 /// # Errors
 ///
-/// As [`MachineSpec::from_toml`].
+/// As [`MachineSpec::with`].
 pub(super) fn with(system: &str, values: &[(&Constant, f64)]) -> Result<MachineSpec> {
-    let mut text = format!("name = \"{system}\"\nbase = [\"{system}\"]\n");
-    for (constant, value) in values {
-        let (section, name) = constant.key.split_once('.').unwrap_or(("", &constant.key));
-        let unit = &constant.unit;
-        text += &format!(
-            "{section}.{name} = {{ value = \"{} {unit}\", kind = \"fitted\", source = \"fit\" }}\n",
-            value.round()
-        );
-    }
-    Ok(MachineSpec::from_toml(&text)?)
+    let values = values.iter().map(|(constant, value)| {
+        let text = format!("{} {}", value.round(), constant.unit);
+        (constant.id, text)
+    });
+    Ok(MachineSpec::shipped(system)?.with_all(values, Kind::Fitted, "fit")?)
 }

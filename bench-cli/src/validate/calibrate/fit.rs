@@ -160,7 +160,7 @@ impl Known {
                         }
                         None => "no (no row has a slope)".into(),
                     };
-                    format!("{} {verdict}", constant.key)
+                    format!("{} {verdict}", constant.id)
                 });
                 format!(
                     "identifiable (standard error below {:.0} %): {}",
@@ -224,15 +224,15 @@ impl Fit {
         let mut constants = table([&title, "unit", "shipped", "best", "bounds"], 2..4);
         for constant in &self.constants {
             constants.add_row([
-                constant.key.clone(),
-                constant.unit.clone(),
+                constant.id.to_string(),
+                constant.unit.to_owned(),
                 format!("{}", constant.shipped),
                 format!("{:.1}", constant.best),
                 format!("{} to {}", constant.low, constant.high),
             ]);
         }
         let keys = self.constants.iter();
-        let sensitivity = keys.map(|constant| format!("per % of {}", constant.key));
+        let sensitivity = keys.map(|constant| format!("per % of {}", constant.id));
         let header = ["row".to_owned(), "error at best".into()];
         let header: Vec<String> = header.into_iter().chain(sensitivity).collect();
         let mut rows = table(&header, 1..header.len());
@@ -243,7 +243,7 @@ impl Fit {
         }
         let [shipped, best] = self.objective;
         let known = Known::of(&self.rows).text(&self.constants);
-        let keys = self.constants.iter().map(|constant| constant.key.as_str());
+        let keys = self.constants.iter().map(|constant| constant.id.key());
         let mut determined = table(
             ["determined by, %"].into_iter().chain(keys),
             1..header.len() - 1,
@@ -279,6 +279,8 @@ fn table<T: AsRef<str>>(
 
 #[cfg(test)]
 mod tests {
+    use ipu_sim::spec::constant::ConstantId;
+
     use super::*;
 
     #[test]
@@ -327,7 +329,7 @@ mod tests {
         assert_eq!(found[1], 0.0);
     }
 
-    /// What is said of constants `a`, `b`, .. of rows with these residuals and slopes.
+    /// What is said of up to two constants of rows with these residuals and slopes.
     fn verdict<const N: usize>(rows: &[(f64, [f64; N])]) -> String {
         let rows: Vec<FittedRow> = rows
             .iter()
@@ -337,9 +339,10 @@ mod tests {
                 slopes: slopes.to_vec(),
             })
             .collect();
-        let constants = ["a", "b", "c"].iter().take(N).map(|key| Constant {
-            key: (*key).into(),
-            unit: String::new(),
+        let ids = [ConstantId::SyncHop, ConstantId::HostRun];
+        let constants = ids.iter().take(N).map(|id| Constant {
+            id: *id,
+            unit: "us",
             shipped: 1.0,
             best: 1.0,
             low: 0.0,
@@ -361,7 +364,7 @@ mod tests {
         ];
         assert_eq!(
             verdict(&rows),
-            "identifiable (standard error below 50 %): a yes (10 %), b no (100 %)"
+            "identifiable (standard error below 50 %): sync.hop yes (10 %), host.run no (100 %)"
         );
     }
 
@@ -370,7 +373,8 @@ mod tests {
         let rows = [(0.1, [1.0, 0.0]), (-0.1, [1.0, 0.0])];
         assert_eq!(
             verdict(&rows),
-            "identifiable (standard error below 50 %): a yes (10 %), b no (no row has a slope)"
+            "identifiable (standard error below 50 %): sync.hop yes (10 %), host.run no (no row \
+             has a slope)"
         );
     }
 

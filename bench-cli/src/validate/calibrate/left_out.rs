@@ -39,7 +39,7 @@ pub(super) fn record(
             .filter_map(|(constant, value)| {
                 let ends = [constant.low, constant.high];
                 let end = ends.into_iter().find(|end| near(*end, *value))?;
-                Some(format!("{} at {end} {}", constant.key, constant.unit))
+                Some(format!("{} at {end} {}", constant.id, constant.unit))
             });
         at_bounds.insert(row.name.clone(), bound.collect());
         let residual = residual(row, constants, &values)?;
@@ -51,7 +51,7 @@ pub(super) fn record(
     }
     let rows = calibration.iter().chain(validation);
     let uncertain = rows.flat_map(|row| &row.effects.0);
-    let constants = uncertain.map(|(key, (constant, _))| (key.clone(), constant.clone()));
+    let constants = uncertain.map(|(id, (constant, _))| (*id, constant.clone()));
     let record = Record {
         constants: constants.collect(),
         runs,
@@ -65,12 +65,12 @@ fn near(bound: f64, value: f64) -> bool {
 }
 
 fn measured(row: &Row, log_error: f64, residual: Option<f64>) -> MeasuredRun {
-    let effects = row.effects.0.iter().map(|(key, (_, effect))| {
+    let effects = row.effects.0.iter().map(|(id, (_, effect))| {
         let rounded = Effect {
             slope: rounded(effect.slope),
             ends: effect.ends.map(rounded),
         };
-        (key.clone(), rounded)
+        (*id, rounded)
     });
     MeasuredRun {
         name: row.name.clone(),

@@ -206,12 +206,17 @@ fn slope_at(value: f64, residual: impl Fn(f64) -> Result<f64>) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
+    use ipu_sim::spec::constant::ConstantId;
+
     use super::*;
 
-    fn constant(key: &str, shipped: f64, [low, high]: [f64; 2]) -> Constant {
+    const WORK: ConstantId = ConstantId::ChipAssemble64Bytes;
+    const START: ConstantId = ConstantId::SyncExternal;
+
+    fn constant(id: ConstantId, shipped: f64, [low, high]: [f64; 2]) -> Constant {
         Constant {
-            key: key.into(),
-            unit: "cycles".into(),
+            id,
+            unit: "cycles",
             shipped,
             best: shipped,
             low,
@@ -240,8 +245,8 @@ mod tests {
 
     fn fitted(runs: &[(f64, [f64; 2], f64)]) -> Vec<f64> {
         let mut constants = vec![
-            constant("work", 40.0, [8.0, 300.0]),
-            constant("start", 70.0, [0.0, 200.0]),
+            constant(WORK, 40.0, [8.0, 300.0]),
+            constant(START, 70.0, [0.0, 200.0]),
         ];
         descend(&mut constants, |constants| Ok(rows(runs, constants))).unwrap();
         constants.iter().map(|constant| constant.best).collect()
@@ -285,8 +290,8 @@ mod tests {
     #[test]
     fn a_constant_at_zero_stays_there_and_the_others_move() {
         let constants = [
-            constant("work", 40.0, [8.0, 300.0]),
-            constant("start", 0.0, [0.0, 200.0]),
+            constant(WORK, 40.0, [8.0, 300.0]),
+            constant(START, 0.0, [0.0, 200.0]),
         ];
         let runs = [(0.0, [10.0, 2.0], 500.0), (0.0, [5.0, 9.0], 250.0)];
         let found = stepped(&constants, &rows(&runs, &constants));
