@@ -102,7 +102,7 @@ pub enum HostStreams {
 /// A program and what the host needs to run it.
 #[derive(Clone, Debug)]
 pub struct Lowered {
-    /// What the device runs.
+    /// Program that the device runs.
     pub program: Program,
     /// Variables that live on the device, and how their tensors see them; with
     /// [`HostStreams::Absent`] those that stand in for inputs, too.

@@ -82,7 +82,7 @@ pub struct Training {
     pub checkpoints: Vec<TensorId>,
     /// Whether there is a pipeline.
     pub pipelining: Pipelining,
-    /// What is computed again.
+    /// Operations that are computed again.
     pub recompute: RecomputeMode,
     /// Forward stages, as [`pipeline_stages()`] numbers them, that compute nothing again.
     pub whole_stages: Vec<StageId>,
@@ -133,7 +133,7 @@ pub fn train(graph: Graph, options: &Training) -> Result<Compiled> {
     train_watched(graph, options, &mut |_, _| {})
 }
 
-/// As [`train`], pass by pass before the eyes of `watch`.
+/// Runs [`train`], pass by pass before the eyes of `watch`.
 ///
 /// # Errors
 /// As [`train`].
@@ -222,7 +222,7 @@ pub fn infer(graph: Graph, options: &Inference) -> Result<Compiled> {
     infer_watched(graph, options, &mut |_, _| {})
 }
 
-/// As [`infer`], pass by pass before the eyes of `watch`.
+/// Runs [`infer`], pass by pass before the eyes of `watch`.
 ///
 /// # Errors
 /// As [`train`].

@@ -12,7 +12,7 @@ use crate::units::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {violation}")]
 pub struct BadProgram {
-    /// Where.
+    /// Location of the fault.
     pub place: Location,
     /// Rule that is broken, with the facts.
     pub violation: Violation,

@@ -19,7 +19,7 @@ pub struct Tensor {
     pub shape: Shape,
     /// Where its value comes from.
     pub kind: TensorKind,
-    /// What it is called in text; grows with the id, and stays when others are removed, so that
+    /// Number of the tensor in text; grows with the id, and stays when others are removed, so that
     /// texts before and after can be compared line by line.
     pub number: u32,
 }
