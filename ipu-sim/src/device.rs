@@ -99,6 +99,7 @@ mod failure;
 #[cfg(test)]
 mod interleavings;
 mod inventory;
+mod lease;
 mod loaded;
 mod manager;
 mod memory;

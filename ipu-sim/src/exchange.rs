@@ -3,8 +3,8 @@
 //! Data that stays on its tile is not exchanged. One description reaches only so many words; a
 //! longer transfer takes several, each with code and control instructions of its own.
 //!
-//! [`pieces`] says which elements go from which tile to which, [`route`] how long a word travels,
-//! and [`time`] how long all of it takes.
+//! [`mod@pieces`] says which elements go from which tile to which, [`route`] how long a word
+//! travels, and [`time`] how long all of it takes.
 
 pub mod pieces;
 pub mod route;

@@ -3,6 +3,10 @@
 //! A vertex loops over the labels of its operands (see [`crate::program::Operand`])
 //! and computes one scalar expression per combination; labels that the output
 //! lacks are reduced over. What a vertex costs is in [`crate::cost`].
+//!
+//! Expressions with one purpose, such as [`MapOp::AdamUpdater`], [`MapOp::LambUpdate`] or
+//! [`MapOp::SequenceMask`], are those that PopART hands to PopLibs as one map; the codelets that
+//! run for them are in [`crate::cost::vertex`]. Why a program has them is nothing to this crate.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 

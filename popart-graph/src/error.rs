@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub struct OpLabel {
     /// The word for what it computes.
     pub kind: &'static str,
-    /// Its scope path.
+    /// Scope path of the operation.
     pub name: String,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for OpLabel {
     }
 }
 
-/// What a user's model, text or data can do wrong.
+/// Error of a user's model, text or data.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum Error {
     /// A matrix product has no plan.

@@ -69,7 +69,7 @@ macro_rules! words {
             /// Every variant, in order.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// Its word in the text form.
+            /// Word of the text form.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }

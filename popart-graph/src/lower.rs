@@ -74,7 +74,7 @@ use crate::profile::{Line, LineKind, Profile, Section};
 /// A program and what the host needs to run it.
 #[derive(Clone, Debug)]
 pub struct Lowered {
-    /// What the device runs.
+    /// Program that the device runs.
     pub program: Program,
     /// What the lines and sections of the program's profile stand for.
     pub profile: Profile,

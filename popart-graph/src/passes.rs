@@ -126,7 +126,7 @@ pub struct Training {
     pub loss: TensorId,
     /// Whether there is a pipeline.
     pub pipelining: Pipelining,
-    /// What is computed again.
+    /// Operations that are computed again.
     pub recompute: RecomputeMode,
     /// Weight updates of a run.
     pub updates: u32,

@@ -90,7 +90,7 @@ impl fmt::Display for MatMulShape {
     }
 }
 
-/// What a product is part of; the planner charges rearrangements accordingly.
+/// Pass that a product is part of; the planner charges rearrangements accordingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pass {
     /// A product on its own (`fullyConnectedPass` NONE).
@@ -116,7 +116,7 @@ impl Pass {
 /// How a product is to be planned.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlanOptions {
-    /// What the product is part of.
+    /// Pass that the product is part of.
     pub pass: Pass,
     /// Type of both operands.
     pub operand: DType,
@@ -181,7 +181,7 @@ impl Splits {
     }
 }
 
-/// What the busiest tile does in one iteration.
+/// Work of the busiest tile in one iteration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TileWork {
     /// Groups of the product, several counting as one if the vertex takes them at once.
@@ -203,7 +203,7 @@ pub struct Plan {
     pub vertex: MatMulVertex,
     /// How the work is cut.
     pub splits: Splits,
-    /// What the busiest tile does in one iteration.
+    /// Work of the busiest tile in one iteration.
     pub tile_work: TileWork,
     /// Estimated cycles, by cause.
     pub cost: PlanCost,

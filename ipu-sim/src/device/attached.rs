@@ -8,8 +8,8 @@ use super::error::{DeviceError, Result};
 use super::executable::{Executable, fit};
 use super::failure::RecoveryAction;
 use super::inventory::Device;
+use super::lease::Lease;
 use super::loaded::LoadedDevice;
-use super::manager::Lease;
 use super::thread::DeviceThread;
 use crate::spec::MachineSpec;
 

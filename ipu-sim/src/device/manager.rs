@@ -1,17 +1,15 @@
-//! Who has which IPUs: enumerating, attaching, waiting, releasing.
+//! How a device is found and attached: enumerating, trying, waiting.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::attached::AttachedDevice;
 use super::error::{DeviceError, Result};
-use super::failure::RecoveryAction;
 use super::inventory::{Device, DeviceId, devices};
-use super::ports::{LockGuard, LockRefusal, Ports};
+use super::lease::{Lease, Shared};
+use super::ports::{LockRefusal, Ports};
 use super::sync::Mutex;
-use crate::ids::IpuId;
 use crate::spec::MachineSpec;
 
 /// Host time between two attempts to attach on demand (PopLibs, `TestDevice`).
@@ -35,13 +33,6 @@ pub enum Connection {
 #[derive(Clone)]
 pub struct DeviceManager {
     shared: Arc<Shared>,
-}
-
-struct Shared {
-    machine: Arc<MachineSpec>,
-    devices: Vec<Device>,
-    attached: Mutex<BTreeSet<IpuId>>,
-    ports: Ports,
 }
 
 impl DeviceManager {
@@ -68,8 +59,8 @@ impl DeviceManager {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NoSuchDevice`]; [`DeviceError::DeviceBusy`] if one of its IPUs is attached, and stays
-    /// so until the time-out of [`Connection::OnDemand`]; [`DeviceError::LockFailed`];
+    /// [`DeviceError::NoSuchDevice`]; [`DeviceError::DeviceBusy`] if one of its IPUs is attached,
+    /// and stays so until the time-out of [`Connection::OnDemand`]; [`DeviceError::LockFailed`];
     /// [`DeviceError::NoDeviceThread`].
     pub fn attach(&self, id: DeviceId, connection: Connection) -> Result<AttachedDevice> {
         let device = self.shared.devices.get(id.0 as usize);
@@ -84,8 +75,8 @@ impl DeviceManager {
     ///
     /// # Errors
     ///
-    /// [`DeviceError::NoSuchGroup`]; [`DeviceError::NoFreeDevice`] if all are attached, and stay so until the
-    /// time-out of [`Connection::OnDemand`]; otherwise as [`Self::attach`].
+    /// [`DeviceError::NoSuchGroup`]; [`DeviceError::NoFreeDevice`] if all are attached, and stay so
+    /// until the time-out of [`Connection::OnDemand`]; otherwise as [`Self::attach`].
     pub fn attach_any(&self, n_ipus: u32, connection: Connection) -> Result<AttachedDevice> {
         let all = self.shared.devices.iter().copied();
         let devices: Vec<Device> = all.filter(|device| device.n_ipus == n_ipus).collect();
@@ -152,95 +143,5 @@ impl fmt::Debug for DeviceManager {
             .field("machine", &self.shared.machine.name)
             .field("attached", &*self.shared.attached.lock())
             .finish_non_exhaustive()
-    }
-}
-
-/// The right to use the IPUs of a device, until it is dropped.
-pub(super) struct Lease {
-    /// What may be used.
-    pub(super) device: Device,
-    shared: Arc<Shared>,
-    hold: Hold,
-}
-
-impl Lease {
-    fn take(shared: &Arc<Shared>, device: Device) -> std::result::Result<Self, LockRefusal> {
-        let hold = Hold::take(shared, device.ipus().collect())?;
-        Ok(Self {
-            device,
-            shared: Arc::clone(shared),
-            hold,
-        })
-    }
-
-    /// The world outside.
-    pub(super) fn ports(&self) -> &Ports {
-        &self.shared.ports
-    }
-
-    /// What is wrong with the device.
-    pub(super) fn check_hardware(&self) -> Result<()> {
-        match self.ports().hardware.fault(&self.hold.ipus) {
-            Some(fault) => Err(DeviceError::Hardware {
-                device: self.device.id,
-                fault,
-                class: fault.class(&self.shared.machine),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    /// Carries out a recovery action: on this device, or on the whole machine while nobody else
-    /// is attached there.
-    pub(super) fn recover(&self, action: RecoveryAction) -> Result<()> {
-        let hardware = &self.ports().hardware;
-        if action.is_for_all() {
-            let all = (0..self.shared.machine.n_ipus).map(IpuId);
-            let (own, others): (Vec<IpuId>, Vec<IpuId>) =
-                all.partition(|ipu| self.hold.ipus.contains(ipu));
-            let others = Hold::take(&self.shared, others).map_err(|refusal| match refusal {
-                LockRefusal::Busy { ipu } => DeviceError::PartitionInUse { ipu },
-                LockRefusal::Failed(source) => DeviceError::LockFailed {
-                    device: self.device.id,
-                    source,
-                },
-            })?;
-            hardware.recovered(&[own, others.ipus.clone()].concat(), action);
-        } else {
-            hardware.recovered(&self.hold.ipus, action);
-        }
-        self.check_hardware()
-    }
-}
-
-/// IPUs that nobody else can attach, in this process or another, until it is dropped.
-struct Hold {
-    ipus: Vec<IpuId>,
-    shared: Arc<Shared>,
-    guard: Option<LockGuard>,
-}
-
-impl Hold {
-    fn take(shared: &Arc<Shared>, ipus: Vec<IpuId>) -> std::result::Result<Self, LockRefusal> {
-        let mut attached = shared.attached.lock();
-        if let Some(&ipu) = ipus.iter().find(|ipu| attached.contains(ipu)) {
-            return Err(LockRefusal::Busy { ipu });
-        }
-        let guard = shared.ports.locks.try_lock(&ipus)?;
-        attached.extend(&ipus);
-        Ok(Self {
-            ipus,
-            shared: Arc::clone(shared),
-            guard: Some(guard),
-        })
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        let mut attached = self.shared.attached.lock();
-        // Others must not find the IPUs free here while they are still locked there.
-        drop(self.guard.take());
-        attached.retain(|ipu| !self.ipus.contains(ipu));
     }
 }

@@ -12,7 +12,7 @@ use crate::units::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {violation}")]
 pub struct BadProgram {
-    /// Where.
+    /// Location of the fault.
     pub place: Location,
     /// Rule that is broken, with the facts.
     pub violation: Violation,
@@ -29,6 +29,7 @@ pub enum VerifyError {
     BadProgram(#[from] Box<BadProgram>),
 }
 
+/// The outcome of checking a rule.
 /// The outcome of checking a rule.
 pub(super) type Checked = Result<(), Box<BadProgram>>;
 

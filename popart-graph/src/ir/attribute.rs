@@ -126,7 +126,7 @@ words! {
     }
 }
 
-/// What the gradient of an element-wise function reads besides the incoming
+/// Value that the gradient of an element-wise function reads besides the incoming
 /// gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Saved {
@@ -204,7 +204,7 @@ impl From<MemoryProportion> for f64 {
 }
 
 impl MemoryProportion {
-    /// What PopLibs takes when nothing is said.
+    /// Proportion that PopLibs takes when nothing is said.
     pub const POPLIBS_DEFAULT: Self = Self(0.6_f64.to_bits());
 
     /// `value` as a proportion, if it is above 0 and at most 1.

@@ -25,7 +25,7 @@ pub struct Graph {
     pub parts: Parts,
     /// The streams, in the order in which the host supplies them.
     pub inputs: Vec<TensorId>,
-    /// What the host reads back.
+    /// Tensors that the host reads back.
     pub outputs: Vec<TensorId>,
     /// `(variable, value)`: after a run the variable takes the value.
     pub updates: Vec<(TensorId, TensorId)>,

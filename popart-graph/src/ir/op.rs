@@ -17,7 +17,7 @@ use super::{
 /// One operation, where it runs and when.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Op {
-    /// What it computes, with its attributes.
+    /// Kind of operation, with its attributes.
     pub kind: OpKind,
     /// Operands, in the order that the kind's documentation gives.
     pub inputs: SmallVec<[TensorId; 4]>,
@@ -59,7 +59,7 @@ impl Op {
         }
     }
 
-    /// Its surroundings, for another operation beside it.
+    /// Scope of the operation, for another one beside it.
     #[must_use]
     pub fn scope(&self) -> Scope {
         Scope {
@@ -74,7 +74,7 @@ impl Op {
     }
 }
 
-/// What operations made together have in common: all of an [`Op`] but what it
+/// Surroundings that operations made together have in common: all of an [`Op`] but what it
 /// computes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Scope {
@@ -109,7 +109,7 @@ impl Scope {
         }
     }
 
-    /// The same place under a longer path: `Layer3` and `Out` make `Layer3/Out`.
+    /// Scope of this place under a longer path: `Layer3` and `Out` make `Layer3/Out`.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
         let name = match self.name.as_str() {
@@ -123,7 +123,7 @@ impl Scope {
     }
 }
 
-/// What [`OpKind::SequenceMask`] adds to attention scores that must not count (BERT
+/// Score that [`OpKind::SequenceMask`] adds to attention scores that must not count (BERT
 /// application, `attention_mask`).
 pub const MASKED_SCORE: f64 = -1000.0;
 
@@ -137,7 +137,7 @@ pub fn nll_smallest_probability(dtype: DType) -> f64 {
     }
 }
 
-/// What an operation computes. `->` separates operands from results; a float is
+/// Kind of operation. `->` separates operands from results; a float is
 /// `f16` or `f32`, and results have the element type of the first operand unless
 /// said otherwise.
 #[derive(Clone, Debug, PartialEq)]
@@ -421,7 +421,7 @@ pub enum OpKind {
     RemoteStore,
 }
 
-/// What an [`OpKind::Multi`] does to each of its operands.
+/// Kind of work that an [`OpKind::Multi`] does on each of its operands.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MultiKind {
     /// [`OpKind::AllReduce`].
@@ -441,7 +441,7 @@ pub enum MultiKind {
 }
 
 impl MultiKind {
-    /// What is done to operand `operand`, as an operation of its own; `None` if the list of
+    /// Kind of work on operand `operand`, as an operation of its own; `None` if the list of
     /// shapes doesn't reach so far.
     #[must_use]
     pub fn member(&self, operand: usize) -> Option<OpKind> {

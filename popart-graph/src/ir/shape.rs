@@ -38,7 +38,7 @@ impl Shape {
         )
     }
 
-    /// This shape with one axis resized.
+    /// Shape like this one, with one axis resized.
     #[must_use]
     pub fn with(&self, axis: usize, size: u32) -> Self {
         let mut shape = self.clone();

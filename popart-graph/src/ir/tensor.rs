@@ -21,7 +21,7 @@ pub struct Tensor {
     pub kind: TensorKind,
     /// The part of the model that it belongs to: that of the operation that first made it.
     pub part: Option<PartId>,
-    /// What it is called in text; grows with the id, and stays when others are removed, so that
+    /// Number of the tensor in text; grows with the id, and stays when others are removed, so that
     /// texts before and after can be compared line by line.
     pub number: u32,
 }

@@ -33,7 +33,7 @@ use super::optimizer::rules::{OptimizerOptions, UpdateRule};
 use crate::error::Result;
 use crate::ir::{Graph, Op, OpId, OpKind, Phase, Purpose, Recompute, Scope, TensorId};
 
-/// What a weight update starts from.
+/// Gradient that a weight update starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accumulated {
     /// The sum of gradients, or the velocity, or just the gradient.
@@ -42,7 +42,7 @@ pub struct Accumulated {
     pub variable: Option<TensorId>,
 }
 
-/// What each weight's update starts from.
+/// Gradients that weight updates start from, by weight.
 pub type AccumulatedGradients = IndexMap<TensorId, Accumulated>;
 
 /// Adds accumulators where the options ask for them.

@@ -37,7 +37,7 @@ use crate::error::Result;
 use crate::grad::backward;
 use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, StageId, TensorId, TensorKind};
 
-/// What to differentiate, and by what.
+/// Loss to differentiate, and the variables to differentiate it by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Differentiate {
     /// The final loss, a scalar.

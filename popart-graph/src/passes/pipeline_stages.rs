@@ -35,7 +35,7 @@ use ipu_sim::ids::{Id, IdVec, IpuId};
 use crate::error::{Error, PipelineDepth, Result, Violation};
 use crate::ir::{Graph, OpId, Phase, StageId, TensorId};
 
-/// What a pipeline is for.
+/// Options of a pipeline: its loss, if it trains, and its micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PipelineStages {
     /// The final loss; `None` for inference.

@@ -40,7 +40,7 @@ use std::collections::BTreeSet;
 use crate::error::{Error, Result};
 use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
 
-/// What is kept.
+/// Options of recomputation: results and stages that are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecomputeOptions {
     /// Results that the user wants kept: their operations run once.

@@ -25,7 +25,7 @@ use super::{JointPass, MatMulShape, Pass, Plan, PlanError, PlanOptions, plan};
 /// A product to plan.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PlanRequest {
-    /// Its sizes.
+    /// Sizes of the product.
     pub shape: MatMulShape,
     /// How to plan it.
     pub options: PlanOptions,

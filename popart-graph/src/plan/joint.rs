@@ -56,7 +56,7 @@ impl JointPass {
         }
     }
 
-    /// The same as the planner's options have it.
+    /// Pass of this product in the planner's options.
     #[must_use]
     pub fn pass(self) -> Pass {
         match self {
@@ -66,7 +66,7 @@ impl JointPass {
         }
     }
 
-    /// This pass's product in the layer whose forward product is `forward`.
+    /// Product of this pass in the layer whose forward product is `forward`.
     #[must_use]
     pub fn product(self, forward: &MatMulShape) -> MatMulShape {
         let MatMulShape { groups, m, k, n } = *forward;

@@ -17,7 +17,7 @@ pub struct OptimizerOptions {
     pub weights: Vec<WeightUpdate>,
     /// Weights that are slices of one: LAMB takes one norm over the slices of each group.
     pub joint_norms: Vec<Vec<TensorId>>,
-    /// What gradients have been multiplied with and summed over.
+    /// Factors of the gradients, and what they are summed over.
     pub scaling: Scaling,
     /// Where the learning rate comes from.
     pub learning_rate: LearningRate,
@@ -39,7 +39,7 @@ pub struct WeightUpdate {
     pub weight: TensorId,
     /// Multiplies the learning rate for this weight.
     pub learning_rate_scale: f64,
-    /// What is done to it.
+    /// Rule of the update.
     pub rule: UpdateRule,
 }
 
