@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bench_core::measure::Latency;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value};
 
@@ -142,8 +143,7 @@ fn table(a: &Report, b: &Report) -> Table {
 /// Numbers of a report, in one order for all reports.
 fn rows(report: &Report) -> Vec<(String, Option<f64>)> {
     let metrics = &report.metrics;
-    let latency =
-        |pick: fn(&crate::measure::Latency) -> f64| metrics.latency_seconds.as_ref().map(pick);
+    let latency = |pick: fn(&Latency) -> f64| metrics.latency_seconds.as_ref().map(pick);
     let sum = |category: &str| {
         let ipus = metrics.ipus.iter();
         let bytes = ipus.filter_map(|ipu| ipu.bytes_by_category.get(category));
@@ -214,14 +214,14 @@ mod tests {
     use ipu_sim::units::SimSeconds;
 
     use super::*;
-    use crate::metrics::fixtures::metrics;
+    use crate::metrics::fixtures::measured;
 
     fn reports(line: &str, throughput: f64) -> Reports {
         let given = crate::args::parse(line.split_whitespace().map(String::from)).unwrap();
         let prepared = crate::request::prepare(&given, crate::clock::Date::now()).unwrap();
-        let mut measured = metrics();
-        measured.throughput_sequences_per_second = throughput;
-        measured.step_seconds = SimSeconds(65536.0 / throughput);
+        let mut measured = measured();
+        measured.metrics.throughput_sequences_per_second = throughput;
+        measured.metrics.step_seconds = SimSeconds(65536.0 / throughput);
         let report = Report::new(&prepared.request, measured);
         // Through text, as from a file.
         let value: Value = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();

@@ -14,6 +14,7 @@ pub mod options;
 
 use std::path::Path;
 
+use bench_core::config::keys::{self, Batch};
 use serde_json::{Map, Value, json};
 
 use crate::args::spec::Support;
@@ -21,13 +22,11 @@ use crate::args::{Given, table};
 use crate::error::Incompatible;
 use crate::{Error, Result};
 pub use options::BertOptions;
-use options::ConnectionType;
+use options::{ConnectionType, InitialModel};
 
 /// A configuration with nothing left to decide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// All keys in table order, then those of distributed runs, as the original saves them.
-    pub values: Map<String, Value>,
     /// What the simulator and the log read.
     pub options: BertOptions,
     /// The accumulation factor, where the global batch size decided or confirmed it.
@@ -64,7 +63,6 @@ pub fn resolve(
     let options = BertOptions::from_values(&values)?;
     let notes = notes(&values, &options);
     Ok(Resolved {
-        values,
         options,
         accumulation_set,
         notes,
@@ -78,27 +76,34 @@ pub fn resolve(
 /// # Errors
 ///
 /// As [`resolve`], as the source of [`Error::Validation`].
-pub fn validation(training: &Resolved) -> Result<Option<(Map<String, Value>, BertOptions)>> {
-    let run = &training.options.run;
-    if training.options.session.inference || !run.validation || !run.model_save {
+pub fn validation(training: &Resolved) -> Result<Option<BertOptions>> {
+    let options = &training.options;
+    let run = &options.run;
+    if options.config.is_inference() || !run.validation || !run.model_save {
         return Ok(None);
     }
-    let mut values = training.values.clone();
+    let mut values = options.arguments();
     values["inference"] = json!(true);
     values["gradient_accumulation_factor"] = json!(1);
-    if run.training {
-        let folder = crate::args::values::show(&values["checkpoint_dir"]);
-        values["onnx_checkpoint"] = json!(format!("{folder}/model.onnx"));
+    if let Some(own) = values["validation_config"].as_object() {
+        let own = own.clone();
+        values.extend(own);
     }
-    if let Some(own) = training.values["validation_config"].as_object() {
-        values.extend(own.clone());
-    }
-    let options = check_together(&values)
-        .and_then(|()| check_runs(&values))
-        .and_then(|()| refuse_unsupported(&values))
-        .and_then(|()| BertOptions::from_values(&values))
-        .map_err(|error| Error::Validation(Box::new(error)))?;
-    Ok(Some((values, options)))
+    let mut validates = || -> Result<BertOptions> {
+        check_together(&values)?;
+        check_runs(&values)?;
+        refuse_unsupported(&values)?;
+        // That of the training counts its accumulation.
+        values["global_batch_size"] = Value::Null;
+        set_batch(&mut values)?;
+        let mut validation = BertOptions::from_values(&values)?;
+        if run.training {
+            validation.output.initial = InitialModel::Trained;
+        }
+        Ok(validation)
+    };
+    let validation = validates().map_err(|error| Error::Validation(Box::new(error)))?;
+    Ok(Some(validation))
 }
 
 fn overlay(given: &Given, preset: Option<&Map<String, Value>>) -> Map<String, Value> {
@@ -116,6 +121,9 @@ fn overlay(given: &Given, preset: Option<&Map<String, Value>>) -> Map<String, Va
     }
     for (key, value) in &given.values {
         values.insert((*key).to_string(), value.clone());
+    }
+    if given.merge_collectives {
+        values.insert("merge_collectives".into(), json!(true));
     }
     values
 }
@@ -152,65 +160,14 @@ fn set_execution_mode(values: &mut Map<String, Value>) {
 /// Derives accumulation factor and global batch size from one another. Returns the factor where a
 /// global batch size was given.
 fn set_batch(values: &mut Map<String, Value>) -> Result<Option<u64>> {
-    let count = |key: &'static str| -> Result<Option<u64>> {
-        let Some(number) = values[key].as_i64() else {
-            return Ok(None);
-        };
-        match u32::try_from(number) {
-            Ok(number) if number > 0 => Ok(Some(u64::from(number))),
-            _ => Err(Error::OutOfRange {
-                option: table::by_key(key)
-                    .expect("batch keys are in the table")
-                    .name,
-                expected: "at least 1 and less than 2^32".into(),
-                found: number.to_string(),
-            }),
-        }
-    };
-    let needed = |key| -> Result<u64> { Ok(count(key)?.expect("the key has a default")) };
-    let micro = needed("micro_batch_size")?;
-    let replicas: u64 = needed("replication_factor")?;
-    let factor = count("gradient_accumulation_factor")?;
-    let (accumulation, global, set) = match (count("global_batch_size")?, factor) {
-        (None, factor) => {
-            let accumulation = factor.unwrap_or(1);
-            // 2^96 at most: counts are below 2^32. Refuse what u64 cannot hold.
-            let global = micro
-                .checked_mul(replicas)
-                .and_then(|batch| batch.checked_mul(accumulation))
-                .ok_or_else(|| Error::OutOfRange {
-                    option: "--replication-factor",
-                    expected: "a global batch below 2^64".into(),
-                    found: replicas.to_string(),
-                })?;
-            (accumulation, global, None)
-        }
-        (Some(global), None) => {
-            if !global.is_multiple_of(micro * replicas) {
-                return Err(Error::BatchIndivisible {
-                    global,
-                    micro,
-                    replicas,
-                });
-            }
-            let accumulation = global / (micro * replicas);
-            (accumulation, global, Some(accumulation))
-        }
-        (Some(global), Some(accumulation)) => {
-            if u128::from(micro * replicas) * u128::from(accumulation) != u128::from(global) {
-                return Err(Error::BatchInconsistent {
-                    global,
-                    micro,
-                    accumulation,
-                    replicas,
-                });
-            }
-            (accumulation, global, Some(accumulation))
-        }
-    };
+    let Batch {
+        accumulation,
+        global,
+    } = keys::batch(values)?;
+    let was_given = !values["global_batch_size"].is_null();
     values["gradient_accumulation_factor"] = json!(accumulation);
     values["global_batch_size"] = json!(global);
-    Ok(set)
+    Ok(was_given.then_some(accumulation))
 }
 
 fn check_together(values: &Map<String, Value>) -> Result<()> {
@@ -251,22 +208,10 @@ fn check_together(values: &Map<String, Value>) -> Result<()> {
 /// What the original finds out when it runs.
 fn check_runs(values: &Map<String, Value>) -> Result<()> {
     let on = |key: &str| values[key] == true;
-    let number = |key: &str| values[key].as_u64().unwrap_or_default();
-    let inference = on("inference");
-    let factor = number("gradient_accumulation_factor");
-    let wrong = if inference && factor > 1 {
-        Incompatible::AccumulationInInference {
-            factor,
-            batch: number("micro_batch_size").saturating_mul(number("replication_factor")),
-        }
-    } else if inference && on("inference_lm_perplexity") && values["task"] != "PRETRAINING" {
-        Incompatible::Perplexity
-    } else if !inference && on("no_training") && (on("no_validation") || on("no_model_save")) {
-        Incompatible::NothingToRun
-    } else {
-        return Ok(());
-    };
-    Err(Error::Incompatible(wrong))
+    match !on("inference") && on("no_training") && (on("no_validation") || on("no_model_save")) {
+        true => Err(Error::Incompatible(Incompatible::NothingToRun)),
+        false => Ok(()),
+    }
 }
 
 fn refuse_unsupported(values: &Map<String, Value>) -> Result<()> {
@@ -300,10 +245,10 @@ fn notes(values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
     if options.device.connection == ConnectionType::Offline {
         notes.push("offline: the program is compiled and timed, but its run is not logged".into());
     }
-    let training = !options.session.inference;
+    let training = !options.config.is_inference();
     let infers = !training || (options.run.validation && options.run.model_save);
-    let real = !(options.run.generated_data || options.run.synthetic_data);
-    if infers && real && options.model.task == options::Task::Squad {
+    let real = !(options.run.generated_data || options.is_synthetic());
+    if infers && real && options.config.is_squad() {
         notes.push("no predictions and no F1 are written: a timed run computes no answers".into());
     }
     if training && options.run.model_save {

@@ -5,6 +5,9 @@
 
 use std::path::PathBuf;
 
+use bench_core::compile::MICRO_BATCHES_MAX;
+use popart_graph::error::PipelineDepth;
+
 use crate::args::later::Later;
 use crate::python::{repr, repr_items};
 
@@ -234,11 +237,36 @@ pub enum Error {
         path: PathBuf,
     },
     /// A program that takes more memory than the machine has, which was simulated all the same.
-    #[error("{message}")]
-    DoesNotFit {
-        /// Where, by how much, and what is largest there.
-        message: String,
+    #[error(transparent)]
+    DoesNotFit(Box<ipu_sim::weigh::DoesNotFit>),
+    /// A model that takes more memory than an IPU has, whatever its plan.
+    #[error(transparent)]
+    TooLarge(#[from] bench_core::error::TooLarge),
+    /// A step with more micro-batches than are counted.
+    #[error(
+        "--gradient-accumulation-factor {accumulation} times --batches-per-step {batches_per_step} \
+         is more than {MICRO_BATCHES_MAX} micro-batches a step: lower one of them"
+    )]
+    TooManyMicroBatches {
+        /// Micro-batches of one weight update.
+        accumulation: u32,
+        /// Weight updates of one step.
+        batches_per_step: u32,
     },
+    /// A step with too few micro-batches to fill the pipeline.
+    #[error(
+        "a pipeline of {stages} stages{} needs {} {stages} or more, got {}",
+        without_accumulation(*depth), depth_option(*depth), depth.micro_batches()
+    )]
+    PipelineDepth {
+        /// Stages of the pipeline.
+        stages: usize,
+        /// Micro-batches that are on the way together.
+        depth: PipelineDepth,
+    },
+    /// A run that can't be evaluated for a reason that has no option's name.
+    #[error(transparent)]
+    Run(Box<bench_core::Error>),
     /// Settings that do not go together, in the words of the original.
     #[error("{0}, aborting")]
     Incompatible(Incompatible),
@@ -345,6 +373,45 @@ pub enum Error {
         /// The smallest shipped system of its kind that has them, if there is one.
         enough: Option<&'static str>,
     },
+}
+
+impl From<bench_core::Error> for Error {
+    /// The error by the names of options.
+    fn from(error: bench_core::Error) -> Self {
+        match error {
+            bench_core::Error::Keys(error) => error.into(),
+            bench_core::Error::TooLarge(error) => Self::TooLarge(error),
+            bench_core::Error::TooManyMicroBatches {
+                accumulation,
+                batches_per_step,
+            } => Self::TooManyMicroBatches {
+                accumulation,
+                batches_per_step,
+            },
+            bench_core::Error::Graph(error) => match *error {
+                popart_graph::error::Error::PipelineDepth { stages, depth } => {
+                    Self::PipelineDepth { stages, depth }
+                }
+                other => Self::Run(Box::new(other.into())),
+            },
+            other => Self::Run(Box::new(other)),
+        }
+    }
+}
+
+fn without_accumulation(depth: PipelineDepth) -> &'static str {
+    match depth {
+        PipelineDepth::Accumulation(_) | PipelineDepth::MicroBatches(_) => "",
+        // Then micro-batches of several weight updates are on the way at the same time.
+        PipelineDepth::Updates(_) => " without accumulation",
+    }
+}
+
+fn depth_option(depth: PipelineDepth) -> &'static str {
+    match depth {
+        PipelineDepth::Accumulation(_) => "--gradient-accumulation-factor",
+        PipelineDepth::Updates(_) | PipelineDepth::MicroBatches(_) => "--batches-per-step",
+    }
 }
 
 /// What a parser of JSON says, without the place that it says it of.

@@ -18,29 +18,23 @@
 //! let words = ["--task", "SQUAD", "--inference", "--encoder-start-ipu=0", "--micro-batch-size", "4"];
 //! let given = args::parse(words.map(String::from))?;
 //! let resolved = config::resolve(&given, None, "21-03-19-18-49-38")?;
-//! assert_eq!(resolved.options.batching.micro_batch_size, 4);
-//! assert_eq!(resolved.options.placement.ipus_requested, 1);
+//! assert_eq!(resolved.options.config.model.micro_batch, 4);
+//! assert_eq!(resolved.options.config.ipus_requested(), 1);
 //! # Ok::<(), bench_cli::Error>(())
 //! ```
 
-pub mod accuracy;
-pub mod advise;
 pub mod args;
 pub mod clock;
 pub mod compare;
-pub mod compile;
 pub mod config;
 pub mod console;
 pub mod data;
 pub mod devices;
 pub mod error;
-pub mod explain;
 pub mod inspect;
 pub mod interrupt;
-pub mod learning_rate;
 pub mod locks;
 pub mod log;
-pub mod measure;
 pub mod metrics;
 pub mod plan;
 pub mod python;
@@ -48,10 +42,7 @@ pub mod report;
 pub mod request;
 pub mod run;
 pub mod schema;
-pub mod sensitivity;
 pub mod suite;
 pub mod system;
-pub mod utilisation;
-pub mod validate;
 
 pub use error::{Error, Result};

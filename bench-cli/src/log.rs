@@ -11,17 +11,17 @@
 //! (`Initialising from ONNX checkpoint:`), features and executables are not cached, predictions
 //! are not scored.
 
+use bench_core::config::InferenceIo;
+use bench_core::learning_rate::{self, Span};
+use bench_core::measure::Latency;
+use bench_core::metrics::Metrics;
 use bert_model::optim::OptimizerKind;
-use ipu_sim::units::SimSeconds;
+use ipu_sim::units::{HostSeconds, SimSeconds};
+use popart_graph::passes::StateMemory;
 
 use crate::clock::Date;
-use crate::config::options::{
-    BertOptions, ConnectionType, InferenceIo, Level, SyntheticValues, Task,
-};
+use crate::config::options::{BertOptions, ConnectionType, Level, SyntheticValues};
 use crate::data::dataset::{Dataset, Source};
-use crate::learning_rate::{self, Span};
-use crate::measure::Latency;
-use crate::metrics::Metrics;
 use crate::python;
 use crate::request::RunRequest;
 
@@ -65,14 +65,7 @@ impl Line {
         let logger = self
             .logger
             .map_or(String::new(), |logger| format!("{logger} "));
-        let level = match self.level {
-            Level::NotSet => "NOTSET",
-            Level::Debug => "DEBUG",
-            Level::Info => "INFO",
-            Level::Warning => "WARNING",
-            Level::Error => "ERROR",
-            Level::Critical => "CRITICAL",
-        };
+        let level = self.level.name();
         format!("{} {logger}{level} {}", date.log_stamp(), self.text)
     }
 }
@@ -124,7 +117,7 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
     let options = &request.options;
     let mut lines = Vec::new();
     // Weights that come from nowhere else are named by the data; real data names none.
-    if options.run.synthetic_data {
+    if options.is_synthetic() {
         lines.push(Line::info("Initialising from synthetic_data"));
     } else if options.run.generated_data {
         lines.push(Line::info("Initialising from generated_data"));
@@ -136,7 +129,7 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
     lines.push(Line::info(format!("Dataset length: {length}")));
     lines.extend(session(options));
     lines.push(Line::info("Creating Session"));
-    lines.push(Line::info(if options.session.inference {
+    lines.push(Line::info(if options.config.is_inference() {
         "Compiling Inference Graph"
     } else {
         "Compiling Training Graph"
@@ -145,9 +138,9 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
 }
 
 fn device(request: &RunRequest) -> [Line; 2] {
-    let placement = &request.options.placement;
-    let needed = placement.ipus_per_replica * request.options.batching.replication_factor;
-    let requested = placement.ipus_requested;
+    let config = &request.options.config;
+    let needed = config.ipus_per_replica() * config.batching.replicas;
+    let requested = config.ipus_requested();
     let need = format!("Need {needed} IPUs. Requesting {requested} IPUs.");
     let acquired = format!(
         "Acquired device: simulated {} with {requested} IPUs",
@@ -160,8 +153,8 @@ fn device(request: &RunRequest) -> [Line; 2] {
 fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
     let squad = |text: String| Line::info(text).of("bert_data.squad_dataset");
     match &dataset.source {
-        Source::Made if options.model.task == Task::Squad => {
-            let samples = options.batching.sequences_per_step();
+        Source::Made if options.config.is_squad() => {
+            let samples = options.config.sequences_per_step();
             vec![squad(format!(
                 "Generating random dataset of {samples} samples"
             ))]
@@ -188,16 +181,16 @@ fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
 /// What making the session says of its settings.
 fn session(options: &BertOptions) -> Vec<Line> {
     let mut lines = Vec::new();
-    let model = &options.model;
-    if !options.session.fully_connected_pass
-        && model.task == Task::Squad
+    let model = &options.config.model;
+    if !options.config.model.fully_connected_pass
+        && options.config.is_squad()
         && model.sequence_length == 384
     {
         lines.push(Line::warning(
             "Fully connected pass has been disabled. This may cause SQuAD 384 12-layer to go OOM.",
         ));
     }
-    if options.run.synthetic_data {
+    if options.is_synthetic() {
         let kind = match options.run.synthetic_values {
             SyntheticValues::RandomNormal => "RandomNormal",
             SyntheticValues::Zeros => "Zeros",
@@ -206,15 +199,17 @@ fn session(options: &BertOptions) -> Vec<Line> {
         lines.push(Line::info(text));
     }
     let without_accumulation =
-        !options.session.inference && options.batching.gradient_accumulation_factor == 1;
-    if model.task == Task::Pretraining && without_accumulation {
+        !options.config.is_inference() && options.config.batching.accumulation == 1;
+    if !options.config.is_squad() && without_accumulation {
         lines.push(Line::warning(
             "Running Pretraining without Gradient Accumulation will disable optimisations \
              for the Word Embedding weight. This will increase memory usage. \
              Consider enabling Gradient Accumulation.",
         ));
     }
-    if options.optimizer.kind == OptimizerKind::Sgd && options.optimizer.state_offchip {
+    if options.config.optimizer.kind == OptimizerKind::Sgd
+        && options.config.state.memory == StateMemory::OffChip
+    {
         lines.push(Line::warning(
             "Remote Optimizer State with SGD/SGD+M is not a recommended configuration",
         ));
@@ -222,17 +217,19 @@ fn session(options: &BertOptions) -> Vec<Line> {
     lines
 }
 
-/// Lines from the end of compilation to the end of the run; offline, it ends there.
+/// Lines from the end of the compilation, which took the host so long, to the end of the run;
+/// offline, it ends there.
 pub fn after_compile<'a>(
     options: &'a BertOptions,
     dataset: &'a Dataset,
     metrics: &'a Metrics,
+    compilation: HostSeconds,
 ) -> impl Iterator<Item = Line> + 'a {
     let compiled = Line::info(format!(
         "Compiled. Duration {} seconds",
-        python::float(metrics.host_seconds.compile.0)
+        python::float(compilation.0)
     ));
-    let inference = options.session.inference;
+    let inference = options.config.is_inference();
     let started = if inference {
         "Inference Started"
     } else {
@@ -320,14 +317,12 @@ fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, st
             format!("Iteration: {step:6} Epoch: {epoch:6.2}/{epochs} ")
         }
     };
-    let values = match options.model.task {
-        Task::Pretraining => {
-            format!("Loss (MLM NSP): {NAN} {NAN} Accuracy (MLM NSP): {NAN} {NAN} ")
-        }
-        Task::Squad => format!("Loss: {NAN} Accuracy: {NAN} "),
+    let values = match options.config.is_squad() {
+        false => format!("Loss (MLM NSP): {NAN} {NAN} Accuracy (MLM NSP): {NAN} {NAN} "),
+        true => format!("Loss: {NAN} Accuracy: {NAN} "),
     };
     let rate = learning_rate::rate_of_step(
-        &options.learning_rate,
+        &options.config.learning_rate,
         step,
         &Span {
             first_step: first_step(options, dataset),
@@ -353,7 +348,7 @@ fn speed(options: &BertOptions, metrics: &Metrics) -> String {
 }
 
 fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Line> {
-    let pretraining = options.model.task == Task::Pretraining;
+    let pretraining = !options.config.is_squad();
     let latency = metrics.latency_seconds.filter(|_| by_callback(options));
     let latency = latency.unwrap_or_else(|| constant(metrics.step_seconds));
     let numbers = [
@@ -365,7 +360,7 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
     ];
     let numbers = numbers.map(|seconds| python::float(seconds.0)).join(" ");
     let values = if pretraining {
-        let perplexity = match options.model.inference_lm_perplexity {
+        let perplexity = match options.config.model.inference_loss {
             true => format!("LM Perplexity: {NAN} "),
             false => String::new(),
         };
@@ -375,7 +370,7 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
     };
     let speed = speed(options, metrics);
     let mut lines = Vec::new();
-    if pretraining && options.session.inference_io != InferenceIo::Ordinary {
+    if pretraining && options.config.session.inference_io != InferenceIo::Ordinary {
         lines.push(Line::warning(
             "No stepio callback times recorded. Using durations for fallback calculation.",
         ));
@@ -389,7 +384,7 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
 /// Whether latency is measured by callback, which exists for SQuAD only; elsewhere the duration of
 /// a step stands in.
 fn by_callback(options: &BertOptions) -> bool {
-    options.session.inference_io != InferenceIo::Ordinary && options.model.task == Task::Squad
+    options.config.session.inference_io != InferenceIo::Ordinary && options.config.is_squad()
 }
 
 /// A line for the latency of each micro batch.

@@ -1,9 +1,15 @@
 //! Results as files and tables.
 
+pub mod advice;
+pub mod calibration;
 pub mod csv;
+pub mod explain;
 pub mod json;
 mod place;
+pub mod sensitivity;
+mod shares;
 pub mod table;
+pub mod validation;
 
 use std::path::{Path, PathBuf};
 use std::{

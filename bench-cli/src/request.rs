@@ -6,11 +6,11 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use popart_graph::passes::CollectiveMerging;
 
 use crate::args::{Given, table};
 use crate::config::{self, BertOptions, Resolved};
-use crate::system::{self, Machine};
+use crate::system::{self, Asked, Machine};
 use crate::{Error, Result, clock};
 
 /// A run to simulate.
@@ -18,8 +18,6 @@ use crate::{Error, Result, clock};
 pub struct RunRequest {
     /// What acts.
     pub options: BertOptions,
-    /// The whole resolved configuration, for the report.
-    pub resolved: Map<String, Value>,
     /// The machine, large enough if it ships.
     pub machine: Machine,
 }
@@ -62,14 +60,7 @@ impl RunRequest {
 
     /// Names another folder for this run.
     pub fn move_to(&mut self, folder: &Path) {
-        let old = std::mem::take(&mut self.options.output.checkpoint_dir);
-        let new = folder.display().to_string();
-        for (key, inside) in [("checkpoint_dir", ""), ("onnx_checkpoint", "/model.onnx")] {
-            if self.resolved[key] == json!(format!("{old}{inside}")) {
-                self.resolved[key] = json!(format!("{new}{inside}"));
-            }
-        }
-        self.options.output.checkpoint_dir = new;
+        self.options.output.checkpoint_dir = folder.display().to_string();
     }
 }
 
@@ -102,19 +93,18 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     let resolved = config::resolve(given, values_of_preset, &date.folder_stamp())?;
     let validation = config::validation(&resolved)?;
     let Resolved {
-        values,
         mut options,
         accumulation_set,
         mut notes,
     } = resolved;
-    if given.merge_collectives {
-        match unmergeable(&options) {
-            Some(reason) => notes.push(format!(
-                "{} has no effect: {reason}",
-                table::MERGE_COLLECTIVES
-            )),
-            None => options.session.merge_collectives = true,
-        }
+    if options.config.session.collective_merging == CollectiveMerging::On
+        && let Some(reason) = unmergeable(&options)
+    {
+        notes.push(format!(
+            "{} has no effect: {reason}",
+            table::MERGE_COLLECTIVES
+        ));
+        options.config.session.collective_merging = CollectiveMerging::Off;
     }
     if let (Some(path), Some(preset)) = (&given.config, &preset)
         && preset.built_in
@@ -123,30 +113,28 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     }
     let in_preset = |key: &str| values_of_preset.is_some_and(|preset| preset.contains_key(key));
     let asked = |key: &str| given.values.contains_key(key) || in_preset(key);
-    notes.extend(unread::notes(asked, &values, &options));
+    notes.extend(unread::notes(asked, &options));
     notes.extend(unfilled(&options));
     // One machine for both.
-    let both = [
-        Some(&options),
-        validation.as_ref().map(|(_, options)| options),
-    ];
+    let both = [Some(&options), validation.as_ref()];
     let ipus = both
         .iter()
         .flatten()
-        .map(|options| options.placement.ipus_requested);
+        .map(|options| options.config.ipus_requested());
     let ipus = ipus.max().expect("the first is there");
-    let machine = system::choose_for(given.system.as_deref(), &options.device, ipus)?;
+    let saved = preset.as_ref().and_then(|preset| preset.machine.as_ref());
+    let asked = match (given.system.as_deref(), saved) {
+        (Some(name), _) => Asked::Named(name),
+        (None, Some(saved)) => Asked::Saved(saved),
+        (None, None) => Asked::Nothing,
+    };
+    let machine = system::choose_for(asked, &options.device, ipus)?;
     Ok(Prepared {
-        validation: validation.map(|(resolved, options)| RunRequest {
+        validation: validation.map(|options| RunRequest {
             options,
-            resolved,
             machine: machine.clone(),
         }),
-        request: RunRequest {
-            options,
-            resolved: values,
-            machine,
-        },
+        request: RunRequest { options, machine },
         accumulation_set,
         notes,
     })
@@ -154,9 +142,9 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
 
 /// Why a program has no collectives.
 fn unmergeable(options: &BertOptions) -> Option<&'static str> {
-    if options.session.inference {
+    if options.config.is_inference() {
         Some("inference sums nothing over replicas")
-    } else if options.batching.replication_factor < 2 {
+    } else if options.config.batching.replicas < 2 {
         Some("one replica has nobody to sum with")
     } else {
         None
@@ -165,9 +153,9 @@ fn unmergeable(options: &BertOptions) -> Option<&'static str> {
 
 /// Where the model doesn't fill the counts of layers.
 fn unfilled(options: &BertOptions) -> Option<String> {
-    let counts = &options.placement.layers_per_ipu;
+    let counts = &options.config.placement.layers_per_ipu;
     let room: u64 = counts.iter().copied().map(u64::from).sum();
-    let layers = options.model.num_layers;
+    let layers = options.config.model.num_layers;
     (counts.len() > 1 && room > u64::from(layers)).then(|| {
         format!(
             "--layers-per-ipu has room for {room} layers, of which the model fills the first \
@@ -178,6 +166,8 @@ fn unfilled(options: &BertOptions) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::args;
 
@@ -206,11 +196,12 @@ mod tests {
             validation.move_to(&made);
             for request in [&prepared.request, &validation] {
                 assert_eq!(request.options.output.checkpoint_dir, expected);
-                assert_eq!(request.resolved["checkpoint_dir"], expected);
+                assert_eq!(request.options.arguments()["checkpoint_dir"], expected);
             }
             let model = format!("{expected}/model.onnx");
-            assert_eq!(validation.resolved["onnx_checkpoint"], model);
-            assert_eq!(prepared.request.resolved["onnx_checkpoint"], Value::Null);
+            let arguments = [&validation, &prepared.request].map(|run| run.options.arguments());
+            assert_eq!(arguments[0]["onnx_checkpoint"], model);
+            assert_eq!(arguments[1]["onnx_checkpoint"], Value::Null);
         }
     }
 

@@ -8,45 +8,39 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use bench_core::compile::compile;
+use bench_core::evaluate::{TIMING, metrics};
 use ipu_sim::device::{
     AttachedDevice, Connection, Device, DeviceError, DeviceId, DeviceManager, Executable, Mode,
     Ports,
 };
-use ipu_sim::engine::{self, Timeline};
+use ipu_sim::engine;
 use ipu_sim::execute::FloatControl;
-use ipu_sim::program::StreamId;
-use ipu_sim::units::{Cycles, SimSeconds};
-use ipu_sim::weigh::{self, MemoryUsage};
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::weigh;
 use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
 
-use crate::accuracy::domain::Features;
-use crate::accuracy::effects::Effects;
-use crate::accuracy::machine::Constants;
-use crate::accuracy::{Record, Subject};
 use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
-use crate::explain::Explanation;
 use crate::inspect::Inspect;
-use crate::measure::{self, Samples, latency};
-use crate::metrics::{FullestTile, HostTimes, IpuMemory, Metrics, Taken};
+use crate::metrics::{HostTimes, Measured};
 use crate::request::RunRequest;
-use crate::utilisation::Utilisation;
-use crate::{Error, compile, locks};
+use crate::{Error, locks};
 
-/// How steps are timed.
-pub(crate) const TIMING: engine::Options = engine::Options {
-    mode: engine::Mode::Folded,
-    trace_depth: 0,
-};
+/// No plans yet, for products on that machine.
+#[must_use]
+pub fn plans_for(machine: &MachineSpec) -> PlanCache {
+    PlanCache::new(machine.tile.clone())
+}
 
 /// Attaches a device and runs one step there.
 ///
 /// # Errors
 ///
 /// As [`acquire`] and [`run`].
-pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
-    let plans = compile::plans_for(&request.machine.spec);
+pub fn simulate(request: &RunRequest) -> anyhow::Result<Measured> {
+    let plans = plans_for(&request.machine.spec);
     run(request, acquire(request)?, &Inspect::default(), &plans)
 }
 
@@ -60,7 +54,7 @@ pub fn simulate(request: &RunRequest) -> anyhow::Result<Metrics> {
 pub fn acquire(request: &RunRequest) -> anyhow::Result<AttachedDevice> {
     let machine = request.machine.spec.clone();
     let wanted = &request.options.device;
-    let n_ipus = request.options.placement.ipus_requested;
+    let n_ipus = request.options.config.ipus_requested();
     let locks = locks::choose(wanted, &machine.name);
     let ports = Ports {
         locks,
@@ -120,21 +114,18 @@ pub fn run(
     device: AttachedDevice,
     inspect: &Inspect,
     plans: &PlanCache,
-) -> anyhow::Result<Metrics> {
+) -> anyhow::Result<Measured> {
     let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();
     let mut graphs = inspect.graphs();
     let mut see = |pass: &'static str, graph: &_| graphs.see(pass, graph);
-    let watch_passes = Watch::by(&mut see);
-    let compiled = compile::compile(&request.options, &machine, plans, watch_passes)
+    let config = &request.options.config;
+    let compiled = compile(config, &machine, plans, Watch::by(&mut see))
+        .map_err(Error::from)
         .with_context(|| format!("while compiling for {}", request.machine.name))?;
     graphs.finish()?;
-    inspect.write_program(&compiled.lowered.program)?;
-    let lowered = compiled.lowered;
-    let read = lowered.inputs.first().map(|&(_, stream)| stream);
-    let write = lowered.outputs.last().map(|&(_, stream)| stream);
-    let ends = read.zip(write).filter(|_| compiled.inference);
-    let program = Arc::new(lowered.program);
+    let program = Arc::clone(&compiled.program);
+    inspect.write_program(&program)?;
     let loaded = device.load(Executable {
         name: "bert".into(),
         program: Arc::clone(&program),
@@ -145,15 +136,15 @@ pub fn run(
     });
     let compile_time = watch.seconds();
     let watch = Stopwatch::start();
-    let (weight, timeline, refusal) = match loaded {
+    let (weight, timeline) = match loaded {
         Ok(mut device) => {
             let timeline = device.run(Mode::Time)?;
-            (device.weight().clone(), timeline, None)
+            (device.weight().clone(), timeline)
         }
-        Err(refusal @ (DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory(_))) => {
+        Err(DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory(_)) => {
             let weight = weigh::weigh(&program, &machine)?;
             let timeline = engine::time(&program, &machine, TIMING)?;
-            (weight, Arc::new(timeline), Some(refusal.to_string()))
+            (weight, Arc::new(timeline))
         }
         Err(error) => return Err(error.into()),
     };
@@ -162,72 +153,8 @@ pub fn run(
         compile: compile_time,
         simulate: watch.seconds(),
     };
-    let seconds = |cycles: Cycles| machine.tile.clock.seconds(cycles);
-    let step_seconds = seconds(timeline.total);
-    let latencies = ends.map_or_else(Vec::new, |ends| latencies(ends, &timeline, seconds));
-    let throughput = measure::sequences_per_second(&request.options.batching, step_seconds);
-    let time = Explanation::new(&program, &lowered.profile, &timeline, &compiled.placed);
-    let subject = Subject {
-        features: Features::new(&request.options, &machine, &time),
-        effects: Effects::of(&timeline, &machine),
-        constants: Constants::of(&machine),
-        fits: refusal.is_none(),
-    };
-    Ok(Metrics {
-        throughput_sequences_per_second: throughput,
-        accuracy: Record::shipped().accuracy(throughput, &subject),
-        step_seconds,
-        step_cycles: timeline.total,
-        device_cycles: timeline.device_cycles(),
-        latency_seconds: latency(&latencies),
-        latencies,
+    Ok(Measured {
+        metrics: metrics(config, &machine, &compiled, &weight, &timeline),
         host_seconds,
-        fits: refusal.is_none(),
-        out_of_memory: refusal,
-        overflow: Taken::too_much(&weight),
-        ipus: memory(&weight),
-        time,
-        utilisation: Utilisation::new(&program, &timeline, &machine),
     })
-}
-
-/// Latencies of the first and the last micro-batch of a step, from the stream read first to the
-/// one written last; those between are like the last.
-fn latencies(
-    (read, write): (StreamId, StreamId),
-    timeline: &Timeline,
-    seconds: impl Fn(Cycles) -> SimSeconds,
-) -> Vec<Samples> {
-    let first = timeline.latency_first(read, write);
-    let last = timeline.latency_last(read, write);
-    let count = timeline.streams[write].map_or(0, |stream| stream.transfers);
-    let alike = |cycles, count| Samples {
-        value: seconds(cycles),
-        count,
-    };
-    let first = first.map(|cycles| alike(cycles, 1));
-    let later = last.map(|cycles| alike(cycles, count.saturating_sub(1)));
-    first.into_iter().chain(later).collect()
-}
-
-fn memory(weight: &MemoryUsage) -> Vec<IpuMemory> {
-    weight
-        .ipus
-        .values()
-        .map(|ipu| IpuMemory {
-            max_tile_bytes: ipu.max(),
-            total_bytes: ipu.total,
-            bytes_by_category: weigh::Category::all()
-                .map(|category| (category.name(), ipu.sum(category)))
-                .collect(),
-            fullest_tile: FullestTile {
-                tile: ipu.max_tile.0,
-                fullest_at: ipu.fullest_at.iter().map(ToString::to_string).collect(),
-                bytes_by_category: weigh::Category::all()
-                    .map(|category| (category.name(), ipu.on(category, ipu.max_tile)))
-                    .collect(),
-                largest: ipu.largest.clone(),
-            },
-        })
-        .collect()
 }

@@ -3,6 +3,7 @@
 //! Reports derive theirs; that of configurations is read off the option table, which also knows
 //! defaults and help.
 
+use bench_core::validate::Validation;
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
 
@@ -13,7 +14,6 @@ use crate::inspect::MemoryReport;
 use crate::metrics::{Report, SCHEMA_VERSION};
 use crate::plan::Plans;
 use crate::suite::Entry;
-use crate::validate::Validation;
 
 /// What has a schema: its name and what it is.
 pub const NAMES: &[(&str, &str)] = &[
@@ -231,7 +231,7 @@ mod tests {
             let schema = schema(name).unwrap();
             assert_eq!(fits(&schema, &schema, value), Ok(()), "{name}");
         };
-        for (path, _) in crate::config::file::BUILT_IN {
+        for (path, _) in bench_core::presets::PRESETS {
             let preset = crate::config::file::load(path).unwrap();
             check("config", &Value::Object(preset.values));
         }
@@ -245,8 +245,11 @@ mod tests {
         let preset = crate::config::file::load("pretrain_large_128.json").unwrap();
         let given = crate::args::parse(["--epochs", "1"].map(String::from)).unwrap();
         let resolved = crate::config::resolve(&given, Some(&preset.values), "date").unwrap();
-        check("resolved-config", &Value::Object(resolved.values));
-        let metrics = crate::metrics::fixtures::metrics();
+        check(
+            "resolved-config",
+            &Value::Object(resolved.options.arguments()),
+        );
+        let metrics = crate::metrics::fixtures::measured();
         let prepared = crate::request::prepare(&given, crate::clock::Date::now()).unwrap();
         let report = Report::new(&prepared.request, metrics);
         check("metrics", &serde_json::to_value(&report).unwrap());

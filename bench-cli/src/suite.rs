@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args;
 use crate::clock::Date;
-use crate::metrics::{Metrics, Report};
+use crate::metrics::{Measured, Report};
 use crate::request::{RunRequest, prepare};
 
 /// One published line, with the micro batch sizes it stands for.
@@ -186,14 +186,14 @@ pub enum Outcome {
 pub fn run_one(
     run: &SuiteRun,
     date: Date,
-    simulate: impl Fn(&RunRequest) -> anyhow::Result<Metrics>,
+    simulate: impl Fn(&RunRequest) -> anyhow::Result<Measured>,
 ) -> Entry {
     let report = || -> anyhow::Result<Report> {
         let mut given = args::parse(run.arguments.iter().cloned())?;
         given.system = Some(run.system.into());
         let request = prepare(&given, date)?.request;
-        let metrics = simulate(&request)?;
-        Ok(Report::new(&request, metrics))
+        let measured = simulate(&request)?;
+        Ok(Report::new(&request, measured))
     };
     Entry {
         run: run.name.clone(),

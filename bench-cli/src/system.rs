@@ -7,7 +7,7 @@ use comfy_table::{Table, presets};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::shipped::machines;
 
-use crate::config::file;
+use crate::config::file::{self, SavedMachine};
 use crate::config::options::{Device, Generation};
 use crate::{Error, Result};
 
@@ -20,24 +20,44 @@ pub struct Machine {
     pub spec: MachineSpec,
 }
 
-/// The machine for a run on `ipus` IPUs: the one `named` by `--system`, or the smallest of the
+/// Which machine is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// None: the smallest that has enough IPUs.
+    Nothing,
+    /// The one that `--system` names.
+    Named(&'a str),
+    /// The one of a report.
+    Saved(&'a SavedMachine),
+}
+
+/// The machine for a run on `ipus` IPUs: the one that is `asked` for, or the smallest of the
 /// generation that `device` asks for; with as many tiles as it asks for.
 ///
 /// # Errors
 ///
 /// As [`choose`]; a machine named beside a generation; more tiles than the machine has.
-pub fn choose_for(named: Option<&str>, device: &Device, ipus: u32) -> Result<Machine> {
-    let mut machine = match (named, device.version) {
-        (Some(_), Some(_)) => {
+pub fn choose_for(asked: Asked<'_>, device: &Device, ipus: u32) -> Result<Machine> {
+    let mut machine = match (asked, device.version) {
+        (Asked::Named(_), Some(_)) => {
             return Err(Error::NotAllowedWith {
                 option: "--device-version",
                 other: "--system",
             });
         }
-        (None, Some(version)) => smallest(version, ipus)?,
-        (named, None) => choose(named, ipus)?,
+        (Asked::Saved(saved), _) => {
+            let machine = restored(saved)?;
+            check_size(&machine, ipus)?;
+            machine
+        }
+        (Asked::Nothing, Some(version)) => smallest(version, ipus)?,
+        (Asked::Nothing, None) => choose(None, ipus)?,
+        (Asked::Named(name), None) => choose(Some(name), ipus)?,
     };
-    if let Some(tiles) = device.tiles {
+    // A report's machine has them already.
+    let tiles = device.tiles;
+    let tiles = tiles.filter(|tiles| *tiles != machine.spec.tile.tiles_per_ipu);
+    if let Some(tiles) = tiles {
         let most = machine.spec.tile.tiles_per_ipu;
         let scaled = machine.spec.scaled_down(machine.spec.n_ipus, tiles);
         machine.spec = match scaled {
@@ -75,15 +95,39 @@ pub fn choose(named: Option<&str>, ipus: u32) -> Result<Machine> {
     } else {
         from_file(name)?
     };
-    if machine.spec.n_ipus < ipus {
-        return Err(Error::SystemTooSmall {
-            system: name.into(),
+    check_size(&machine, ipus)?;
+    Ok(machine)
+}
+
+fn check_size(machine: &Machine, ipus: u32) -> Result<()> {
+    match machine.spec.n_ipus >= ipus {
+        true => Ok(()),
+        false => Err(Error::SystemTooSmall {
+            system: machine.name.clone(),
             available: machine.spec.n_ipus.into(),
             needed: ipus.into(),
-            enough: enough_like(name, ipus),
-        });
+            enough: enough_like(&machine.name, ipus),
+        }),
     }
-    Ok(machine)
+}
+
+/// The machine of a report: the shipped one of that name, or if that has changed since, what the
+/// report says.
+fn restored(saved: &SavedMachine) -> Result<Machine> {
+    if machines().contains(&saved.name.as_str()) {
+        let shipped = shipped(&saved.name);
+        if shipped.spec.to_toml() == saved.description {
+            return Ok(shipped);
+        }
+    }
+    let spec = MachineSpec::from_toml(&saved.description).map_err(|source| Error::System {
+        name: saved.name.clone(),
+        source: Box::new(source),
+    })?;
+    Ok(Machine {
+        name: saved.name.clone(),
+        spec,
+    })
 }
 
 /// The smallest shipped machine of the family of `name` (`bow-pod16`: `bow`) that has `ipus`
@@ -235,7 +279,10 @@ mod tests {
 
     #[test]
     fn a_device_asks_for_its_generation_and_tiles() {
-        let check = |named, version, tiles, expected: std::result::Result<(&str, u32), &str>| {
+        let check = |named: Option<&str>,
+                     version,
+                     tiles,
+                     expected: std::result::Result<(&str, u32), &str>| {
             let device = Device {
                 id: None,
                 version,
@@ -243,7 +290,8 @@ mod tests {
                 connection: ConnectionType::Always,
                 ondemand_timeout: std::time::Duration::ZERO,
             };
-            let found = choose_for(named, &device, 8)
+            let asked = named.map_or(Asked::Nothing, Asked::Named);
+            let found = choose_for(asked, &device, 8)
                 .map(|machine| (machine.name, machine.spec.tile.tiles_per_ipu));
             let found = found.map_err(|error| error.to_string());
             let expected = expected.map(|(name, tiles)| (name.to_string(), tiles));

@@ -44,7 +44,7 @@ fn lines_resolve_as_the_original_parser_does(folder: &Path) {
         let actual = prepare(&given, Date::from_unix(0)).unwrap();
         compare(
             line,
-            &actual.request.resolved,
+            &actual.request.options.arguments(),
             golden["config"].as_object().unwrap(),
         );
         let runs = suite::runs();

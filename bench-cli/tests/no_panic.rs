@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 use bench_cli::clock::Date;
 use bench_cli::data::{benchmark, inspect, questions};
-use bench_cli::{args, compile, config, request};
+use bench_cli::{args, config, request, run};
+use bench_core::compile::compile;
 use bert_model::config::Mode;
 use bert_model::data::squad::{self, Example};
 use bert_model::data::{Case, Corpus, Recipe, Record, RecordLayout, RecordMaker};
@@ -124,9 +125,14 @@ fn graph() -> &'static str {
             text.get_or_insert_with(|| popart_graph::text::print(graph));
         };
         let machine = &request.machine.spec;
-        let plans = compile::plans_for(machine);
-        compile::compile(&request.options, machine, &plans, Watch::by(&mut watch))
-            .expect("it is small");
+        let plans = run::plans_for(machine);
+        compile(
+            &request.options.config,
+            machine,
+            &plans,
+            Watch::by(&mut watch),
+        )
+        .expect("it is small");
         text.expect("the model was seen")
     })
 }
@@ -220,7 +226,7 @@ proptest! {
     #[test]
     fn configurations(edits in edits(), text in "\\PC{0,40}") {
         let near = edited(&preset(), &edits);
-        if let Ok(values) = config::file::parse("a.json", &near) {
+        if let Ok((values, _)) = config::file::parse("a.json", &near) {
             let _ = config::resolve(&args::Given::default(), Some(&values), "date");
         }
         let _ = config::file::parse("a.json", &text);

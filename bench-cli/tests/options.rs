@@ -16,12 +16,13 @@ use bench_cli::args::spec::{Arity, Kind, OptionSpec, Support};
 use bench_cli::args::{self, table, values};
 use bench_cli::clock::Date;
 use bench_cli::data::dataset;
-use bench_cli::explain::mechanism::Mechanism;
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
 use bench_cli::request::unread::{RULES, Rule};
 use bench_cli::request::{Prepared, prepare};
-use bench_cli::{compile, run};
+use bench_cli::run;
+use bench_core::explain::mechanism::Mechanism;
+use ipu_sim::units::HostSeconds;
 
 const MODEL: &str = "--layers-per-ipu 1 --encoder-start-ipu 0 --hidden-size 64 \
     --attention-heads 1 --sequence-length 32 --vocab-length 512 --batches-per-step 4 \
@@ -71,7 +72,7 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
         notes: prepared.notes.clone(),
     };
     let mut lines = log::program(prepared.accumulation_set, &process);
-    let main = options.session.inference || options.run.training;
+    let main = options.config.is_inference() || options.run.training;
     let main = main.then_some(&prepared.request);
     for request in main.into_iter().chain(&prepared.validation) {
         let dataset = dataset::open(&request.options)?;
@@ -81,14 +82,19 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
             program: Some(program.clone()),
             ..Inspect::default()
         };
-        let plans = compile::plans_for(&request.machine.spec);
-        let mut metrics = run::run(request, run::acquire(request)?, &inspect, &plans)?;
-        metrics.host_seconds = Default::default();
+        let plans = run::plans_for(&request.machine.spec);
+        let measured = run::run(request, run::acquire(request)?, &inspect, &plans)?;
+        let metrics = measured.metrics;
         let mut ipus = metrics.time.ipus.iter();
         let explained = ipus.all(|ipu| !ipu.by_mechanism.contains_key(&Mechanism::Other));
         anyhow::ensure!(explained, "cycles without a mechanism: {line:?}");
         lines.extend(log::before_compile(request, &dataset));
-        lines.extend(log::after_compile(&request.options, &dataset, &metrics));
+        lines.extend(log::after_compile(
+            &request.options,
+            &dataset,
+            &metrics,
+            HostSeconds::default(),
+        ));
         observed.program += &std::fs::read_to_string(program)?;
         observed.metrics += &serde_json::to_string(&metrics)?;
     }

@@ -49,13 +49,13 @@ fn smaller(run: &SuiteRun) -> Vec<String> {
     let given = bench_cli::args::parse(run.arguments.iter().cloned()).unwrap();
     let preset = bench_cli::config::file::load(given.config.as_deref().unwrap()).unwrap();
     let resolved = bench_cli::config::resolve(&given, Some(&preset.values), "stamp").unwrap();
-    let batching = resolved.options.batching;
+    let config = resolved.options.config;
     let share = |option: &str, count: u64| {
         assert_eq!(count % SHARE, 0, "{option}");
         [option.to_owned(), (count / SHARE).to_string()]
     };
-    let factor = u64::from(batching.gradient_accumulation_factor);
-    let global = share("--global-batch-size", batching.global_batch_size());
+    let factor = u64::from(config.batching.accumulation);
+    let global = share("--global-batch-size", config.global_batch_size());
     [global, share("--gradient-accumulation-factor", factor)].concat()
 }
 

@@ -51,8 +51,8 @@ use fullest::{Find, fullest};
 pub use kinds::{LiveBytes, LiveKind};
 pub use part::{PartMemoryUsage, weigh_parts};
 pub use regions::Region;
-pub use remote::OutOfStreamingMemory;
 pub(crate) use remote::check_streaming_memory;
+pub use remote::{DoesNotFit, OutOfStreamingMemory, fits};
 use sizes::Sizes;
 
 /// Variables that a report of a tile names.

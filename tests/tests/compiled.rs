@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use bench_cli::clock::Date;
 use bench_cli::request::{RunRequest, prepare};
-use bench_cli::{args, compile};
+use bench_cli::{args, run::plans_for};
+use bench_core::compile::compile;
 use bert_model::config::{Mode, Task};
 use ipu_sim::engine::{self, Options};
 use ipu_sim::program::{Program, Step};
@@ -23,12 +26,12 @@ fn request(words: &str) -> RunRequest {
     prepare(&given, Date::now()).unwrap().request
 }
 
-fn program(words: &str) -> (Program, MachineSpec) {
+fn program(words: &str) -> (Arc<Program>, MachineSpec) {
     let request = request(words);
     let machine = MachineSpec::shipped(&request.machine.name).unwrap();
-    let plans = compile::plans_for(&machine);
-    let compiled = compile::compile(&request.options, &machine, &plans, Watch::nobody());
-    (compiled.unwrap().lowered.program, machine)
+    let plans = plans_for(&machine);
+    let compiled = compile(&request.options.config, &machine, &plans, Watch::nobody());
+    (compiled.unwrap().program, machine)
 }
 
 /// As the published preset runs it, and as the compilation was made whose memory by category is
@@ -188,8 +191,14 @@ fn equal_layers_are_outlined_alike() {
                 }
             }
         };
-        let plans = compile::plans_for(&machine);
-        compile::compile(&request.options, &machine, &plans, Watch::by(&mut see)).unwrap();
+        let plans = plans_for(&machine);
+        compile(
+            &request.options.config,
+            &machine,
+            &plans,
+            Watch::by(&mut see),
+        )
+        .unwrap();
         for of_ipu in copies.chunks(4) {
             assert!(of_ipu[0].iter().all(|&copies| copies > 0), "{copies:?}");
             for layer in &of_ipu[equal.clone()] {
@@ -216,8 +225,8 @@ fn graphs_of_the_published_runs_parse_back() {
                 assert!(parsed == *graph, "{}, after {pass}", run.name);
                 seen += 1;
             };
-            let plans = compile::plans_for(&machine);
-            compile::compile(&options, &machine, &plans, Watch::by(&mut see)).unwrap();
+            let plans = plans_for(&machine);
+            compile(&options.config, &machine, &plans, Watch::by(&mut see)).unwrap();
             seen
         })
         .sum();

@@ -9,10 +9,11 @@ use std::fmt::Write as _;
 
 use bench_cli::args;
 use bench_cli::clock::Date;
-use bench_cli::metrics::Metrics;
 use bench_cli::request::prepare;
-use bench_cli::run::simulate;
+use bench_core::evaluate::evaluate;
+use bench_core::metrics::Metrics;
 use expect_test::expect_file;
+use popart_graph::plan::PlanCache;
 
 const CONFIGURATIONS: &str = include_str!("../cases/configurations.txt");
 
@@ -45,7 +46,8 @@ fn paragraph(metrics: &Metrics) -> String {
         )
         .unwrap();
     }
-    if let Some(refusal) = &metrics.out_of_memory {
+    if let Some(refusal) = &metrics.refusal {
+        let refusal = refusal.to_string();
         writeln!(out, "  {}", refusal.lines().next().unwrap_or_default()).unwrap();
     }
     out
@@ -56,8 +58,12 @@ fn forty_configurations_give_what_they_gave() {
     let mut found = String::new();
     for line in CONFIGURATIONS.lines() {
         let words = line.split_whitespace().map(String::from);
-        let request = prepare(&args::parse(words).unwrap(), Date::now()).unwrap();
-        let metrics = simulate(&request.request).unwrap();
+        let request = prepare(&args::parse(words).unwrap(), Date::now())
+            .unwrap()
+            .request;
+        let machine = &request.machine.spec;
+        let plans = PlanCache::new(machine.tile.clone());
+        let metrics = evaluate(&request.options.config, machine, &plans).unwrap();
         writeln!(found, "{line}\n{}", paragraph(&metrics)).unwrap();
     }
     expect_file!["../golden/metrics.txt"].assert_eq(&found);

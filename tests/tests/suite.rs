@@ -1,9 +1,9 @@
 //! The eighteen runs of the published benchmark, compiled, weighed and timed.
 
 use bench_cli::clock::Date;
-use bench_cli::explain::mechanism::Mechanism;
 use bench_cli::run::simulate;
 use bench_cli::suite::{Outcome, run_one, runs};
+use bench_core::explain::mechanism::Mechanism;
 
 #[test]
 fn all_eighteen_runs_fit_and_larger_pods_are_faster() {
@@ -15,7 +15,7 @@ fn all_eighteen_runs_fit_and_larger_pods_are_faster() {
             Outcome::Failed { error } => panic!("{}: {error}", run.name),
         };
         let metrics = report.metrics;
-        assert!(metrics.fits, "{}: {:?}", run.name, metrics.out_of_memory);
+        assert!(metrics.fits, "{}: {:?}", run.name, metrics.refusal);
         for ipu in &metrics.time.ipus {
             let other = ipu.by_mechanism.get(&Mechanism::Other);
             assert_eq!(other, None, "{}: cycles without a mechanism", run.name);

@@ -9,6 +9,8 @@ mod execution;
 mod model;
 mod training;
 
+use bench_core::config::keys::is_key;
+
 use super::spec::{OptionSpec, flag, maybe_text, text};
 
 /// The options under one heading of the help.
@@ -101,6 +103,13 @@ pub fn options() -> impl Iterator<Item = &'static OptionSpec> {
 #[must_use]
 pub fn by_key(key: &str) -> Option<&'static OptionSpec> {
     options().find(|option| option.key == key)
+}
+
+/// The option of our own that stores its value under `key` of a run.
+#[must_use]
+pub fn own_by_key(key: &str) -> Option<&'static OptionSpec> {
+    let mut own = OURS.options.iter();
+    own.find(|option| option.key == key && is_key(key))
 }
 
 /// The option called `name`, dashes included; ours too.

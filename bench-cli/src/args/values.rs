@@ -127,7 +127,8 @@ fn json_word(option: &OptionSpec, word: &str) -> Result<Value> {
         })?;
         (word.to_string(), text?)
     };
-    crate::config::file::parse(&path, &text).map(Value::Object)
+    let parsed = crate::config::file::parse(&path, &text);
+    parsed.map(|(values, _)| Value::Object(values))
 }
 
 /// The value that JSON gives `option` in the configuration file `path`.

@@ -13,9 +13,10 @@ use bench_cli::console::Console;
 use bench_cli::data::dataset::{self, Dataset};
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
-use bench_cli::metrics::{Metrics, Report};
+use bench_cli::metrics::{Measured, Report, memory_text};
 use bench_cli::request::{Prepared, RunRequest, prepare};
-use bench_cli::{Error, advise, args, compile, explain, report, run};
+use bench_cli::{Error, args, report, run};
+use bench_core::advise;
 use ipu_sim::device::AttachedDevice;
 use popart_graph::plan::PlanCache;
 
@@ -32,7 +33,9 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let console = Console { quiet: given.quiet };
     let prepared = prepare(&given, Date::now())?;
     if given.print_config {
-        super::print(&report::json::config_text(&prepared.request.resolved))?;
+        super::print(&report::json::config_text(
+            &prepared.request.options.arguments(),
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     given.inspect.check()?;
@@ -68,7 +71,7 @@ fn simulate(
     say(prepared, console)?;
     if let Some(training) = runs
         .iter()
-        .find(|run| !run.request.options.session.inference)
+        .find(|run| !run.request.options.config.is_inference())
         && let Some(note) = log::nothing_to_train(&training.request.options, &training.dataset)
     {
         console.note(&note)?;
@@ -103,24 +106,24 @@ fn simulate(
             Some(device) => device,
             None => run::acquire(&this.request).with_context(context)?,
         };
-        let plans = compile::plans_for(&this.request.machine.spec);
+        let plans = run::plans_for(&this.request.machine.spec);
         let inspect = match first {
             true => given.inspect.clone(),
             false => Inspect::default(),
         };
-        let metrics =
+        let measured =
             one(&mut log, this, device, &inspect, &plans, console).with_context(context)?;
         if given.explain && first {
-            write!(io::stderr(), "{}", explain::text(&metrics))?;
+            write!(io::stderr(), "{}", report::explain::text(&measured.metrics))?;
         }
-        let refusal = metrics.out_of_memory.clone();
+        let refusal = measured.metrics.refusal.clone();
         if let Some(path) = given.metrics_json.as_ref().filter(|_| first) {
-            let text = report::json::text(&Report::new(&this.request, metrics));
+            let text = report::json::text(&Report::new(&this.request, measured));
             report::write(Path::new(path), &text)?;
         }
-        if let Some(message) = refusal {
+        if let Some(refusal) = refusal {
             advise(&this.request, &plans, console)?;
-            return Err(Error::DoesNotFit { message }).with_context(context);
+            return Err(Error::DoesNotFit(Box::new(refusal))).with_context(context);
         }
         if options.device.connection == ConnectionType::Offline {
             break;
@@ -142,7 +145,7 @@ struct Run {
 /// found, or found wanting, before the first of them starts.
 fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run>> {
     let options = &prepared.request.options;
-    let main = options.session.inference || options.run.training;
+    let main = options.config.is_inference() || options.run.training;
     let main = main.then_some((&prepared.request, false));
     let validation = prepared.validation.as_ref().map(|request| (request, true));
     main.into_iter()
@@ -169,25 +172,27 @@ fn one(
     inspect: &Inspect,
     plans: &PlanCache,
     console: &Console,
-) -> anyhow::Result<Metrics> {
+) -> anyhow::Result<Measured> {
     let request = &this.request;
     log.print(log::before_compile(request, &this.dataset));
-    let metrics = match run::run(request, device, inspect, plans) {
-        Ok(metrics) => metrics,
+    let measured = match run::run(request, device, inspect, plans) {
+        Ok(measured) => measured,
         Err(error) => {
-            if let Some(Error::DoesNotFit { .. }) = error.downcast_ref() {
+            if let Some(Error::TooLarge(_)) = error.downcast_ref() {
                 advise(request, plans, console)?;
             }
             return Err(error);
         }
     };
     // What doesn't fit doesn't run: no line of a run is printed for it.
+    let metrics = &measured.metrics;
     if metrics.fits {
-        let lines = log::after_compile(&request.options, &this.dataset, &metrics);
+        let compilation = measured.host_seconds.compile;
+        let lines = log::after_compile(&request.options, &this.dataset, metrics, compilation);
         log.print(lines);
     }
-    summarise(request, &metrics, console)?;
-    Ok(metrics)
+    summarise(request, &measured, console)?;
+    Ok(measured)
 }
 
 /// What the user should know before the run.
@@ -204,9 +209,10 @@ fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) -> anyhow:
     let bar = console.spinner();
     bar.set_message("trying other settings");
     bar.tick();
-    let advice = advise::advice(request, plans);
+    let machine = &request.machine.spec;
+    let advice = advise::advice(&request.options.config, machine, plans);
     bar.finish_and_clear();
-    for line in advise::lines(&advice) {
+    for line in report::advice::lines(&advice, &request.options) {
         Console::default().note(&line)?;
     }
     Ok(())
@@ -222,7 +228,7 @@ fn write_config(runs: &mut [Run], program: &RunRequest) -> anyhow::Result<()> {
     }
     report::write(
         &folder.join("config.json"),
-        &report::json::config_text(&program.resolved),
+        &report::json::config_text(&program.options.arguments()),
     )?;
     Ok(())
 }
@@ -253,22 +259,23 @@ impl Log<'_> {
 }
 
 /// What the published lines leave out: memory, and which time is whose.
-fn summarise(request: &RunRequest, metrics: &Metrics, console: &Console) -> anyhow::Result<()> {
+fn summarise(request: &RunRequest, measured: &Measured, console: &Console) -> anyhow::Result<()> {
+    let (metrics, host) = (&measured.metrics, &measured.host_seconds);
     console.note(&format!(
         "simulated {} cycles ({:.6} s) a step on {}; host {:.2} s compiling, {:.2} s simulating",
         metrics.step_cycles.0,
         metrics.step_seconds.0,
         request.machine.name,
-        metrics.host_seconds.compile.0,
-        metrics.host_seconds.simulate.0,
+        host.compile.0,
+        host.simulate.0,
     ))?;
     let options = &request.options;
     let logged = options.device.connection != ConnectionType::Offline;
-    if metrics.fits && logged && !options.session.inference {
+    if metrics.fits && logged && !options.config.is_inference() {
         console.note("losses and accuracies are nan, for a timed run computes no values")?;
     }
     console.note(&metrics.accuracy.text())?;
-    if let Some(text) = metrics.memory_text() {
+    if let Some(text) = memory_text(metrics) {
         console.note(&text)?;
     }
     Ok(())

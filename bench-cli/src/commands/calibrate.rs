@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use bench_cli::console::Console;
-use bench_cli::{report, validate};
+use bench_cli::report;
+use bench_core::validate::calibrate::calibrate;
 use clap::{ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
@@ -20,8 +21,8 @@ pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode>
     if let Some(path) = accuracy {
         report::check_writable(path)?;
     }
-    let found = validate::calibrate::calibrate()?;
-    super::print(&found.text())?;
+    let found = calibrate()?;
+    super::print(&report::calibration::text(&found))?;
     if let Some(path) = accuracy {
         report::write(path, &found.record.to_toml())?;
     }

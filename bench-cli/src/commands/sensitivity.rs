@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use bench_cli::console::Console;
-use bench_cli::sensitivity;
+use bench_cli::report;
+use bench_core::sensitivity::{self, Beside};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
@@ -20,9 +21,13 @@ pub(super) fn command(command: Command) -> Command {
 pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    let found = sensitivity::sensitivity(matches.get_flag("suite"))?;
+    let beside = match matches.get_flag("suite") {
+        true => Beside::Suite,
+        false => Beside::Nothing,
+    };
+    let found = sensitivity::sensitivity(beside)?;
     bar.finish_and_clear();
-    super::print(&sensitivity::text(&found))?;
+    super::print(&report::sensitivity::text(&found))?;
     let holds = found.iter().all(sensitivity::Found::holds);
     Ok(ExitCode::from(u8::from(!holds)))
 }

@@ -48,7 +48,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
     for entry in &entries {
         let error = match &entry.outcome {
             Outcome::Failed { error } => Some(error),
-            Outcome::Report { report } => report.metrics.out_of_memory.as_ref(),
+            Outcome::Report { report } => report.out_of_memory.as_ref(),
         };
         if let Some(error) = error {
             failed = true;

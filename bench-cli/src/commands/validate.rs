@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use bench_cli::console::Console;
-use bench_cli::{report, validate};
+use bench_cli::report;
+use bench_core::validate;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
@@ -29,7 +30,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
         bar.tick();
     })?;
     bar.finish_and_clear();
-    super::print(&found.text())?;
+    super::print(&report::validation::text(&found))?;
     if let Some(path) = json {
         report::write(path, &report::json::text(&found))?;
     }

@@ -6,38 +6,14 @@
 use std::io::{self, Read};
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use bench_core::presets::PRESETS;
+use serde_json::{Map, Value, json};
 
 use crate::args::later::{self, Later};
+use crate::args::spec::OptionSpec;
 use crate::args::{table, values};
 use crate::error::most_like;
 use crate::{Error, Result};
-
-/// A preset in the repository: its path, and its text as it was built in.
-macro_rules! built_in {
-    ($($name:literal),* $(,)?) => {
-        &[$((
-            concat!("configs/mk2/", $name),
-            include_str!(concat!("../../../configs/mk2/", $name)),
-        )),*]
-    };
-}
-
-/// Presets built into the program: path in the repository, and text.
-pub(crate) const BUILT_IN: &[(&str, &str)] = built_in![
-    "pretrain_base_128.json",
-    "pretrain_base_384.json",
-    "pretrain_large_128.json",
-    "pretrain_large_128_POD128.json",
-    "pretrain_large_128_POD64.json",
-    "pretrain_large_384.json",
-    "pretrain_large_384_POD128.json",
-    "pretrain_large_384_POD64.json",
-    "squad_base_128_inf.json",
-    "squad_base_384.json",
-    "squad_large_128_inf.json",
-    "squad_large_384.json",
-];
 
 /// A preset, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,7 +22,25 @@ pub struct Preset {
     pub values: Map<String, Value>,
     /// Whether the built-in text stood in for a file that is not there.
     pub built_in: bool,
+    /// The machine of the run, if the file is a report.
+    pub machine: Option<SavedMachine>,
 }
+
+/// The machine that a report is of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedMachine {
+    /// Its name.
+    pub name: String,
+    /// Its description.
+    pub description: String,
+}
+
+/// Keys that only a resolved configuration has, with their values of a run in one process.
+const DISTRIBUTED: [(&str, fn() -> Value); 3] = [
+    ("use_popdist", || json!(false)),
+    ("popdist_size", || json!(1)),
+    ("popdist_rank", || json!(0)),
+];
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
 ///
@@ -67,9 +61,11 @@ pub fn load(path: &str) -> Result<Preset> {
             }
         },
     };
+    let (values, machine) = parse(path, &text)?;
     Ok(Preset {
-        values: parse(path, &text)?,
+        values,
         built_in,
+        machine,
     })
 }
 
@@ -79,7 +75,7 @@ fn built_in(path: &str) -> Option<&'static str> {
         let shipped = Path::new(shipped);
         Path::new(path) == shipped || Some(path.as_ref()) == shipped.file_name()
     };
-    let (_, text) = BUILT_IN.iter().find(|(shipped, _)| same(shipped))?;
+    let (_, text) = PRESETS.iter().find(|(shipped, _)| same(shipped))?;
     Some(text)
 }
 
@@ -88,13 +84,13 @@ fn built_in(path: &str) -> Option<&'static str> {
 /// # Errors
 ///
 /// As [`load`], but for the file.
-pub fn parse(path: &str, text: &str) -> Result<Map<String, Value>> {
+pub fn parse(path: &str, text: &str) -> Result<(Map<String, Value>, Option<SavedMachine>)> {
     let value: Value = serde_json::from_str(text).map_err(|json| Error::Json {
         path: path.to_string(),
         json,
     })?;
     let found = match &value {
-        Value::Object(values) => return check(path, values),
+        Value::Object(values) => return preset_or_report(path, values),
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
@@ -107,6 +103,63 @@ pub fn parse(path: &str, text: &str) -> Result<Map<String, Value>> {
     })
 }
 
+/// A preset, or what the program itself wrote of a run: a report with its machine, or a resolved
+/// configuration.
+fn preset_or_report(
+    path: &str,
+    values: &Map<String, Value>,
+) -> Result<(Map<String, Value>, Option<SavedMachine>)> {
+    if !values.contains_key("schema_version") {
+        return Ok((check(path, &unresolved(path, values)?)?, None));
+    }
+    let not_one = |reason: &str| Error::NotAReport {
+        path: path.to_string(),
+        reason: reason.into(),
+    };
+    let options = values.get("options").and_then(Value::as_object);
+    let options = options.ok_or_else(|| not_one("it has no `options`"))?;
+    let text = |key: &str| values.get(key).and_then(Value::as_str).map(String::from);
+    let machine = text("system").zip(text("machine"));
+    let (name, description) = machine.ok_or_else(|| not_one("it has no `system` and `machine`"))?;
+    let values = check(path, &unresolved(path, options)?)?;
+    Ok((values, Some(SavedMachine { name, description })))
+}
+
+/// The values of a resolved configuration as somebody would have asked for them: without those that
+/// are the defaults or were derived. Others are as they are.
+fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
+    if !values.contains_key(DISTRIBUTED[0].0) {
+        return Ok(values.clone());
+    }
+    for (key, alone) in DISTRIBUTED {
+        if let Some(found) = values.get(key).filter(|found| **found != alone()) {
+            return Err(Error::ConfigType {
+                path: path.to_string(),
+                key: key.into(),
+                expected: "the run of one process, for distributed runs are not supported",
+                found: values::show(found),
+            });
+        }
+    }
+    let is_default = |key: &str, value: &Value| {
+        let option = table::by_key(key);
+        option.is_some_and(|option| option.is_default(value))
+    };
+    let mut asked = values.clone();
+    asked.retain(|key, value| {
+        let distributed = DISTRIBUTED.iter().any(|(name, _)| name == key);
+        !distributed && !is_default(key, value)
+    });
+    // The factor that it was derived from, or that was derived from it, is there.
+    asked.remove("global_batch_size");
+    let folder = asked.get("checkpoint_dir").and_then(Value::as_str);
+    if let Some(parent) = folder.and_then(|folder| Path::new(folder).parent()) {
+        let parent = parent.display().to_string();
+        asked.insert("checkpoint_dir".into(), json!(parent));
+    }
+    Ok(asked)
+}
+
 /// Checks keys, types and choices of an object found at `path`, and gives the values their types.
 ///
 /// # Errors
@@ -115,7 +168,7 @@ pub fn parse(path: &str, text: &str) -> Result<Map<String, Value>> {
 pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
     let keys: Vec<String> = values
         .keys()
-        .filter(|key| table::by_key(key).is_none())
+        .filter(|key| known(key).is_none())
         .cloned()
         .collect();
     if !keys.is_empty() {
@@ -131,10 +184,15 @@ pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Valu
     values
         .iter()
         .map(|(key, value)| {
-            let option = table::by_key(key).expect("unknown keys were refused above");
+            let option = known(key).expect("unknown keys were refused above");
             Ok((key.clone(), values::from_json(option, value, path)?))
         })
         .collect()
+}
+
+/// The option of a key that a configuration may have.
+fn known(key: &str) -> Option<&'static OptionSpec> {
+    table::by_key(key).or_else(|| table::own_by_key(key))
 }
 
 /// The key that an unknown one may stand for: that of the option of its name, as `popart_dtype`
@@ -168,8 +226,6 @@ pub(crate) fn read_text(path: &str) -> io::Result<Result<String>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn check_error(text: &str, expected: &str) {
@@ -206,7 +262,7 @@ mod tests {
                 json!({"seed": 3}),
             ),
         ] {
-            assert_eq!(parse("a.json", text).unwrap()[key], expected, "{text}");
+            assert_eq!(parse("a.json", text).unwrap().0[key], expected, "{text}");
         }
     }
 

@@ -14,7 +14,11 @@ fn resolve_line(line: &str, preset: Value) -> Result<Resolved> {
 fn check(line: &str, preset: Value, expected: &[(&str, Value)]) {
     let resolved = resolve_line(line, preset).unwrap_or_else(|error| panic!("{line}: {error}"));
     for (key, expected) in expected {
-        assert_eq!(resolved.values[*key], *expected, "{line}: {key}");
+        assert_eq!(
+            resolved.options.arguments()[*key],
+            *expected,
+            "{line}: {key}"
+        );
     }
 }
 
@@ -113,10 +117,15 @@ fn batch_rule() {
         let line = format!("--epochs 1 --micro-batch-size 2 --replication-factor 4 {line}");
         let resolved = resolve_line(&line, json!({})).unwrap();
         assert_eq!(
-            resolved.values["gradient_accumulation_factor"], accumulation,
+            resolved.options.arguments()["gradient_accumulation_factor"],
+            accumulation,
             "{line}"
         );
-        assert_eq!(resolved.values["global_batch_size"], global, "{line}");
+        assert_eq!(
+            resolved.options.arguments()["global_batch_size"],
+            global,
+            "{line}"
+        );
         assert_eq!(resolved.accumulation_set, set, "{line}");
     }
     check_error(
@@ -238,9 +247,9 @@ fn ipus_are_counted_as_the_original_does() {
         ),
     ] {
         let resolved = resolve_line(&format!("--epochs 1 {line}"), json!({})).unwrap();
-        let placement = &resolved.options.placement;
+        let config = &resolved.options.config;
         assert_eq!(
-            (placement.ipus_per_replica, placement.ipus_requested),
+            (config.ipus_per_replica(), config.ipus_requested()),
             (per_replica, requested)
         );
     }
@@ -284,8 +293,9 @@ fn what_is_not_simulated_is_said_once() {
 /// What the validation after that training sets, if there is one.
 fn validated(line: &str, preset: Value, keys: &[&str]) -> Option<Vec<Value>> {
     let resolved = resolve_line(line, preset).unwrap();
-    let (values, options) = validation(&resolved).unwrap()?;
-    assert!(options.session.inference);
+    let options = validation(&resolved).unwrap()?;
+    assert!(options.config.is_inference());
+    let values = options.arguments();
     Some(keys.iter().map(|key| values[*key].clone()).collect())
 }
 

@@ -18,7 +18,7 @@ use bert_model::data::{RecordLayout, Tokeniser};
 
 use super::{DataError, data_error, inspect, questions, read_vocabulary, recipe_error};
 use crate::Result;
-use crate::config::options::{BertOptions, Task};
+use crate::config::options::BertOptions;
 
 /// The samples of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Dataset {
 /// No input file, or one that is missing or can't be read; a file that ends within a record; too
 /// few samples for a step.
 pub fn open(options: &BertOptions) -> Result<Dataset> {
-    if options.run.generated_data || options.run.synthetic_data {
+    if options.run.generated_data || options.is_synthetic() {
         return Ok(Dataset::made());
     }
     let files = &options.data.input_files;
@@ -78,9 +78,9 @@ pub fn open(options: &BertOptions) -> Result<Dataset> {
             return Err(DataError::Missing { path: path.clone() }.into());
         }
     }
-    match options.model.task {
-        Task::Pretraining => records(options),
-        Task::Squad => questions(options),
+    match options.config.is_squad() {
+        false => records(options),
+        true => questions(options),
     }
 }
 
@@ -95,8 +95,8 @@ fn records(options: &BertOptions) -> Result<Dataset> {
         return Err(DataError::TfRecord { path: path.clone() }.into());
     }
     let layout = RecordLayout {
-        sequence_length: options.model.sequence_length,
-        mask_tokens: options.model.mask_tokens,
+        sequence_length: options.config.model.sequence_length,
+        mask_tokens: options.config.model.mask_tokens,
     };
     let counts = data
         .input_files
@@ -107,7 +107,7 @@ fn records(options: &BertOptions) -> Result<Dataset> {
     let of_a_copy: u64 = counts.iter().map(|count| count / copies).sum();
     // Cached epochs are joined: they are one long epoch.
     let samples = of_a_copy.saturating_mul(data.epochs_to_cache.max(1));
-    let per_step = options.batching.sequences_per_step();
+    let per_step = options.config.sequences_per_step();
     let steps_per_epoch = samples / per_step;
     if steps_per_epoch == 0 {
         return Err(DataError::Insufficient {
@@ -132,7 +132,7 @@ fn questions(options: &BertOptions) -> Result<Dataset> {
     let file = data.vocab_file.as_ref();
     let vocabulary = read_vocabulary(file.ok_or(DataError::NoVocabulary)?)?;
     let tokeniser = Tokeniser::new(&vocabulary, data.case);
-    let mode = match options.session.inference {
+    let mode = match options.config.is_inference() {
         true => Mode::Inference,
         false => Mode::Training,
     };
@@ -143,10 +143,10 @@ fn questions(options: &BertOptions) -> Result<Dataset> {
             Err(missing) => not_found.push(missing),
         }
     }
-    let length = options.model.sequence_length;
+    let length = options.config.model.sequence_length;
     let features = squad::features(&examples, &tokeniser, &vocabulary, length);
     let samples = features.map_err(recipe_error)?.len() as u64;
-    let per_step = options.batching.sequences_per_step();
+    let per_step = options.config.sequences_per_step();
     let (steps_per_epoch, padding) = match data.drop_remainder {
         true => (samples / per_step, 0),
         false => {

@@ -1,11 +1,11 @@
 //! Whole logs, as text.
 
+use bench_core::measure::{Samples, latency};
 use expect_test::{Expect, expect};
-use ipu_sim::units::{Cycles, SimSeconds};
+use ipu_sim::units::{Cycles, HostSeconds, SimSeconds};
 
 use super::*;
 use crate::args;
-use crate::measure::{Samples, latency};
 use crate::metrics::fixtures::metrics;
 use crate::request::prepare;
 
@@ -30,7 +30,12 @@ fn check_with(line: &str, dataset: &Dataset, measured: Metrics, expect: Expect) 
     let lines = program(prepared.accumulation_set, &process).into_iter();
     let lines = lines
         .chain(before_compile(request, dataset))
-        .chain(after_compile(&request.options, dataset, &measured))
+        .chain(after_compile(
+            &request.options,
+            dataset,
+            &measured,
+            HostSeconds(1.5),
+        ))
         .chain(finished(&request.options));
     for line in lines {
         text += &line.render(date);

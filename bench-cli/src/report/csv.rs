@@ -45,8 +45,8 @@ fn row(entry: &Entry) -> [String; HEADER.len()] {
     let mut row = [const { String::new() }; HEADER.len()];
     row[0].clone_from(&entry.run);
     row[1].clone_from(&entry.system);
-    let metrics = match &entry.outcome {
-        Outcome::Report { report } => &report.metrics,
+    let (metrics, host) = match &entry.outcome {
+        Outcome::Report { report } => (&report.metrics, &report.host_seconds),
         Outcome::Failed { error } => {
             row[14].clone_from(error);
             return row;
@@ -66,7 +66,7 @@ fn row(entry: &Entry) -> [String; HEADER.len()] {
         row[10] = bytes.0.to_string();
     }
     row[11] = metrics.fits.to_string();
-    row[12] = metrics.host_seconds.compile.0.to_string();
-    row[13] = metrics.host_seconds.simulate.0.to_string();
+    row[12] = host.compile.0.to_string();
+    row[13] = host.simulate.0.to_string();
     row
 }

@@ -6,14 +6,16 @@
 //!
 //! Left out: what is idle only at certain sizes, as a count of tiles that the model doesn't fill.
 
+use bench_core::config::RateFunction;
+use bert_model::config::Activation;
+use bert_model::optim::OptimizerKind;
+use bert_model::placement::EncoderMemory;
 use indexmap::IndexMap;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
 use crate::args::table;
 use crate::config::BertOptions;
-use crate::config::options::{ConnectionType, ExecutionMode, RateFunction, Task};
-use bert_model::config::Activation;
-use bert_model::optim::OptimizerKind;
+use crate::config::options::ConnectionType;
 
 /// Options that nothing reads beside certain settings.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +31,9 @@ pub struct Rule {
 /// Whether SGD has state that PopART would shard and move: a velocity to which nothing is
 /// accumulated.
 fn keeps_a_velocity(options: &BertOptions) -> bool {
-    options.optimizer.kind == OptimizerKind::Sgd
-        && options.optimizer.momentum != 0.0
-        && options.batching.gradient_accumulation_factor == 1
+    options.config.optimizer.kind == OptimizerKind::Sgd
+        && options.config.optimizer.momentum != 0.0
+        && options.config.batching.accumulation == 1
 }
 
 /// All of them. An option is named by the first rule that holds.
@@ -45,7 +47,7 @@ pub const RULES: &[Rule] = &[
             "do_lower_case",
             "no_drop_remainder",
         ],
-        idle: |options| options.run.generated_data || options.run.synthetic_data,
+        idle: |options| options.run.generated_data || options.is_synthetic(),
         reason: "generated data takes the place of files",
     },
     Rule {
@@ -81,33 +83,33 @@ pub const RULES: &[Rule] = &[
             "continue_training_from_epoch",
             "validation_config",
         ],
-        idle: |options| options.session.inference,
+        idle: |options| options.config.is_inference(),
         reason: "only training reads it",
     },
     Rule {
         keys: &["gradient_reduction_type"],
         // The loss that perplexity is printed of is reduced, too.
-        idle: |options| options.session.inference && !options.model.inference_lm_perplexity,
+        idle: |options| options.config.is_inference() && !options.config.model.inference_loss,
         reason: "only training reads it",
     },
     Rule {
         keys: &["no_training", "no_validation", "no_model_save"],
-        idle: |options| options.session.inference,
+        idle: |options| options.config.is_inference(),
         reason: "--inference does nothing else anyway",
     },
     Rule {
         keys: &["continuous_pipeline_optimizer_scaling"],
-        idle: |options| options.placement.execution_mode == ExecutionMode::Default,
+        idle: |options| !options.config.is_pipelined(),
         reason: "only --execution-mode PIPELINE has stages to scale by",
     },
     Rule {
         keys: &["recompute_checkpoint_every_layer"],
-        idle: |options| options.placement.execution_mode == ExecutionMode::Default,
+        idle: |options| !options.config.is_pipelined(),
         reason: "only --execution-mode PIPELINE computes layers again",
     },
     Rule {
         keys: &["replicated_tensor_sharding"],
-        idle: |options| options.batching.replication_factor == 1,
+        idle: |options| options.config.batching.replicas == 1,
         reason: "there is only one replica",
     },
     Rule {
@@ -117,7 +119,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         keys: &["replicated_tensor_sharding"],
-        idle: |options| options.optimizer.kind == OptimizerKind::Sgd,
+        idle: |options| options.config.optimizer.kind == OptimizerKind::Sgd,
         reason: "SGD has no state but accumulators",
     },
     Rule {
@@ -130,26 +132,26 @@ pub const RULES: &[Rule] = &[
         keys: &["optimizer_state_offchip"],
         // It also puts weight updates of pipelines side by side, where replicas accumulate.
         idle: |options| {
-            options.optimizer.kind == OptimizerKind::Sgd
-                && (options.placement.execution_mode == ExecutionMode::Default
-                    || options.batching.replication_factor == 1
-                    || options.batching.gradient_accumulation_factor == 1)
+            options.config.optimizer.kind == OptimizerKind::Sgd
+                && (!options.config.is_pipelined()
+                    || options.config.batching.replicas == 1
+                    || options.config.batching.accumulation == 1)
         },
         reason: "SGD has no state but accumulators",
     },
     Rule {
         keys: &["momentum", "dampening", "velocity_scaling"],
-        idle: |options| options.optimizer.kind != OptimizerKind::Sgd,
+        idle: |options| options.config.optimizer.kind != OptimizerKind::Sgd,
         reason: "only --optimizer SGD reads it",
     },
     Rule {
         keys: &["beta1", "beta2"],
-        idle: |options| options.optimizer.kind == OptimizerKind::Sgd,
+        idle: |options| options.config.optimizer.kind == OptimizerKind::Sgd,
         reason: "only ADAM and LAMB read it",
     },
     Rule {
         keys: &["max_weight_norm"],
-        idle: |options| !matches!(options.optimizer.kind, OptimizerKind::Lamb(_)),
+        idle: |options| !matches!(options.config.optimizer.kind, OptimizerKind::Lamb(_)),
         reason: "only LAMB reads it",
     },
     Rule {
@@ -159,52 +161,57 @@ pub const RULES: &[Rule] = &[
             "lr_steps_per_warmup_update",
             "lr_steps_per_decay_update",
         ],
-        idle: |options| options.learning_rate.function == RateFunction::Scheduled,
+        idle: |options| options.config.learning_rate.function == RateFunction::Scheduled,
         reason: "only --learning-rate-function Linear reads it",
     },
     Rule {
         keys: &["lr_warmup_start", "lr_steps_per_warmup_update"],
-        idle: |options| options.learning_rate.warmup_steps == 0,
+        idle: |options| options.config.learning_rate.warmup_steps == 0,
         reason: "--lr-warmup-steps 0 leaves no warm-up",
     },
     Rule {
         keys: &["lr_schedule_by_epoch", "lr_schedule_by_step"],
-        idle: |options| options.learning_rate.function == RateFunction::Linear,
+        idle: |options| options.config.learning_rate.function == RateFunction::Linear,
         reason: "only --learning-rate-function Scheduled reads it",
     },
     Rule {
         keys: &["squad_lr_scale", "squad_single_output"],
-        idle: |options| options.model.task == Task::Pretraining,
+        idle: |options| !options.config.is_squad(),
         reason: "only --task SQUAD has that head",
     },
     Rule {
         keys: &["mask_tokens", "no_cls_layer", "projection_bias"],
-        idle: |options| options.model.task == Task::Squad,
+        idle: |options| options.config.is_squad(),
         reason: "only --task PRETRAINING predicts masked tokens",
     },
     Rule {
         keys: &["relu_leak"],
-        idle: |options| !matches!(options.model.activation, Activation::LeakyRelu { .. }),
+        idle: |options| {
+            !matches!(
+                options.config.model.activation,
+                Activation::LeakyRelu { .. }
+            )
+        },
         reason: "only --activation-type LRelu reads it",
     },
     Rule {
         keys: &["no_attn_dropout", "dropout_prob"],
-        idle: |options| !options.model.dropout,
+        idle: |options| !options.config.has_dropout(),
         reason: "--no-dropout leaves out all dropout",
     },
     Rule {
         keys: &["synthetic_data_initializer"],
-        idle: |options| !options.run.synthetic_data,
+        idle: |options| !options.is_synthetic(),
         reason: "only --synthetic-data reads it",
     },
     Rule {
         keys: &["group_host_syncs"],
-        idle: |options| options.run.synthetic_data,
+        idle: |options| options.is_synthetic(),
         reason: "synthetic data needs no host",
     },
     Rule {
         keys: &["available_memory_proportion"],
-        idle: |options| options.placement.available_memory_proportion.is_none(),
+        idle: |options| options.config.placement.memory == EncoderMemory::PoplibsDefault,
         reason: "--use-default-available-memory-proportion stands before it",
     },
     Rule {
@@ -232,15 +239,12 @@ pub const RULES: &[Rule] = &[
 /// Whether nothing of the run is inference.
 fn only_trains(options: &BertOptions) -> bool {
     let validates = options.run.validation && options.run.model_save;
-    !(options.session.inference || validates)
+    !(options.config.is_inference() || validates)
 }
 
-/// A line for each reason why something in `given` changes nothing; `resolved` has its values.
-pub(super) fn notes(
-    given: impl Fn(&str) -> bool,
-    resolved: &Map<String, Value>,
-    options: &BertOptions,
-) -> Vec<String> {
+/// A line for each reason why something in `given` changes nothing.
+pub(super) fn notes(given: impl Fn(&str) -> bool, options: &BertOptions) -> Vec<String> {
+    let resolved = options.arguments();
     let mut by_reason: IndexMap<&str, Vec<&str>> = IndexMap::new();
     let mut named: Vec<&str> = Vec::new();
     for rule in RULES.iter().filter(|rule| (rule.idle)(options)) {

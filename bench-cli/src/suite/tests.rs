@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::metrics::fixtures::metrics;
+use crate::metrics::fixtures::measured;
 use crate::report;
 
 fn date() -> Date {
@@ -43,29 +43,46 @@ fn lines_resolve_to_the_published_batches() {
     ];
     for (place, numbers, loss_scaling, epochs) in expected {
         let request = request(&all[place]);
-        let batching = &request.options.batching;
+        let config = &request.options.config;
         let actual = (
-            batching.micro_batch_size,
-            batching.replication_factor,
-            batching.gradient_accumulation_factor,
-            batching.global_batch_size(),
-            request.options.placement.ipus_requested,
+            config.model.micro_batch,
+            config.batching.replicas,
+            config.batching.accumulation,
+            config.global_batch_size(),
+            config.ipus_requested(),
         );
         assert_eq!(actual, numbers, "{}", all[place].name);
-        assert_eq!(request.resolved["loss_scaling"], loss_scaling);
-        assert_eq!(request.resolved["epochs"], epochs);
-        assert_eq!(request.resolved["training_steps"], json!(null));
+        let resolved = request.options.arguments();
+        assert_eq!(resolved["loss_scaling"], loss_scaling);
+        assert_eq!(resolved["epochs"], epochs);
+        assert_eq!(resolved["training_steps"], json!(null));
         let inference = place >= 8;
         let mode = if inference { "DEFAULT" } else { "PIPELINE" };
-        assert_eq!(request.resolved["execution_mode"], mode);
-        assert_eq!(request.resolved["low_latency_inference"], inference);
+        assert_eq!(resolved["execution_mode"], mode);
+        assert_eq!(resolved["low_latency_inference"], inference);
+    }
+}
+
+/// The words of the lines against the keys that the library has of them.
+#[test]
+fn words_and_keys_are_the_same_runs() {
+    let of_keys = bench_core::suite::runs();
+    let of_words = runs();
+    assert_eq!(of_keys.len(), of_words.len());
+    for (keys, words) in of_keys.iter().zip(&of_words) {
+        let request = request(words);
+        assert_eq!(
+            (&keys.name, &keys.machine),
+            (&words.name, &request.machine.spec)
+        );
+        assert_eq!(keys.config, request.options.config, "{}", keys.name);
     }
 }
 
 #[test]
 fn results_of_good_and_failed_runs() {
     let all = runs();
-    let good = run_one(&all[0], date(), |_| Ok(metrics()));
+    let good = run_one(&all[0], date(), |_| Ok(measured()));
     let bad = run_one(&all[8], date(), |_| {
         Err(anyhow::anyhow!("inner").context("outer"))
     });

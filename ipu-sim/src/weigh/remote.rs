@@ -1,8 +1,9 @@
 //! Do the remote buffers of all replicas fit into streaming memory?
 
+use super::{MemoryUsage, OutOfMemory};
 use crate::ids::{IdVec, IpuId};
 use crate::program::{Program, RemoteBufferId, Step, Transfer};
-use crate::replica::ReplicaPlacement;
+use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::topology::Topology;
 use crate::units::Bytes;
@@ -20,6 +21,38 @@ pub struct OutOfStreamingMemory {
     pub available: Bytes,
     /// Bytes of the buffers of all replicas that lie there.
     pub needed: Bytes,
+}
+
+/// Why a device doesn't load a program.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DoesNotFit {
+    /// The memory of tiles is too small.
+    #[error(transparent)]
+    Tiles(Box<OutOfMemory>),
+    /// Streaming memory is too small.
+    #[error(transparent)]
+    StreamingMemory(#[from] OutOfStreamingMemory),
+    /// The machine has no room for all replicas.
+    #[error(transparent)]
+    Replicas(#[from] ReplicaError),
+}
+
+/// Checks that a device would load a program that was weighed: streaming memory, then tiles.
+///
+/// # Errors
+///
+/// The first memory that is too small.
+pub fn fits(
+    program: &Program,
+    machine: &MachineSpec,
+    usage: &MemoryUsage,
+) -> Result<(), DoesNotFit> {
+    let topology = Topology::new(machine);
+    let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
+    check_streaming_memory(program, machine, &topology, placement)?;
+    usage
+        .verdict()
+        .map_err(|error| DoesNotFit::Tiles(Box::new(error)))
 }
 
 /// Checks every IPU-Machine: a buffer lies in the streaming memory beside the IPUs that use it

@@ -1,0 +1,442 @@
+//! What would make a model fit that doesn't: settings to change, each of them tried.
+//!
+//! A trial compiles the run with the change for the same machine and weighs it; nothing is
+//! guessed from sizes. Trials run side by side, and plan only those products that the run itself
+//! hadn't. If no single change is enough, they are tried together. Of a graph of very many
+//! operations only so many trials are made that all of them compile [`OPERATIONS_MAX`]: a count and
+//! not a time, so that the answer is the same on every computer.
+//!
+//! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
+
+use bert_model::placement::{EncoderMemory, Recomputation};
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::weigh::{self, Region};
+use popart_graph::ir::Graph;
+use popart_graph::passes::{Outlining, Sharding, StateMemory, Watch};
+use popart_graph::plan::PlanCache;
+use rayon::prelude::*;
+
+use crate::compile::compile;
+use crate::config::RunConfig;
+use crate::error::Error;
+use crate::metrics::RegionUse;
+
+/// A changed run that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trial {
+    /// The run with its change.
+    pub config: RunConfig,
+    /// Use of the region of tile memory that is too small, or if it fits, of the one that was too
+    /// small before; none if it couldn't even be compiled.
+    pub used: Option<RegionUse>,
+    /// Whether every tile holds what is placed on it.
+    pub fits: bool,
+}
+
+/// How many operations all trials together compile, as far as there is more than one: twenty
+/// times those of BERT-Large in training.
+pub const OPERATIONS_MAX: usize = 200_000;
+
+/// What could make a run fit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Advice {
+    /// What was tried.
+    pub trials: Vec<Trial>,
+    /// How many settings were not, for that would have taken too long.
+    pub untried: usize,
+}
+
+/// Settings that could make the run fit, each tried. Of the smaller micro-batches, and of fewer
+/// layers on an IPU, only the largest that fits is kept, or else the smallest. `plans` are those that
+/// the run made.
+#[must_use]
+pub fn advice(config: &RunConfig, machine: &MachineSpec, plans: &PlanCache) -> Advice {
+    within(config, machine, plans, OPERATIONS_MAX)
+}
+
+/// Advice of which the trials compile about `operations_max` operations.
+fn within(
+    config: &RunConfig,
+    machine: &MachineSpec,
+    plans: &PlanCache,
+    operations_max: usize,
+) -> Advice {
+    let mut operations = 1;
+    let unchanged = attempt(config, machine, plans, Region::Tile, &mut operations);
+    let now = unchanged.and_then(|trial| trial.used);
+    let region = now.map_or(Region::Tile, |used| used.region);
+    let attempt = |changed: &RunConfig| attempt(changed, machine, plans, region, &mut 0);
+    let mut sequences = [smaller_micro_batches(config), fewer_layers(config, machine)];
+    let mut changes = other_changes(config);
+    let mut left = (operations_max / operations).max(1);
+    let untried = shorten(&mut sequences, &mut changes, &mut left);
+    // What changes nothing where it is too full can't help, alone or with others.
+    let matters = |trial: &Trial| trial.used.is_none() || trial.used != now;
+    let changed = |change: &Change| {
+        let mut changed = config.clone();
+        change.apply(&mut changed);
+        changed
+    };
+    let (smaller, others) = rayon::join(
+        || -> Vec<Trial> {
+            let tried = sequences.par_iter();
+            tried
+                .filter_map(|changes| {
+                    largest_that_fits(changes, |change| attempt(&changed(change)))
+                })
+                .collect()
+        },
+        || -> Vec<(&Change, Trial)> {
+            let tried = changes.par_iter();
+            let tried = tried.filter_map(|change| Some((change, attempt(&changed(change))?)));
+            tried.filter(|(_, trial)| matters(trial)).collect()
+        },
+    );
+    let helps = |trial: &Trial| match (trial.used, now) {
+        (Some(used), Some(now)) => used.bytes < now.bytes,
+        (Some(_), None) => true,
+        (None, _) => false,
+    };
+    let helping = others.iter().filter(|(_, trial)| helps(trial));
+    let helping: Vec<&Change> = helping.map(|(change, _)| *change).collect();
+    let mut trials: Vec<Trial> = smaller
+        .into_iter()
+        .chain(others.iter().map(|(_, trial)| trial.clone()))
+        .collect();
+    if left > 0 && !trials.iter().any(|trial| trial.fits) {
+        // All that helps at once, with the smallest of each sequence.
+        let smallest = sequences.iter().filter_map(|changes| changes.last());
+        let mut together = config.clone();
+        for change in helping.into_iter().chain(smallest) {
+            change.apply(&mut together);
+        }
+        trials.extend(attempt(&together));
+    }
+    Advice { trials, untried }
+}
+
+/// Cuts changes down to what at most `left` trials try, and takes those from it: the least of each
+/// sequence, then the others in order, then more of the sequences. Gives how many changes went.
+fn shorten(sequences: &mut [Vec<Change>], others: &mut Vec<Change>, left: &mut usize) -> usize {
+    let mut take = |wanted: usize| {
+        let taken = wanted.min(*left);
+        *left -= taken;
+        taken
+    };
+    let all = |sequences: &[Vec<Change>], others: &[Change]| {
+        sequences.iter().map(Vec::len).sum::<usize>() + others.len()
+    };
+    let before = all(sequences, others);
+    let mut steps: Vec<usize> = sequences
+        .iter()
+        .map(|changes| take(changes.len().min(1)))
+        .collect();
+    others.truncate(take(others.len()));
+    for (changes, steps) in sequences.iter_mut().zip(&mut steps) {
+        // Halving finds one of `2^n - 1` in `n` steps.
+        let wanted = changes
+            .len()
+            .checked_ilog2()
+            .map_or(0, |log| log as usize + 1);
+        *steps += take(wanted.saturating_sub(*steps));
+        let kept = changes.len().min((1 << *steps) - 1);
+        changes.drain(..changes.len() - kept);
+    }
+    before - all(sequences, others)
+}
+
+/// The first of `changes`, each smaller than the one before, that fits; else the last one. Found
+/// by halving, since less takes less memory.
+fn largest_that_fits(
+    changes: &[Change],
+    attempt: impl Fn(&Change) -> Option<Trial>,
+) -> Option<Trial> {
+    let (mut first, mut end) = (0, changes.len());
+    let mut best = None;
+    while first < end {
+        let middle = first + (end - first) / 2;
+        let tried = attempt(&changes[middle]);
+        if tried.as_ref().is_some_and(|trial| trial.fits) {
+            best = tried;
+            end = middle;
+        } else {
+            // The last one is reached only if nothing larger fits.
+            if middle + 1 == changes.len() {
+                best = tried;
+            }
+            first = middle + 1;
+        }
+    }
+    best
+}
+
+/// A change of one setting.
+#[derive(Clone, Debug, PartialEq)]
+enum Change {
+    /// Micro-batches of so many sequences, with as many behind a weight update.
+    MicroBatch(u32),
+    /// So many layers on every IPU.
+    LayersPerIpu(u32),
+    /// State of the optimiser in streaming memory.
+    StateOffChip,
+    /// State of the optimiser shared out between replicas.
+    ShardedState,
+    /// Partial sums of matrix products in `f16`.
+    HalfPartials,
+    /// Code that equal layers share.
+    Outlining,
+    /// Other checkpoints of recomputation.
+    Checkpoints(Recomputation),
+    /// Shares of tile memory for temporary data of matrix products.
+    Memory(EncoderMemory),
+    /// So many pieces of the word table.
+    VocabularySteps(u32),
+}
+
+impl Change {
+    fn apply(&self, config: &mut RunConfig) {
+        match self {
+            Self::MicroBatch(size) => {
+                // An odd micro-batch leaves a remainder: the global batch then changes, too.
+                if !config.is_inference() {
+                    let smaller = config.model.micro_batch / size;
+                    let accumulation = &mut config.batching.accumulation;
+                    *accumulation = accumulation.saturating_mul(smaller);
+                }
+                config.model.micro_batch = *size;
+            }
+            Self::LayersPerIpu(layers) => config.placement.layers_per_ipu = vec![*layers],
+            Self::StateOffChip => config.state.memory = StateMemory::OffChip,
+            Self::ShardedState => config.state.sharding = Sharding::On,
+            Self::HalfPartials => config.model.half_partials = true,
+            Self::Outlining => config.session.outlining = Outlining::On,
+            Self::Checkpoints(kept) => config.placement.recomputation = *kept,
+            Self::Memory(memory) => config.placement.memory = memory.clone(),
+            Self::VocabularySteps(steps) => config.model.vocab_steps = *steps,
+        }
+    }
+}
+
+/// Halves of the micro-batch, down to one.
+fn smaller_micro_batches(config: &RunConfig) -> Vec<Change> {
+    let halved = |size: &u32| Some(size / 2);
+    let smaller = std::iter::successors(Some(config.model.micro_batch / 2), halved);
+    let smaller = smaller.take_while(|size| *size > 0);
+    smaller.map(Change::MicroBatch).collect()
+}
+
+/// Halves of the layers of an IPU, down to one, for which the machine has the IPUs.
+fn fewer_layers(config: &RunConfig, machine: &MachineSpec) -> Vec<Change> {
+    let layers = config.placement.layers_per_ipu.iter().max();
+    let layers = layers.map_or(1, |most| (*most).min(config.model.num_layers));
+    let halved = |layers: &u32| (*layers > 1).then(|| layers.div_ceil(2));
+    let changes = std::iter::successors(halved(&layers), halved).map(Change::LayersPerIpu);
+    changes
+        .filter(|change| {
+            let mut changed = config.clone();
+            change.apply(&mut changed);
+            changed.check().is_ok() && changed.ipus_requested() <= machine.n_ipus
+        })
+        .collect()
+}
+
+fn other_changes(config: &RunConfig) -> Vec<Change> {
+    let mut changes: Vec<Change> = Vec::new();
+    let trains = !config.is_inference();
+    if trains && config.state.memory == StateMemory::OnChip {
+        changes.push(Change::StateOffChip);
+    }
+    if trains && config.batching.replicas > 1 && config.state.sharding == Sharding::Off {
+        changes.push(Change::ShardedState);
+    }
+    if !config.model.half_partials {
+        changes.push(Change::HalfPartials);
+    }
+    if config.session.outlining == Outlining::Off {
+        changes.push(Change::Outlining);
+    }
+    if trains && config.is_pipelined() {
+        changes.push(Change::Checkpoints(match config.placement.recomputation {
+            Recomputation::FromEveryLayer => Recomputation::FromStageInput,
+            Recomputation::FromStageInput | Recomputation::Off => Recomputation::FromEveryLayer,
+        }));
+    }
+    let shares = match &config.placement.memory {
+        EncoderMemory::PerIpu(shares) => shares.iter().map(|share| share / 2.0).collect(),
+        EncoderMemory::PoplibsDefault => vec![0.15],
+    };
+    changes.push(Change::Memory(EncoderMemory::PerIpu(shares)));
+    let (steps, vocabulary) = (config.model.vocab_steps, config.model.vocab_length);
+    let more = (steps.saturating_mul(2)..=vocabulary).find(|more| vocabulary.is_multiple_of(*more));
+    changes.extend(more.map(Change::VocabularySteps));
+    changes
+}
+
+/// Compiles and weighs a changed run; none if the change doesn't go with the rest. If it fits, it
+/// says what it takes of `region`. Counts the operations that it has compiled.
+fn attempt(
+    config: &RunConfig,
+    machine: &MachineSpec,
+    plans: &PlanCache,
+    region: Region,
+    operations: &mut usize,
+) -> Option<Trial> {
+    config.check().ok()?;
+    if config.ipus_requested() > machine.n_ipus {
+        return None;
+    }
+    let mut count = |_: &str, graph: &Graph| *operations = graph.ops.len();
+    let compiled = compile(config, machine, plans, Watch::by(&mut count));
+    let weight = match compiled {
+        Ok(compiled) => weigh::weigh(&compiled.program, machine).ok()?,
+        // Too large to be compiled is an answer; anything else means that it can't be asked.
+        Err(Error::TooLarge(_)) => {
+            return Some(Trial {
+                config: config.clone(),
+                used: None,
+                fits: false,
+            });
+        }
+        Err(_) => return None,
+    };
+    let too_much = RegionUse::too_much(&weight);
+    Some(Trial {
+        config: config.clone(),
+        used: Some(too_much.unwrap_or_else(|| RegionUse::of(&weight, region))),
+        fits: too_much.is_none(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::run;
+
+    /// A model that is too large for 16 tiles an IPU.
+    const LARGE: &str = "--task SQUAD --inference --num-layers 2 --layers-per-ipu 2 \
+        --encoder-start-ipu 0 --hidden-size 128 --attention-heads 2 --sequence-length 64 \
+        --vocab-length 512 --batches-per-step 2";
+
+    /// A run of that model on a machine of such IPUs.
+    fn large(more: &str) -> (RunConfig, MachineSpec) {
+        let (config, machine) = run(&format!("{LARGE} {more}"));
+        let machine = machine.scaled_down(machine.n_ipus, 16).unwrap();
+        (config, machine)
+    }
+
+    fn plans_for(machine: &MachineSpec) -> PlanCache {
+        PlanCache::new(machine.tile.clone())
+    }
+
+    fn weigh_run(config: &RunConfig, machine: &MachineSpec) -> weigh::MemoryUsage {
+        let compiled = compile(config, machine, &plans_for(machine), Watch::nobody()).unwrap();
+        weigh::weigh(&compiled.program, machine).unwrap()
+    }
+
+    #[test]
+    fn what_is_said_to_help_does() {
+        let (config, machine) = large("--micro-batch-size 64");
+        let plans = plans_for(&machine);
+        let none = attempt(&config, &machine, &plans, Region::Tile, &mut 0).unwrap();
+        assert!(!none.fits, "{none:?}");
+        let found = advice(&config, &machine, &plans_for(&machine));
+        assert_eq!(found.untried, 0);
+        // Plans that are known already change nothing.
+        assert!(!plans.is_empty());
+        assert_eq!(advice(&config, &machine, &plans), found);
+        let helping = found.trials.iter().filter(|trial| trial.fits);
+        let helping: Vec<&Trial> = helping.collect();
+        assert!(!helping.is_empty(), "{found:#?}");
+        for trial in helping {
+            let weight = weigh_run(&trial.config, &machine);
+            assert!(weight.verdict().is_ok(), "{trial:?}");
+        }
+    }
+
+    /// What helps is found by the region that is too small, whatever the whole tile holds.
+    #[test]
+    fn a_small_region_is_what_advice_is_about() {
+        let (alike, mut machine) = large("");
+        let mut apart = alike.clone();
+        apart.session.outlining = Outlining::Off;
+        let code = |config: &RunConfig, machine: &MachineSpec| {
+            RegionUse::of(&weigh_run(config, machine), Region::Executable).bytes
+        };
+        let outlined = code(&alike, &machine);
+        machine.memory.executable = outlined;
+        assert!(code(&apart, &machine) > outlined);
+        let found = advice(&apart, &machine, &plans_for(&machine));
+        let helps = found.trials.iter().find(|trial| trial.config == alike);
+        let expected = RegionUse {
+            region: Region::Executable,
+            bytes: outlined,
+            available: outlined,
+        };
+        assert_eq!(helps.unwrap().used, Some(expected), "{found:#?}");
+        assert!(helps.unwrap().fits);
+    }
+
+    #[test]
+    fn the_largest_that_fits_is_found() {
+        let changes: Vec<Change> = (0..9).map(Change::MicroBatch).collect();
+        for least in 0..=9 {
+            let found = largest_that_fits(&changes, |change| {
+                let mut config = RunConfig::default();
+                let Change::MicroBatch(size) = *change else {
+                    unreachable!("all of them are micro-batches");
+                };
+                config.model.micro_batch = size;
+                Some(Trial {
+                    config,
+                    used: None,
+                    fits: size >= least,
+                })
+            });
+            let found = found.unwrap();
+            let expected = (least.min(8), least < 9);
+            assert_eq!((found.config.model.micro_batch, found.fits), expected);
+        }
+        assert_eq!(largest_that_fits(&[], |_| None), None);
+    }
+
+    /// However large a model is, one setting is tried, and the more the smaller it is.
+    #[test]
+    fn large_models_are_tried_less() {
+        let (config, machine) = large("--micro-batch-size 64");
+        let plans = plans_for(&machine);
+        let one = within(&config, &machine, &plans, 1);
+        assert_eq!(one.trials.len(), 1, "{one:#?}");
+        assert_eq!(one.trials[0].config.model.micro_batch, 1);
+        let all = within(&config, &machine, &plans, OPERATIONS_MAX);
+        assert!(one.untried > 0 && all.trials.len() > 1, "{all:#?}");
+    }
+
+    #[test]
+    fn trials_are_dealt_out() {
+        let changes = |n: u32| -> Vec<Change> { (0..n).map(Change::MicroBatch).collect() };
+        // What is left of seven and two changes of sequences, and of three others.
+        for (trials, expected) in [
+            (1, [1, 0, 0]),
+            (2, [1, 1, 0]),
+            (4, [1, 1, 2]),
+            (6, [3, 1, 3]),
+            (7, [7, 1, 3]),
+            (8, [7, 2, 3]),
+            (9, [7, 2, 3]),
+        ] {
+            let mut sequences = [changes(7), changes(2)];
+            let mut others = changes(3);
+            let mut left = trials;
+            let untried = shorten(&mut sequences, &mut others, &mut left);
+            let kept = [sequences[0].len(), sequences[1].len(), others.len()];
+            assert_eq!(
+                (kept, untried),
+                (expected, 12 - expected.iter().sum::<usize>())
+            );
+            assert_eq!(left, trials.saturating_sub(8));
+            // The last ones of a sequence are the least, the first of the others stay.
+            assert_eq!(sequences[0].last(), changes(7).last());
+            assert!(changes(3).starts_with(&others));
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! From a run to its program: the model, then the compiler's one session.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bert_model::model::{self, BertModel};
+use bert_model::optim::{self, GradientSums};
+use bert_model::placement::{Placement, layers_on_fullest_ipu};
+use ipu_sim::ids::{IdVec, IpuId};
+use ipu_sim::program::{Program, StreamId};
+use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::{Bytes, Flops};
+use popart_graph::ir::{Graph, OpKind, TensorKind};
+use popart_graph::lower::{HostOptions, OutputReturn, Prefetch, RunStart};
+use popart_graph::passes::optimizer::rules::{LearningRate, OptimizerOptions};
+use popart_graph::passes::{Inference, OptimizerState, Pipelining, Sharding, Training, Watch};
+use popart_graph::plan::PlanCache;
+use popart_graph::profile::Profile;
+use popart_graph::session::{self, Purpose, SessionOptions};
+
+use crate::config::{InferenceIo, RunConfig};
+use crate::error::{Error, LargePart, Result, TooLarge};
+use crate::explain::Placed;
+
+/// A program and what it is for.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The program, which a device may share.
+    pub program: Arc<Program>,
+    /// What the lines of the program's profile stand for.
+    pub profile: Profile,
+    /// The stream that a micro-batch reads first, and the one it writes last; none of a run that
+    /// doesn't talk to its host.
+    pub ends: Option<(StreamId, StreamId)>,
+    /// Where stages run, and how many micro-batches of a replica a step has.
+    pub placed: Placed,
+    /// Work of the graph's matrix products on every IPU in one micro-batch, nothing twice.
+    pub matmul_flops: IdVec<IpuId, Flops>,
+}
+
+/// Compiles a run for a machine. `plans` are those of products that are known for its tiles; those
+/// that had to be made are added. `watch` sees the model's graph and what every pass makes of it.
+///
+/// # Errors
+///
+/// A model that can't be built, placed, planned or pipelined as asked; a machine with too few IPUs.
+pub fn compile(
+    config: &RunConfig,
+    machine: &MachineSpec,
+    plans: &PlanCache,
+    mut watch: Watch<'_>,
+) -> Result<Compiled> {
+    let (needed, available) = (config.ipus_requested(), machine.n_ipus);
+    if needed > available {
+        return Err(Error::TooFewIpus {
+            needed,
+            available,
+            machine: machine.name.clone(),
+        });
+    }
+    refuse_crowded(config, machine)?;
+    refuse_uncountable(config)?;
+    let (task, layers) = (config.task, config.model.num_layers);
+    let placement = Placement::from_layers_per_ipu(&config.placement, layers, task);
+    let placement = placement.map_err(bert_model::error::Error::from)?;
+    let model = model::build(&config.model, &placement, task)?;
+    watch.show("model", &model.graph);
+    refuse_hopeless(&model.graph, machine)?;
+    let options = SessionOptions {
+        purpose: match config.is_inference() {
+            true => Purpose::Inference(inference(config, &model)),
+            false => Purpose::Training(training(config, &model)),
+        },
+        host: host(config),
+    };
+    let compiled = session::compile(model.graph, &options, machine, plans, watch)?;
+    let lowered = compiled.lowered;
+    let read = lowered.inputs.first().map(|&(_, stream)| stream);
+    let write = lowered.outputs.last().map(|&(_, stream)| stream);
+    Ok(Compiled {
+        placed: Placed {
+            stage_ipus: compiled.execution.stage_ipus(),
+            micro_batches: compiled.execution.micro_batches(),
+            updates_in_stages: compiled.updates_in_stages,
+        },
+        matmul_flops: compiled.matmul_flops,
+        ends: read.zip(write),
+        profile: lowered.profile,
+        program: Arc::new(lowered.program),
+    })
+}
+
+/// Refuses a model of which the weights of the encoder layers of one IPU alone fill it, before a
+/// graph is made of what may be billions of layers. Of fewer, [`refuse_hopeless`] counts all
+/// weights.
+fn refuse_crowded(config: &RunConfig, machine: &MachineSpec) -> Result<()> {
+    /// A graph of so many layers is made in a moment.
+    const FEW_LAYERS: u32 = 1000;
+    let model = &config.model;
+    if model.num_layers <= FEW_LAYERS {
+        return Ok(());
+    }
+    let layers = layers_on_fullest_ipu(&config.placement.layers_per_ipu, model.num_layers);
+    let [hidden, ff] = [model.hidden_size, model.ff_size].map(u128::from);
+    // Query, key, value and output; into the feed-forward block and out of it.
+    let elements = 4 * hidden * hidden + 2 * hidden * ff;
+    let needed = u128::from(layers) * elements * u128::from(model.dtype.size().0);
+    let tile = &machine.tile;
+    let available = tile.memory * u64::from(tile.tiles_per_ipu);
+    check_size(LargePart::EncoderLayers(layers), needed, available)
+}
+
+/// Refuses a model that no plan can make fit: one of whose matrix products alone fills its IPU,
+/// since both operands and the result lie there at the same time, or whose weights do. Compiling
+/// would only take longer to find out.
+fn refuse_hopeless(graph: &Graph, machine: &MachineSpec) -> Result<()> {
+    let tile = &machine.tile;
+    let available = tile.memory * u64::from(tile.tiles_per_ipu);
+    for op in graph.ops.values() {
+        if matches!(op.kind, OpKind::MatMul { .. }) {
+            let tensors = op.inputs.iter().chain(&op.outputs);
+            let bytes = tensors.map(|&id| u128::from(graph.tensors[id].bytes().0));
+            check_size(LargePart::Product(op.name.clone()), bytes.sum(), available)?;
+        }
+    }
+    for (ipu, bytes) in weights_by_ipu(graph) {
+        check_size(LargePart::Weights(ipu), bytes.0.into(), available)?;
+    }
+    Ok(())
+}
+
+fn check_size(part: LargePart, needed: u128, available: Bytes) -> Result<()> {
+    match needed > u128::from(available.0) {
+        true => Err(Error::TooLarge(TooLarge {
+            part,
+            needed,
+            available,
+        })),
+        false => Ok(()),
+    }
+}
+
+/// Bytes of the variables that operations on each IPU read.
+fn weights_by_ipu(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
+    let mut bytes: BTreeMap<IpuId, Bytes> = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for op in graph.ops.values() {
+        let ipu = op.ipu.unwrap_or(IpuId(0));
+        for &input in &op.inputs {
+            let tensor = &graph.tensors[input];
+            if matches!(tensor.kind, TensorKind::Variable { .. }) && seen.insert((ipu, input)) {
+                *bytes.entry(ipu).or_default() += tensor.bytes();
+            }
+        }
+    }
+    bytes
+}
+
+/// Most micro-batches of a step that are simulated: far above any use, and few enough for
+/// cycles to be counted in 64 bits.
+pub const MICRO_BATCHES_MAX: u64 = 1_000_000_000;
+
+/// Refuses steps with too many micro-batches to count.
+fn refuse_uncountable(config: &RunConfig) -> Result<()> {
+    let batching = &config.batching;
+    let (accumulation, batches_per_step) = (batching.accumulation, batching.batches_per_step);
+    match u64::from(accumulation) * u64::from(batches_per_step) <= MICRO_BATCHES_MAX {
+        true => Ok(()),
+        false => Err(Error::TooManyMicroBatches {
+            accumulation,
+            batches_per_step,
+        }),
+    }
+}
+
+fn pipelining(config: &RunConfig, model: &BertModel) -> Pipelining {
+    match config.is_pipelined() && model.placement.stages.len() > 1 {
+        true => Pipelining::On,
+        false => Pipelining::Off,
+    }
+}
+
+fn inference(config: &RunConfig, model: &BertModel) -> Inference {
+    Inference {
+        pipelining: pipelining(config, model),
+        replicas: config.batching.replicas,
+        micro_batches: config.batching.batches_per_step,
+        outlining: config.session.outlining,
+    }
+}
+
+fn training(config: &RunConfig, model: &BertModel) -> Training {
+    Training {
+        loss: model.loss.expect("a model for training has a loss"),
+        pipelining: pipelining(config, model),
+        recompute: model.recompute_mode(),
+        updates: config.batching.batches_per_step,
+        optimizer: optimizer(config, model),
+        state: OptimizerState {
+            // One replica has nobody to share with.
+            sharding: match config.batching.replicas {
+                1 => Sharding::Off,
+                _ => config.state.sharding,
+            },
+            memory: config.state.memory,
+        },
+        collective_merging: config.session.collective_merging,
+        outlining: config.session.outlining,
+    }
+}
+
+fn host(config: &RunConfig) -> HostOptions {
+    HostOptions {
+        streams: config.session.host_streams,
+        prefetch: match config.session.inference_io {
+            InferenceIo::MinimumLatency => Prefetch::Off,
+            InferenceIo::Ordinary | InferenceIo::LowLatency => Prefetch::On,
+        },
+        outputs: match config.is_inference() {
+            true => OutputReturn::All,
+            false => OutputReturn::Sum,
+        },
+        start: RunStart::ByHost,
+    }
+}
+
+fn optimizer(config: &RunConfig, model: &BertModel) -> OptimizerOptions {
+    let sums = GradientSums {
+        accumulation: config.batching.accumulation,
+        replicas: config.batching.replicas,
+        reduction: config.model.reduction,
+    };
+    // As in the application, a rate that no schedule changes is compiled in.
+    let rate = match config.learning_rate.changes() {
+        true => LearningRate::Stream,
+        false => LearningRate::Constant(config.learning_rate.rate),
+    };
+    optim::weight_updates(&config.optimizer, model, sums, rate)
+}

@@ -1,0 +1,251 @@
+//! One run: everything that shapes its program, its time and its memory.
+//!
+//! [`RunConfig`] is plain data of types; nothing else in this crate says what a run is. Its written
+//! form is that of the published configuration files: an object of keys ([`keys`]), of which those
+//! that change nothing here (folders, seeds, files) are left out.
+
+pub mod keys;
+
+use bert_model::config::{BertConfig, Dropout, Mode, Task};
+use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
+use bert_model::placement::{
+    EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, ipus_requested, replica_ipus,
+};
+use popart_graph::lower::HostStreams;
+use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use keys::KeyError;
+
+/// A run of BERT. [`Default`] is what the published application runs if nothing is said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
+pub struct RunConfig {
+    /// What the model is for, and whether it learns.
+    pub task: Task,
+    /// Which BERT, and the sequences of a micro-batch.
+    pub model: BertConfig,
+    /// Where its layers lie.
+    pub placement: LayersPerIpu,
+    /// How micro-batches are grouped.
+    pub batching: Batching,
+    /// The weight update.
+    pub optimizer: OptimizerOptions,
+    /// Where the state of the optimiser lives.
+    pub state: OptimizerState,
+    /// The learning rate over the steps.
+    pub learning_rate: LearningRate,
+    /// How the program is compiled, and talks to its host.
+    pub session: Session,
+}
+
+/// How micro-batches are grouped. Counts are at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batching {
+    /// Micro-batches of one replica before a weight update; one in inference.
+    pub accumulation: u32,
+    /// Copies of the model that work on data of their own.
+    pub replicas: u32,
+    /// Weight updates (in inference, micro-batches) in one step of the host.
+    pub batches_per_step: u32,
+}
+
+/// Which schedule gives the learning rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateFunction {
+    /// The rates of the given pairs.
+    Scheduled,
+    /// A straight rise and a straight fall.
+    Linear,
+}
+
+/// Learning rate over the steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearningRate {
+    /// The constant rate, or the peak of a linear schedule.
+    pub rate: f64,
+    /// Which schedule.
+    pub function: RateFunction,
+    /// First rate of a linear schedule.
+    pub warmup_start: f64,
+    /// Steps of the rise of a linear schedule.
+    pub warmup_steps: u64,
+    /// Steps between new rates in the rise, at least one.
+    pub steps_per_warmup_update: u64,
+    /// Steps between new rates in the fall, at least one.
+    pub steps_per_decay_update: u64,
+    /// Rates by epoch, in rising order.
+    pub by_epoch: Vec<(u64, f64)>,
+    /// Rates by step, in rising order.
+    pub by_step: Vec<(u64, f64)>,
+}
+
+impl LearningRate {
+    /// Whether the rate may change between steps.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        match self.function {
+            RateFunction::Linear => true,
+            RateFunction::Scheduled => !self.by_epoch.is_empty() || !self.by_step.is_empty(),
+        }
+    }
+}
+
+/// How inference exchanges data with the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InferenceIo {
+    /// Arrays for a whole step.
+    Ordinary,
+    /// A callback for each micro-batch, with inputs fetched ahead.
+    LowLatency,
+    /// A callback for each micro-batch, nothing fetched ahead.
+    MinimumLatency,
+}
+
+/// How the program is compiled, and talks to its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// How inference exchanges data with the host.
+    pub inference_io: InferenceIo,
+    /// When the device talks to the host.
+    pub host_streams: HostStreams,
+    /// Whether equal layers on an IPU share their code.
+    pub outlining: Outlining,
+    /// Whether collectives that are alike are one; the application asks PopART for none.
+    pub collective_merging: CollectiveMerging,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            task: Task::Pretraining(Mode::Training),
+            model: BertConfig {
+                num_layers: 2,
+                ..BertConfig::base()
+            },
+            placement: LayersPerIpu {
+                encoder_start_ipu: 2,
+                layers_per_ipu: vec![2],
+                memory: EncoderMemory::PerIpu(vec![0.152_587_890_6]),
+                squad_head: SquadHead::default_for(Mode::Training),
+                recomputation: Recomputation::Off,
+                execution: Execution::Sequential,
+            },
+            batching: Batching {
+                accumulation: 1,
+                replicas: 1,
+                batches_per_step: 1,
+            },
+            optimizer: OptimizerOptions {
+                kind: OptimizerKind::Sgd,
+                loss_scaling: 4.0,
+                weight_decay: 0.0,
+                momentum: 0.984_375,
+                dampening: None,
+                velocity_scaling: 1.0,
+                beta1: 0.9,
+                beta2: 0.999,
+                max_weight_norm: None,
+                squad_lr_scale: 1.0,
+                stage_scaling: StageScaling::Off,
+            },
+            state: OptimizerState {
+                sharding: Sharding::Off,
+                memory: StateMemory::OnChip,
+            },
+            learning_rate: LearningRate {
+                rate: 8e-4,
+                function: RateFunction::Scheduled,
+                warmup_start: 1e-7,
+                warmup_steps: 0,
+                steps_per_warmup_update: 1,
+                steps_per_decay_update: 1,
+                by_epoch: Vec::new(),
+                by_step: Vec::new(),
+            },
+            session: Session {
+                inference_io: InferenceIo::Ordinary,
+                host_streams: HostStreams::WhereNeeded,
+                outlining: Outlining::On,
+                collective_merging: CollectiveMerging::Off,
+            },
+        }
+    }
+}
+
+impl RunConfig {
+    /// Checks what [`RunConfig::from_keys`] checks, of a run whose fields were set in code.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), KeyError> {
+        Self::from_keys(&self.to_keys()).map(|_| ())
+    }
+
+    /// Whether only the forward pass runs.
+    #[must_use]
+    pub fn is_inference(&self) -> bool {
+        self.task.mode() == Mode::Inference
+    }
+
+    /// Whether stages of the model work as a pipeline.
+    #[must_use]
+    pub fn is_pipelined(&self) -> bool {
+        self.placement.execution == Execution::Pipelined
+    }
+
+    /// Whether the model answers questions.
+    #[must_use]
+    pub fn is_squad(&self) -> bool {
+        matches!(self.task, Task::Squad(_))
+    }
+
+    /// Whether hidden states have dropout in training.
+    #[must_use]
+    pub fn has_dropout(&self) -> bool {
+        self.model.dropout != Dropout::Off
+    }
+
+    /// Sequences behind one weight update, of all replicas.
+    #[must_use]
+    pub fn global_batch_size(&self) -> u64 {
+        u64::from(self.model.micro_batch)
+            * u64::from(self.batching.accumulation)
+            * u64::from(self.batching.replicas)
+    }
+
+    /// Sequences in one step of the host, of all replicas.
+    #[must_use]
+    pub fn sequences_per_step(&self) -> u64 {
+        self.global_batch_size() * u64::from(self.batching.batches_per_step)
+    }
+
+    /// IPUs of one replica: up to that of the last encoder layer.
+    ///
+    /// # Panics
+    ///
+    /// If [`RunConfig::check`] refuses the placement.
+    #[must_use]
+    pub fn ipus_per_replica(&self) -> u32 {
+        let LayersPerIpu {
+            encoder_start_ipu,
+            layers_per_ipu,
+            ..
+        } = &self.placement;
+        let ipus = replica_ipus(*encoder_start_ipu, layers_per_ipu, self.model.num_layers);
+        ipus.expect("a configuration that was checked places all layers")
+    }
+
+    /// IPUs that the run asks a system for: those of all replicas, up to a power of two.
+    ///
+    /// # Panics
+    ///
+    /// If [`RunConfig::check`] refuses the replicas.
+    #[must_use]
+    pub fn ipus_requested(&self) -> u32 {
+        let ipus = ipus_requested(self.ipus_per_replica(), self.batching.replicas);
+        ipus.expect("a configuration that was checked asks for less than 2^32 IPUs")
+    }
+}

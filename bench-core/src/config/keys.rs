@@ -1,0 +1,1098 @@
+//! A run as keys and values, as the published configuration files have it.
+//!
+//! Names, choices and defaults are those of `bert.py` (graphcore/examples,
+//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` is our own. Values leave JSON
+//! here, once, and are checked for what no model or machine can have.
+//!
+//! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
+//! have a place for it, and else forgotten: [`RunConfig::to_keys`] then leaves it out.
+
+use std::fmt;
+
+use bert_model::config::{Activation, BertConfig, Dropout, Field, Mode, Rule, Task};
+use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
+use bert_model::placement::{
+    EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, encoder_ipus, ipus_requested,
+};
+use ipu_sim::numerics::DType;
+use popart_graph::ir::Reduction;
+use popart_graph::lower::HostStreams;
+use popart_graph::passes::optimizer::rules::Correction;
+use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
+use serde_json::{Map, Value, json};
+
+use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
+
+/// Every key of a run, in the order of the published application.
+pub const KEYS: [&str; 67] = [
+    "micro_batch_size",
+    "sequence_length",
+    "max_positional_length",
+    "mask_tokens",
+    "vocab_length",
+    "hidden_size",
+    "ff_size__",
+    "attention_heads",
+    "attention_bias",
+    "inference",
+    "num_layers",
+    "encoder_start_ipu",
+    "layers_per_ipu",
+    "available_memory_proportion",
+    "recompute_checkpoint_every_layer",
+    "no_dropout",
+    "no_attn_dropout",
+    "dropout_prob",
+    "layer_norm_eps",
+    "task",
+    "split_linear_layers",
+    "split_qkv",
+    "activation_type",
+    "relu_leak",
+    "popart_dtype",
+    "embedding_serialization_vocab_steps",
+    "update_embedding_dict",
+    "use_default_available_memory_proportion",
+    "no_cls_layer",
+    "projection_bias",
+    "execution_mode",
+    "squad_single_output",
+    "inference_lm_perplexity",
+    "squad_lr_scale",
+    "global_batch_size",
+    "gradient_accumulation_factor",
+    "replication_factor",
+    "batches_per_step",
+    "optimizer",
+    "learning_rate",
+    "loss_scaling",
+    "weight_decay",
+    "momentum",
+    "dampening",
+    "velocity_scaling",
+    "beta1",
+    "beta2",
+    "max_weight_norm",
+    "gradient_reduction_type",
+    "learning_rate_function",
+    "continuous_pipeline_optimizer_scaling",
+    "lr_warmup_start",
+    "lr_warmup_steps",
+    "lr_steps_per_warmup_update",
+    "lr_steps_per_decay_update",
+    "lr_schedule_by_epoch",
+    "lr_schedule_by_step",
+    "optimizer_state_offchip",
+    "replicated_tensor_sharding",
+    "enable_half_partials",
+    "disable_fully_connected_pass",
+    "no_outlining",
+    "group_host_syncs",
+    "synthetic_data",
+    "low_latency_inference",
+    "minimum_latency_inference",
+    "merge_collectives",
+];
+
+/// Whether a key is one of [`KEYS`].
+#[must_use]
+pub fn is_key(key: &str) -> bool {
+    KEYS.contains(&key)
+}
+
+/// What is wrong with a key or its value.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum KeyError {
+    /// A key that no run has.
+    #[error("unknown key `{key}`")]
+    Unknown {
+        /// The key.
+        key: String,
+    },
+    /// A value that is no text, number, list or switch where one is expected.
+    #[error("`{key}`: expected {expected}, got {found}")]
+    WrongType {
+        /// The key.
+        key: &'static str,
+        /// What it takes.
+        expected: &'static str,
+        /// The value.
+        found: Value,
+    },
+    /// A value that no model or machine can have.
+    #[error("`{key}`: expected {expected}, got {found}")]
+    OutOfRange {
+        /// The key.
+        key: &'static str,
+        /// What it takes.
+        expected: Expected,
+        /// The value.
+        found: Value,
+    },
+    /// A choice that the application has and nothing here computes.
+    #[error("`{key}`: {choice} is not supported")]
+    NotSupported {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        choice: Unsupported,
+    },
+    /// Accumulation where no gradients are.
+    #[error(
+        "inference accumulates no gradients, expected an accumulation factor of 1, got {factor}"
+    )]
+    AccumulationInInference {
+        /// The factor.
+        factor: u64,
+        /// Sequences of all replicas in one pass.
+        batch: u64,
+    },
+    /// Perplexity of a model that predicts no masked tokens.
+    #[error("perplexity is that of masked tokens, which only pre-training predicts")]
+    Perplexity,
+    /// A global batch that its factors do not give.
+    #[error(
+        "a global batch of {global} sequences is not {micro} (micro-batch) x {accumulation} \
+         (accumulation factor) x {replicas} (replicas)"
+    )]
+    BatchInconsistent {
+        /// Sequences of the global batch, as given.
+        global: u64,
+        /// Sequences of a micro-batch.
+        micro: u64,
+        /// Accumulation factor.
+        accumulation: u64,
+        /// Replicas.
+        replicas: u64,
+    },
+    /// A global batch that the micro-batches of all replicas do not divide.
+    #[error("a global batch of {global} sequences is no multiple of {micro} x {replicas}")]
+    BatchIndivisible {
+        /// Sequences of the global batch, as given.
+        global: u64,
+        /// Sequences of a micro-batch.
+        micro: u64,
+        /// Replicas.
+        replicas: u64,
+    },
+}
+
+/// A choice of the application that has no model here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsupported {
+    /// `task: MRPC`, which has no model in the application either.
+    Mrpc,
+    /// `execution_mode: PHASED`.
+    Phased,
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mrpc => "MRPC",
+            Self::Phased => "PHASED",
+        })
+    }
+}
+
+/// What a value must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A count that fits 32 bits.
+    AtLeast(u32),
+    /// A number above 0.
+    Positive,
+    /// What a rule of the model says.
+    Rule(Rule),
+    /// A hidden size of which four times fits 32 bits.
+    SmallerWidth,
+    /// Counts of layers that are all there are.
+    AllLayers(u32),
+    /// IPUs of a replica that fit 32 bits.
+    FewerIpusOfAReplica,
+    /// IPUs of all replicas that fit 32 bits.
+    FewerIpus,
+    /// Shares of a memory.
+    Shares,
+    /// A share for all encoder IPUs or for each.
+    ShareForEach(u32),
+    /// Sequences of a global batch that fit 64 bits.
+    SmallerGlobalBatch,
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(least) => write!(f, "at least {least} and less than 2^32"),
+            Self::Positive => write!(f, "a number above 0"),
+            Self::Rule(rule) => write_rule(f, rule),
+            Self::SmallerWidth => write!(f, "a smaller width"),
+            Self::AllLayers(layers) => write!(f, "counts that cover all {layers} layers"),
+            Self::FewerIpusOfAReplica => write!(f, "less than 2^32 IPUs of a replica"),
+            Self::FewerIpus => write!(f, "less than 2^32 IPUs in all"),
+            Self::Shares => write!(f, "numbers above 0 and up to 1"),
+            Self::ShareForEach(ipus) => {
+                write!(f, "one number, or one for each of {ipus} encoder IPUs")
+            }
+            Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
+        }
+    }
+}
+
+/// A rule of the model in words that name no field.
+fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
+    match rule {
+        Rule::AtLeast(least) => write!(f, "at least {least} and less than 2^32"),
+        Rule::AtMost(most) => write!(f, "at most {most}"),
+        Rule::NoMoreThan(rows) => {
+            write!(
+                f,
+                "at most the {} rows of the position embedding",
+                rows.value
+            )
+        }
+        Rule::Below(length) => write!(f, "below the sequence length of {}", length.value),
+        Rule::MultipleOf(size) if size.field == Field::AttentionHeads => {
+            write!(f, "a multiple of {} heads", size.value)
+        }
+        Rule::MultipleOf(size) => write!(f, "a multiple of the hidden size of {}", size.value),
+        Rule::DivisorOf(size) => write!(f, "a divisor of the vocabulary length of {}", size.value),
+        Rule::ProductFits(length) => {
+            write!(f, "less than 2^32 tokens in sequences of {}", length.value)
+        }
+        Rule::Probability => write!(f, "a number from 0 to below 1"),
+        Rule::Positive => write!(f, "a number above 0"),
+        Rule::Finite => write!(f, "a finite number"),
+        Rule::Float => write!(f, "a type of floating-point numbers"),
+    }
+}
+
+/// The key of a field of the model.
+fn key_of(field: Field) -> &'static str {
+    match field {
+        Field::MicroBatch => "micro_batch_size",
+        Field::SequenceLength => "sequence_length",
+        Field::MaxPositionalLength => "max_positional_length",
+        Field::MaskTokens => "mask_tokens",
+        Field::VocabLength => "vocab_length",
+        Field::VocabSteps => "embedding_serialization_vocab_steps",
+        Field::HiddenSize => "hidden_size",
+        Field::FfSize => "ff_size__",
+        Field::AttentionHeads => "attention_heads",
+        Field::NumLayers => "num_layers",
+        Field::Leak => "relu_leak",
+        Field::DropoutProbability => "dropout_prob",
+        Field::LayerNormEpsilon => "layer_norm_eps",
+        Field::Dtype => "popart_dtype",
+    }
+}
+
+/// The result of reading keys.
+pub type Result<T> = std::result::Result<T, KeyError>;
+
+impl TryFrom<Map<String, Value>> for RunConfig {
+    type Error = KeyError;
+
+    fn try_from(keys: Map<String, Value>) -> Result<Self> {
+        Self::from_keys(&keys)
+    }
+}
+
+impl From<RunConfig> for Map<String, Value> {
+    fn from(config: RunConfig) -> Self {
+        config.to_keys()
+    }
+}
+
+impl RunConfig {
+    /// Reads the keys of a run; what isn't given is as in the published application.
+    ///
+    /// # Errors
+    ///
+    /// A key that isn't one of [`KEYS`]; a value out of range; a choice that is not supported.
+    pub fn from_keys(keys: &Map<String, Value>) -> Result<Self> {
+        if let Some(key) = keys.keys().find(|key| !is_key(key)) {
+            return Err(KeyError::Unknown { key: key.clone() });
+        }
+        let read = Reader { keys };
+        let batch = batch(keys)?;
+        let task = task(&read)?;
+        if task.mode() == Mode::Inference && batch.accumulation > 1 {
+            return Err(KeyError::AccumulationInInference {
+                factor: batch.accumulation,
+                batch: batch.global / batch.accumulation,
+            });
+        }
+        let model = model(&read, task)?;
+        if model.inference_loss && task == Task::Squad(Mode::Inference) {
+            return Err(KeyError::Perplexity);
+        }
+        let placement = placement(&read, &model, task)?;
+        let config = Self {
+            task,
+            model,
+            placement,
+            batching: Batching {
+                accumulation: read.narrow("gradient_accumulation_factor", batch.accumulation)?,
+                replicas: read.count("replication_factor", 1)?,
+                batches_per_step: read.count("batches_per_step", 1)?,
+            },
+            optimizer: optimizer(&read)?,
+            state: OptimizerState {
+                sharding: match read.switch("replicated_tensor_sharding", false)? {
+                    true => Sharding::On,
+                    false => Sharding::Off,
+                },
+                memory: match read.switch("optimizer_state_offchip", false)? {
+                    true => StateMemory::OffChip,
+                    false => StateMemory::OnChip,
+                },
+            },
+            learning_rate: learning_rate(&read)?,
+            session: session(&read)?,
+        };
+        let replicas = config.batching.replicas;
+        ipus_requested(config.ipus_per_replica(), replicas)
+            .map_err(|_| read.out_of_range("replication_factor", Expected::FewerIpus))?;
+        Ok(config)
+    }
+
+    /// The run as keys, those left out that beside the others change nothing.
+    #[must_use]
+    pub fn to_keys(&self) -> Map<String, Value> {
+        let mut out = Map::new();
+        let mut set = |key: &'static str, value: Value| {
+            out.insert(key.into(), value);
+        };
+        let (model, placement) = (&self.model, &self.placement);
+        set("micro_batch_size", json!(model.micro_batch));
+        set("sequence_length", json!(model.sequence_length));
+        set("max_positional_length", json!(model.max_positional_length));
+        set("mask_tokens", json!(model.mask_tokens));
+        set("vocab_length", json!(model.vocab_length));
+        set("hidden_size", json!(model.hidden_size));
+        let usual = model.hidden_size.checked_mul(4) == Some(model.ff_size);
+        set(
+            "ff_size__",
+            if usual {
+                Value::Null
+            } else {
+                json!(model.ff_size)
+            },
+        );
+        set("attention_heads", json!(model.attention_heads));
+        set("attention_bias", json!(model.attention_bias));
+        set("inference", json!(self.is_inference()));
+        set("num_layers", json!(model.num_layers));
+        set("encoder_start_ipu", json!(placement.encoder_start_ipu));
+        set("layers_per_ipu", json!(placement.layers_per_ipu));
+        let of_poplibs = match &placement.memory {
+            EncoderMemory::PoplibsDefault => true,
+            EncoderMemory::PerIpu(shares) => {
+                set("available_memory_proportion", json!(shares));
+                false
+            }
+        };
+        set("use_default_available_memory_proportion", json!(of_poplibs));
+        if self.is_pipelined() {
+            let every_layer = placement.recomputation == Recomputation::FromEveryLayer;
+            set("recompute_checkpoint_every_layer", json!(every_layer));
+        }
+        set("no_dropout", json!(model.dropout == Dropout::Off));
+        if model.dropout != Dropout::Off {
+            let hidden_only = model.dropout == Dropout::Hidden;
+            set("no_attn_dropout", json!(hidden_only));
+        }
+        set("dropout_prob", json!(model.dropout_probability));
+        set("layer_norm_eps", json!(model.layer_norm_epsilon));
+        set("task", json!(task_name(self.task)));
+        set("split_linear_layers", json!(model.split_linear_layers));
+        set("split_qkv", json!(model.split_qkv));
+        set("activation_type", json!(activation_name(model.activation)));
+        if let Activation::LeakyRelu { leak } = model.activation {
+            set("relu_leak", json!(leak));
+        }
+        set(
+            "popart_dtype",
+            json!(if model.dtype == DType::F16 {
+                "FLOAT16"
+            } else {
+                "FLOAT"
+            }),
+        );
+        set(
+            "embedding_serialization_vocab_steps",
+            json!(model.vocab_steps),
+        );
+        set("update_embedding_dict", json!(model.update_embedding_dict));
+        set("no_cls_layer", json!(!model.cls_layer));
+        set("projection_bias", json!(model.projection_bias));
+        set(
+            "execution_mode",
+            json!(if self.is_pipelined() {
+                "PIPELINE"
+            } else {
+                "DEFAULT"
+            }),
+        );
+        set("squad_single_output", json!(model.squad_single_output));
+        set("inference_lm_perplexity", json!(model.inference_loss));
+        let batching = &self.batching;
+        set("global_batch_size", json!(self.global_batch_size()));
+        set("gradient_accumulation_factor", json!(batching.accumulation));
+        set("replication_factor", json!(batching.replicas));
+        set("batches_per_step", json!(batching.batches_per_step));
+        set(
+            "gradient_reduction_type",
+            json!(match model.reduction {
+                Reduction::Sum => "Sum",
+                Reduction::Mean => "Mean",
+            }),
+        );
+        set("enable_half_partials", json!(model.half_partials));
+        set(
+            "disable_fully_connected_pass",
+            json!(!model.fully_connected_pass),
+        );
+        self.add_update(&mut out);
+        self.add_session(&mut out);
+        out
+    }
+
+    fn add_update(&self, out: &mut Map<String, Value>) {
+        let mut set = |key: &'static str, value: Value| {
+            out.insert(key.into(), value);
+        };
+        let update = &self.optimizer;
+        set("optimizer", json!(optimizer_name(update.kind)));
+        set("learning_rate", json!(self.learning_rate.rate));
+        set("loss_scaling", json!(update.loss_scaling));
+        set("weight_decay", json!(update.weight_decay));
+        set("momentum", json!(update.momentum));
+        set("dampening", json!(update.dampening));
+        set("velocity_scaling", json!(update.velocity_scaling));
+        set("beta1", json!(update.beta1));
+        set("beta2", json!(update.beta2));
+        set("max_weight_norm", json!(update.max_weight_norm));
+        set("squad_lr_scale", json!(update.squad_lr_scale));
+        let scaled = update.stage_scaling == StageScaling::On;
+        set("continuous_pipeline_optimizer_scaling", json!(scaled));
+        set(
+            "optimizer_state_offchip",
+            json!(self.state.memory == StateMemory::OffChip),
+        );
+        set(
+            "replicated_tensor_sharding",
+            json!(self.state.sharding == Sharding::On),
+        );
+        let schedule = &self.learning_rate;
+        set(
+            "learning_rate_function",
+            json!(match schedule.function {
+                RateFunction::Scheduled => "Scheduled",
+                RateFunction::Linear => "Linear",
+            }),
+        );
+        set("lr_warmup_start", json!(schedule.warmup_start));
+        set("lr_warmup_steps", json!(schedule.warmup_steps));
+        set(
+            "lr_steps_per_warmup_update",
+            json!(schedule.steps_per_warmup_update),
+        );
+        set(
+            "lr_steps_per_decay_update",
+            json!(schedule.steps_per_decay_update),
+        );
+        set("lr_schedule_by_epoch", pairs(&schedule.by_epoch));
+        set("lr_schedule_by_step", pairs(&schedule.by_step));
+    }
+
+    fn add_session(&self, out: &mut Map<String, Value>) {
+        let mut set = |key: &'static str, value: Value| {
+            out.insert(key.into(), value);
+        };
+        let session = &self.session;
+        let [low, minimum] = match session.inference_io {
+            InferenceIo::Ordinary => [false, false],
+            InferenceIo::LowLatency => [true, false],
+            InferenceIo::MinimumLatency => [true, true],
+        };
+        set("low_latency_inference", json!(low));
+        set("minimum_latency_inference", json!(minimum));
+        set(
+            "synthetic_data",
+            json!(session.host_streams == HostStreams::Absent),
+        );
+        match session.host_streams {
+            HostStreams::WhereNeeded => set("group_host_syncs", json!(false)),
+            HostStreams::Grouped => set("group_host_syncs", json!(true)),
+            // Nothing is streamed.
+            HostStreams::Absent => {}
+        }
+        set("no_outlining", json!(session.outlining == Outlining::Off));
+        set(
+            "merge_collectives",
+            json!(session.collective_merging == CollectiveMerging::On),
+        );
+    }
+}
+
+fn task_name(task: Task) -> &'static str {
+    match task {
+        Task::Pretraining(_) => "PRETRAINING",
+        Task::Squad(_) => "SQUAD",
+    }
+}
+
+fn activation_name(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Gelu => "Gelu",
+        Activation::GeluErf => "GeluErf",
+        Activation::SigmoidGelu => "SGelu",
+        Activation::LeakyRelu { .. } => "LRelu",
+        Activation::Relu => "Relu",
+    }
+}
+
+fn optimizer_name(kind: OptimizerKind) -> &'static str {
+    match kind {
+        OptimizerKind::Sgd => "SGD",
+        OptimizerKind::Adam(Correction::Bias) => "ADAM",
+        OptimizerKind::Adam(Correction::None) => "ADAM_NO_BIAS",
+        OptimizerKind::Lamb(Correction::Bias) => "LAMB",
+        OptimizerKind::Lamb(Correction::None) => "LAMB_NO_BIAS",
+    }
+}
+
+fn pairs(pairs: &[(u64, f64)]) -> Value {
+    if pairs.is_empty() {
+        return Value::Null;
+    }
+    let pairs = pairs.iter().map(|(at, rate)| (at.to_string(), json!(rate)));
+    Value::Object(pairs.collect())
+}
+
+/// The counts of a global batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Micro-batches of one replica before a weight update.
+    pub accumulation: u64,
+    /// Sequences behind one weight update, of all replicas.
+    pub global: u64,
+}
+
+/// The accumulation factor and the global batch size, the one derived from the other: the factor is
+/// one if neither is given.
+///
+/// # Errors
+///
+/// Counts that aren't, or that contradict each other.
+pub fn batch(keys: &Map<String, Value>) -> Result<Batch> {
+    let count = |key: &'static str| -> Result<Option<u64>> {
+        let Some(value) = keys.get(key).filter(|value| !value.is_null()) else {
+            return Ok(None);
+        };
+        let number = value.as_i64().and_then(|number| u32::try_from(number).ok());
+        match number {
+            Some(number) if number > 0 => Ok(Some(u64::from(number))),
+            _ => Err(KeyError::OutOfRange {
+                key,
+                expected: Expected::AtLeast(1),
+                found: value.clone(),
+            }),
+        }
+    };
+    let micro = count("micro_batch_size")?.unwrap_or(1);
+    let replicas = count("replication_factor")?.unwrap_or(1);
+    let factor = count("gradient_accumulation_factor")?;
+    let (accumulation, global) = match (global_batch_size(keys)?, factor) {
+        (None, factor) => {
+            let accumulation = factor.unwrap_or(1);
+            // 2^96 at most: counts are below 2^32. Refuse what u64 cannot hold.
+            let global = micro
+                .checked_mul(replicas)
+                .and_then(|batch| batch.checked_mul(accumulation))
+                .ok_or_else(|| KeyError::OutOfRange {
+                    key: "replication_factor",
+                    expected: Expected::SmallerGlobalBatch,
+                    found: json!(replicas),
+                })?;
+            (accumulation, global)
+        }
+        (Some(global), None) => {
+            if !global.is_multiple_of(micro * replicas) {
+                return Err(KeyError::BatchIndivisible {
+                    global,
+                    micro,
+                    replicas,
+                });
+            }
+            (global / (micro * replicas), global)
+        }
+        (Some(global), Some(accumulation)) => {
+            if u128::from(micro * replicas) * u128::from(accumulation) != u128::from(global) {
+                return Err(KeyError::BatchInconsistent {
+                    global,
+                    micro,
+                    accumulation,
+                    replicas,
+                });
+            }
+            (accumulation, global)
+        }
+    };
+    Ok(Batch {
+        accumulation,
+        global,
+    })
+}
+
+/// The global batch size as given: unlike other counts, one that was derived may be large.
+fn global_batch_size(keys: &Map<String, Value>) -> Result<Option<u64>> {
+    let key = "global_batch_size";
+    let Some(value) = keys.get(key).filter(|value| !value.is_null()) else {
+        return Ok(None);
+    };
+    match value.as_u64() {
+        Some(number) if number > 0 => Ok(Some(number)),
+        _ => Err(KeyError::OutOfRange {
+            key,
+            expected: Expected::AtLeast(1),
+            found: value.clone(),
+        }),
+    }
+}
+
+fn task(read: &Reader<'_>) -> Result<Task> {
+    let mode = match read.switch("inference", false)? {
+        true => Mode::Inference,
+        false => Mode::Training,
+    };
+    match read.text("task", "PRETRAINING")? {
+        "PRETRAINING" => Ok(Task::Pretraining(mode)),
+        "SQUAD" => Ok(Task::Squad(mode)),
+        _ => Err(KeyError::NotSupported {
+            key: "task",
+            choice: Unsupported::Mrpc,
+        }),
+    }
+}
+
+fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
+    let usual = RunConfig::default().model;
+    let hidden_size = read.count("hidden_size", usual.hidden_size)?;
+    let model = BertConfig {
+        micro_batch: read.count("micro_batch_size", usual.micro_batch)?,
+        num_layers: read.count("num_layers", usual.num_layers)?,
+        hidden_size,
+        ff_size: match read.given("ff_size__") {
+            Some(_) => read.count("ff_size__", 1)?,
+            None => hidden_size
+                .checked_mul(4)
+                .ok_or_else(|| read.out_of_range("hidden_size", Expected::SmallerWidth))?,
+        },
+        attention_heads: read.count("attention_heads", usual.attention_heads)?,
+        sequence_length: read.count("sequence_length", usual.sequence_length)?,
+        max_positional_length: read.count("max_positional_length", usual.max_positional_length)?,
+        mask_tokens: read.count("mask_tokens", usual.mask_tokens)?,
+        vocab_length: read.count("vocab_length", usual.vocab_length)?,
+        vocab_steps: read.count("embedding_serialization_vocab_steps", usual.vocab_steps)?,
+        layer_norm_epsilon: read.float("layer_norm_eps", usual.layer_norm_epsilon)?,
+        dtype: match read.text("popart_dtype", "FLOAT16")? {
+            "FLOAT16" => DType::F16,
+            _ => DType::F32,
+        },
+        half_partials: read.switch("enable_half_partials", false)?,
+        fully_connected_pass: !read.switch("disable_fully_connected_pass", false)?,
+        reduction: match read.text("gradient_reduction_type", "Sum")? {
+            "Mean" => Reduction::Mean,
+            _ => Reduction::Sum,
+        },
+        split_qkv: read.switch("split_qkv", false)?,
+        attention_bias: read.switch("attention_bias", false)?,
+        activation: activation(read)?,
+        cls_layer: !read.switch("no_cls_layer", false)?,
+        projection_bias: read.switch("projection_bias", false)?,
+        update_embedding_dict: read.switch("update_embedding_dict", true)?,
+        squad_single_output: read.switch("squad_single_output", true)?,
+        inference_loss: read.switch("inference_lm_perplexity", false)?,
+        split_linear_layers: read.switch("split_linear_layers", false)?,
+        dropout: match (
+            read.switch("no_dropout", false)?,
+            read.switch("no_attn_dropout", false)?,
+        ) {
+            (true, _) => Dropout::Off,
+            (false, true) => Dropout::Hidden,
+            (false, false) => Dropout::HiddenAndAttention,
+        },
+        dropout_probability: read.float("dropout_prob", usual.dropout_probability)?,
+    };
+    model.validate(task).map_err(|error| {
+        let key = key_of(error.field);
+        read.out_of_range(key, Expected::Rule(error.rule))
+    })?;
+    Ok(model)
+}
+
+/// The application knows three words, and takes any other for Relu.
+fn activation(read: &Reader<'_>) -> Result<Activation> {
+    Ok(match read.text("activation_type", "Gelu")? {
+        "Gelu" => Activation::Gelu,
+        "SGelu" => Activation::SigmoidGelu,
+        "LRelu" => Activation::LeakyRelu {
+            leak: read.float("relu_leak", 0.1)?,
+        },
+        _ => Activation::Relu,
+    })
+}
+
+fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<LayersPerIpu> {
+    let execution = match read.text("execution_mode", "DEFAULT")? {
+        "DEFAULT" => Execution::Sequential,
+        "PIPELINE" => Execution::Pipelined,
+        _ => {
+            return Err(KeyError::NotSupported {
+                key: "execution_mode",
+                choice: Unsupported::Phased,
+            });
+        }
+    };
+    let usual = RunConfig::default().placement;
+    let layers_per_ipu = read.counts("layers_per_ipu", usual.layers_per_ipu)?;
+    let of_encoder = encoder_ipus(&layers_per_ipu, model.num_layers)
+        .map_err(|_| read.out_of_range("layers_per_ipu", Expected::AllLayers(model.num_layers)))?;
+    let encoder_start_ipu = read.number("encoder_start_ipu", usual.encoder_start_ipu, 0)?;
+    if encoder_start_ipu.checked_add(of_encoder).is_none() {
+        return Err(read.out_of_range("encoder_start_ipu", Expected::FewerIpusOfAReplica));
+    }
+    Ok(LayersPerIpu {
+        encoder_start_ipu,
+        layers_per_ipu,
+        memory: match read.switch("use_default_available_memory_proportion", false)? {
+            true => EncoderMemory::PoplibsDefault,
+            false => EncoderMemory::PerIpu(read.shares("available_memory_proportion", of_encoder)?),
+        },
+        squad_head: SquadHead::default_for(task.mode()),
+        recomputation: match (
+            execution,
+            read.switch("recompute_checkpoint_every_layer", true)?,
+        ) {
+            (Execution::Sequential, _) => Recomputation::Off,
+            (Execution::Pipelined, false) => Recomputation::FromStageInput,
+            (Execution::Pipelined, true) => Recomputation::FromEveryLayer,
+        },
+        execution,
+    })
+}
+
+fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
+    let usual = RunConfig::default().optimizer;
+    Ok(OptimizerOptions {
+        kind: match read.text("optimizer", "SGD")? {
+            "ADAM" => OptimizerKind::Adam(Correction::Bias),
+            "ADAM_NO_BIAS" => OptimizerKind::Adam(Correction::None),
+            "LAMB" => OptimizerKind::Lamb(Correction::Bias),
+            "LAMB_NO_BIAS" => OptimizerKind::Lamb(Correction::None),
+            _ => OptimizerKind::Sgd,
+        },
+        loss_scaling: read.positive("loss_scaling", usual.loss_scaling)?,
+        weight_decay: read.float("weight_decay", usual.weight_decay)?,
+        momentum: read.float("momentum", usual.momentum)?,
+        dampening: read.maybe_float("dampening")?,
+        velocity_scaling: read.positive("velocity_scaling", usual.velocity_scaling)?,
+        beta1: read.float("beta1", usual.beta1)?,
+        beta2: read.float("beta2", usual.beta2)?,
+        max_weight_norm: match read.given("max_weight_norm") {
+            Some(_) => Some(read.positive("max_weight_norm", 0.0)?),
+            None => None,
+        },
+        squad_lr_scale: read.float("squad_lr_scale", usual.squad_lr_scale)?,
+        stage_scaling: match read.switch("continuous_pipeline_optimizer_scaling", false)? {
+            true => StageScaling::On,
+            false => StageScaling::Off,
+        },
+    })
+}
+
+fn learning_rate(read: &Reader<'_>) -> Result<LearningRate> {
+    let usual = RunConfig::default().learning_rate;
+    Ok(LearningRate {
+        rate: read.float("learning_rate", usual.rate)?,
+        function: match read.text("learning_rate_function", "Scheduled")? {
+            "Linear" => RateFunction::Linear,
+            _ => RateFunction::Scheduled,
+        },
+        warmup_start: read.float("lr_warmup_start", usual.warmup_start)?,
+        warmup_steps: u64::from(read.number("lr_warmup_steps", 0, 0)?),
+        steps_per_warmup_update: u64::from(read.count("lr_steps_per_warmup_update", 1)?),
+        steps_per_decay_update: u64::from(read.count("lr_steps_per_decay_update", 1)?),
+        by_epoch: read.pairs("lr_schedule_by_epoch")?,
+        by_step: read.pairs("lr_schedule_by_step")?,
+    })
+}
+
+fn session(read: &Reader<'_>) -> Result<Session> {
+    let minimum = read.switch("minimum_latency_inference", false)?;
+    let low = read.switch("low_latency_inference", false)?;
+    let grouped = read.switch("group_host_syncs", false)?;
+    Ok(Session {
+        inference_io: match (minimum, low) {
+            (true, _) => InferenceIo::MinimumLatency,
+            (false, true) => InferenceIo::LowLatency,
+            (false, false) => InferenceIo::Ordinary,
+        },
+        host_streams: match (read.switch("synthetic_data", false)?, grouped) {
+            (true, _) => HostStreams::Absent,
+            (false, true) => HostStreams::Grouped,
+            (false, false) => HostStreams::WhereNeeded,
+        },
+        outlining: match read.switch("no_outlining", false)? {
+            true => Outlining::Off,
+            false => Outlining::On,
+        },
+        collective_merging: match read.switch("merge_collectives", false)? {
+            true => CollectiveMerging::On,
+            false => CollectiveMerging::Off,
+        },
+    })
+}
+
+/// Reads typed values.
+struct Reader<'a> {
+    keys: &'a Map<String, Value>,
+}
+
+impl Reader<'_> {
+    /// The value of a key, unless it is absent or null.
+    fn given(&self, key: &str) -> Option<&Value> {
+        self.keys.get(key).filter(|value| !value.is_null())
+    }
+
+    fn typed<T>(
+        &self,
+        key: &'static str,
+        usual: T,
+        expected: &'static str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<T> {
+        match self.given(key) {
+            None => Ok(usual),
+            Some(value) => read(value).ok_or_else(|| KeyError::WrongType {
+                key,
+                expected,
+                found: value.clone(),
+            }),
+        }
+    }
+
+    fn switch(&self, key: &'static str, usual: bool) -> Result<bool> {
+        self.typed(key, usual, "true or false", Value::as_bool)
+    }
+
+    fn text<'b>(&'b self, key: &'static str, usual: &'b str) -> Result<&'b str> {
+        match self.given(key) {
+            None => Ok(usual),
+            Some(value) => value.as_str().ok_or_else(|| KeyError::WrongType {
+                key,
+                expected: "a text",
+                found: value.clone(),
+            }),
+        }
+    }
+
+    fn float(&self, key: &'static str, usual: f64) -> Result<f64> {
+        self.typed(key, usual, "a number", Value::as_f64)
+    }
+
+    fn maybe_float(&self, key: &'static str) -> Result<Option<f64>> {
+        self.given(key).map(|_| self.float(key, 0.0)).transpose()
+    }
+
+    fn positive(&self, key: &'static str, usual: f64) -> Result<f64> {
+        let number = self.float(key, usual)?;
+        match number > 0.0 {
+            true => Ok(number),
+            false => Err(self.out_of_range(key, Expected::Positive)),
+        }
+    }
+
+    fn number(&self, key: &'static str, usual: u32, least: u32) -> Result<u32> {
+        self.given(key)
+            .map_or(Ok(usual), |value| self.whole(key, value, least))
+    }
+
+    fn whole(&self, key: &'static str, value: &Value, least: u32) -> Result<u32> {
+        let number = value.as_i64().ok_or_else(|| KeyError::WrongType {
+            key,
+            expected: "a whole number",
+            found: value.clone(),
+        })?;
+        u32::try_from(number)
+            .ok()
+            .filter(|number| *number >= least)
+            .ok_or_else(|| self.out_of_range(key, Expected::AtLeast(least)))
+    }
+
+    fn count(&self, key: &'static str, usual: u32) -> Result<u32> {
+        self.number(key, usual, 1)
+    }
+
+    /// A count that may have been derived from others.
+    fn narrow(&self, key: &'static str, number: u64) -> Result<u32> {
+        u32::try_from(number).map_err(|_| KeyError::OutOfRange {
+            key,
+            expected: Expected::AtLeast(1),
+            found: json!(number),
+        })
+    }
+
+    fn counts(&self, key: &'static str, usual: Vec<u32>) -> Result<Vec<u32>> {
+        let Some(value) = self.given(key) else {
+            return Ok(usual);
+        };
+        let wrong = || KeyError::WrongType {
+            key,
+            expected: "a list of whole numbers",
+            found: value.clone(),
+        };
+        let items = value.as_array().filter(|items| !items.is_empty());
+        let items = items.ok_or_else(wrong)?.iter();
+        items.map(|item| self.whole(key, item, 1)).collect()
+    }
+
+    fn shares(&self, key: &'static str, ipus: u32) -> Result<Vec<f64>> {
+        let Some(value) = self.given(key) else {
+            return Ok(vec![0.152_587_890_6]);
+        };
+        let wrong = || KeyError::WrongType {
+            key,
+            expected: "a list of numbers",
+            found: value.clone(),
+        };
+        let items = value.as_array().filter(|items| !items.is_empty());
+        let items = items.ok_or_else(wrong)?.iter();
+        let list: Vec<f64> = items
+            .map(|item| item.as_f64().ok_or_else(wrong))
+            .collect::<Result<_>>()?;
+        if !list.iter().all(|share| *share > 0.0 && *share <= 1.0) {
+            return Err(self.out_of_range(key, Expected::Shares));
+        }
+        if list.len() != 1 && list.len() < ipus as usize {
+            return Err(self.out_of_range(key, Expected::ShareForEach(ipus)));
+        }
+        Ok(list)
+    }
+
+    fn pairs(&self, key: &'static str) -> Result<Vec<(u64, f64)>> {
+        let Some(value) = self.given(key) else {
+            return Ok(Vec::new());
+        };
+        let wrong = || KeyError::WrongType {
+            key,
+            expected: "an object of whole numbers and rates",
+            found: value.clone(),
+        };
+        let pairs = value.as_object().ok_or_else(wrong)?.iter();
+        let mut pairs: Vec<(u64, f64)> = pairs
+            .map(|(at, rate)| at.parse().ok().zip(rate.as_f64()).ok_or_else(wrong))
+            .collect::<Result<_>>()?;
+        pairs.sort_by_key(|(at, _)| *at);
+        Ok(pairs)
+    }
+
+    fn out_of_range(&self, key: &'static str, expected: Expected) -> KeyError {
+        KeyError::OutOfRange {
+            key,
+            expected,
+            found: self.keys.get(key).cloned().unwrap_or_default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(keys: Value) -> Result<RunConfig> {
+        RunConfig::from_keys(keys.as_object().expect("an object"))
+    }
+
+    #[test]
+    fn nothing_said_is_the_default() {
+        assert_eq!(read(json!({})), Ok(RunConfig::default()));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for keys in [
+            json!({}),
+            json!({"task": "SQUAD", "inference": true, "encoder_start_ipu": 0,
+                   "minimum_latency_inference": true, "activation_type": "LRelu",
+                   "relu_leak": 0.3, "use_default_available_memory_proportion": true}),
+            json!({"execution_mode": "PIPELINE", "recompute_checkpoint_every_layer": false,
+                   "optimizer": "LAMB_NO_BIAS", "max_weight_norm": 3.0, "ff_size__": 640,
+                   "global_batch_size": 48, "micro_batch_size": 4, "replication_factor": 2,
+                   "learning_rate_function": "Linear", "lr_schedule_by_step": {"10": 0.5, "9": 1},
+                   "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
+                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean"}),
+        ] {
+            let config = read(keys).unwrap();
+            let written = config.to_keys();
+            assert!(written.keys().all(|key| is_key(key)), "{written:?}");
+            assert_eq!(RunConfig::from_keys(&written), Ok(config.clone()));
+            // Through serde, as in a file.
+            let text = serde_json::to_string(&config).unwrap();
+            assert_eq!(serde_json::from_str::<RunConfig>(&text).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (keys, expected) in [
+            (json!({"numlayers": 3}), "unknown key `numlayers`"),
+            (
+                json!({"num_layers": "3"}),
+                "`num_layers`: expected a whole number, got \"3\"",
+            ),
+            (
+                json!({"num_layers": 0}),
+                "`num_layers`: expected at least 1 and less than 2^32, got 0",
+            ),
+            (
+                json!({"hidden_size": 100}),
+                "`hidden_size`: expected a multiple of 12 heads, got 100",
+            ),
+            (
+                json!({"layers_per_ipu": [1, 0]}),
+                "`layers_per_ipu`: expected at least 1 and less than 2^32, got [1,0]",
+            ),
+            (
+                json!({"num_layers": 5, "layers_per_ipu": [2, 2]}),
+                "`layers_per_ipu`: expected counts that cover all 5 layers, got [2,2]",
+            ),
+            (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"global_batch_size": 10, "micro_batch_size": 4}),
+                "a global batch of 10 sequences is no multiple of 4 x 1",
+            ),
+        ] {
+            assert_eq!(read(keys).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn ipus_are_counted_as_the_application_counts_them() {
+        for (layers, counts, start, replicas, expected) in [
+            (24, json!([3, 7, 7, 7]), 0, 4, (4, 16)),
+            (12, json!([6]), 0, 1, (2, 2)),
+            (3, json!([3]), 0, 1, (1, 1)),
+            (4, json!([1]), 1, 3, (5, 16)),
+        ] {
+            let config = read(json!({"num_layers": layers, "layers_per_ipu": counts,
+                "encoder_start_ipu": start, "replication_factor": replicas}))
+            .unwrap();
+            let found = (config.ipus_per_replica(), config.ipus_requested());
+            assert_eq!(found, expected);
+        }
+    }
+}

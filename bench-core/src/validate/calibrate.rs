@@ -1,0 +1,80 @@
+//! The fitted constants, fitted again.
+//!
+//! Which constants those are, and their bounds, the machine descriptions say (kind `fitted`).
+//! Those of time are fitted to the throughputs of the calibration rows, those of memory to the
+//! sizes of code in the profile, and to nothing else
+//! ([`configs/measurements.toml`](../../../configs/measurements.toml)).
+//! A program depends on none of them, so every row is compiled once.
+
+mod constant;
+mod fit;
+mod left_out;
+mod memory;
+mod time;
+
+pub use self::constant::Constant;
+pub use self::fit::{Fit, FittedRow, KNOWN_BELOW, Known, determined_by};
+pub use self::left_out::AtBounds;
+use crate::accuracy::Record;
+use crate::error::Result;
+
+/// What the fits found.
+pub struct Calibration {
+    /// Constants of time.
+    pub time: Fit,
+    /// Constants of memory.
+    pub memory: Fit,
+    /// Errors of prediction, for [`crate::accuracy`].
+    pub record: Record,
+    /// Constants that the fit without a row leaves at a bound, by the name of that row.
+    pub at_bounds: AtBounds,
+}
+
+/// Fits the constants to the calibration rows.
+///
+/// # Errors
+///
+/// Rows that don't compile, which would be a mistake of this program.
+pub fn calibrate() -> Result<Calibration> {
+    let (time, record, at_bounds) = time::fit()?;
+    Ok(Calibration {
+        time,
+        memory: memory::fit()?,
+        record,
+        at_bounds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fit moves by less than a quarter from what is shipped, and knows its constants apart.
+    #[track_caller]
+    fn check(fit: &Fit, n_constants: usize) {
+        assert_eq!(fit.constants.len(), n_constants, "{fit:?}");
+        for constant in &fit.constants {
+            let moved = (constant.shipped / constant.best).ln().abs();
+            assert!(moved < 0.25, "{fit:?}");
+            let inside = constant.low <= constant.best && constant.best <= constant.high;
+            assert!(inside, "{fit:?}");
+        }
+        assert!(fit.condition < 10.0, "{fit:?}");
+    }
+
+    #[test]
+    fn what_is_shipped_is_near_the_best_fit() {
+        let found = calibrate().unwrap();
+        check(&found.time, 2);
+        check(&found.memory, 4);
+        let [shipped, best] = found.time.objective;
+        assert!(shipped < 2.0 * best + 1e-4, "{:?}", found.time);
+        // As `docs/validation.md` says.
+        let stopped = found.at_bounds.iter().filter(|(_, at)| !at.is_empty());
+        let stopped: Vec<(&str, &[String])> = stopped
+            .map(|(row, at)| (row.as_str(), at.as_slice()))
+            .collect();
+        let bound = ["sync.external at 200 us".to_string()];
+        assert_eq!(stopped, [("BERT-Large 512, POD16", bound.as_slice())]);
+    }
+}
