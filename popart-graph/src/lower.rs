@@ -59,10 +59,12 @@ use ipu_sim::view::View;
 
 pub use self::alone::product_alone;
 use self::builder::Builder;
-use self::ctx::{Ctx, Stashes, Variables};
+use self::ctx::{Ctx, Stashes, Variables, is_variable};
 use self::ops::lower_and_commit;
 pub(crate) use self::options::LowerOptions;
-pub use self::options::{Execution, HostOptions, HostStreams, OutputReturn, Prefetch, RunStart};
+pub use self::options::{
+    Execution, HostOptions, HostStreams, OutputReturn, Prefetch, Repeats, RunStart,
+};
 use self::products::plan_products;
 use self::recompute::Segments;
 use crate::error::Result;
@@ -137,26 +139,11 @@ pub(crate) fn lower(
     };
     let mut outputs = Outputs::new(options.host.outputs);
     let steps = match options.execution {
-        &Execution::Sequential {
-            micro_batches,
-            rounds,
-        } => {
-            let repeats = Repeats {
-                micro_batches,
-                rounds,
-            };
-            one_after_the_other(&mut ctx, order, repeats, &mut outputs)?
+        Execution::Sequential { repeats } => {
+            one_after_the_other(&mut ctx, order, *repeats, &mut outputs)?
         }
-        Execution::Pipelined {
-            stages,
-            micro_batches,
-            rounds,
-        } => {
-            let repeats = Repeats {
-                micro_batches: *micro_batches,
-                rounds: *rounds,
-            };
-            pipeline(&mut ctx, order, stages, repeats, &mut outputs)?
+        Execution::Pipelined { stages, repeats } => {
+            pipeline(&mut ctx, order, stages, *repeats, &mut outputs)?
         }
     };
     let mut main = in_section(&mut ctx, Section::Start, |ctx| {
@@ -170,8 +157,7 @@ pub(crate) fn lower(
         .ids()
         .filter(|&id| {
             let is_stream = matches!(graph.tensors[id].kind, TensorKind::Stream);
-            ctx::is_variable(graph, id)
-                || (is_stream && options.host.streams == HostStreams::Absent)
+            is_variable(graph, id) || (is_stream && options.host.streams == HostStreams::Absent)
         })
         .filter_map(|id| Some((id, ctx.values[id].as_ref()?.single()?.clone())))
         .collect();
@@ -276,13 +262,6 @@ fn separate(ctx: &mut Ctx<'_>, emit: impl FnOnce(&mut Ctx<'_>)) -> Vec<Step> {
     let outside = std::mem::take(&mut ctx.builder.steps);
     emit(ctx);
     std::mem::replace(&mut ctx.builder.steps, outside)
-}
-
-/// How often a micro-batch is repeated in a round, and a round in a run.
-#[derive(Clone, Copy, Debug)]
-struct Repeats {
-    micro_batches: u32,
-    rounds: u32,
 }
 
 /// Lowers operations without stages: a micro-batch, repeated, then the weight update.

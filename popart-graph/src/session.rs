@@ -20,7 +20,7 @@ use ipu_sim::units::Flops;
 use crate::error::{PipelineDepth, Result};
 use crate::flops;
 use crate::ir::{Graph, OpId, Phase, TensorId};
-use crate::lower::{Execution, HostOptions, LowerOptions, Lowered, lower};
+use crate::lower::{Execution, HostOptions, LowerOptions, Lowered, Repeats, lower};
 use crate::passes::pipeline_stages::Pipeline;
 use crate::passes::{Inference, Outlining, StateMemory, Training, Watch, infer, train};
 use crate::plan::PlanCache;
@@ -130,28 +130,34 @@ pub fn compile(
 /// are accumulated, else once a run.
 fn execution(purpose: &Purpose, pipeline: Option<Pipeline>) -> Execution {
     let Some(pipeline) = pipeline else {
-        let (micro_batches, rounds) = match purpose {
-            Purpose::Training(training) => {
-                (training.optimizer.scaling.accumulation, training.updates)
-            }
-            Purpose::Inference(inference) => (1, inference.micro_batches),
+        let repeats = match purpose {
+            Purpose::Training(training) => Repeats {
+                micro_batches: training.optimizer.scaling.accumulation,
+                rounds: training.updates,
+            },
+            Purpose::Inference(inference) => Repeats {
+                micro_batches: 1,
+                rounds: inference.micro_batches,
+            },
         };
-        return Execution::Sequential {
-            micro_batches,
-            rounds,
-        };
+        return Execution::Sequential { repeats };
     };
-    let (depth, updates) = match purpose {
-        Purpose::Training(training) => (training.depth(), training.updates),
-        Purpose::Inference(inference) => (inference.depth(), 1),
+    let repeats = match purpose {
+        Purpose::Training(training) => Repeats {
+            micro_batches: training.depth().micro_batches(),
+            rounds: match training.depth() {
+                PipelineDepth::Accumulation(_) => training.updates,
+                PipelineDepth::Updates(_) | PipelineDepth::MicroBatches(_) => 1,
+            },
+        },
+        Purpose::Inference(inference) => Repeats {
+            micro_batches: inference.micro_batches,
+            rounds: 1,
+        },
     };
     Execution::Pipelined {
         stages: pipeline.stages,
-        micro_batches: depth.micro_batches(),
-        rounds: match depth {
-            PipelineDepth::Accumulation(_) => updates,
-            PipelineDepth::Updates(_) | PipelineDepth::MicroBatches(_) => 1,
-        },
+        repeats,
     }
 }
 

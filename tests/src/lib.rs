@@ -18,6 +18,7 @@ pub mod stale;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::sync::{Arc, Mutex};
 
 use bert_model::config::BertConfig;
 use bert_model::data::{MicroBatch, generated};
@@ -25,6 +26,7 @@ use bert_model::init::{generator, initial_values};
 use bert_model::model::{self, BertModel};
 use bert_model::optim::{GradientSums, weight_updates};
 use ipu_sim::ids::ReplicaId;
+use ipu_sim::spec::MachineSpec;
 use popart_graph::ir::TensorId;
 use popart_graph::lower::{HostOptions, HostStreams, OutputReturn, Prefetch, RunStart};
 use popart_graph::passes::optimizer::rules::{LearningRate, OptimizerOptions};
@@ -183,7 +185,7 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
         },
     };
     let machine = small_machine(plan.n_ipus, plan.n_tiles)?;
-    let plans = PlanCache::new(machine.tile.clone());
+    let plans = plans(&machine);
     let graph = model.graph.clone();
     Ok(session::compile(
         graph,
@@ -192,6 +194,14 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
         &plans,
         Watch::nobody(),
     )?)
+}
+
+/// The plans of a machine, which all cases on it share.
+fn plans(machine: &MachineSpec) -> Arc<PlanCache> {
+    static PLANS: Mutex<BTreeMap<u32, Arc<PlanCache>>> = Mutex::new(BTreeMap::new());
+    let mut plans = PLANS.lock().expect("nothing fails while it is held");
+    let made = || Arc::new(PlanCache::new(machine.tile.clone()));
+    Arc::clone(plans.entry(machine.tile.tiles_per_ipu).or_insert_with(made))
 }
 
 fn optimizer(model: &BertModel, config: &BertConfig, plan: Plan) -> OptimizerOptions {

@@ -281,7 +281,7 @@ fn layers_of_one_ipu_share_code_and_values() {
 /// Every forward stage may keep all that its backward stage reads while the others compute it again.
 #[test]
 fn each_stage_of_a_pipeline_recomputes_or_not() {
-    for whole_stages in [&[0][..], &[1], &[0, 2]] {
+    for whole_stages in [&[0][..], &[1, 2]] {
         let plan = Plan {
             layers_per_ipu: &[2],
             recomputation: Recomputation::FromEveryLayer,

@@ -19,43 +19,38 @@ pub(crate) struct LowerOptions<'a> {
 }
 
 /// How the micro-batches of a run follow each other.
-///
-/// A run has rounds, and a round has micro-batches; where gradients are accumulated, weights are
-/// updated at the end of each round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Execution {
     /// One after the other, each on all IPUs.
     Sequential {
-        /// Micro-batches of a round.
-        micro_batches: u32,
-        /// Rounds of a run.
-        rounds: u32,
+        /// How many there are.
+        repeats: Repeats,
     },
     /// As a pipeline: each stage on another micro-batch.
     Pipelined {
         /// The IPU of every stage.
         stages: IdVec<StageId, IpuId>,
-        /// Micro-batches of a round, between filling and flushing: as many as stages, or more.
-        micro_batches: u32,
-        /// Rounds of a run.
-        rounds: u32,
+        /// How many there are: between filling and flushing, as many as stages or more.
+        repeats: Repeats,
     },
+}
+
+/// How often a micro-batch is repeated in a round, and a round in a run. Where gradients are
+/// accumulated, weights are updated at the end of each round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeats {
+    /// Micro-batches of a round.
+    pub micro_batches: u32,
+    /// Rounds of a run.
+    pub rounds: u32,
 }
 
 impl Execution {
     /// Micro-batches of a run.
     #[must_use]
     pub fn micro_batches(&self) -> u64 {
-        let (Execution::Sequential {
-            micro_batches,
-            rounds,
-        }
-        | Execution::Pipelined {
-            micro_batches,
-            rounds,
-            ..
-        }) = self;
-        u64::from(*micro_batches) * u64::from(*rounds)
+        let (Execution::Sequential { repeats } | Execution::Pipelined { repeats, .. }) = self;
+        u64::from(repeats.micro_batches) * u64::from(repeats.rounds)
     }
 
     /// The IPU of every stage of the pipeline; of none without one.
