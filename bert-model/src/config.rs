@@ -7,13 +7,18 @@
 
 use ipu_sim::numerics::DType;
 use popart_graph::ir::{Partials, Reduction};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 mod rules;
 
 pub use rules::{ConfigError, EXTENT_MAX, Field, Rule, Size, Value};
 
 /// What the model is for, and whether it learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Task {
     /// Masked words and next sentence.
     Pretraining(Mode),
@@ -38,7 +43,10 @@ impl Task {
 }
 
 /// Whether a model learns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Dropout, losses, and weights that change.
     Training,
@@ -48,7 +56,8 @@ pub enum Mode {
 
 /// The function between the two products of a feed-forward layer, and in the
 /// transform before the projection on the vocabulary.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Activation {
     /// The tanh form that PopLibs computes.
     Gelu,
@@ -66,7 +75,8 @@ pub enum Activation {
 }
 
 /// Which dropouts there are when training; inference has none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Dropout {
     /// None at all.
     Off,
@@ -77,7 +87,8 @@ pub enum Dropout {
 }
 
 /// The sizes and options of one BERT.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct BertConfig {
     /// Sequences in one run of the graph on one replica, `B`.
     pub micro_batch: u32,

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use popart_graph::ir::{MemoryProportion, StageId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Task;
 
@@ -20,7 +22,7 @@ mod block;
 mod error;
 mod layers_per_ipu;
 
-pub use block::Block;
+pub use block::{Block, UnknownBlock};
 pub use error::PlacementError;
 pub use layers_per_ipu::{
     EncoderMemory, LayersPerIpu, SquadHead, encoder_ipus, ipus_requested, layers_on_fullest_ipu,
@@ -30,7 +32,10 @@ pub use layers_per_ipu::{
 type Result<T> = std::result::Result<T, PlacementError>;
 
 /// What a stage keeps of its forward pass for its backward pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Recomputation {
     /// Everything: nothing is computed again.
     Off,
@@ -42,7 +47,10 @@ pub enum Recomputation {
 }
 
 /// How stages follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum Execution {
     /// One micro-batch at a time; operations carry no stage.
     Sequential,
@@ -51,7 +59,8 @@ pub enum Execution {
 }
 
 /// A forward stage.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Where it runs, within a replica.
     pub ipu: IpuId,
@@ -62,9 +71,11 @@ pub struct Stage {
 }
 
 /// A stage for every block, and an IPU for every stage.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Placement {
     /// The forward stages, in order.
+    #[schemars(with = "Vec<Stage>")]
     pub stages: IdVec<StageId, Stage>,
     /// The stage of each block.
     pub blocks: BTreeMap<Block, StageId>,

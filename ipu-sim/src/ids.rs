@@ -4,6 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Index, IndexMut};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A dense index type: `u32` inside, made from and turned into a position.
@@ -46,7 +47,7 @@ define_ids! {
     #[derive(Serialize, Deserialize)]
     TileId, "tile ";
     /// An IPU: within a replica in programs, within the machine in topologies.
-    #[derive(Serialize, Deserialize)]
+    #[derive(Serialize, Deserialize, JsonSchema)]
     IpuId, "IPU ";
     /// A data-parallel copy of the model.
     #[derive(Serialize, Deserialize)]

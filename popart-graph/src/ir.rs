@@ -31,13 +31,16 @@ mod shape;
 mod tensor;
 
 pub use attribute::{
-    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, Partials, Phase, Piece, Recompute,
-    Reduction, Saved, UnaryFn,
+    BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, NoProportion, Partials, Phase, Piece,
+    Recompute, Reduction, Saved, UnaryFn,
 };
 pub use graph::Graph;
 pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
 pub use shape::Shape;
 pub use tensor::{Constant, Init, Tensor, TensorKind, TensorType, dtype_from_name, dtype_name};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 ipu_sim::define_ids! {
     /// An operation of a graph.
@@ -45,15 +48,19 @@ ipu_sim::define_ids! {
     /// A tensor of a graph.
     TensorId, "%";
     /// A pipeline stage, counted over forward and backward together.
+    #[derive(Serialize, Deserialize, JsonSchema)]
     StageId, "stage";
 }
 
-/// An enum of words: each variant has a name in the text form.
+/// An enum of words: each variant has a name, in the text form and wherever it is written.
 macro_rules! words {
     ($($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* })*) => {$(
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            JsonSchema,
+        )]
+        pub enum $name { $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)* }
 
         impl $name {
             /// Every variant, in order.

@@ -11,6 +11,8 @@
 //!
 //! Left out: the pieces that words are cut into ([`super::tokeniser`]).
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tokenizers::normalizers::bert::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{
@@ -19,7 +21,8 @@ use tokenizers::{
 use unicode_categories::UnicodeCategories;
 
 /// What becomes of capital letters and accents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Case {
     /// They stay.
     Keep,

@@ -10,6 +10,8 @@ use popart_graph::ir::{Reduction, StageId};
 use popart_graph::passes::optimizer::rules::{
     self, Adam, Correction, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::interface::WeightInfo;
 use crate::model::BertModel;
@@ -22,7 +24,8 @@ const EPSILON_DEFAULT: f64 = 1e-6;
 const MAX_WEIGHT_NORM_DEFAULT: f64 = 65_504.0;
 
 /// Which optimiser.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum OptimizerKind {
     /// Gradient descent with momentum.
     Sgd,
@@ -34,7 +37,8 @@ pub enum OptimizerKind {
 
 /// Whether rates depend on the pipeline stage
 /// (`continuous_pipeline_optimizer_scaling`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum StageScaling {
     /// All weights alike.
     Off,
@@ -43,7 +47,8 @@ pub enum StageScaling {
 }
 
 /// What a user says about the optimiser.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct OptimizerOptions {
     /// Which one.
     pub kind: OptimizerKind,

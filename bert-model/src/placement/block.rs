@@ -5,10 +5,19 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use crate::config::Task;
 
 /// A part of the model that is placed as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// Written, it is a word such as `mlm` or `attention_3`, so that it can be a key.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(into = "String", try_from = "String")]
+#[schemars(with = "String")]
 pub enum Block {
     /// Looking words up.
     WordEmbedding,
@@ -87,5 +96,60 @@ impl fmt::Display for Block {
             Block::Loss => write!(f, "loss"),
             Block::Outputs => write!(f, "outputs"),
         }
+    }
+}
+
+/// A word that is the name of no block.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no part of a model is called `{0}`")]
+pub struct UnknownBlock(pub String);
+
+impl Block {
+    /// The blocks that a model has once, with their words.
+    const SINGLE: [(Block, &str); 8] = [
+        (Block::WordEmbedding, "word_embedding"),
+        (Block::PositionSegment, "position_segment"),
+        (Block::NextSentence, "next_sentence"),
+        (Block::Cls, "cls"),
+        (Block::Mlm, "mlm"),
+        (Block::Squad, "squad"),
+        (Block::Loss, "loss"),
+        (Block::Outputs, "outputs"),
+    ];
+}
+
+impl From<Block> for String {
+    fn from(block: Block) -> String {
+        match block {
+            Block::Attention(layer) => format!("attention_{layer}"),
+            Block::FeedForward(layer) => format!("feed_forward_{layer}"),
+            Block::WordEmbedding
+            | Block::PositionSegment
+            | Block::NextSentence
+            | Block::Cls
+            | Block::Mlm
+            | Block::Squad
+            | Block::Loss
+            | Block::Outputs => {
+                let found = Block::SINGLE
+                    .into_iter()
+                    .find(|(single, _)| *single == block);
+                found.expect("all of these are listed").1.to_owned()
+            }
+        }
+    }
+}
+
+impl TryFrom<String> for Block {
+    type Error = UnknownBlock;
+
+    fn try_from(word: String) -> Result<Block, UnknownBlock> {
+        let single = Block::SINGLE.into_iter().find(|(_, name)| *name == word);
+        let layer = |prefix| word.strip_prefix(prefix)?.parse().ok();
+        single
+            .map(|(block, _)| block)
+            .or_else(|| layer("attention_").map(Block::Attention))
+            .or_else(|| layer("feed_forward_").map(Block::FeedForward))
+            .ok_or(UnknownBlock(word))
     }
 }

@@ -8,12 +8,17 @@
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use popart_graph::ir::{MemoryProportion, StageId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::{Block, Execution, Placement, PlacementError, Recomputation, Result, Stage};
 use crate::config::{Mode, Task};
 
 /// Where the head for answers runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
 pub enum SquadHead {
     /// On the first IPU, one stage after the encoder (`squad_wrap_final_layer`).
     FirstIpu,
@@ -34,7 +39,8 @@ impl SquadHead {
 }
 
 /// Memory for temporaries of the matrix products of encoder layers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum EncoderMemory {
     /// What PopLibs takes when nothing is said.
     PoplibsDefault,
@@ -44,7 +50,8 @@ pub enum EncoderMemory {
 }
 
 /// The options that make a placement.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LayersPerIpu {
     /// First IPU with encoder layers, `E`. From 2 on, embeddings have two IPUs.
     pub encoder_start_ipu: u32,

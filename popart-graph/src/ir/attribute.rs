@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::words;
 
 words! {
@@ -165,8 +168,28 @@ impl UnaryFn {
 /// above 0 and at most 1 (PopLibs, `availableMemoryProportion`).
 ///
 /// Kept as the bits of an `f64`, so that it compares, orders and hashes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(into = "f64", try_from = "f64")]
 pub struct MemoryProportion(u64);
+
+/// A number that is no share of a tile's memory.
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+#[error("a share of memory must be above 0 and at most 1, got {0}")]
+pub struct NoProportion(pub f64);
+
+impl TryFrom<f64> for MemoryProportion {
+    type Error = NoProportion;
+
+    fn try_from(value: f64) -> Result<Self, NoProportion> {
+        Self::new(value).ok_or(NoProportion(value))
+    }
+}
+
+impl From<MemoryProportion> for f64 {
+    fn from(share: MemoryProportion) -> f64 {
+        share.value()
+    }
+}
 
 impl MemoryProportion {
     /// What PopLibs takes when nothing is said.

@@ -4,6 +4,8 @@
 //! `willow/src/compoundscalarhelper.cpp`.
 
 use ipu_sim::numerics::DType;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ir::{Reduction, TensorId};
@@ -84,7 +86,8 @@ pub struct Adam {
 }
 
 /// What becomes of the moments of Adam and LAMB, which start from zero, in early steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Correction {
     /// They are divided by `1 - beta^step`.
     Bias,
