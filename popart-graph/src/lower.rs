@@ -123,7 +123,7 @@ pub struct Lowered {
 /// # Errors
 ///
 /// A product that the machine has no vertex for.
-pub fn plan_products(graph: &Graph, plans: &mut PlanCache) -> Result<()> {
+fn plan_products(graph: &Graph, plans: &mut PlanCache) -> Result<()> {
     let requests: Vec<_> = graph
         .ops
         .values()

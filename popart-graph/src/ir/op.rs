@@ -96,19 +96,6 @@ impl Scope {
             recompute: Recompute::Checkpoint,
         }
     }
-
-    /// The same place under a longer path: `Layer3` and `Out` make `Layer3/Out`.
-    #[must_use]
-    pub fn child(&self, name: &str) -> Self {
-        let name = match self.name.as_str() {
-            "" => name.to_owned(),
-            path => format!("{path}/{name}"),
-        };
-        Self {
-            name,
-            ..self.clone()
-        }
-    }
 }
 
 /// What [`OpKind::SequenceMask`] adds to attention scores that must not count (BERT

@@ -152,16 +152,6 @@ impl PlanCache {
         self.plans.get(&request.key())
     }
 
-    /// The plan of `request`, made now if it isn't known.
-    ///
-    /// # Errors
-    ///
-    /// As [`plan`].
-    pub fn get_or_plan(&mut self, request: &PlanRequest) -> Result<&Plan, PlanError> {
-        self.fill(std::slice::from_ref(request))?;
-        Ok(&self.plans[&request.key()])
-    }
-
     /// Distinct products planned so far, every pass of every layer among them.
     #[must_use]
     pub fn len(&self) -> usize {
