@@ -4,7 +4,6 @@
 //! several of them.
 
 use crate::config::ConfigError;
-use crate::counts::UnevenBatch;
 use crate::data::DataError;
 use crate::init::NoFirstValue;
 use crate::placement::PlacementError;
@@ -21,9 +20,6 @@ pub enum Error {
     /// A model can't be placed so.
     #[error(transparent)]
     Placement(#[from] PlacementError),
-    /// A global batch doesn't fall into micro-batches.
-    #[error(transparent)]
-    Batch(#[from] UnevenBatch),
     /// A variable has no first value.
     #[error(transparent)]
     Init(#[from] NoFirstValue),

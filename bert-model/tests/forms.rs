@@ -20,8 +20,8 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &
     let written: Value = serde_json::from_str(&text).unwrap();
     if let Value::Object(mut fields) = written.clone() {
         fields.insert("unknown".into(), json!(1));
-        let error = serde_json::from_value::<T>(Value::Object(fields)).unwrap_err();
-        assert!(error.to_string().contains("unknown"), "{error}");
+        let unknown = serde_json::from_value::<T>(Value::Object(fields));
+        assert!(unknown.is_err(), "{unknown:?}");
     }
     written
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use ipu_sim::ids::{Id, IdVec};
+use ipu_sim::ids::IdVec;
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
@@ -297,22 +297,6 @@ impl Graph {
             tensor.number = number;
         }
     }
-
-    /// Removes operations on which no output and no update depends.
-    pub fn prune(&mut self) {
-        let producers = self.producers();
-        let mut needed = vec![false; self.ops.len()];
-        let mut pending: Vec<TensorId> = self.outputs.clone();
-        pending.extend(self.updates.iter().map(|&(_, value)| value));
-        while let Some(tensor) = pending.pop() {
-            if let Some(op) = producers[tensor]
-                && !std::mem::replace(&mut needed[op.index()], true)
-            {
-                pending.extend(&self.ops[op].inputs);
-            }
-        }
-        self.retain_ops(|id, _| needed[id.index()]);
-    }
 }
 
 #[cfg(test)]
@@ -363,18 +347,5 @@ mod tests {
             error,
             Error::Malformed(Violation::Cycle { op: OpId(1), .. })
         ));
-    }
-
-    #[test]
-    fn pruning_drops_what_nothing_needs() {
-        let (mut graph, _) = sample();
-        let whole = graph.clone();
-        graph.prune();
-        assert_eq!((graph.ops.len(), graph.tensors.len()), (2, 3));
-        assert_eq!(graph.ops[OpId(0)].kind, whole.ops[OpId(1)].kind);
-        assert_eq!(graph.outputs, [TensorId(2)]);
-        let once = graph.clone();
-        graph.prune();
-        assert_eq!(graph, once);
     }
 }

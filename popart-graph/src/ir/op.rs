@@ -108,19 +108,6 @@ impl Scope {
             purpose: Purpose::General,
         }
     }
-
-    /// Scope of this place under a longer path: `Layer3` and `Out` make `Layer3/Out`.
-    #[must_use]
-    pub fn child(&self, name: &str) -> Self {
-        let name = match self.name.as_str() {
-            "" => name.to_owned(),
-            path => format!("{path}/{name}"),
-        };
-        Self {
-            name,
-            ..self.clone()
-        }
-    }
 }
 
 /// Score that [`OpKind::SequenceMask`] adds to attention scores that must not count (BERT

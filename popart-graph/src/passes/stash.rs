@@ -41,7 +41,6 @@
 use std::collections::BTreeMap;
 
 use ipu_sim::ids::{IdVec, IpuId};
-use ipu_sim::units::Bytes;
 
 use crate::error::Result;
 use crate::ir::{
@@ -192,20 +191,6 @@ fn needs(graph: &Graph, homes: &IdVec<TensorId, Option<Home>>) -> Result<IdVec<T
     Ok(needs)
 }
 
-/// Bytes that the rings of stashes take on each IPU that has any.
-#[must_use]
-pub fn stash_bytes(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
-    let mut bytes = BTreeMap::new();
-    for op in graph.ops.values() {
-        if let (OpKind::Stash { slots }, Some(ipu)) = (&op.kind, op.ipu) {
-            let ring = graph.tensors[op.inputs[0]].bytes() * u64::from(*slots);
-            let total = bytes.entry(ipu).or_insert(Bytes(0));
-            *total += ring;
-        }
-    }
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
@@ -308,16 +293,5 @@ update %1 = %6
 "#;
         let graph = parse(text).unwrap();
         assert_eq!(stash(graph.clone()).unwrap(), graph);
-    }
-
-    #[test]
-    fn rings_add_up() {
-        let text = r#"stream %0: f32[4] "x"
-%1: f32[4] = stash(%0) {slots: 3} @ipu0 stage0 fwd "s"
-%2: f32[4] = stash(%1) {slots: 2} @ipu0 stage0 fwd "s"
-inputs %0
-"#;
-        let bytes = stash_bytes(&parse(text).unwrap());
-        assert_eq!(bytes, BTreeMap::from([(IpuId(0), Bytes(80))]));
     }
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use expect_test::expect;
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
+use ipu_sim::units::Bytes;
 use proptest::prelude::*;
 
 use super::optimizer::rules::{
     Adam, Correction, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
-use super::stash::stash_bytes;
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, Value, eval};
 use crate::ir::{
@@ -151,6 +151,19 @@ fn train(graph: Graph, options: &Training) -> Result<Prepared> {
 
 fn infer(graph: Graph, options: &Inference) -> Result<Prepared> {
     super::infer(graph, options, &mut Watch::nobody())
+}
+
+/// Bytes that the rings of stashes take on each IPU that has any.
+fn stash_bytes(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
+    let mut bytes = BTreeMap::new();
+    for op in graph.ops.values() {
+        if let (OpKind::Stash { slots }, Some(ipu)) = (&op.kind, op.ipu) {
+            let ring = graph.tensors[op.inputs[0]].bytes() * u64::from(*slots);
+            let total = bytes.entry(ipu).or_insert(Bytes(0));
+            *total += ring;
+        }
+    }
+    bytes
 }
 
 /// Golden numbers of the stash rules on BERT's placements: slots x activations x bytes.

@@ -171,16 +171,6 @@ impl PlanCache {
         self.plans.read().get(&request.key()).cloned()
     }
 
-    /// The plan of `request`, made now if it isn't known.
-    ///
-    /// # Errors
-    ///
-    /// As [`plan`].
-    pub fn get_or_plan(&self, request: &PlanRequest) -> Result<Arc<Plan>, PlanError> {
-        self.fill(std::slice::from_ref(request))?;
-        Ok(Arc::clone(&self.plans.read()[&request.key()]))
-    }
-
     /// Distinct products planned so far, every pass of every layer among them.
     #[must_use]
     pub fn len(&self) -> usize {
