@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use bench_core::compile::MICRO_BATCHES_MAX;
+use bench_core::config::keys::MICRO_BATCHES_MAX;
 use popart_graph::error::PipelineDepth;
 
 use crate::args::later::Later;
@@ -381,13 +381,6 @@ impl From<bench_core::Error> for Error {
         match error {
             bench_core::Error::Keys(error) => error.into(),
             bench_core::Error::TooLarge(error) => Self::TooLarge(error),
-            bench_core::Error::TooManyMicroBatches {
-                accumulation,
-                batches_per_step,
-            } => Self::TooManyMicroBatches {
-                accumulation,
-                batches_per_step,
-            },
             bench_core::Error::Graph(error) => match *error {
                 popart_graph::error::Error::PipelineDepth { stages, depth } => {
                     Self::PipelineDepth { stages, depth }

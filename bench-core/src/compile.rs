@@ -59,7 +59,6 @@ pub fn compile(
         });
     }
     refuse_crowded(config, machine)?;
-    refuse_uncountable(config)?;
     let (task, layers) = (config.task, config.model.num_layers);
     let placement = Placement::from_layers_per_ipu(&config.placement, layers, task);
     let placement = placement.map_err(bert_model::error::Error::from)?;
@@ -154,23 +153,6 @@ fn weights_by_ipu(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
         }
     }
     bytes
-}
-
-/// Most micro-batches of a step that are simulated: far above any use, and few enough for
-/// cycles to be counted in 64 bits.
-pub const MICRO_BATCHES_MAX: u64 = 1_000_000_000;
-
-/// Refuses steps with too many micro-batches to count.
-fn refuse_uncountable(config: &RunConfig) -> Result<()> {
-    let batching = &config.batching;
-    let (accumulation, batches_per_step) = (batching.accumulation, batching.batches_per_step);
-    match u64::from(accumulation) * u64::from(batches_per_step) <= MICRO_BATCHES_MAX {
-        true => Ok(()),
-        false => Err(Error::TooManyMicroBatches {
-            accumulation,
-            batches_per_step,
-        }),
-    }
 }
 
 fn pipelining(config: &RunConfig, model: &BertModel) -> Pipelining {

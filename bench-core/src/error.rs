@@ -30,18 +30,6 @@ pub enum Error {
     /// A model that no plan can make fit, found before it is compiled.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    /// More micro-batches in a step than cycles are counted for.
-    #[error(
-        "an accumulation factor of {accumulation} times {batches_per_step} batches a step is more \
-         than {} micro-batches a step",
-        crate::compile::MICRO_BATCHES_MAX
-    )]
-    TooManyMicroBatches {
-        /// Micro-batches of one weight update.
-        accumulation: u32,
-        /// Weight updates of one step.
-        batches_per_step: u32,
-    },
     /// More IPUs than the machine has.
     #[error("the configuration needs {needed} IPUs, `{machine}` has {available}")]
     TooFewIpus {

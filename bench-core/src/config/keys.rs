@@ -94,6 +94,10 @@ pub const KEYS: [&str; 67] = [
     "merge_collectives",
 ];
 
+/// Most micro-batches of a step: far above any use, and few enough for cycles to be counted in 64
+/// bits.
+pub const MICRO_BATCHES_MAX: u64 = 1_000_000_000;
+
 /// Whether a key is one of [`KEYS`].
 #[must_use]
 pub fn is_key(key: &str) -> bool {
@@ -150,6 +154,17 @@ pub enum KeyError {
     /// Perplexity of a model that predicts no masked tokens.
     #[error("perplexity is that of masked tokens, which only pre-training predicts")]
     Perplexity,
+    /// More micro-batches in a step than cycles are counted for.
+    #[error(
+        "an accumulation factor of {accumulation} times {batches_per_step} batches a step is more \
+         than {MICRO_BATCHES_MAX} micro-batches a step"
+    )]
+    TooManyMicroBatches {
+        /// Micro-batches of one weight update.
+        accumulation: u32,
+        /// Weight updates of one step.
+        batches_per_step: u32,
+    },
     /// A global batch that its factors do not give.
     #[error(
         "a global batch of {global} sequences is not {micro} (micro-batch) x {accumulation} \
@@ -351,7 +366,17 @@ impl RunConfig {
             learning_rate: learning_rate(&read)?,
             session: session(&read)?,
         };
-        let replicas = config.batching.replicas;
+        let Batching {
+            accumulation,
+            replicas,
+            batches_per_step,
+        } = config.batching;
+        if u64::from(accumulation) * u64::from(batches_per_step) > MICRO_BATCHES_MAX {
+            return Err(KeyError::TooManyMicroBatches {
+                accumulation,
+                batches_per_step,
+            });
+        }
         ipus_requested(config.ipus_per_replica(), replicas)
             .map_err(|_| read.out_of_range("replication_factor", Expected::FewerIpus))?;
         Ok(config)
@@ -1071,6 +1096,11 @@ mod tests {
                 "`layers_per_ipu`: expected counts that cover all 5 layers, got [2,2]",
             ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"gradient_accumulation_factor": 100_000, "batches_per_step": 100_000}),
+                "an accumulation factor of 100000 times 100000 batches a step is more than \
+                 1000000000 micro-batches a step",
+            ),
             (
                 json!({"global_batch_size": 10, "micro_batch_size": 4}),
                 "a global batch of 10 sequences is no multiple of 4 x 1",

@@ -60,6 +60,13 @@ impl From<KeyError> for Error {
                     reason: "phased execution is not supported",
                 },
             },
+            KeyError::TooManyMicroBatches {
+                accumulation,
+                batches_per_step,
+            } => Self::TooManyMicroBatches {
+                accumulation,
+                batches_per_step,
+            },
             KeyError::BatchInconsistent {
                 global,
                 micro,

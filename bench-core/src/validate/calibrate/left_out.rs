@@ -6,9 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use super::constant::Constant;
 use super::fit::FittedRow;
-use super::time::{Row, residual, stepped};
+use super::time::{Row, TimeFit, residual, stepped};
 use crate::accuracy::effects::Effect;
 use crate::accuracy::{MeasuredRun, Record};
 use crate::error::Result;
@@ -22,12 +21,9 @@ pub type AtBounds = BTreeMap<String, Vec<String>>;
 /// # Errors
 ///
 /// As [`ipu_sim::engine::time`].
-pub(super) fn record(
-    calibration: &[Row],
-    fitted: &[FittedRow],
-    constants: &[Constant],
-    validation: &[Row],
-) -> Result<(Record, AtBounds)> {
+pub(super) fn record(time: &TimeFit) -> Result<(Record, AtBounds)> {
+    let (calibration, validation) = (&time.rows, &time.others);
+    let (fitted, constants) = (&time.fit.rows, &time.fit.constants);
     let mut runs = Vec::new();
     let mut at_bounds = AtBounds::new();
     for (out, row) in calibration.iter().enumerate() {

@@ -8,8 +8,6 @@ use ipu_sim::spec::MachineSpec;
 
 use super::constant::{self, Constant};
 use super::fit::{self, Fit, FittedRow};
-use super::left_out::{self, AtBounds};
-use crate::accuracy::Record;
 use crate::accuracy::domain::Features;
 use crate::accuracy::effects::Effects;
 use crate::config::RunConfig;
@@ -46,12 +44,19 @@ pub(super) struct Row {
     config: RunConfig,
 }
 
-/// Fits the constants of time; with the errors of prediction, and what bounds stopped.
+/// Fit of the constants of time, with the rows that it used and those that it didn't.
+pub(super) struct TimeFit {
+    pub(super) fit: Fit,
+    pub(super) rows: Vec<Row>,
+    pub(super) others: Vec<Row>,
+}
+
+/// Fits the constants of time.
 ///
 /// # Errors
 ///
 /// Rows that don't compile, which would be a mistake of this program.
-pub(super) fn fit() -> Result<(Fit, Record, AtBounds)> {
+pub(super) fn fit() -> Result<TimeFit> {
     let measured = measurements().throughput.into_iter();
     let (rows, others): (Vec<_>, Vec<_>) = measured.partition(|row| row.role == Role::Calibration);
     let all = |rows: Vec<Throughput>| rows.into_iter().map(row).collect::<Result<Vec<Row>>>();
@@ -61,7 +66,6 @@ pub(super) fn fit() -> Result<(Fit, Record, AtBounds)> {
     let at_best = |constants: &[Constant]| at_best(&rows, constants);
     let at_shipped = objective(&at_best(&constants)?);
     let fitted = descend(&mut constants, at_best)?;
-    let (record, at_bounds) = left_out::record(&rows, &fitted, &constants, &others)?;
     let slopes: Vec<Vec<f64>> = fitted.iter().map(|row| row.slopes.clone()).collect();
     let fit = Fit {
         title: "time",
@@ -70,7 +74,7 @@ pub(super) fn fit() -> Result<(Fit, Record, AtBounds)> {
         constants,
         rows: fitted,
     };
-    Ok((fit, record, at_bounds))
+    Ok(TimeFit { fit, rows, others })
 }
 
 /// Moves the constants to the least sum of squares within their bounds. `rows` gives residuals and
