@@ -238,8 +238,8 @@ fn merged_collectives_show_in_graph_program_and_report() {
     let (apart, sums_apart) = of("apart", &[]);
     let more = ["--merge-collectives", "--dump-ir", "graphs"];
     let (merged, sums_merged) = of("merged", &more);
-    assert_eq!(apart["merge_collectives"], false);
-    assert_eq!(merged["merge_collectives"], true);
+    assert_eq!(apart["options"]["merge_collectives"], Value::Null);
+    assert_eq!(merged["options"]["merge_collectives"], true);
     assert!(merged["step_cycles"].as_u64() < apart["step_cycles"].as_u64());
     // Gradients of all weights at once.
     assert!(sums_apart > 20, "{sums_apart}");

@@ -140,10 +140,11 @@ mod tests {
             evaluate(&config, &small, &plans).unwrap_err().to_string(),
             "the configuration needs 16 IPUs, `mk2-m2000` has 4"
         );
-        let (config, machine) = run(&format!(
-            "{TINY} --task SQUAD --inference --micro-batch-size 256"
-        ));
-        let machine = machine.scaled_down(4, 8).unwrap();
+        let words = "--task SQUAD --inference --num-layers 2 --layers-per-ipu 2 \
+                     --encoder-start-ipu 0 --hidden-size 128 --attention-heads 2 \
+                     --sequence-length 64 --vocab-length 512 --micro-batch-size 64";
+        let (config, machine) = run(words);
+        let machine = machine.scaled_down(4, 16).unwrap();
         let plans = PlanCache::new(machine.tile.clone());
         let metrics = evaluate(&config, &machine, &plans).unwrap();
         assert!(!metrics.fits && metrics.refusal.is_some());

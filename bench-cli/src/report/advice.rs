@@ -44,7 +44,11 @@ pub fn lines(advice: &Advice, options: &BertOptions) -> Vec<String> {
 pub fn words(changed: &RunConfig, options: &BertOptions) -> String {
     let before = options.config.to_keys();
     let after = changed.to_keys();
-    let is_new = |key: &str| after.get(key) != before.get(key);
+    // Nothing is summed over a global batch in inference.
+    let is_new = |key: &str| {
+        let derived = key == "global_batch_size" && changed.is_inference();
+        !derived && after.get(key) != before.get(key)
+    };
     let names = table::options().map(|option| (option.name, option.key));
     let mut words: Vec<String> = Vec::new();
     for (name, key) in names {

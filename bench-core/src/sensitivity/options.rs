@@ -66,10 +66,10 @@ const ROWS: &[Row] = &[
         ],
         Faster,
     ),
-    ("--virtual-graph", "", &[TRAIN, PIPELINE], Slower),
+    ("--execution-mode", "DEFAULT", &[TRAIN, PIPELINE], Slower),
     (
-        "--pipeline",
-        "",
+        "--execution-mode",
+        "PIPELINE",
         &[
             TRAIN,
             "--num-layers 2 --layers-per-ipu 1 --gradient-accumulation-factor 16",
