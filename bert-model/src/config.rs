@@ -14,7 +14,7 @@ mod rules;
 
 pub use rules::{ConfigError, EXTENT_MAX, Field, Rule, Size, Value};
 
-/// What the model is for, and whether it learns.
+/// Task of the model, and whether the model learns it or only runs it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]

@@ -46,7 +46,7 @@ pub enum StageScaling {
     On,
 }
 
-/// What a user says about the optimiser.
+/// Options of the optimiser that a user gives.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerOptions {
@@ -74,7 +74,7 @@ pub struct OptimizerOptions {
     pub stage_scaling: StageScaling,
 }
 
-/// What the gradients of one weight update are summed over, and how.
+/// Samples that the gradients of one weight update are summed over, and the way they are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GradientSums {
     /// Micro-batches of a replica.
