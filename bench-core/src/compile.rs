@@ -27,7 +27,7 @@ use crate::explain::Placed;
 pub struct Compiled {
     /// The program, which a device may share.
     pub program: Arc<Program>,
-    /// What the lines of the program's profile stand for.
+    /// Meaning of the lines of the program's profile.
     pub profile: Profile,
     /// The stream that a micro-batch reads first, and the one it writes last; none of a run that
     /// doesn't talk to its host.

@@ -34,38 +34,38 @@ pub struct Explanation {
     pub all_ipus: Causes,
     /// Every IPU of a replica.
     pub ipus: Vec<IpuCycles>,
-    /// What bounds the pipeline, if there is one.
+    /// Bounds of the pipeline and the gain of an even one, if the run has a pipeline.
     pub pipeline: Option<Pipeline>,
 }
 
 /// Cycles of one IPU in a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IpuCycles {
-    /// Its place in the replica.
+    /// Number of the IPU in the replica.
     pub ipu: u32,
     /// Stages of the pipeline that run on it.
     pub stages: Vec<u32>,
-    /// What the cycles were spent on; all of the step.
+    /// Cycles by cause; all of the step.
     pub by_cause: Causes,
-    /// By mechanism of machine and compiler, waiting not counted; mechanisms without any are left
-    /// out, and all of them in reports of versions that didn't know them.
+    /// Cycles by mechanism of machine and compiler, waiting not counted; mechanisms without any are
+    /// left out, and all of them in reports of versions that didn't know them.
     #[serde(default)]
     pub by_mechanism: BTreeMap<Mechanism, Cycles>,
-    /// By kind of operation (`matmul`, `layer_norm`, ...), waiting not counted.
+    /// Cycles by kind of operation (`matmul`, `layer_norm`, ...) and cause, waiting not counted.
     pub by_kind: BTreeMap<String, Causes>,
-    /// By part of the model (`Layer3`, `Embedding`, ...), waiting not counted.
+    /// Cycles by part of the model (`Layer3`, `Embedding`, ...) and cause, waiting not counted.
     pub by_layer: BTreeMap<String, Causes>,
-    /// By pass (`forward`, `recompute`, `backward`, ...), waiting not counted.
+    /// Cycles by pass (`forward`, `recompute`, `backward`, ...), waiting not counted.
     pub by_pass: BTreeMap<String, Cycles>,
-    /// By section of the program (`fill`, `main`, `drain`, `update`, ...), waiting included: all
-    /// of the step. `other` is what comes before the first section, and waiting for the end of
+    /// Cycles by section of the program (`fill`, `main`, `drain`, `update`, ...), waiting included:
+    /// all of the step. `other` is what comes before the first section, and waiting for the end of
     /// the step.
     pub by_section: BTreeMap<String, Cycles>,
-    /// What it waited for, longest first; all of its idle cycles.
+    /// Idle cycles of the IPU by what it waited for, longest first; all of them.
     pub waits: Vec<Waited>,
 }
 
-/// What runs where, beside the program itself.
+/// Placement of pipeline stages and updates, beside the program itself.
 #[derive(Clone, Debug, Default)]
 pub struct Placed {
     /// The IPU of every stage of the pipeline.

@@ -26,16 +26,16 @@ pub struct Utilisation {
     pub ipus: Vec<Achieved>,
 }
 
-/// What was achieved over a whole step.
+/// Operations a second over a whole step, and their shares of the peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Achieved {
     /// Operations a second, those computed again left out.
     pub model_flops_per_second: f64,
-    /// The same over the peak.
+    /// Operations a second, those computed again left out, over the peak.
     pub model_share: f64,
     /// Operations a second, those computed again included.
     pub hardware_flops_per_second: f64,
-    /// The same over the peak.
+    /// Operations a second, those computed again included, over the peak.
     pub hardware_share: f64,
 }
 

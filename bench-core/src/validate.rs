@@ -36,7 +36,7 @@ const SCHEMA: u32 = 1;
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Row {
-    /// What is compared.
+    /// Name of the compared value.
     pub name: String,
     /// Unit of both values.
     pub unit: String,
@@ -48,7 +48,7 @@ pub struct Row {
     pub tolerance: f64,
     /// Whether `expected` and `tolerance` only say between what the value must lie.
     pub is_range: bool,
-    /// What the row was used for.
+    /// Use of the row: calibration, constant, validation.
     pub role: Role,
     /// Where `expected` comes from.
     pub source: String,

@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Uncertain {
-    /// Its value, as the description has it.
+    /// Value of the constant, as the description has it.
     pub value: String,
     /// The values that sources leave possible.
     pub range: [String; 2],
@@ -41,7 +41,7 @@ pub struct Uncertain {
     pub fitted: bool,
 }
 
-/// What a constant does to the logarithm of a run's throughput.
+/// Effect of a constant on the natural logarithm of a run's throughput.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {

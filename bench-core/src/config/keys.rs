@@ -100,7 +100,7 @@ pub fn is_key(key: &str) -> bool {
     KEYS.contains(&key)
 }
 
-/// What is wrong with a key or its value.
+/// Fault of a key or its value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum KeyError {
     /// A key that no run has.
@@ -195,7 +195,7 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// What a value must be.
+/// Form that a value must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// A count that fits 32 bits.

@@ -66,7 +66,7 @@ impl Cause {
         Self::IdleStreamingMemory,
     ];
 
-    /// Its name in tables.
+    /// Name of the cause in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -177,7 +177,8 @@ impl Causes {
 pub struct Waited {
     /// Which kind of idleness that is.
     pub cause: Cause,
-    /// In which section of the program; none before the first and at the end of the step.
+    /// Section of the program in which the IPU waits; none before the first and at the end of the
+    /// step.
     pub section: Option<String>,
     /// The IPU that came last, if one did.
     pub ipu: Option<u32>,

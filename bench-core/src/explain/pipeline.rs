@@ -20,13 +20,13 @@ use super::{IpuCycles, Placed, part};
 /// The pipeline cycles in which every stage has work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pipeline {
-    /// How many there are in a step.
+    /// Number of pipeline cycles in a step in which every stage has work.
     pub cycles: u64,
     /// Mean length of one.
     pub length: Cycles,
-    /// By IPU: how many it bounds, coming last.
+    /// Number of pipeline cycles that an IPU bounds, coming last; by IPU.
     pub bounds: Vec<u64>,
-    /// By IPU: mean cycles that it waits in one for the last.
+    /// Mean cycles in a pipeline cycle that an IPU waits for the last; by IPU.
     pub slack: Vec<Cycles>,
     /// Share of the step that the same work would save, spread evenly over the IPUs: no placement
     /// wins more.
@@ -35,12 +35,12 @@ pub struct Pipeline {
     pub best_move: Option<Move>,
 }
 
-/// An encoder layer on another IPU; IPUs between the two pass one on.
+/// Move of an encoder layer to another IPU; IPUs between the two pass one on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
-    /// From here.
+    /// IPU that gives a layer away.
     pub from: u32,
-    /// To here.
+    /// IPU that takes a layer.
     pub to: u32,
     /// Share of the step that it would save.
     pub win: f64,

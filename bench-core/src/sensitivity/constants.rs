@@ -40,7 +40,7 @@ impl fmt::Display for Change {
     }
 }
 
-/// What must come of it.
+/// Effect that a change must have by physics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// A step takes less time.
@@ -56,7 +56,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Its word in tables.
+    /// Word for the effect in tables.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -109,7 +109,7 @@ impl Run {
         Self::Float,
     ];
 
-    /// Its name in tables.
+    /// Name of the run in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -187,7 +187,7 @@ impl Run {
 pub struct Knob {
     /// The constant, then others that must follow for the machine to make sense.
     pub changes: &'static [(Id, Change)],
-    /// What must come of it.
+    /// Effect that the change must have.
     pub effect: Effect,
     /// Where.
     pub run: Run,

@@ -18,7 +18,7 @@ pub use self::left_out::AtBounds;
 use crate::accuracy::Record;
 use crate::error::Result;
 
-/// What the fits found.
+/// Results of the fits of all constants.
 pub struct Calibration {
     /// Constants of time.
     pub time: Fit,

@@ -11,7 +11,7 @@ use crate::presets;
 
 const MEASUREMENTS: &str = include_str!("../../../configs/measurements.toml");
 
-/// What a row of the validation is.
+/// Origin and use of a row of the validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {

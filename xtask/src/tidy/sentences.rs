@@ -7,7 +7,7 @@
 use super::{Complaint, Tree};
 
 /// Crates whose sentences stand alone; the others follow one by one.
-const CRATES: [&str; 3] = ["ipu-sim", "popart-graph", "bert-model"];
+const CRATES: [&str; 4] = ["ipu-sim", "popart-graph", "bert-model", "bench-core"];
 
 /// First words of a sentence that leans on another one, and what to begin with instead.
 ///

@@ -15,7 +15,7 @@ pub const KNOWN_BELOW: f64 = 0.5;
 /// A calibration row at the best fit.
 #[derive(Clone, Debug)]
 pub struct FittedRow {
-    /// What was measured.
+    /// Name of the measured value.
     pub name: String,
     /// Logarithm of simulated over measured.
     pub residual: f64,
@@ -23,7 +23,7 @@ pub struct FittedRow {
     pub slopes: Vec<f64>,
 }
 
-/// What a fit found.
+/// Result of a fit of constants to rows.
 #[derive(Clone, Debug)]
 pub struct Fit {
     /// Of what: `time` or `memory`.
@@ -122,7 +122,7 @@ pub enum Known {
 }
 
 impl Known {
-    /// What the rows say.
+    /// Identifiability of the constants that `rows` were fitted with.
     #[must_use]
     pub fn of(rows: &[FittedRow]) -> Self {
         let columns = rows.first().map_or(0, |row| row.slopes.len());
