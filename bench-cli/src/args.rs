@@ -29,7 +29,7 @@ use crate::inspect::Inspect;
 use crate::{Error, Result};
 use spec::{Arity, Kind, OptionSpec, Support};
 
-/// What a command line gives.
+/// Arguments of `ipu-bench bert`, read from the command line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Given {
     /// Values by key, in table order: only what was given.
@@ -46,11 +46,11 @@ pub struct Given {
     pub merge_collectives: bool,
     /// Whether `--explain` was given.
     pub explain: bool,
-    /// What `--dump-ir`, `--dump-program` and `--memory-report` name.
+    /// Choices of `--dump-ir`, `--dump-program` and `--memory-report`.
     pub inspect: Inspect,
     /// Whether `--quiet` was given.
     pub quiet: bool,
-    /// What `--color` says.
+    /// Choice of `--color`.
     pub color: ColorChoice,
     /// Whether `--print-config` was given.
     pub print_config: bool,

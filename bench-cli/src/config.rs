@@ -27,11 +27,11 @@ use options::{ConnectionType, InitialModel};
 /// A configuration with nothing left to decide.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
-    /// What the simulator and the log read.
+    /// Options that the simulator and the log read.
     pub options: BertOptions,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
-    /// What was asked for and changes nothing, for the user to know.
+    /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
 }
 

@@ -14,7 +14,7 @@ use crate::python::{repr, repr_items};
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a user can get wrong.
+/// Fault that a user can mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Words that are no options and belong to none.

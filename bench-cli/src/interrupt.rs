@@ -17,7 +17,8 @@ static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 static FINISHED: Mutex<String> = Mutex::new(String::new());
 
-/// What is printed to stdout if Ctrl-C comes from now on: results so far, which would be lost.
+/// Sets the text that is printed to stdout if Ctrl-C comes from now on: results so far, which would
+/// be lost.
 pub fn say_at_the_end(text: String) {
     *FINISHED.lock() = text;
 }

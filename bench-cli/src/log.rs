@@ -32,7 +32,7 @@ pub struct Line {
     pub logger: Option<&'static str>,
     /// How severe it is.
     pub level: Level,
-    /// What it says.
+    /// Text of the line.
     pub text: String,
 }
 
@@ -70,7 +70,7 @@ impl Line {
     }
 }
 
-/// What the lines say about the process.
+/// Facts about the process that the lines say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Name of the host.
@@ -267,7 +267,7 @@ pub fn after_compile<'a>(
     std::iter::once(compiled).chain(rest.filter(move |_| !offline))
 }
 
-/// What is to be said of a training that ends before it starts.
+/// Warning for a training that ends before it starts.
 #[must_use]
 pub fn nothing_to_train(options: &BertOptions, dataset: &Dataset) -> Option<String> {
     let (first, end) = (

@@ -32,14 +32,14 @@ pub struct Report {
     pub version: String,
     /// The simulated system.
     pub system: String,
-    /// Its whole description, every constant with its source, as a machine file.
+    /// Description of the machine, every constant with its source, as a machine file.
     pub machine: String,
-    /// What was measured.
+    /// Metrics that the simulated machine measured.
     #[serde(flatten)]
     pub metrics: Metrics,
     /// Why the run doesn't fit, if it doesn't: the tile, by how much, and its largest tensors.
     pub out_of_memory: Option<String>,
-    /// What the simulation cost the host.
+    /// Host time that the simulation took.
     pub host_seconds: HostTimes,
     /// The whole resolved configuration, own options that are on included; `--config` reads it.
     pub options: Map<String, Value>,
@@ -66,12 +66,12 @@ impl Report {
     }
 }
 
-/// What was measured, and what that cost the host.
+/// Metrics of a run, and the host time that its simulation took.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
-    /// What the simulated machine measured.
+    /// Metrics that the simulated machine measured.
     pub metrics: Metrics,
-    /// What the simulation cost the host.
+    /// Host time that the simulation took.
     pub host_seconds: HostTimes,
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for Use {
     }
 }
 
-/// What fits or doesn't, in words; nothing of a run without IPUs.
+/// Message on memory, of what fits or doesn't; nothing of a run without IPUs.
 #[must_use]
 pub fn memory_text(metrics: &Metrics) -> Option<String> {
     let fullest = metrics.fullest_tile()?;

@@ -34,7 +34,7 @@ pub struct Request {
     pub partials: DType,
     /// Share of a tile's memory for temporary data.
     pub proportion: f64,
-    /// What the product is part of.
+    /// Pass of the training step that the product belongs to.
     pub pass: Pass,
     /// How coefficients get into the matrix unit.
     pub weight_load: WeightLoad,

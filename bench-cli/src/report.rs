@@ -160,7 +160,7 @@ pub fn check_writable(path: &Path) -> Result<()> {
     Partial::create(path).map(drop)
 }
 
-/// As [`check_writable`] for all `paths`, which must be different files.
+/// Checks that all `paths` can be written and are different files.
 ///
 /// # Errors
 ///

@@ -16,7 +16,7 @@ use crate::{Error, Result, clock};
 /// A run to simulate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRequest {
-    /// What acts.
+    /// Options that act on the run or on its output.
     pub options: BertOptions,
     /// The machine, large enough if it ships.
     pub machine: Machine,
@@ -73,7 +73,7 @@ pub struct Prepared {
     pub validation: Option<RunRequest>,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
-    /// What was asked for and changes nothing.
+    /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
 }
 

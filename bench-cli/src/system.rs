@@ -14,9 +14,9 @@ use crate::{Error, Result};
 /// A machine chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
-    /// As it was asked for: the name of a shipped one, or the path of a description.
+    /// Name of a shipped machine, or path of a description, as given.
     pub name: String,
-    /// What it is.
+    /// Description of the machine.
     pub spec: MachineSpec,
 }
 

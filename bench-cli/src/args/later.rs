@@ -8,13 +8,13 @@ use std::fmt;
 /// An option that the version followed here doesn't have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Later {
-    /// Its name, dashes included.
+    /// Name of the option, dashes included.
     pub name: &'static str,
     /// What has its place here, if anything.
     instead: Option<&'static str>,
 }
 
-/// All of them.
+/// Every option of later versions of the application that this one doesn't have.
 pub const LATER: &[Later] = &[
     new(
         "--device-iterations",

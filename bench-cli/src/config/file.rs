@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// A preset, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preset {
-    /// Its values by key.
+    /// Values of the preset's options, by key.
     pub values: Map<String, Value>,
     /// Whether the built-in text stood in for a file that is not there.
     pub built_in: bool,
@@ -29,9 +29,9 @@ pub struct Preset {
 /// The machine that a report is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedMachine {
-    /// Its name.
+    /// Name of the machine.
     pub name: String,
-    /// Its description.
+    /// Description of the machine, as a machine file.
     pub description: String,
 }
 

@@ -38,7 +38,7 @@ const CHUNK: usize = 1 << 20;
 /// A file of records to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordFile {
-    /// Its name in the folder.
+    /// Name of the file in its folder.
     pub name: &'static str,
     /// Form of its records.
     pub layout: RecordLayout,

@@ -25,7 +25,7 @@ use crate::config::options::BertOptions;
 pub struct Dataset {
     /// Steps of one pass over it, at least one.
     pub steps_per_epoch: u64,
-    /// Where they come from.
+    /// Origin of the samples.
     pub source: Source,
 }
 

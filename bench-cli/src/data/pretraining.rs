@@ -13,7 +13,7 @@ use super::{
 use crate::report::Partial;
 use crate::{Error, Result};
 
-/// What to make of what.
+/// Request to make records for pre-training from text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// Patterns of files with a sentence a line and a blank line between documents, separated by
@@ -23,7 +23,7 @@ pub struct Request {
     pub output_files: String,
     /// File of the vocabulary.
     pub vocabulary: PathBuf,
-    /// What becomes of capital letters.
+    /// Treatment of capital letters.
     pub case: Case,
     /// How records are made.
     pub recipe: Recipe,
@@ -35,10 +35,10 @@ pub struct Request {
     pub replace: Replace,
 }
 
-/// What was made.
+/// Counts of a text and of the records that were made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Made {
-    /// Documents and tokens of the text.
+    /// Documents of the text.
     pub documents: usize,
     /// Tokens of the text.
     pub tokens: usize,

@@ -5,7 +5,7 @@ use bench_core::validate::calibrate::{
 };
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Both fits as tables, and how far off each run is if it is left out of the fit.
+/// Tables of both fits, and how far off each run is if it is left out of the fit.
 #[must_use]
 pub fn text(calibration: &Calibration) -> String {
     let mut out = format!(

@@ -7,7 +7,13 @@
 use super::{Complaint, Tree};
 
 /// Crates whose sentences stand alone; the others follow one by one.
-const CRATES: [&str; 4] = ["ipu-sim", "popart-graph", "bert-model", "bench-core"];
+const CRATES: [&str; 5] = [
+    "ipu-sim",
+    "popart-graph",
+    "bert-model",
+    "bench-core",
+    "bench-cli",
+];
 
 /// First words of a sentence that leans on another one, and what to begin with instead.
 ///
