@@ -243,7 +243,7 @@ pub struct Collective {
     pub source: SourceId,
     /// Kind of the collective.
     pub kind: CollectiveKind,
-    /// With what, on one or more IPUs.
+    /// Tensors that take part, on one or more IPUs.
     pub tensors: Vec<CollectiveTensor>,
 }
 

@@ -124,7 +124,7 @@ impl Price {
 }
 
 impl Effects {
-    /// Of a run on a machine.
+    /// Effects of uncertain constants on a run on a machine.
     #[must_use]
     pub fn of(timeline: &Timeline, machine: &MachineSpec) -> Self {
         let idle = |ipu: &&IpuTime| ipu.tally.spent.on(Activity::Idle);

@@ -69,7 +69,7 @@ impl Effect {
     }
 }
 
-/// Which program runs on the changed machine.
+/// Program that runs on the changed machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
     /// The one that was compiled for the unchanged machine.
@@ -189,9 +189,9 @@ pub struct Knob {
     pub changes: &'static [(Id, Change)],
     /// Effect that the change must have.
     pub effect: Effect,
-    /// Where.
+    /// Run that shows the effect.
     pub run: Run,
-    /// With which program.
+    /// Program that runs on the changed machine.
     pub plan: Plan,
 }
 

@@ -76,7 +76,7 @@ impl fmt::Display for Field {
 /// A size of a configuration, by its field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Which one.
+    /// Field that holds the size.
     pub field: Field,
     /// Value of the field.
     pub value: u32,

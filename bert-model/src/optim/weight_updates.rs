@@ -50,17 +50,17 @@ pub enum StageScaling {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerOptions {
-    /// Which one.
+    /// Kind of the optimiser.
     pub kind: OptimizerKind,
-    /// Multiplies the loss gradient, and is divided out in the update.
+    /// Factor of the loss gradient, divided out in the update.
     pub loss_scaling: f64,
-    /// Of weights that decay.
+    /// Decay of the weights that decay.
     pub weight_decay: f64,
-    /// Of SGD.
+    /// Momentum of SGD.
     pub momentum: f64,
-    /// Of SGD; `None` and 0 mean as much as the momentum.
+    /// Dampening of SGD; `None` and 0 mean as much as the momentum.
     pub dampening: Option<f64>,
-    /// Of SGD's stored velocity.
+    /// Factor of SGD's stored velocity.
     pub velocity_scaling: f64,
     /// Decay of the first moment.
     pub beta1: f64,

@@ -20,7 +20,7 @@ use super::table::ROWS;
 /// One constant of one machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Constant<'a> {
-    /// Which one.
+    /// Section and name of the constant.
     pub id: ConstantId,
     /// Value of the constant, with its unit.
     pub value: Value,

@@ -27,11 +27,7 @@ const OPENERS: [(&[&str], &str); 6] = [
     ),
     (
         &[
-            "Of it",
-            "Of that",
-            "Of them",
-            "Of these",
-            "Of those",
+            "Of",
             "All of it",
             "All of them",
             "None of them",
@@ -68,7 +64,9 @@ const OPENERS: [(&[&str], &str); 6] = [
             "On which",
             "For what",
             "For whom",
-            "From where",
+            "From",
+            "With",
+            "Which one",
             "How many there are",
         ],
         "begin with what it is, of which this is a detail",
@@ -188,7 +186,7 @@ mod tests {
         for (sentence, expected) in [
             ("It grows.", Some("It")),
             ("Items of a list.", None),
-            ("Of that, the first link.", Some("Of that")),
+            ("Of that, the first link.", Some("Of")),
             ("Office hours.", None),
             ("Assembly of what arrived.", None),
             ("By tile.", Some("By")),

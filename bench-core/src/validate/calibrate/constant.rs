@@ -9,7 +9,7 @@ use crate::error::Result;
 /// A constant of kind `fitted`, in the unit that its description uses.
 #[derive(Clone, Debug)]
 pub struct Constant {
-    /// Which one.
+    /// Section and name of the constant.
     pub id: ConstantId,
     /// Unit of the numbers.
     pub unit: &'static str,

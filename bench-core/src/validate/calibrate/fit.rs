@@ -26,7 +26,7 @@ pub struct FittedRow {
 /// Result of a fit of constants to rows.
 #[derive(Clone, Debug)]
 pub struct Fit {
-    /// Of what: `time` or `memory`.
+    /// Subject of the fit: `time` or `memory`.
     pub title: &'static str,
     /// The constants.
     pub constants: Vec<Constant>,

@@ -59,7 +59,7 @@ pub struct Sgd {
     pub momentum: f64,
     /// Share of the gradient that isn't taken.
     pub dampening: f64,
-    /// Of the velocity as it is stored.
+    /// Factor of the velocity as it is stored.
     pub velocity_scaling: f64,
     /// Decay of the weight.
     pub weight_decay: f64,
@@ -98,7 +98,7 @@ pub enum Correction {
 /// Factors in a gradient, and the samples that it is summed over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    /// Of the loss.
+    /// Factor of the loss.
     pub loss_scale: f64,
     /// Micro-batches of a weight update; 1: gradients aren't accumulated.
     pub accumulation: u32,
