@@ -114,7 +114,7 @@ pub enum Expense {
 
 /// What the table says of a constant, beside the field that holds it.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct ConstantEntry {
     /// Section and name.
     pub(super) key: &'static str,
     /// What is written for it.
@@ -204,7 +204,7 @@ impl ConstantId {
         }
     }
 
-    pub(super) fn row(self) -> &'static Row {
+    pub(super) fn row(self) -> &'static ConstantEntry {
         &ROWS[self as usize]
     }
 
