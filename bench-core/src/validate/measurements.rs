@@ -127,12 +127,12 @@ pub(super) struct Profile {
     pub(super) fullest_over_mean: Option<f64>,
     /// Layers, each weighed alone.
     #[serde(default)]
-    pub(super) layer: Vec<Part>,
+    pub(super) layer: Vec<ProfileEntry>,
     /// Layers that are alike but for exchange code.
     pub(super) alike: Option<Alike>,
     /// Operations, each weighed alone.
     #[serde(default)]
-    pub(super) operation: Vec<Part>,
+    pub(super) operation: Vec<ProfileEntry>,
     pub(super) source: String,
 }
 
@@ -180,7 +180,7 @@ pub(super) struct Alike {
 /// A part of a profile, in bytes over all tiles.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Part {
+pub(super) struct ProfileEntry {
     pub(super) name: String,
     /// Names of the profile's lines, or beginnings of them that end in `/`.
     pub(super) lines: Vec<String>,
@@ -194,7 +194,7 @@ pub(super) struct Part {
     pub(super) variables: Option<f64>,
 }
 
-impl Part {
+impl ProfileEntry {
     /// What was measured.
     pub(super) fn code(&self, of: Code) -> f64 {
         match of {

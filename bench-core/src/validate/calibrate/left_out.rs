@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::constant::Constant;
 use super::fit::FittedRow;
-use super::time::{Row, residual, stepped};
+use super::time::{CompiledRun, residual, stepped};
 use crate::accuracy::effects::Effect;
 use crate::accuracy::{MeasuredRun, Record};
 use crate::error::Result;
@@ -23,10 +23,10 @@ pub type AtBounds = BTreeMap<String, Vec<String>>;
 ///
 /// As [`ipu_sim::engine::time`].
 pub(super) fn record(
-    calibration: &[Row],
+    calibration: &[CompiledRun],
     fitted: &[FittedRow],
     constants: &[Constant],
-    validation: &[Row],
+    validation: &[CompiledRun],
 ) -> Result<(Record, AtBounds)> {
     let mut runs = Vec::new();
     let mut at_bounds = AtBounds::new();
@@ -65,7 +65,7 @@ fn near(bound: f64, value: f64) -> bool {
     (bound - value).abs() <= 1e-9 * bound.abs().max(1e-9)
 }
 
-fn measured(row: &Row, log_error: f64, residual: Option<f64>) -> MeasuredRun {
+fn measured(row: &CompiledRun, log_error: f64, residual: Option<f64>) -> MeasuredRun {
     let effects = row.effects.0.iter().map(|(id, (_, effect))| {
         let rounded = Effect {
             slope: rounded(effect.slope),
