@@ -21,7 +21,7 @@ use popart_graph::passes::StateMemory;
 
 use crate::clock::Date;
 use crate::config::options::{BertOptions, ConnectionType, Level, SyntheticValues};
-use crate::data::dataset::{Dataset, Source};
+use crate::data::dataset::{Dataset, SampleOrigin};
 use crate::python;
 use crate::request::RunRequest;
 
@@ -152,18 +152,18 @@ fn device(request: &RunRequest) -> [Line; 2] {
 /// What the loaders of the original say.
 fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
     let squad = |text: String| Line::info(text).of("bert_data.squad_dataset");
-    match &dataset.source {
-        Source::Made if options.config.is_squad() => {
+    match &dataset.origin {
+        SampleOrigin::Made if options.config.is_squad() => {
             let samples = options.config.sequences_per_step();
             vec![squad(format!(
                 "Generating random dataset of {samples} samples"
             ))]
         }
-        Source::Records { cached: true } => {
+        SampleOrigin::Records { cached: true } => {
             vec![Line::info("Filling Dataset Cache").of("bert_data.pretraining_dataset")]
         }
-        Source::Made | Source::Records { cached: false } => vec![],
-        Source::Questions { not_found, padding } => {
+        SampleOrigin::Made | SampleOrigin::Records { cached: false } => vec![],
+        SampleOrigin::Questions { not_found, padding } => {
             let missing = not_found
                 .iter()
                 .map(|missing| Line::warning(missing.to_string()).of("bert_data.squad_utils"));
