@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use domain::{Domain, Features};
-use effects::{Effect, Effects, Uncertain};
+use effects::{Effect, Effects, UncertainConstant};
 use machine::Constants;
 
 /// The probability that the interval stands for, in per cent.
@@ -141,7 +141,7 @@ pub struct Interval {
 pub struct Record {
     /// Constants of the machines that aren't known exactly, as the runs were simulated with.
     #[serde(rename = "constant", default)]
-    pub constants: BTreeMap<ConstantId, Uncertain>,
+    pub constants: BTreeMap<ConstantId, UncertainConstant>,
     /// The runs.
     #[serde(rename = "run")]
     pub runs: Vec<MeasuredRun>,
@@ -264,7 +264,7 @@ impl Record {
             .collect();
         by_constant.sort_by(|a, b| b.share.total_cmp(&a.share));
         let effects = run.effects.0.iter().map(|(id, (constant, effect))| {
-            let Uncertain {
+            let UncertainConstant {
                 value,
                 range,
                 fitted,

@@ -23,7 +23,7 @@ use popart_graph::profile::{Line, Profile};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use cause::{Cause, Causes, Waited};
+use cause::{Cause, Causes, IdleTime};
 use mechanism::Mechanism;
 use pipeline::Pipeline;
 
@@ -62,12 +62,12 @@ pub struct IpuCycles {
     /// the step.
     pub by_section: BTreeMap<String, Cycles>,
     /// Idle cycles of the IPU by what it waited for, longest first; all of them.
-    pub waits: Vec<Waited>,
+    pub waits: Vec<IdleTime>,
 }
 
 /// Placement of pipeline stages and updates, beside the program itself.
 #[derive(Clone, Debug, Default)]
-pub struct Placed {
+pub struct StagePlacement {
     /// The IPU of every stage of the pipeline.
     pub stage_ipus: Vec<IpuId>,
     /// Micro-batches of one replica in a step.
@@ -96,7 +96,12 @@ impl Explanation {
     ///
     /// If the cycles of an IPU don't add up to the step, which would be a mistake of the engine.
     #[must_use]
-    pub fn new(program: &Program, profile: &Profile, timeline: &Timeline, placed: &Placed) -> Self {
+    pub fn new(
+        program: &Program,
+        profile: &Profile,
+        timeline: &Timeline,
+        placed: &StagePlacement,
+    ) -> Self {
         let again = called_again(program, timeline);
         let lowered = (program, profile);
         let ipus: Vec<IpuCycles> = (0..program.n_ipus)
@@ -122,7 +127,7 @@ impl Explanation {
 fn ipu_cycles(
     (program, profile): (&Program, &Profile),
     timeline: &Timeline,
-    placed: &Placed,
+    placed: &StagePlacement,
     ipu: IpuId,
     again: &IdVec<IpuId, CallTime>,
 ) -> IpuCycles {
@@ -181,7 +186,7 @@ fn layer<'p>(profile: &'p Profile, line: &Line) -> &'p str {
 }
 
 /// Cycles of a micro-batch, the weight update left out unless it is in the stages.
-fn per_micro_batch(causes: &Causes, placed: &Placed) -> u64 {
+fn per_micro_batch(causes: &Causes, placed: &StagePlacement) -> u64 {
     let update = [Cause::Optimiser, Cause::Collective, Cause::StreamingMemory];
     let outside: Cycles = match placed.updates_in_stages {
         true => Cycles::ZERO,

@@ -54,12 +54,12 @@ pub struct Row {
     pub source: String,
     /// Why the row is known to be outside its tolerance, if it is.
     #[serde(flatten)]
-    pub known: Option<Known>,
+    pub known: Option<KnownDeviation>,
 }
 
 /// Why a row is outside its tolerance.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct Known {
+pub struct KnownDeviation {
     /// The reason.
     #[serde(rename = "known")]
     pub reason: String,
@@ -129,7 +129,7 @@ pub fn validate(mut done: impl FnMut(&Row)) -> Result<Validation> {
         for row in &mut more {
             let mut outside = measured.outside.iter();
             let found = outside.find(|outside| outside.rows.contains(&row.name));
-            row.known = found.map(|outside| Known {
+            row.known = found.map(|outside| KnownDeviation {
                 reason: outside.reason.clone(),
                 at_most: outside.at_most,
             });
@@ -207,7 +207,7 @@ mod tests {
             tolerance: 0.1,
             is_range: false,
             expected: 1.0,
-            known: at_most.map(|at_most| Known {
+            known: at_most.map(|at_most| KnownDeviation {
                 reason: "it is so".into(),
                 at_most,
             }),

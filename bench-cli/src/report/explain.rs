@@ -8,7 +8,7 @@ use bench_core::explain::cause::{Cause, Causes};
 use bench_core::explain::mechanism::Mechanism;
 use bench_core::explain::pipeline::Pipeline;
 use bench_core::metrics::{IpuMemory, Metrics};
-use bench_core::utilisation::Achieved;
+use bench_core::utilisation::AchievedRate;
 use comfy_table::{CellAlignment, Table, presets};
 use ipu_sim::units::Cycles;
 
@@ -230,7 +230,7 @@ fn utilisation(metrics: &Metrics) -> String {
         "% of peak",
     ];
     let mut table = table(header.map(String::from).into_iter());
-    let mut add = |name: String, achieved: &Achieved| {
+    let mut add = |name: String, achieved: &AchievedRate| {
         table.add_row([
             name,
             format!("{:.2}", achieved.model_flops_per_second / 1e12),

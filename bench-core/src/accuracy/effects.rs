@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 /// A constant that isn't known exactly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Uncertain {
+pub struct UncertainConstant {
     /// Value of the constant, as the description has it.
     pub value: String,
     /// The values that sources leave possible.
@@ -53,7 +53,7 @@ pub struct Effect {
 
 /// The constants that a run depends on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Effects(pub BTreeMap<ConstantId, (Uncertain, Effect)>);
+pub struct Effects(pub BTreeMap<ConstantId, (UncertainConstant, Effect)>);
 
 /// How time depends on a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -148,7 +148,7 @@ impl Effects {
                     ends: range.map(end),
                 },
             };
-            let uncertain = Uncertain {
+            let uncertain = UncertainConstant {
                 value: constant.value.to_string(),
                 range: range.map(|end| end.to_string()),
                 fitted: constant.kind == Kind::Fitted,

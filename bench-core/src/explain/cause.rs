@@ -174,7 +174,7 @@ impl Causes {
 
 /// Idle cycles of one IPU that are alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Waited {
+pub struct IdleTime {
     /// Which kind of idleness that is.
     pub cause: Cause,
     /// Section of the program in which the IPU waits; none before the first and at the end of the
@@ -187,9 +187,9 @@ pub struct Waited {
 }
 
 /// What `ipu` waited for, longest first.
-pub(super) fn waits(profile: &Profile, timeline: &Timeline, ipu: IpuId) -> Vec<Waited> {
+pub(super) fn waits(profile: &Profile, timeline: &Timeline, ipu: IpuId) -> Vec<IdleTime> {
     let of_ipu = timeline.waits.iter().filter(|(wait, _)| wait.ipu == ipu);
-    let mut out: Vec<Waited> = of_ipu
+    let mut out: Vec<IdleTime> = of_ipu
         .map(|(wait, &cycles)| {
             let section = wait.section.map(|id| profile.sections[id]);
             let (cause, last) = match wait.on {
@@ -198,7 +198,7 @@ pub(super) fn waits(profile: &Profile, timeline: &Timeline, ipu: IpuId) -> Vec<W
                 WaitCause::End => (Cause::IdleDrain, None),
                 WaitCause::Ipu(last) => (for_another_ipu(section), Some(last.0)),
             };
-            Waited {
+            IdleTime {
                 cause,
                 section: section.map(|section| section.name().to_owned()),
                 ipu: last,

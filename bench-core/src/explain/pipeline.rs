@@ -15,7 +15,7 @@ use popart_graph::profile::{LineKind, Profile, Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{IpuCycles, Placed, part};
+use super::{IpuCycles, StagePlacement, part};
 
 /// The pipeline cycles in which every stage has work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,12 +32,12 @@ pub struct Pipeline {
     /// wins more.
     pub win_if_even: f64,
     /// The encoder layer whose move to another IPU would win most, if one would win anything.
-    pub best_move: Option<Move>,
+    pub best_move: Option<LayerMove>,
 }
 
 /// Move of an encoder layer to another IPU; IPUs between the two pass one on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Move {
+pub struct LayerMove {
     /// IPU that gives a layer away.
     pub from: u32,
     /// IPU that takes a layer.
@@ -51,7 +51,7 @@ impl Pipeline {
     pub(super) fn of(
         (program, profile): (&Program, &Profile),
         timeline: &Timeline,
-        placed: &Placed,
+        placed: &StagePlacement,
         ipus: &[IpuCycles],
     ) -> Option<Self> {
         let main = profile.section(Section::Main)?;
@@ -89,7 +89,7 @@ impl Pipeline {
                 .collect(),
             win_if_even: share(total as f64 / slack.len() as f64),
             best_move: best_move(&loads, &repeated_parts(program, profile, timeline, placed)).map(
-                |found| Move {
+                |found| LayerMove {
                     win: share(found.win),
                     ..found
                 },
@@ -107,7 +107,7 @@ fn repeated_parts(
     program: &Program,
     profile: &Profile,
     timeline: &Timeline,
-    placed: &Placed,
+    placed: &StagePlacement,
 ) -> Vec<IdVec<IpuId, u64>> {
     let parts = profile.parts.iter();
     let repeated = parts.filter(|(_, part)| part.kind == PartKind::Repeated);
@@ -123,9 +123,9 @@ fn repeated_parts(
 
 /// The best move of one of `layers` between IPUs that are busy for `loads` of a cycle; its win in
 /// cycles of one pipeline cycle.
-fn best_move(loads: &[u64], layers: &[IdVec<IpuId, u64>]) -> Option<Move> {
+fn best_move(loads: &[u64], layers: &[IdVec<IpuId, u64>]) -> Option<LayerMove> {
     let longest = *loads.iter().max()?;
-    let mut best: Option<Move> = None;
+    let mut best: Option<LayerMove> = None;
     for from in 0..loads.len() {
         let sizes = layers.iter().map(|layer| layer[IpuId::from_index(from)]);
         let Some(layer) = sizes.max() else { continue };
@@ -138,7 +138,7 @@ fn best_move(loads: &[u64], layers: &[IdVec<IpuId, u64>]) -> Option<Move> {
             let saved = longest.saturating_sub(after.max().unwrap_or(longest));
             let more = best.as_ref().is_none_or(|best| saved as f64 > best.win);
             if saved > 0 && more {
-                best = Some(Move {
+                best = Some(LayerMove {
                     from: from as u32,
                     to: to as u32,
                     win: saved as f64,

@@ -34,9 +34,9 @@ fn what_costs_nothing_does_nothing() {
 
 #[test]
 fn every_constant_does_what_physics_says() {
-    let found = sensitivity(Beside::Nothing).unwrap();
+    let found = sensitivity(ExtraRuns::Nothing).unwrap();
     assert_eq!(found.len(), KNOBS.len());
-    assert!(found.iter().all(Found::holds), "{found:#?}");
+    assert!(found.iter().all(KnobEffect::holds), "{found:#?}");
 }
 
 /// With the plan fixed, more of a rate and less of a latency never costs time.
@@ -45,7 +45,7 @@ fn more_bandwidth_and_less_latency_are_never_slower() {
     let runs = [Run::Training, Run::Racks, Run::Inference, Run::Partials];
     runs.into_iter().for_each(|run| {
         let (config, machine) = run.configured();
-        let prepared = Prepared::new(config, machine).unwrap();
+        let prepared = PreparedRun::new(config, machine).unwrap();
         let machine = &prepared.machine;
         for constant in machine.constants() {
             let id = constant.id;
@@ -75,7 +75,7 @@ fn more_bandwidth_and_less_latency_are_never_slower() {
 #[test]
 fn more_memory_never_stops_a_model_from_fitting() {
     let (config, machine) = Run::Base.configured();
-    let run = Prepared::new(config, machine).unwrap();
+    let run = PreparedRun::new(config, machine).unwrap();
     let sizes = [64_u32, 96, 128, 192, 256, 384, 624, 1248];
     let fits: Vec<[bool; 2]> = sizes
         .into_iter()
@@ -122,7 +122,7 @@ fn constants_without_effect_are_documented() {
     ];
     for name in chosen {
         let run = runs.iter().find(|run| run.name == name).unwrap();
-        let prepared = Prepared::new(run.config.clone(), run.machine.clone()).unwrap();
+        let prepared = PreparedRun::new(run.config.clone(), run.machine.clone()).unwrap();
         let machine = &prepared.machine;
         let silent = KNOBS
             .iter()
@@ -144,7 +144,7 @@ fn constants_without_effect_are_documented() {
 fn a_run_of_ones_own_is_looked_at_alike() {
     let (config, machine) = Run::Inference.configured();
     let (base, effects) = of_run(&config, &machine).unwrap();
-    let prepared = Prepared::new(config, machine).unwrap();
+    let prepared = PreparedRun::new(config, machine).unwrap();
     assert_eq!(base, prepared.base);
     let known = |effect: &&RunEffect| effect.knob.run == Run::Inference;
     assert!(effects.iter().any(|effect| known(&effect)));

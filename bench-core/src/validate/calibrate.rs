@@ -13,7 +13,7 @@ mod memory;
 mod time;
 
 pub use self::constant::Constant;
-pub use self::fit::{Fit, FittedRow, KNOWN_BELOW, Known, determined_by};
+pub use self::fit::{Fit, FittedRow, Identifiability, KNOWN_BELOW, determined_by};
 pub use self::left_out::AtBounds;
 use crate::accuracy::Record;
 use crate::error::Result;
