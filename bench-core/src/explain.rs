@@ -100,12 +100,12 @@ impl Explanation {
         program: &Program,
         profile: &Profile,
         timeline: &Timeline,
-        placed: &StagePlacement,
+        placement: &StagePlacement,
     ) -> Self {
         let again = called_again(program, timeline);
         let lowered = (program, profile);
         let ipus: Vec<IpuCycles> = (0..program.n_ipus)
-            .map(|ipu| ipu_cycles(lowered, timeline, placed, IpuId(ipu), &again))
+            .map(|ipu| ipu_cycles(lowered, timeline, placement, IpuId(ipu), &again))
             .collect();
         let mut all_ipus = Causes::default();
         for ipu in &ipus {
@@ -117,7 +117,7 @@ impl Explanation {
             all_ipus.add_all(&ipu.by_cause);
         }
         Self {
-            pipeline: Pipeline::of(lowered, timeline, placed, &ipus),
+            pipeline: Pipeline::of(lowered, timeline, placement, &ipus),
             all_ipus,
             ipus,
         }
@@ -127,14 +127,14 @@ impl Explanation {
 fn ipu_cycles(
     (program, profile): (&Program, &Profile),
     timeline: &Timeline,
-    placed: &StagePlacement,
+    placement: &StagePlacement,
     ipu: IpuId,
     again: &IdVec<IpuId, CallTime>,
 ) -> IpuCycles {
     let mut out = IpuCycles {
         ipu: ipu.0,
         stages: (0..)
-            .zip(&placed.stage_ipus)
+            .zip(&placement.stage_ipus)
             .filter(|&(_, &at)| at == ipu)
             .map(|(stage, _)| stage)
             .collect(),
@@ -186,13 +186,13 @@ fn layer<'p>(profile: &'p Profile, line: &Line) -> &'p str {
 }
 
 /// Cycles of a micro-batch, the weight update left out unless it is in the stages.
-fn per_micro_batch(causes: &Causes, placed: &StagePlacement) -> u64 {
+fn per_micro_batch(causes: &Causes, placement: &StagePlacement) -> u64 {
     let update = [Cause::Optimiser, Cause::Collective, Cause::StreamingMemory];
-    let outside: Cycles = match placed.updates_in_stages {
+    let outside: Cycles = match placement.updates_in_stages {
         true => Cycles::ZERO,
         false => update.iter().map(|&cause| causes.on(cause)).sum(),
     };
-    (causes.total() - outside).0 / placed.micro_batches.max(1)
+    (causes.total() - outside).0 / placement.micro_batches.max(1)
 }
 
 /// What functions took, IPU by IPU, in all calls but those of their first caller: lowering makes

@@ -21,7 +21,7 @@ use crate::config::RunConfig;
 use crate::error::Result;
 use crate::evaluate::{TIMING, evaluate};
 use crate::suite;
-use constants::{Change, Effect, KNOBS, Knob, Plan, Run};
+use constants::{Change, ExpectedEffect, KNOBS, Knob, ProgramChoice, Run};
 
 /// Time and memory of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,10 +56,10 @@ impl PreparedRun {
     }
 
     /// The run on a changed machine.
-    pub(crate) fn on(&self, machine: &MachineSpec, plan: Plan) -> Result<Outcome> {
+    pub(crate) fn on(&self, machine: &MachineSpec, plan: ProgramChoice) -> Result<Outcome> {
         match plan {
-            Plan::Fixed => measure(&self.compiled, machine),
-            Plan::Again => {
+            ProgramChoice::Fixed => measure(&self.compiled, machine),
+            ProgramChoice::Again => {
                 let plans = PlanCache::new(machine.tile.clone());
                 let metrics = evaluate(&self.config, machine, &plans)?;
                 Ok(Outcome {
@@ -126,14 +126,14 @@ impl KnobEffect {
     #[must_use]
     pub fn holds(&self) -> bool {
         let Some((before, after)) = self.outcome else {
-            return matches!(self.knob.effect, Effect::Refused);
+            return matches!(self.knob.effect, ExpectedEffect::Refused);
         };
         match self.knob.effect {
-            Effect::Faster => after.step < before.step,
-            Effect::Slower => after.step > before.step,
-            Effect::MoreMemory => after.fullest > before.fullest,
-            Effect::Refused => !after.fits,
-            Effect::Nothing(_) => after == before,
+            ExpectedEffect::Faster => after.step < before.step,
+            ExpectedEffect::Slower => after.step > before.step,
+            ExpectedEffect::MoreMemory => after.fullest > before.fullest,
+            ExpectedEffect::Refused => !after.fits,
+            ExpectedEffect::Nothing(_) => after == before,
         }
     }
 }
@@ -152,7 +152,7 @@ pub enum ExtraRuns {
 /// # Errors
 ///
 /// Runs that don't compile, which would be a mistake of this crate.
-pub fn sensitivity(beside: ExtraRuns) -> Result<Vec<KnobEffect>> {
+pub fn sensitivity(extra_runs: ExtraRuns) -> Result<Vec<KnobEffect>> {
     let runs: Vec<(Run, PreparedRun)> = Run::ALL
         .into_iter()
         .map(|run| {
@@ -160,7 +160,7 @@ pub fn sensitivity(beside: ExtraRuns) -> Result<Vec<KnobEffect>> {
             Ok((run, PreparedRun::new(config, machine)?))
         })
         .collect::<Result<_>>()?;
-    let published: Option<Vec<PreparedRun>> = match beside {
+    let published: Option<Vec<PreparedRun>> = match extra_runs {
         ExtraRuns::Nothing => None,
         ExtraRuns::Suite => {
             let runs = suite::runs().into_iter();

@@ -21,11 +21,11 @@ pub(super) fn command(command: Command) -> Command {
 pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    let beside = match matches.get_flag("suite") {
+    let extra_runs = match matches.get_flag("suite") {
         true => ExtraRuns::Suite,
         false => ExtraRuns::Nothing,
     };
-    let found = sensitivity::sensitivity(beside)?;
+    let found = sensitivity::sensitivity(extra_runs)?;
     bar.finish_and_clear();
     super::print(&report::sensitivity::text(&found))?;
     let holds = found.iter().all(sensitivity::KnobEffect::holds);

@@ -51,7 +51,7 @@ impl Pipeline {
     pub(super) fn of(
         (program, profile): (&Program, &Profile),
         timeline: &Timeline,
-        placed: &StagePlacement,
+        placement: &StagePlacement,
         ipus: &[IpuCycles],
     ) -> Option<Self> {
         let main = profile.section(Section::Main)?;
@@ -88,12 +88,14 @@ impl Pipeline {
                 .map(|ipu| joins.get(&IpuId(ipu.ipu)).copied().unwrap_or(0))
                 .collect(),
             win_if_even: share(total as f64 / slack.len() as f64),
-            best_move: best_move(&loads, &repeated_parts(program, profile, timeline, placed)).map(
-                |found| LayerMove {
-                    win: share(found.win),
-                    ..found
-                },
-            ),
+            best_move: best_move(
+                &loads,
+                &repeated_parts(program, profile, timeline, placement),
+            )
+            .map(|found| LayerMove {
+                win: share(found.win),
+                ..found
+            }),
             cycles,
             length,
             slack,
@@ -107,7 +109,7 @@ fn repeated_parts(
     program: &Program,
     profile: &Profile,
     timeline: &Timeline,
-    placed: &StagePlacement,
+    placement: &StagePlacement,
 ) -> Vec<IdVec<IpuId, u64>> {
     let parts = profile.parts.iter();
     let repeated = parts.filter(|(_, part)| part.kind == PartKind::Repeated);
@@ -115,7 +117,7 @@ fn repeated_parts(
         let causes = part::cycles(program, profile, timeline, id);
         let of_ipus = causes.values();
         of_ipus
-            .map(|causes| super::per_micro_batch(causes, placed))
+            .map(|causes| super::per_micro_batch(causes, placement))
             .collect()
     });
     cycles.collect()

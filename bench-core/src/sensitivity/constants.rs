@@ -42,7 +42,7 @@ impl fmt::Display for Change {
 
 /// Effect that a change must have by physics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum ExpectedEffect {
     /// A step takes less time.
     Faster,
     /// A step takes more time.
@@ -55,7 +55,7 @@ pub enum Effect {
     Nothing(&'static str),
 }
 
-impl Effect {
+impl ExpectedEffect {
     /// Word for the effect in tables.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -71,7 +71,7 @@ impl Effect {
 
 /// Program that runs on the changed machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum ProgramChoice {
     /// The one that was compiled for the unchanged machine.
     Fixed,
     /// One compiled for it.
@@ -188,26 +188,26 @@ pub struct Knob {
     /// The constant, then others that must follow for the machine to make sense.
     pub changes: &'static [(Id, Change)],
     /// Effect that the change must have.
-    pub effect: Effect,
+    pub effect: ExpectedEffect,
     /// Run that shows the effect.
     pub run: Run,
     /// Program that runs on the changed machine.
-    pub plan: Plan,
+    pub plan: ProgramChoice,
 }
 
 impl Knob {
-    const fn new(changes: &'static [(Id, Change)], effect: Effect, run: Run) -> Self {
+    const fn new(changes: &'static [(Id, Change)], effect: ExpectedEffect, run: Run) -> Self {
         Self {
             changes,
             effect,
             run,
-            plan: Plan::Fixed,
+            plan: ProgramChoice::Fixed,
         }
     }
 
     /// The same, compiled for the changed machine.
     const fn planned_again(mut self) -> Self {
-        self.plan = Plan::Again;
+        self.plan = ProgramChoice::Again;
         self
     }
 }
@@ -217,7 +217,7 @@ const NARROW_LOADS: &str =
     "PopLibs loads coefficients 64 bits at a time, from anywhere, unless it is told otherwise";
 
 use Change::{Times, To};
-use Effect::{Faster, MoreMemory, Nothing, Refused, Slower};
+use ExpectedEffect::{Faster, MoreMemory, Nothing, Refused, Slower};
 
 /// Every constant, in the order of a description.
 pub const KNOBS: &[Knob] = &[

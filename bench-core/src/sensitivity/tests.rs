@@ -20,13 +20,16 @@ fn what_costs_nothing_does_nothing() {
     for knob in KNOBS {
         let (id, _) = knob.changes[0];
         match (id.expense(), knob.effect) {
-            (Expense::Nothing, Effect::Nothing(_)) => {}
+            (Expense::Nothing, ExpectedEffect::Nothing(_)) => {}
             (Expense::Memory, effect) => {
-                assert!(!matches!(effect, Effect::Faster | Effect::Slower), "{id}");
+                assert!(
+                    !matches!(effect, ExpectedEffect::Faster | ExpectedEffect::Slower),
+                    "{id}"
+                );
             }
             (expense, effect) => {
                 assert!(expense != Expense::Nothing, "{id}");
-                assert!(!matches!(effect, Effect::Nothing(_)), "{id}");
+                assert!(!matches!(effect, ExpectedEffect::Nothing(_)), "{id}");
             }
         }
     }
@@ -63,7 +66,7 @@ fn more_bandwidth_and_less_latency_are_never_slower() {
                 let raw = (ConstantId::LinksRaw, Change::Times(10.0));
                 let changes = [(id, Change::Times(factor)), raw];
                 let changed = changed(machine, &changes).unwrap();
-                let after = prepared.on(&changed, Plan::Fixed).unwrap().step;
+                let after = prepared.on(&changed, ProgramChoice::Fixed).unwrap().step;
                 assert!(after <= before, "{}: {id} x {factor}", run.name());
                 before = after;
             }
@@ -88,7 +91,8 @@ fn more_memory_never_stops_a_model_from_fitting() {
                 (ConstantId::MemoryInterleaved, Change::To(value(halves[1]))),
             ];
             let machine = changed(&run.machine, &changes).unwrap();
-            [Plan::Fixed, Plan::Again].map(|plan| run.on(&machine, plan).is_ok_and(|run| run.fits))
+            [ProgramChoice::Fixed, ProgramChoice::Again]
+                .map(|plan| run.on(&machine, plan).is_ok_and(|run| run.fits))
         })
         .collect();
     assert!(fits.iter().any(|fits| !fits[0]) && fits.iter().any(|fits| fits[1]));
@@ -110,7 +114,7 @@ fn constants_without_effect_are_documented() {
         .collect();
     let nothing = KNOBS
         .iter()
-        .filter(|knob| matches!(knob.effect, Effect::Nothing(_)));
+        .filter(|knob| matches!(knob.effect, ExpectedEffect::Nothing(_)));
     let ids = nothing.map(|knob| knob.changes[0].0);
     let expected: BTreeSet<ConstantId> = ids.chain(SILENT_IN_SUITE.iter().copied()).collect();
     assert_eq!(documented, expected);
@@ -134,7 +138,7 @@ fn constants_without_effect_are_documented() {
             .filter(|(id, _)| machine.constant(*id).is_some())
             .collect();
         let machine = changed(machine, &changes).unwrap();
-        let after = prepared.on(&machine, Plan::Fixed).unwrap();
+        let after = prepared.on(&machine, ProgramChoice::Fixed).unwrap();
         assert_eq!(after, prepared.base, "{name}");
     }
 }

@@ -67,7 +67,7 @@ pub(super) struct Measurements {
     pub(super) exchange: Vec<Rate>,
     pub(super) paired: Rate,
     pub(super) local_copy: Rate,
-    pub(super) outside: Vec<Outside>,
+    pub(super) outside: Vec<ExpectedDeviation>,
 }
 
 /// A measured run: a preset, what is said over its keys, and where it ran.
@@ -129,7 +129,7 @@ pub(super) struct Profile {
     #[serde(default)]
     pub(super) layer: Vec<ProfileEntry>,
     /// Layers that are alike but for exchange code.
-    pub(super) alike: Option<Alike>,
+    pub(super) alike: Option<SimilarLayers>,
     /// Operations, each weighed alone.
     #[serde(default)]
     pub(super) operation: Vec<ProfileEntry>,
@@ -170,7 +170,7 @@ impl Code {
 /// Layers of a profile, from the first to the last.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Alike {
+pub(super) struct SimilarLayers {
     pub(super) name: String,
     pub(super) layers: [u32; 2],
     /// The least and the most that one of them has, weighed alone.
@@ -307,7 +307,7 @@ pub(super) struct Gemm {
 /// Rows that are known to be outside their tolerance, and why.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Outside {
+pub(super) struct ExpectedDeviation {
     pub(super) rows: Vec<String>,
     pub(super) reason: String,
     /// The largest relative error that this explains.

@@ -6,7 +6,7 @@ use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
 use ipu_sim::weigh::{self, Category, IpuMemoryUsage, PartMemoryUsage};
 
-use super::measurements::{Alike, Code, Profile, ProfileEntry, Role};
+use super::measurements::{Code, Profile, ProfileEntry, Role, SimilarLayers};
 use super::{Row, compiled};
 use crate::error::Result;
 
@@ -44,11 +44,11 @@ pub(super) fn rows(profiles: &[Profile]) -> Result<Vec<Row>> {
 /// The layers with the least and the most exchange code.
 fn alike_rows(
     profile: &Profile,
-    Alike {
+    SimilarLayers {
         name,
         layers: [first, last],
         exchange_code,
-    }: &Alike,
+    }: &SimilarLayers,
     program: &Program,
     machine: &MachineSpec,
 ) -> Vec<Row> {
