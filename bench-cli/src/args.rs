@@ -31,7 +31,7 @@ use spec::{Arity, Kind, OptionSpec, Support};
 
 /// Arguments of `ipu-bench bert`, read from the command line.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Given {
+pub struct Arguments {
     /// Values by key, in table order: only what was given.
     pub values: IndexMap<&'static str, Value>,
     /// The options given, in the order of the line (a repeated one at its last place).
@@ -141,20 +141,20 @@ fn help(option: &OptionSpec) -> String {
 /// # Errors
 ///
 /// What the original's parser refuses, in its words: see [`Error`].
-pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
+pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
     let words = expand_all(words)?;
     let matches = match match_words(words)? {
         Some(matches) => matches,
         None => {
-            return Ok(Given {
+            return Ok(Arguments {
                 help: true,
-                ..Given::default()
+                ..Arguments::default()
             });
         }
     };
-    let mut given = Given {
+    let mut given = Arguments {
         names: names_in_order(&matches),
-        ..Given::default()
+        ..Arguments::default()
     };
     refuse_conflicts(&given.names)?;
     for option in table::options() {

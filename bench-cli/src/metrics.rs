@@ -48,8 +48,8 @@ pub struct Report {
 impl Report {
     /// The report of a run.
     #[must_use]
-    pub fn new(request: &RunRequest, measured: Measured) -> Self {
-        let Measured {
+    pub fn new(request: &RunRequest, measured: TimedMetrics) -> Self {
+        let TimedMetrics {
             metrics,
             host_seconds,
         } = measured;
@@ -68,7 +68,7 @@ impl Report {
 
 /// Metrics of a run, and the host time that its simulation took.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
+pub struct TimedMetrics {
     /// Metrics that the simulated machine measured.
     pub metrics: Metrics,
     /// Host time that the simulation took.
@@ -76,9 +76,9 @@ pub struct Measured {
 }
 
 /// `fullest tile 400000 B`, or of a part of it `executable memory 270000 B of 262144 B`.
-pub(crate) struct Use(pub(crate) RegionUse);
+pub(crate) struct RegionUseText(pub(crate) RegionUse);
 
-impl fmt::Display for Use {
+impl fmt::Display for RegionUseText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RegionUse {
             region,
@@ -99,8 +99,13 @@ impl fmt::Display for Use {
 pub fn memory_text(metrics: &Metrics) -> Option<String> {
     let fullest = metrics.fullest_tile()?;
     Some(match metrics.overflow {
-        Some(used) if used.region == Region::Tile => format!("{}: does not fit", Use(used)),
-        Some(used) => format!("fullest tile {fullest}, {}: does not fit", Use(used)),
+        Some(used) if used.region == Region::Tile => {
+            format!("{}: does not fit", RegionUseText(used))
+        }
+        Some(used) => format!(
+            "fullest tile {fullest}, {}: does not fit",
+            RegionUseText(used)
+        ),
         None if metrics.fits => format!("fullest tile {fullest}: fits"),
         // The tiles aren't what is too small.
         None => format!("fullest tile {fullest}: fits, but streaming memory is too small"),
@@ -120,8 +125,8 @@ pub(crate) mod fixtures {
     use super::*;
 
     /// The metrics, with host times.
-    pub(crate) fn measured() -> Measured {
-        Measured {
+    pub(crate) fn measured() -> TimedMetrics {
+        TimedMetrics {
             metrics: metrics(),
             host_seconds: HostTimes {
                 compile: HostSeconds(1.5),

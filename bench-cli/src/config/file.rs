@@ -9,7 +9,7 @@ use std::path::Path;
 use bench_core::presets::PRESETS;
 use serde_json::{Map, Value, json};
 
-use crate::args::later::{self, Later};
+use crate::args::later::{self, LaterOption};
 use crate::args::spec::OptionSpec;
 use crate::args::{table, values};
 use crate::error::most_like;
@@ -172,7 +172,7 @@ pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Valu
         .cloned()
         .collect();
     if !keys.is_empty() {
-        let later: Vec<Later> = keys.iter().filter_map(|key| later::named(key)).collect();
+        let later: Vec<LaterOption> = keys.iter().filter_map(|key| later::named(key)).collect();
         let slips = keys.iter().filter(|key| later::named(key).is_none());
         return Err(Error::UnknownKeys {
             path: path.to_string(),
@@ -358,7 +358,7 @@ mod tests {
                     .is_some_and(|extension| extension == "json")
                 {
                     let preset = load(path.to_str().unwrap()).unwrap();
-                    let given = crate::args::Given::default();
+                    let given = crate::args::Arguments::default();
                     let result = crate::config::resolve(&given, Some(&preset.values), "date");
                     assert!(result.is_ok(), "{}: {result:?}", path.display());
                     found += 1;
