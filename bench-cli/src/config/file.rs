@@ -36,11 +36,13 @@ pub struct SavedMachine {
 }
 
 /// Keys that only a resolved configuration has, with their values of a run in one process.
-const DISTRIBUTED: [(&str, fn() -> Value); 3] = [
-    ("use_popdist", || json!(false)),
-    ("popdist_size", || json!(1)),
-    ("popdist_rank", || json!(0)),
-];
+fn distributed() -> [(&'static str, Value); 3] {
+    [
+        ("use_popdist", json!(false)),
+        ("popdist_size", json!(1)),
+        ("popdist_rank", json!(0)),
+    ]
+}
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
 ///
@@ -128,14 +130,15 @@ fn preset_or_report(
 /// The values of a resolved configuration as somebody would have asked for them: without those that
 /// are the defaults or were derived. Others are as they are.
 fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
-    if !values.contains_key(DISTRIBUTED[0].0) {
+    let in_one_process = distributed();
+    if !values.contains_key(in_one_process[0].0) {
         return Ok(values.clone());
     }
-    for (key, alone) in DISTRIBUTED {
-        if let Some(found) = values.get(key).filter(|found| **found != alone()) {
+    for (key, alone) in &in_one_process {
+        if let Some(found) = values.get(*key).filter(|found| *found != alone) {
             return Err(Error::ConfigType {
                 path: path.to_string(),
-                key: key.into(),
+                key: (*key).into(),
                 expected: "the run of one process, for distributed runs are not supported",
                 found: values::show(found),
             });
@@ -147,8 +150,8 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
     };
     let mut asked = values.clone();
     asked.retain(|key, value| {
-        let distributed = DISTRIBUTED.iter().any(|(name, _)| name == key);
-        !distributed && !is_default(key, value)
+        let is_distributed = in_one_process.iter().any(|(name, _)| name == key);
+        !is_distributed && !is_default(key, value)
     });
     // The factor that it was derived from, or that was derived from it, is there.
     asked.remove("global_batch_size");
