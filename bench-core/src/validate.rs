@@ -122,6 +122,10 @@ pub struct Validation {
 /// # Errors
 ///
 /// Measurements or runs that are malformed, which would be a mistake of this program.
+///
+/// # Panics
+///
+/// If a reason in the measurements is for a row that doesn't exist.
 pub fn validate(mut done: impl FnMut(&Row)) -> Result<Validation> {
     let measured = measurements();
     let mut rows = Vec::new();
@@ -158,17 +162,17 @@ pub fn validate(mut done: impl FnMut(&Row)) -> Result<Validation> {
     add(laws::rows(&machine("mk2-pod16"))?);
     add(plans::rows(&machine("mk2-m2000"))?);
     add(scaling::rows()?);
+    let reasons = measured.outside.iter().flat_map(|outside| &outside.rows);
+    let known = rows.iter().filter(|row| row.known.is_some());
+    assert_eq!(
+        known.count(),
+        reasons.count(),
+        "a reason is for a row that exists"
+    );
     Ok(Validation {
         schema_version: SCHEMA,
         rows,
     })
-}
-
-/// Rows that are known to be outside their tolerance.
-#[must_use]
-pub fn n_known() -> usize {
-    let outside = measurements().outside;
-    outside.iter().map(|outside| outside.rows.len()).sum()
 }
 
 fn machine(name: &str) -> MachineSpec {

@@ -418,13 +418,3 @@ pub const KNOBS: &[Knob] = &[
         Run::Training,
     ),
 ];
-
-/// Constants that matter somewhere, but in none of the eighteen runs of the published benchmark.
-pub const SILENT_IN_SUITE: &[Id] = &[
-    Id::SystemIpusPerRack,
-    Id::ChipAmpUnitsF16F32,
-    Id::ChipAmpUnitsF32F32,
-    Id::GatewayPortsPerMachine,
-    Id::GatewayPort,
-    Id::GatewayLatency,
-];

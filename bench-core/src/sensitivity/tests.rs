@@ -3,10 +3,19 @@ use std::collections::BTreeSet;
 use ipu_sim::spec::constant::{Class, Expense};
 use ipu_sim::spec::quantity::Value;
 
-use super::constants::SILENT_IN_SUITE;
 use super::*;
 
 const DOCS: &str = include_str!("../../../docs/constants.md");
+
+/// Constants that matter somewhere, but in none of the eighteen runs of the published benchmark.
+const SILENT_IN_SUITE: &[ConstantId] = &[
+    ConstantId::SystemIpusPerRack,
+    ConstantId::ChipAmpUnitsF16F32,
+    ConstantId::ChipAmpUnitsF32F32,
+    ConstantId::GatewayPortsPerMachine,
+    ConstantId::GatewayPort,
+    ConstantId::GatewayLatency,
+];
 
 #[test]
 fn every_constant_has_its_row() {
