@@ -29,9 +29,9 @@ use crate::inspect::Inspect;
 use crate::{Error, Result};
 use spec::{Arity, Kind, OptionSpec, Support};
 
-/// What a command line gives.
+/// Arguments of `ipu-bench bert`, read from the command line.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Given {
+pub struct Arguments {
     /// Values by key, in table order: only what was given.
     pub values: IndexMap<&'static str, Value>,
     /// The options given, in the order of the line (a repeated one at its last place).
@@ -46,11 +46,11 @@ pub struct Given {
     pub merge_collectives: bool,
     /// Whether `--explain` was given.
     pub explain: bool,
-    /// What `--dump-ir`, `--dump-program` and `--memory-report` name.
+    /// Choices of `--dump-ir`, `--dump-program` and `--memory-report`.
     pub inspect: Inspect,
     /// Whether `--quiet` was given.
     pub quiet: bool,
-    /// What `--color` says.
+    /// Choice of `--color`.
     pub color: ColorChoice,
     /// Whether `--print-config` was given.
     pub print_config: bool,
@@ -141,20 +141,20 @@ fn help(option: &OptionSpec) -> String {
 /// # Errors
 ///
 /// What the original's parser refuses, in its words: see [`Error`].
-pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Given> {
+pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
     let words = expand_all(words)?;
     let matches = match match_words(words)? {
         Some(matches) => matches,
         None => {
-            return Ok(Given {
+            return Ok(Arguments {
                 help: true,
-                ..Given::default()
+                ..Arguments::default()
             });
         }
     };
-    let mut given = Given {
+    let mut given = Arguments {
         names: names_in_order(&matches),
-        ..Given::default()
+        ..Arguments::default()
     };
     refuse_conflicts(&given.names)?;
     for option in table::options() {

@@ -106,7 +106,7 @@ impl Date {
         }
     }
 
-    /// As lines of the log begin: `2021-03-19 18:49:38`.
+    /// Date and time as lines of the log begin: `2021-03-19 18:49:38`.
     #[must_use]
     pub fn log_stamp(&self) -> String {
         let Self {
@@ -120,7 +120,7 @@ impl Date {
         format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
     }
 
-    /// As folders of runs are called: `21-03-19-18-49-38`.
+    /// Date and time as folders of runs are called: `21-03-19-18-49-38`.
     #[must_use]
     pub fn folder_stamp(&self) -> String {
         let Self {

@@ -14,10 +14,10 @@ use crate::args::values;
 use crate::metrics::{Report, SCHEMA_VERSION};
 use crate::{Error, Result};
 
-/// What a file holds.
+/// Reports that one file holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reports {
-    /// Its name as given.
+    /// Name of the file as given.
     pub file: String,
     /// The reports by run; a single one has no name.
     pub runs: BTreeMap<String, Report>,

@@ -18,7 +18,7 @@ use bench_core::config::keys::{self, Batch};
 use serde_json::{Map, Value, json};
 
 use crate::args::spec::Support;
-use crate::args::{Given, table};
+use crate::args::{Arguments, table};
 use crate::error::Incompatible;
 use crate::{Error, Result};
 pub use options::BertOptions;
@@ -26,12 +26,12 @@ use options::{ConnectionType, InitialModel};
 
 /// A configuration with nothing left to decide.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Resolved {
-    /// What the simulator and the log read.
+pub struct ResolvedConfig {
+    /// Options that the simulator and the log read.
     pub options: BertOptions,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
-    /// What was asked for and changes nothing, for the user to know.
+    /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
 }
 
@@ -42,10 +42,10 @@ pub struct Resolved {
 ///
 /// Settings that do not go together, out-of-range values, and options that are not supported yet.
 pub fn resolve(
-    given: &Given,
+    given: &Arguments,
     preset: Option<&Map<String, Value>>,
     stamp: &str,
-) -> Result<Resolved> {
+) -> Result<ResolvedConfig> {
     let mut values = overlay(given, preset);
     set_execution_mode(&mut values);
     let accumulation_set = set_batch(&mut values)?;
@@ -62,7 +62,7 @@ pub fn resolve(
     values.insert("popdist_rank".into(), json!(0));
     let options = BertOptions::from_values(&values)?;
     let notes = notes(&values, &options);
-    Ok(Resolved {
+    Ok(ResolvedConfig {
         options,
         accumulation_set,
         notes,
@@ -76,7 +76,7 @@ pub fn resolve(
 /// # Errors
 ///
 /// As [`resolve`], as the source of [`Error::Validation`].
-pub fn validation(training: &Resolved) -> Result<Option<BertOptions>> {
+pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
     let options = &training.options;
     let run = &options.run;
     if options.config.is_inference() || !run.validation || !run.model_save {
@@ -106,7 +106,7 @@ pub fn validation(training: &Resolved) -> Result<Option<BertOptions>> {
     Ok(Some(validation))
 }
 
-fn overlay(given: &Given, preset: Option<&Map<String, Value>>) -> Map<String, Value> {
+fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String, Value> {
     let mut values = Map::new();
     for option in table::options() {
         values

@@ -59,7 +59,7 @@ impl Console {
     }
 }
 
-/// What went wrong. Without a stderr there is nobody to tell.
+/// Prints an error to stderr. Without a stderr there is nobody to tell.
 pub fn error(text: &str) {
     let mut stderr = anstream::stderr();
     let _ = writeln!(
@@ -68,7 +68,7 @@ pub fn error(text: &str) {
     );
 }
 
-/// What is wrong with the words of `ipu-bench bert`, as the original's parser says it.
+/// Prints an error in the words of `ipu-bench bert`, as the original's parser says it.
 pub fn usage_error(text: &str) {
     let mut stderr = anstream::stderr();
     let _ = writeln!(
@@ -78,7 +78,7 @@ pub fn usage_error(text: &str) {
     );
 }
 
-/// What `--color` says in `words`, before anything else is known of them. A word that is no choice
+/// Choice of `--color` in `words`, before anything else is known of them. A word that is no choice
 /// counts as `auto`: whoever parses the words refuses it.
 #[must_use]
 pub fn color_from(words: &[OsString]) -> ColorChoice {
@@ -100,7 +100,7 @@ pub fn color_from(words: &[OsString]) -> ColorChoice {
     chosen
 }
 
-/// The same choice for clap's own messages.
+/// Choice of `--color`, as clap takes it for its own messages.
 #[must_use]
 pub fn clap_color(choice: ColorChoice) -> clap::ColorChoice {
     match choice {

@@ -28,35 +28,35 @@ pub struct Inventory {
     schema_version: u32,
     /// The machine.
     pub system: String,
-    /// By id: single IPUs, then groups.
+    /// Devices by id: single IPUs, then groups.
     pub devices: Vec<Device>,
-    /// What single IPUs are like, by id.
+    /// Place and user of single IPUs, by id.
     pub ipus: Vec<Ipu>,
 }
 
 /// An IPU or a group of them.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Device {
-    /// What it is attached by.
+    /// Number that the device is attached by.
     pub id: u32,
     /// The ids of its single IPUs.
     pub ipus: Vec<u32>,
     /// How the IPUs of a group reach each other; none for a single one.
     pub routing: Option<&'static str>,
-    /// Who keeps it from being attached, each once; nobody if it is free.
+    /// Holders that keep the device from being attached, each once; nobody if it is free.
     pub attached_by: Vec<Holder>,
 }
 
 /// One IPU.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Ipu {
-    /// Its id, and that of the device of this IPU alone.
+    /// Id of the IPU, and of the device of this IPU alone.
     pub id: u32,
     /// How the host reaches it: `PCIe`, or `Fabric` for IPU-Machines.
     pub target: &'static str,
     /// The card or IPU-Machine that it is on.
     pub board: u32,
-    /// Its number there, which Graphcore's tools count down.
+    /// Number of the IPU on its board, which Graphcore's tools count down.
     pub board_ipu_index: u32,
     /// The rack.
     pub rack: u32,
@@ -74,14 +74,14 @@ pub struct Ipu {
     pub links: Vec<Neighbour>,
     /// Rate of a link, each direction.
     pub link_bytes_per_second: f64,
-    /// Who is attached to it.
+    /// Process that is attached to the IPU.
     pub attached_by: Option<Holder>,
 }
 
 /// Links from an IPU to another.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Neighbour {
-    /// The other.
+    /// Id of the IPU at the other end.
     pub ipu: u32,
     /// Links side by side.
     pub links: u32,

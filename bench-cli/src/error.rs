@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use bench_core::config::keys::MICRO_BATCHES_MAX;
 use popart_graph::error::PipelineDepth;
 
-use crate::args::later::Later;
+use crate::args::later::LaterOption;
 use crate::python::{repr, repr_items};
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What a user can get wrong.
+/// Fault that a user can mend.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Words that are no options and belong to none.
@@ -30,7 +30,7 @@ pub enum Error {
         /// Options that look like one of them.
         suggestions: Vec<&'static str>,
         /// Those that are options of later versions.
-        later: Vec<Later>,
+        later: Vec<LaterOption>,
     },
     /// A word that is no text.
     #[error("{}not UTF-8 text: {}", match option {
@@ -191,7 +191,7 @@ pub enum Error {
         /// Keys that look like one of them.
         suggestions: Vec<&'static str>,
         /// Those that are options of later versions.
-        later: Vec<Later>,
+        later: Vec<LaterOption>,
     },
     /// A value that the option it is for refuses.
     #[error("{path}: {inner}")]
@@ -429,7 +429,7 @@ fn did_you_mean(suggestions: &[&'static str]) -> String {
 }
 
 /// A line for each.
-fn of_later_versions(later: &[Later]) -> String {
+fn of_later_versions(later: &[LaterOption]) -> String {
     later.iter().map(|later| format!("\n  {later}")).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Ctrl-C: no half-written file stays behind, results so far are printed, and the exit status is
 //! the shell's 130.
 //!
-//! Files are written beside the place where they belong ([`crate::report::Partial`]) and noted
+//! Files are written beside the place where they belong ([`crate::report::PartialFile`]) and noted
 //! here while they are; the handler removes them. Locks on devices end with the process.
 
 use std::io::{self, Write};
@@ -17,7 +17,8 @@ static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 static FINISHED: Mutex<String> = Mutex::new(String::new());
 
-/// What is printed to stdout if Ctrl-C comes from now on: results so far, which would be lost.
+/// Sets the text that is printed to stdout if Ctrl-C comes from now on: results so far, which would
+/// be lost.
 pub fn say_at_the_end(text: String) {
     *FINISHED.lock() = text;
 }
@@ -56,9 +57,9 @@ fn write_finished() -> io::Result<()> {
 
 /// A file that the handler removes until this is dropped.
 #[derive(Debug)]
-pub struct Unfinished(PathBuf);
+pub struct UnfinishedFile(PathBuf);
 
-impl Unfinished {
+impl UnfinishedFile {
     /// Notes `path`, before it is created.
     #[must_use]
     pub fn new(path: &Path) -> Self {
@@ -67,7 +68,7 @@ impl Unfinished {
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for UnfinishedFile {
     fn drop(&mut self) {
         let mut unfinished = UNFINISHED.lock();
         if let Some(place) = unfinished.iter().position(|path| *path == self.0) {

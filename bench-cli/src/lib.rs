@@ -1,14 +1,14 @@
 //! Config in, report out, as values: everything behind the `ipu-bench` command.
 //!
 //! ```text
-//! words ── args ──▶ Given ─┐
-//! preset ── config ────────┴─▶ Resolved ──▶ RunRequest ── run ──▶ Metrics ──▶ report, log
+//! words ── args ──▶ Arguments ─┐
+//! preset ── config ────────────┴─▶ ResolvedConfig ──▶ RunRequest ── run ──▶ Metrics ──▶ report, log
 //! ```
 //!
 //! [`args::table`] is the one list of options: parsing, checking, help and the resolved
 //! configuration all read it. [`config`] turns the words and the preset file into a
-//! [`config::Resolved`] configuration and the typed [`config::BertOptions`]; [`run`] simulates
-//! them; [`log`] and [`report`] say what came out.
+//! [`config::ResolvedConfig`] with the typed [`config::BertOptions`]; [`run`] simulates them;
+//! [`log`] and [`report`] say what came out.
 //!
 //! This is the only crate that opens files, prints or looks at the host's clock ([`clock`]).
 //!

@@ -106,7 +106,7 @@ impl FileLocks {
         Self::new(shared_folder(), machine)
     }
 
-    /// Who has which of the first `n_ipus` IPUs.
+    /// Holders of the first `n_ipus` IPUs, those that are free left out.
     ///
     /// # Errors
     ///
@@ -221,7 +221,7 @@ impl AttachLocks for FileLocks {
 /// A process that is attached to an IPU.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Holder {
-    /// Its id; none if it hasn't said.
+    /// Id of the process; none if it hasn't said.
     pub process: Option<u32>,
     /// The file name of what it runs.
     pub executable: String,

@@ -21,7 +21,7 @@ use popart_graph::passes::StateMemory;
 
 use crate::clock::Date;
 use crate::config::options::{BertOptions, ConnectionType, Level, SyntheticValues};
-use crate::data::dataset::{Dataset, Source};
+use crate::data::dataset::{Dataset, SampleOrigin};
 use crate::python;
 use crate::request::RunRequest;
 
@@ -32,7 +32,7 @@ pub struct Line {
     pub logger: Option<&'static str>,
     /// How severe it is.
     pub level: Level,
-    /// What it says.
+    /// Text of the line.
     pub text: String,
 }
 
@@ -70,7 +70,7 @@ impl Line {
     }
 }
 
-/// What the lines say about the process.
+/// Facts about the process that the lines say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Name of the host.
@@ -152,18 +152,18 @@ fn device(request: &RunRequest) -> [Line; 2] {
 /// What the loaders of the original say.
 fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
     let squad = |text: String| Line::info(text).of("bert_data.squad_dataset");
-    match &dataset.source {
-        Source::Made if options.config.is_squad() => {
+    match &dataset.origin {
+        SampleOrigin::Made if options.config.is_squad() => {
             let samples = options.config.sequences_per_step();
             vec![squad(format!(
                 "Generating random dataset of {samples} samples"
             ))]
         }
-        Source::Records { cached: true } => {
+        SampleOrigin::Records { cached: true } => {
             vec![Line::info("Filling Dataset Cache").of("bert_data.pretraining_dataset")]
         }
-        Source::Made | Source::Records { cached: false } => vec![],
-        Source::Questions { not_found, padding } => {
+        SampleOrigin::Made | SampleOrigin::Records { cached: false } => vec![],
+        SampleOrigin::Questions { not_found, padding } => {
             let missing = not_found
                 .iter()
                 .map(|missing| Line::warning(missing.to_string()).of("bert_data.squad_utils"));
@@ -267,7 +267,7 @@ pub fn after_compile<'a>(
     std::iter::once(compiled).chain(rest.filter(move |_| !offline))
 }
 
-/// What is to be said of a training that ends before it starts.
+/// Warning for a training that ends before it starts.
 #[must_use]
 pub fn nothing_to_train(options: &BertOptions, dataset: &Dataset) -> Option<String> {
     let (first, end) = (

@@ -32,14 +32,14 @@ pub struct Report {
     pub version: String,
     /// The simulated system.
     pub system: String,
-    /// Its whole description, every constant with its source, as a machine file.
+    /// Description of the machine, every constant with its source, as a machine file.
     pub machine: String,
-    /// What was measured.
+    /// Metrics that the simulated machine measured.
     #[serde(flatten)]
     pub metrics: Metrics,
     /// Why the run doesn't fit, if it doesn't: the tile, by how much, and its largest tensors.
     pub out_of_memory: Option<String>,
-    /// What the simulation cost the host.
+    /// Host time that the simulation took.
     pub host_seconds: HostTimes,
     /// The whole resolved configuration, own options that are on included; `--config` reads it.
     pub options: Map<String, Value>,
@@ -48,8 +48,8 @@ pub struct Report {
 impl Report {
     /// The report of a run.
     #[must_use]
-    pub fn new(request: &RunRequest, measured: Measured) -> Self {
-        let Measured {
+    pub fn new(request: &RunRequest, measured: TimedMetrics) -> Self {
+        let TimedMetrics {
             metrics,
             host_seconds,
         } = measured;
@@ -66,19 +66,19 @@ impl Report {
     }
 }
 
-/// What was measured, and what that cost the host.
+/// Metrics of a run, and the host time that its simulation took.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Measured {
-    /// What the simulated machine measured.
+pub struct TimedMetrics {
+    /// Metrics that the simulated machine measured.
     pub metrics: Metrics,
-    /// What the simulation cost the host.
+    /// Host time that the simulation took.
     pub host_seconds: HostTimes,
 }
 
 /// `fullest tile 400000 B`, or of a part of it `executable memory 270000 B of 262144 B`.
-pub(crate) struct Use(pub(crate) RegionUse);
+pub(crate) struct RegionUseText(pub(crate) RegionUse);
 
-impl fmt::Display for Use {
+impl fmt::Display for RegionUseText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RegionUse {
             region,
@@ -94,13 +94,18 @@ impl fmt::Display for Use {
     }
 }
 
-/// What fits or doesn't, in words; nothing of a run without IPUs.
+/// Message on memory, of what fits or doesn't; nothing of a run without IPUs.
 #[must_use]
 pub fn memory_text(metrics: &Metrics) -> Option<String> {
     let fullest = metrics.fullest_tile()?;
     Some(match metrics.overflow {
-        Some(used) if used.region == Region::Tile => format!("{}: does not fit", Use(used)),
-        Some(used) => format!("fullest tile {fullest}, {}: does not fit", Use(used)),
+        Some(used) if used.region == Region::Tile => {
+            format!("{}: does not fit", RegionUseText(used))
+        }
+        Some(used) => format!(
+            "fullest tile {fullest}, {}: does not fit",
+            RegionUseText(used)
+        ),
         None if metrics.fits => format!("fullest tile {fullest}: fits"),
         // The tiles aren't what is too small.
         None => format!("fullest tile {fullest}: fits, but streaming memory is too small"),
@@ -120,8 +125,8 @@ pub(crate) mod fixtures {
     use super::*;
 
     /// The metrics, with host times.
-    pub(crate) fn measured() -> Measured {
-        Measured {
+    pub(crate) fn measured() -> TimedMetrics {
+        TimedMetrics {
             metrics: metrics(),
             host_seconds: HostTimes {
                 compile: HostSeconds(1.5),

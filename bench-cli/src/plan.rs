@@ -34,7 +34,7 @@ pub struct Request {
     pub partials: DType,
     /// Share of a tile's memory for temporary data.
     pub proportion: f64,
-    /// What the product is part of.
+    /// Pass of the training step that the product belongs to.
     pub pass: Pass,
     /// How coefficients get into the matrix unit.
     pub weight_load: WeightLoad,
@@ -59,7 +59,7 @@ pub struct Plans {
     /// The three passes of the layer, if the product is one of them.
     layer: Option<Layer>,
     /// The one that is used, then the best ones of this product by itself.
-    plans: Vec<Row>,
+    plans: Vec<PlanEntry>,
 }
 
 /// A trained layer, planned both ways.
@@ -85,7 +85,7 @@ struct Passes {
 
 /// One plan.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-struct Row {
+struct PlanEntry {
     cycles: u64,
     utilisation: f64,
     tiles: u64,
@@ -174,7 +174,7 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> 
     };
     let products_per_cycle = u64::from(units * spec.amp.chain_depth * spec.tiles_per_ipu);
     let ideal_cycles = (groups * m * k * n).div_ceil(products_per_cycle);
-    let rows: anyhow::Result<Vec<Row>> = found
+    let rows: anyhow::Result<Vec<PlanEntry>> = found
         .iter()
         .map(|plan| {
             let program = lowered(&request.shape, &options, plan, machine)?;
@@ -237,14 +237,14 @@ fn lowered(
     })
 }
 
-fn row(plan: &Plan, program: Lowered, ideal: u64) -> Row {
+fn row(plan: &Plan, program: Lowered, ideal: u64) -> PlanEntry {
     let (cost, splits) = (&plan.cost, &plan.splits);
     let all = |cycles: Cycles| cycles.0 * cost.iterations;
     let cycles = cost.total().0;
     let (amp, exchange) = (all(cost.amp), all(cost.exchange()));
     let reduce = all(cost.reduce);
     let transform = all(cost.transform_copy + cost.transform_exchange + cost.tile_transform);
-    Row {
+    PlanEntry {
         cycles,
         utilisation: ideal as f64 / cycles as f64,
         tiles: plan.tiles,
@@ -387,7 +387,7 @@ impl Layer {
     }
 }
 
-impl Row {
+impl PlanEntry {
     fn splits(&self) -> String {
         let Self {
             groups,

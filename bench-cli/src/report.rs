@@ -19,17 +19,17 @@ use std::{
 
 pub use place::check_apart;
 
-use crate::interrupt::Unfinished;
+use crate::interrupt::UnfinishedFile;
 use crate::{Error, Result};
 use place::{followed, is_special};
 
-/// Writes `text` to `path`, whole or not at all, as [`Partial`] does.
+/// Writes `text` to `path`, whole or not at all, as [`PartialFile`] does.
 ///
 /// # Errors
 ///
 /// If the folder can't be written to.
 pub fn write(path: &Path, text: &str) -> Result<()> {
-    let mut file = Partial::create(path)?;
+    let mut file = PartialFile::create(path)?;
     let written = file.write_all(text.as_bytes());
     written.map_err(|source| cannot_write(path, source))?;
     file.finish()
@@ -39,20 +39,20 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 /// finished. Dropped before, or interrupted, it leaves nothing behind, and what was at its place
 /// stays. Links are followed; a pipe or a device is written to directly.
 #[derive(Debug)]
-pub struct Partial {
+pub struct PartialFile {
     path: PathBuf,
     file: fs::File,
-    beside: Option<Beside>,
+    beside: Option<TemporaryFile>,
 }
 
-/// The file that a [`Partial`] is until it is finished.
+/// The file that a [`PartialFile`] is until it is finished.
 #[derive(Debug)]
-struct Beside {
+struct TemporaryFile {
     path: PathBuf,
-    _noted: Unfinished,
+    _noted: UnfinishedFile,
 }
 
-impl Partial {
+impl PartialFile {
     /// Starts the file that will be at `path`.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Partial {
     }
 }
 
-impl Write for Partial {
+impl Write for PartialFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write(bytes)
     }
@@ -102,7 +102,7 @@ impl Write for Partial {
     }
 }
 
-impl Drop for Partial {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if let Some(beside) = &self.beside {
             // Nobody is left to hear of a failure.
@@ -113,7 +113,7 @@ impl Drop for Partial {
 
 /// A new file whose name is that of `path` and `.partial`, with a number if there is one already:
 /// it may be somebody's.
-fn create_beside(path: &Path) -> io::Result<(fs::File, Beside)> {
+fn create_beside(path: &Path) -> io::Result<(fs::File, TemporaryFile)> {
     /// Names that are tried: more are no accident.
     const NAMES: u32 = 1000;
     for number in 0..NAMES {
@@ -127,11 +127,11 @@ fn create_beside(path: &Path) -> io::Result<(fs::File, Beside)> {
         if fs::symlink_metadata(&beside).is_ok() {
             continue;
         }
-        let noted = Unfinished::new(&beside);
+        let noted = UnfinishedFile::new(&beside);
         match fs::File::create_new(&beside) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => {
-                let beside = Beside {
+                let beside = TemporaryFile {
                     path: beside,
                     _noted: noted,
                 };
@@ -157,10 +157,10 @@ pub fn check_writable(path: &Path) -> Result<()> {
             .map(|_| ())
             .map_err(|source| cannot_write(path, source));
     }
-    Partial::create(path).map(drop)
+    PartialFile::create(path).map(drop)
 }
 
-/// As [`check_writable`] for all `paths`, which must be different files.
+/// Checks that all `paths` can be written and are different files.
 ///
 /// # Errors
 ///
@@ -206,7 +206,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         write(&path, "old").unwrap();
-        let mut file = Partial::create(&path).unwrap();
+        let mut file = PartialFile::create(&path).unwrap();
         file.write_all(b"new").unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
         drop(file);

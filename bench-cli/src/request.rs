@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use popart_graph::passes::CollectiveMerging;
 
-use crate::args::{Given, table};
-use crate::config::{self, BertOptions, Resolved};
-use crate::system::{self, Asked, Machine};
+use crate::args::{Arguments, table};
+use crate::config::{self, BertOptions, ResolvedConfig};
+use crate::system::{self, Machine, MachineRequest};
 use crate::{Error, Result, clock};
 
 /// A run to simulate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunRequest {
-    /// What acts.
+    /// Options that act on the run or on its output.
     pub options: BertOptions,
     /// The machine, large enough if it ships.
     pub machine: Machine,
@@ -66,14 +66,14 @@ impl RunRequest {
 
 /// A request and what the user should hear about it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prepared {
+pub struct PreparedRun {
     /// The run: inference or training, but for `--no-training`.
     pub request: RunRequest,
     /// The validation after training, if there is one.
     pub validation: Option<RunRequest>,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
-    /// What was asked for and changes nothing.
+    /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ pub struct Prepared {
 ///
 /// As [`config::file::load`], [`config::resolve`], [`config::validation`] and
 /// [`system::choose_for`].
-pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
+pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     let preset = given
         .config
         .as_deref()
@@ -92,7 +92,7 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     let values_of_preset = preset.as_ref().map(|preset| &preset.values);
     let resolved = config::resolve(given, values_of_preset, &date.folder_stamp())?;
     let validation = config::validation(&resolved)?;
-    let Resolved {
+    let ResolvedConfig {
         mut options,
         accumulation_set,
         mut notes,
@@ -124,12 +124,12 @@ pub fn prepare(given: &Given, date: clock::Date) -> Result<Prepared> {
     let ipus = ipus.max().expect("the first is there");
     let saved = preset.as_ref().and_then(|preset| preset.machine.as_ref());
     let asked = match (given.system.as_deref(), saved) {
-        (Some(name), _) => Asked::Named(name),
-        (None, Some(saved)) => Asked::Saved(saved),
-        (None, None) => Asked::Nothing,
+        (Some(name), _) => MachineRequest::Named(name),
+        (None, Some(saved)) => MachineRequest::Saved(saved),
+        (None, None) => MachineRequest::Nothing,
     };
     let machine = system::choose_for(asked, &options.device, ipus)?;
-    Ok(Prepared {
+    Ok(PreparedRun {
         validation: validation.map(|options| RunRequest {
             options,
             machine: machine.clone(),
@@ -172,7 +172,7 @@ mod tests {
     use crate::args;
 
     /// A training and its validation, whose files go to `folder`.
-    fn prepared(folder: &str) -> Prepared {
+    fn prepared(folder: &str) -> PreparedRun {
         let line = "--epochs 1 --generated-data --checkpoint-dir";
         let words = line.split(' ').chain([folder]).map(String::from);
         prepare(&args::parse(words).unwrap(), clock::Date::from_unix(0)).unwrap()

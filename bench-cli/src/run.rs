@@ -24,7 +24,7 @@ use popart_graph::plan::PlanCache;
 use crate::clock::{HostClock, Stopwatch};
 use crate::config::options::ConnectionType;
 use crate::inspect::Inspect;
-use crate::metrics::{HostTimes, Measured};
+use crate::metrics::{HostTimes, TimedMetrics};
 use crate::request::RunRequest;
 use crate::{Error, locks};
 
@@ -39,7 +39,7 @@ pub fn plans_for(machine: &MachineSpec) -> PlanCache {
 /// # Errors
 ///
 /// As [`acquire`] and [`run`].
-pub fn simulate(request: &RunRequest) -> anyhow::Result<Measured> {
+pub fn simulate(request: &RunRequest) -> anyhow::Result<TimedMetrics> {
     let plans = plans_for(&request.machine.spec);
     run(request, acquire(request)?, &Inspect::default(), &plans)
 }
@@ -114,7 +114,7 @@ pub fn run(
     device: AttachedDevice,
     inspect: &Inspect,
     plans: &PlanCache,
-) -> anyhow::Result<Measured> {
+) -> anyhow::Result<TimedMetrics> {
     let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();
     let mut graphs = inspect.graphs();
@@ -153,7 +153,7 @@ pub fn run(
         compile: compile_time,
         simulate: watch.seconds(),
     };
-    Ok(Measured {
+    Ok(TimedMetrics {
         metrics: metrics(config, &machine, &compiled, &weight, &timeline),
         host_seconds,
     })

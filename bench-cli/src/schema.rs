@@ -15,7 +15,7 @@ use crate::metrics::{Report, SCHEMA_VERSION};
 use crate::plan::Plans;
 use crate::suite::Entry;
 
-/// What has a schema: its name and what it is.
+/// Written forms that have a schema: name and meaning of each.
 pub const NAMES: &[(&str, &str)] = &[
     ("metrics", "written by `bert --metrics-json`"),
     ("suite", "written by `suite --json`"),

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args;
 use crate::clock::Date;
-use crate::metrics::{Measured, Report};
+use crate::metrics::{Report, TimedMetrics};
 use crate::request::{RunRequest, prepare};
 
 /// One published line, with the micro batch sizes it stands for.
@@ -186,7 +186,7 @@ pub enum Outcome {
 pub fn run_one(
     run: &SuiteRun,
     date: Date,
-    simulate: impl Fn(&RunRequest) -> anyhow::Result<Measured>,
+    simulate: impl Fn(&RunRequest) -> anyhow::Result<TimedMetrics>,
 ) -> Entry {
     let report = || -> anyhow::Result<Report> {
         let mut given = args::parse(run.arguments.iter().cloned())?;

@@ -14,15 +14,15 @@ use crate::{Error, Result};
 /// A machine chosen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Machine {
-    /// As it was asked for: the name of a shipped one, or the path of a description.
+    /// Name of a shipped machine, or path of a description, as given.
     pub name: String,
-    /// What it is.
+    /// Description of the machine.
     pub spec: MachineSpec,
 }
 
 /// Which machine is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked<'a> {
+pub enum MachineRequest<'a> {
     /// None: the smallest that has enough IPUs.
     Nothing,
     /// The one that `--system` names.
@@ -37,22 +37,22 @@ pub enum Asked<'a> {
 /// # Errors
 ///
 /// As [`choose`]; a machine named beside a generation; more tiles than the machine has.
-pub fn choose_for(asked: Asked<'_>, device: &Device, ipus: u32) -> Result<Machine> {
+pub fn choose_for(asked: MachineRequest<'_>, device: &Device, ipus: u32) -> Result<Machine> {
     let mut machine = match (asked, device.version) {
-        (Asked::Named(_), Some(_)) => {
+        (MachineRequest::Named(_), Some(_)) => {
             return Err(Error::NotAllowedWith {
                 option: "--device-version",
                 other: "--system",
             });
         }
-        (Asked::Saved(saved), _) => {
+        (MachineRequest::Saved(saved), _) => {
             let machine = restored(saved)?;
             check_size(&machine, ipus)?;
             machine
         }
-        (Asked::Nothing, Some(version)) => smallest(version, ipus)?,
-        (Asked::Nothing, None) => choose(None, ipus)?,
-        (Asked::Named(name), None) => choose(Some(name), ipus)?,
+        (MachineRequest::Nothing, Some(version)) => smallest(version, ipus)?,
+        (MachineRequest::Nothing, None) => choose(None, ipus)?,
+        (MachineRequest::Named(name), None) => choose(Some(name), ipus)?,
     };
     // A report's machine has them already.
     let tiles = device.tiles;
@@ -290,7 +290,7 @@ mod tests {
                 connection: ConnectionType::Always,
                 ondemand_timeout: std::time::Duration::ZERO,
             };
-            let asked = named.map_or(Asked::Nothing, Asked::Named);
+            let asked = named.map_or(MachineRequest::Nothing, MachineRequest::Named);
             let found = choose_for(asked, &device, 8)
                 .map(|machine| (machine.name, machine.spec.tile.tiles_per_ipu));
             let found = found.map_err(|error| error.to_string());

@@ -227,7 +227,7 @@ proptest! {
     fn configurations(edits in edits(), text in "\\PC{0,40}") {
         let near = edited(&preset(), &edits);
         if let Ok((values, _)) = config::file::parse("a.json", &near) {
-            let _ = config::resolve(&args::Given::default(), Some(&values), "date");
+            let _ = config::resolve(&args::Arguments::default(), Some(&values), "date");
         }
         let _ = config::file::parse("a.json", &text);
     }

@@ -19,7 +19,7 @@ use bench_cli::data::dataset;
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
 use bench_cli::request::unread::{RULES, Rule};
-use bench_cli::request::{Prepared, prepare};
+use bench_cli::request::{PreparedRun, prepare};
 use bench_cli::run;
 use bench_core::explain::mechanism::Mechanism;
 use ipu_sim::units::HostSeconds;
@@ -45,7 +45,7 @@ fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(String::from).collect()
 }
 
-fn prepared(line: &[String]) -> bench_cli::Result<Prepared> {
+fn prepared(line: &[String]) -> bench_cli::Result<PreparedRun> {
     let date = Date {
         year: 2021,
         month: 3,

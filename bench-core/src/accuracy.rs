@@ -29,7 +29,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use domain::{Domain, Features};
-use effects::{Effect, Effects, Uncertain};
+use effects::{Effect, Effects, UncertainConstant};
 use machine::Constants;
 
 /// The probability that the interval stands for, in per cent.
@@ -50,16 +50,17 @@ pub struct Accuracy {
     pub interval: Interval,
     /// Whether runs like this one were measured in every respect that is looked at.
     pub in_domain: bool,
-    /// What sets it apart from the runs that were measured.
+    /// Reasons that set the run apart from the runs that were measured.
     pub reasons: Vec<String>,
-    /// What the interval is made of.
+    /// Terms that make up the width of the interval.
     #[serde(default)]
     pub uncertainty: Uncertainty,
 }
 
-/// What an interval is made of: `throughput / f` to `throughput x f`, with
-/// `f = exp(quantile sqrt(rms_error² (1 + distance) + variance_of_constants))`; and shares of that
-/// variance, which add up to 1.
+/// Terms of an interval, and their shares of its variance, which add up to 1.
+///
+/// The interval goes from `throughput / f` to `throughput x f`, with
+/// `f = exp(quantile sqrt(rms_error² (1 + distance) + variance_of_constants))`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Uncertainty {
@@ -67,30 +68,31 @@ pub struct Uncertainty {
     pub n_measured: u64,
     /// Root mean square of the logarithms of predicted over measured throughput: `s`.
     pub rms_error: f64,
-    /// From what was measured, in octaves and choices: `d`.
+    /// Distance from the runs that were measured, in octaves and choices: `d`.
     pub distance: f64,
-    /// What constants add to the variance: `v`.
+    /// Variance that uncertain constants add: `v`.
     pub variance_of_constants: f64,
-    /// Of Student's t: `t`.
+    /// Quantile of Student's t: `t`.
     pub quantile: f64,
-    /// The errors of prediction of measured runs.
+    /// Share of the variance from the errors of prediction of measured runs.
     pub from_errors: f64,
-    /// The distance from what was measured.
+    /// Share of the variance from the distance to the runs that were measured.
     pub from_distance: f64,
-    /// Constants of the machine that the run depends on more than measured runs do.
+    /// Share of the variance from constants of the machine that the run depends on more than
+    /// measured runs do.
     pub from_constants: f64,
     /// The constants that matter, most first, of all that share.
     pub constants: Vec<ConstantShare>,
-    /// What the run depends on: all constants that aren't known exactly and cost it time.
+    /// Effects on the run's throughput of all constants that aren't known exactly and cost it time.
     pub effects: Vec<ConstantEffect>,
 }
 
-/// What a constant that isn't known exactly does to an interval.
+/// Share of the variance of an interval that one uncertain constant causes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConstantShare {
     /// Section and name.
     pub constant: String,
-    /// Its share of the variance.
+    /// Share of the variance, from 0 to 1.
     pub share: f64,
 }
 
@@ -99,7 +101,7 @@ pub struct ConstantShare {
 pub struct ConstantEffect {
     /// Section and name.
     pub constant: String,
-    /// Its value on the run's machine.
+    /// Value of the constant on the run's machine.
     pub value: String,
     /// The values that sources leave possible.
     pub range: [String; 2],
@@ -111,12 +113,12 @@ pub struct ConstantEffect {
     pub ends: [f64; 2],
 }
 
-/// What is known of a run, beside its throughput.
+/// A run whose accuracy is asked for, without its throughput.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Subject {
-    /// What kind of run it is.
+    /// Features that make runs alike.
     pub features: Features,
-    /// What it depends on.
+    /// Effects of uncertain constants on the throughput.
     pub effects: Effects,
     /// The machine that it runs on.
     pub constants: Constants,
@@ -133,13 +135,13 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// What was measured, and how far the simulator was off there.
+/// Measured runs, and how far the simulator was off for each.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Constants of the machines that aren't known exactly, as the runs were simulated with.
     #[serde(rename = "constant", default)]
-    pub constants: BTreeMap<ConstantId, Uncertain>,
+    pub constants: BTreeMap<ConstantId, UncertainConstant>,
     /// The runs.
     #[serde(rename = "run")]
     pub runs: Vec<MeasuredRun>,
@@ -149,18 +151,19 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredRun {
-    /// Its name in `configs/measurements.toml`.
+    /// Name of the run in `configs/measurements.toml`.
     pub name: String,
     /// The shipped machine that it ran on.
     pub system: String,
     /// Natural logarithm of predicted over measured throughput.
     pub log_error: f64,
-    /// The same after a fit to this run among others; none if nothing was fitted to it.
+    /// Natural logarithm of predicted over measured throughput after a fit to this run among
+    /// others; none if nothing was fitted to it.
     #[serde(default)]
     pub residual: Option<f64>,
-    /// What kind of run it is.
+    /// Features that make runs alike.
     pub features: Features,
-    /// What it depends on.
+    /// Effects of uncertain constants on the throughput.
     #[serde(default)]
     pub effects: BTreeMap<ConstantId, Effect>,
 }
@@ -261,7 +264,7 @@ impl Record {
             .collect();
         by_constant.sort_by(|a, b| b.share.total_cmp(&a.share));
         let effects = run.effects.0.iter().map(|(id, (constant, effect))| {
-            let Uncertain {
+            let UncertainConstant {
                 value,
                 range,
                 fitted,

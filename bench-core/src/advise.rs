@@ -37,10 +37,10 @@ pub struct Trial {
 /// times those of BERT-Large in training.
 pub const OPERATIONS_MAX: usize = 200_000;
 
-/// What could make a run fit.
+/// Changes of a run that could make it fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Advice {
-    /// What was tried.
+    /// Changed runs that were tried.
     pub trials: Vec<Trial>,
     /// How many settings were not, for that would have taken too long.
     pub untried: usize,

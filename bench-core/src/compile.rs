@@ -20,20 +20,20 @@ use popart_graph::session::{self, Purpose, SessionOptions};
 
 use crate::config::{InferenceIo, RunConfig};
 use crate::error::{Error, LargePart, Result, TooLarge};
-use crate::explain::Placed;
+use crate::explain::StagePlacement;
 
 /// A program and what it is for.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The program, which a device may share.
     pub program: Arc<Program>,
-    /// What the lines of the program's profile stand for.
+    /// Meaning of the lines of the program's profile.
     pub profile: Profile,
     /// The stream that a micro-batch reads first, and the one it writes last; none of a run that
     /// doesn't talk to its host.
     pub ends: Option<(StreamId, StreamId)>,
     /// Where stages run, and how many micro-batches of a replica a step has.
-    pub placed: Placed,
+    pub placed: StagePlacement,
     /// Work of the graph's matrix products on every IPU in one micro-batch, nothing twice.
     pub matmul_flops: IdVec<IpuId, Flops>,
 }
@@ -77,7 +77,7 @@ pub fn compile(
     let read = lowered.inputs.first().map(|&(_, stream)| stream);
     let write = lowered.outputs.last().map(|&(_, stream)| stream);
     Ok(Compiled {
-        placed: Placed {
+        placed: StagePlacement {
             stage_ipus: compiled.execution.stage_ipus(),
             micro_batches: compiled.execution.micro_batches(),
             updates_in_stages: compiled.updates_in_stages,

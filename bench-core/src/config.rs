@@ -22,7 +22,7 @@ pub use keys::KeyError;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct RunConfig {
-    /// What the model is for, and whether it learns.
+    /// Task of the model, and whether the model learns it or only runs it.
     pub task: Task,
     /// Which BERT, and the sequences of a micro-batch.
     pub model: BertConfig,

@@ -72,7 +72,7 @@ impl From<popart_graph::error::Error> for Error {
     needed - u128::from(available.0)
 )]
 pub struct TooLarge {
-    /// What is too large.
+    /// Part of the model that is too large.
     pub part: LargePart,
     /// Bytes that it takes.
     pub needed: u128,
@@ -80,7 +80,7 @@ pub struct TooLarge {
     pub available: Bytes,
 }
 
-/// What can be too large for an IPU by itself.
+/// Part of a model that can be too large for an IPU by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LargePart {
     /// Weights of so many encoder layers of one IPU.

@@ -30,8 +30,8 @@ pub const TIMING: engine::Options = engine::Options {
     trace_depth: 0,
 };
 
-/// What a machine would measure of a run. `plans` are those of products that are known for its
-/// tiles; those that had to be made are added.
+/// Metrics of a run on a machine. `plans` are those of products that are known for its tiles; those
+/// that had to be made are added.
 ///
 /// # Errors
 ///

@@ -23,7 +23,7 @@ use popart_graph::profile::{Line, Profile};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use cause::{Cause, Causes, Waited};
+use cause::{Cause, Causes, IdleTime};
 use mechanism::Mechanism;
 use pipeline::Pipeline;
 
@@ -34,40 +34,40 @@ pub struct Explanation {
     pub all_ipus: Causes,
     /// Every IPU of a replica.
     pub ipus: Vec<IpuCycles>,
-    /// What bounds the pipeline, if there is one.
+    /// Bounds of the pipeline and the gain of an even one, if the run has a pipeline.
     pub pipeline: Option<Pipeline>,
 }
 
 /// Cycles of one IPU in a step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IpuCycles {
-    /// Its place in the replica.
+    /// Number of the IPU in the replica.
     pub ipu: u32,
     /// Stages of the pipeline that run on it.
     pub stages: Vec<u32>,
-    /// What the cycles were spent on; all of the step.
+    /// Cycles by cause; all of the step.
     pub by_cause: Causes,
-    /// By mechanism of machine and compiler, waiting not counted; mechanisms without any are left
-    /// out, and all of them in reports of versions that didn't know them.
+    /// Cycles by mechanism of machine and compiler, waiting not counted; mechanisms without any are
+    /// left out, and all of them in reports of versions that didn't know them.
     #[serde(default)]
     pub by_mechanism: BTreeMap<Mechanism, Cycles>,
-    /// By kind of operation (`matmul`, `layer_norm`, ...), waiting not counted.
+    /// Cycles by kind of operation (`matmul`, `layer_norm`, ...) and cause, waiting not counted.
     pub by_kind: BTreeMap<String, Causes>,
-    /// By part of the model (`Layer3`, `Embedding`, ...), waiting not counted.
+    /// Cycles by part of the model (`Layer3`, `Embedding`, ...) and cause, waiting not counted.
     pub by_layer: BTreeMap<String, Causes>,
-    /// By pass (`forward`, `recompute`, `backward`, ...), waiting not counted.
+    /// Cycles by pass (`forward`, `recompute`, `backward`, ...), waiting not counted.
     pub by_pass: BTreeMap<String, Cycles>,
-    /// By section of the program (`fill`, `main`, `drain`, `update`, ...), waiting included: all
-    /// of the step. `other` is what comes before the first section, and waiting for the end of
+    /// Cycles by section of the program (`fill`, `main`, `drain`, `update`, ...), waiting included:
+    /// all of the step. `other` is what comes before the first section, and waiting for the end of
     /// the step.
     pub by_section: BTreeMap<String, Cycles>,
-    /// What it waited for, longest first; all of its idle cycles.
-    pub waits: Vec<Waited>,
+    /// Idle cycles of the IPU by what it waited for, longest first; all of them.
+    pub waits: Vec<IdleTime>,
 }
 
-/// What runs where, beside the program itself.
+/// Placement of pipeline stages and updates, beside the program itself.
 #[derive(Clone, Debug, Default)]
-pub struct Placed {
+pub struct StagePlacement {
     /// The IPU of every stage of the pipeline.
     pub stage_ipus: Vec<IpuId>,
     /// Micro-batches of one replica in a step.
@@ -96,11 +96,16 @@ impl Explanation {
     ///
     /// If the cycles of an IPU don't add up to the step, which would be a mistake of the engine.
     #[must_use]
-    pub fn new(program: &Program, profile: &Profile, timeline: &Timeline, placed: &Placed) -> Self {
+    pub fn new(
+        program: &Program,
+        profile: &Profile,
+        timeline: &Timeline,
+        placement: &StagePlacement,
+    ) -> Self {
         let again = called_again(program, timeline);
         let lowered = (program, profile);
         let ipus: Vec<IpuCycles> = (0..program.n_ipus)
-            .map(|ipu| ipu_cycles(lowered, timeline, placed, IpuId(ipu), &again))
+            .map(|ipu| ipu_cycles(lowered, timeline, placement, IpuId(ipu), &again))
             .collect();
         let mut all_ipus = Causes::default();
         for ipu in &ipus {
@@ -112,7 +117,7 @@ impl Explanation {
             all_ipus.add_all(&ipu.by_cause);
         }
         Self {
-            pipeline: Pipeline::of(lowered, timeline, placed, &ipus),
+            pipeline: Pipeline::of(lowered, timeline, placement, &ipus),
             all_ipus,
             ipus,
         }
@@ -122,14 +127,14 @@ impl Explanation {
 fn ipu_cycles(
     (program, profile): (&Program, &Profile),
     timeline: &Timeline,
-    placed: &Placed,
+    placement: &StagePlacement,
     ipu: IpuId,
     again: &IdVec<IpuId, CallTime>,
 ) -> IpuCycles {
     let mut out = IpuCycles {
         ipu: ipu.0,
         stages: (0..)
-            .zip(&placed.stage_ipus)
+            .zip(&placement.stage_ipus)
             .filter(|&(_, &at)| at == ipu)
             .map(|(stage, _)| stage)
             .collect(),
@@ -181,13 +186,13 @@ fn layer<'p>(profile: &'p Profile, line: &Line) -> &'p str {
 }
 
 /// Cycles of a micro-batch, the weight update left out unless it is in the stages.
-fn per_micro_batch(causes: &Causes, placed: &Placed) -> u64 {
+fn per_micro_batch(causes: &Causes, placement: &StagePlacement) -> u64 {
     let update = [Cause::Optimiser, Cause::Collective, Cause::StreamingMemory];
-    let outside: Cycles = match placed.updates_in_stages {
+    let outside: Cycles = match placement.updates_in_stages {
         true => Cycles::ZERO,
         false => update.iter().map(|&cause| causes.on(cause)).sum(),
     };
-    (causes.total() - outside).0 / placed.micro_batches.max(1)
+    (causes.total() - outside).0 / placement.micro_batches.max(1)
 }
 
 /// What functions took, IPU by IPU, in all calls but those of their first caller: lowering makes

@@ -39,7 +39,7 @@ pub struct Latency {
 /// Samples that are alike.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Samples {
-    /// What each of them is.
+    /// Simulated seconds of each sample.
     pub value: SimSeconds,
     /// How many they are.
     pub count: u64,

@@ -12,7 +12,7 @@ use crate::explain::Explanation;
 use crate::measure::{Latency, Samples};
 use crate::utilisation::Utilisation;
 
-/// What a simulated run measured.
+/// Metrics that a simulated run measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Metrics {
     /// Sequences per simulated second: see [`crate::measure::sequences_per_second`].
@@ -22,14 +22,15 @@ pub struct Metrics {
     pub accuracy: Accuracy,
     /// Simulated time of one step of the host.
     pub step_seconds: SimSeconds,
-    /// The same in cycles of the tile clock.
+    /// Cycles of the tile clock in one step of the host.
     pub step_cycles: Cycles,
-    /// What a counter of the device would say: those without the host's start of the run.
+    /// Cycles that a counter of the device would say: those of a step without the host's start of
+    /// the run.
     #[serde(default)]
     pub device_cycles: Cycles,
     /// Latency of micro batches; inference only.
     pub latency_seconds: Option<Latency>,
-    /// The same, micro batch by micro batch of one step; not part of reports.
+    /// Latency of micro batches, one by one, in one step; not part of reports.
     #[serde(skip)]
     pub latencies: Vec<Samples>,
     /// Whether every tile holds what is placed on it.
@@ -58,18 +59,18 @@ pub struct IpuMemory {
     pub total_bytes: Bytes,
     /// On all tiles, by what it holds.
     pub bytes_by_category: BTreeMap<String, Bytes>,
-    /// What is on the fullest tile then.
+    /// Contents of the fullest tile at that moment.
     pub fullest_tile: FullestTile,
 }
 
 /// The fullest tile of an IPU at its fullest moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FullestTile {
-    /// Its number.
+    /// Number of the tile.
     pub tile: u32,
     /// The step of the program, then the steps of the functions called there.
     pub fullest_at: Vec<String>,
-    /// By what it holds.
+    /// Bytes by category of contents.
     pub bytes_by_category: BTreeMap<String, Bytes>,
     /// The largest variables, largest first.
     pub largest: Vec<TileVariable>,
@@ -80,9 +81,9 @@ pub struct FullestTile {
 pub struct RegionUse {
     /// All of a tile, or a part that something must fit.
     pub region: Region,
-    /// What is there.
+    /// Bytes in use.
     pub bytes: Bytes,
-    /// What a tile has of it.
+    /// Bytes that a tile has.
     pub available: Bytes,
 }
 

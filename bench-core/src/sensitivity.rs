@@ -21,7 +21,7 @@ use crate::config::RunConfig;
 use crate::error::Result;
 use crate::evaluate::{TIMING, evaluate};
 use crate::suite;
-use constants::{Change, Effect, KNOBS, Knob, Plan, Run};
+use constants::{Change, ExpectedEffect, KNOBS, Knob, ProgramChoice, Run};
 
 /// Time and memory of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,14 +35,14 @@ pub struct Outcome {
 }
 
 /// A run, compiled for its machine.
-pub(crate) struct Prepared {
+pub(crate) struct PreparedRun {
     config: RunConfig,
     pub(crate) machine: MachineSpec,
     compiled: Compiled,
     pub(crate) base: Outcome,
 }
 
-impl Prepared {
+impl PreparedRun {
     pub(crate) fn new(config: RunConfig, machine: MachineSpec) -> Result<Self> {
         let plans = PlanCache::new(machine.tile.clone());
         let compiled = compile(&config, &machine, &plans, Watch::nobody())?;
@@ -56,10 +56,10 @@ impl Prepared {
     }
 
     /// The run on a changed machine.
-    pub(crate) fn on(&self, machine: &MachineSpec, plan: Plan) -> Result<Outcome> {
+    pub(crate) fn on(&self, machine: &MachineSpec, plan: ProgramChoice) -> Result<Outcome> {
         match plan {
-            Plan::Fixed => measure(&self.compiled, machine),
-            Plan::Again => {
+            ProgramChoice::Fixed => measure(&self.compiled, machine),
+            ProgramChoice::Again => {
                 let plans = PlanCache::new(machine.tile.clone());
                 let metrics = evaluate(&self.config, machine, &plans)?;
                 Ok(Outcome {
@@ -112,7 +112,7 @@ fn has(machine: &MachineSpec, changes: &[(ConstantId, Change)]) -> bool {
 
 /// Effect of changing one constant.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct KnobEffect {
     /// The constant, its change and what must come of it.
     pub knob: &'static Knob,
     /// Before and after, where the changed machine runs it at all.
@@ -121,26 +121,26 @@ pub struct Found {
     pub in_suite: Option<bool>,
 }
 
-impl Found {
+impl KnobEffect {
     /// Whether what came of it is what physics says.
     #[must_use]
     pub fn holds(&self) -> bool {
         let Some((before, after)) = self.outcome else {
-            return matches!(self.knob.effect, Effect::Refused);
+            return matches!(self.knob.effect, ExpectedEffect::Refused);
         };
         match self.knob.effect {
-            Effect::Faster => after.step < before.step,
-            Effect::Slower => after.step > before.step,
-            Effect::MoreMemory => after.fullest > before.fullest,
-            Effect::Refused => !after.fits,
-            Effect::Nothing(_) => after == before,
+            ExpectedEffect::Faster => after.step < before.step,
+            ExpectedEffect::Slower => after.step > before.step,
+            ExpectedEffect::MoreMemory => after.fullest > before.fullest,
+            ExpectedEffect::Refused => !after.fits,
+            ExpectedEffect::Nothing(_) => after == before,
         }
     }
 }
 
 /// Which runs are looked at beside the small ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beside {
+pub enum ExtraRuns {
     /// None.
     Nothing,
     /// Those of the published benchmark.
@@ -152,19 +152,19 @@ pub enum Beside {
 /// # Errors
 ///
 /// Runs that don't compile, which would be a mistake of this crate.
-pub fn sensitivity(beside: Beside) -> Result<Vec<Found>> {
-    let runs: Vec<(Run, Prepared)> = Run::ALL
+pub fn sensitivity(extra_runs: ExtraRuns) -> Result<Vec<KnobEffect>> {
+    let runs: Vec<(Run, PreparedRun)> = Run::ALL
         .into_iter()
         .map(|run| {
             let (config, machine) = run.configured();
-            Ok((run, Prepared::new(config, machine)?))
+            Ok((run, PreparedRun::new(config, machine)?))
         })
         .collect::<Result<_>>()?;
-    let published: Option<Vec<Prepared>> = match beside {
-        Beside::Nothing => None,
-        Beside::Suite => {
+    let published: Option<Vec<PreparedRun>> = match extra_runs {
+        ExtraRuns::Nothing => None,
+        ExtraRuns::Suite => {
             let runs = suite::runs().into_iter();
-            let prepared = runs.map(|run| Prepared::new(run.config, run.machine));
+            let prepared = runs.map(|run| PreparedRun::new(run.config, run.machine));
             Some(prepared.collect::<Result<_>>()?)
         }
     };
@@ -178,7 +178,7 @@ pub fn sensitivity(beside: Beside) -> Result<Vec<Found>> {
             let machine = changed(&run.machine, knob.changes)?;
             let after = run.on(&machine, knob.plan).ok();
             let published = published.as_ref();
-            Ok(Found {
+            Ok(KnobEffect {
                 knob,
                 outcome: after.map(|after| (run.base, after)),
                 in_suite: published.map(|runs| runs.iter().any(|run| matters(run, knob))),
@@ -188,7 +188,7 @@ pub fn sensitivity(beside: Beside) -> Result<Vec<Found>> {
 }
 
 /// Whether a change does anything to a run.
-fn matters(run: &Prepared, knob: &Knob) -> bool {
+fn matters(run: &PreparedRun, knob: &Knob) -> bool {
     if !has(&run.machine, knob.changes) {
         return false;
     }
@@ -213,7 +213,7 @@ pub struct RunEffect {
 ///
 /// As [`compile`].
 pub fn of_run(config: &RunConfig, machine: &MachineSpec) -> Result<(Outcome, Vec<RunEffect>)> {
-    let run = Prepared::new(config.clone(), machine.clone())?;
+    let run = PreparedRun::new(config.clone(), machine.clone())?;
     let knobs = KNOBS.iter().filter(|knob| has(machine, knob.changes));
     let effects = knobs.map(|knob| {
         let machine = changed(machine, knob.changes).ok();

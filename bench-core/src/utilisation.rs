@@ -21,21 +21,21 @@ pub struct Utilisation {
     /// weighed by time, if they have several. FP16.16 without any product.
     pub peak_flops_per_second: f64,
     /// All IPUs of the run, replicas included.
-    pub all: Achieved,
+    pub all: AchievedRate,
     /// Every IPU of one replica.
-    pub ipus: Vec<Achieved>,
+    pub ipus: Vec<AchievedRate>,
 }
 
-/// What was achieved over a whole step.
+/// Operations a second over a whole step, and their shares of the peak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Achieved {
+pub struct AchievedRate {
     /// Operations a second, those computed again left out.
     pub model_flops_per_second: f64,
-    /// The same over the peak.
+    /// Operations a second, those computed again left out, over the peak.
     pub model_share: f64,
     /// Operations a second, those computed again included.
     pub hardware_flops_per_second: f64,
-    /// The same over the peak.
+    /// Operations a second, those computed again included, over the peak.
     pub hardware_share: f64,
 }
 
@@ -59,7 +59,7 @@ impl Utilisation {
                 0.0 => 0.0,
                 possible => at_peak(products) / possible,
             };
-            Achieved {
+            AchievedRate {
                 model_flops_per_second: rate(model),
                 model_share: share(model),
                 hardware_flops_per_second: rate(hardware),

@@ -36,7 +36,7 @@ const SCHEMA: u32 = 1;
 /// One comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Row {
-    /// What is compared.
+    /// Name of the compared value.
     pub name: String,
     /// Unit of both values.
     pub unit: String,
@@ -48,18 +48,18 @@ pub struct Row {
     pub tolerance: f64,
     /// Whether `expected` and `tolerance` only say between what the value must lie.
     pub is_range: bool,
-    /// What the row was used for.
+    /// Use of the row: calibration, constant, validation.
     pub role: Role,
     /// Where `expected` comes from.
     pub source: String,
     /// Why the row is known to be outside its tolerance, if it is.
     #[serde(flatten)]
-    pub known: Option<Known>,
+    pub known: Option<KnownDeviation>,
 }
 
 /// Why a row is outside its tolerance.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-pub struct Known {
+pub struct KnownDeviation {
     /// The reason.
     #[serde(rename = "known")]
     pub reason: String,
@@ -122,6 +122,10 @@ pub struct Validation {
 /// # Errors
 ///
 /// Measurements or runs that are malformed, which would be a mistake of this program.
+///
+/// # Panics
+///
+/// If a reason in the measurements is for a row that doesn't exist.
 pub fn validate(mut done: impl FnMut(&Row)) -> Result<Validation> {
     let measured = measurements();
     let mut rows = Vec::new();
@@ -129,7 +133,7 @@ pub fn validate(mut done: impl FnMut(&Row)) -> Result<Validation> {
         for row in &mut more {
             let mut outside = measured.outside.iter();
             let found = outside.find(|outside| outside.rows.contains(&row.name));
-            row.known = found.map(|outside| Known {
+            row.known = found.map(|outside| KnownDeviation {
                 reason: outside.reason.clone(),
                 at_most: outside.at_most,
             });
@@ -158,17 +162,17 @@ pub fn validate(mut done: impl FnMut(&Row)) -> Result<Validation> {
     add(laws::rows(&machine("mk2-pod16"))?);
     add(plans::rows(&machine("mk2-m2000"))?);
     add(scaling::rows()?);
+    let reasons = measured.outside.iter().flat_map(|outside| &outside.rows);
+    let known = rows.iter().filter(|row| row.known.is_some());
+    assert_eq!(
+        known.count(),
+        reasons.count(),
+        "a reason is for a row that exists"
+    );
     Ok(Validation {
         schema_version: SCHEMA,
         rows,
     })
-}
-
-/// Rows that are known to be outside their tolerance.
-#[must_use]
-pub fn n_known() -> usize {
-    let outside = measurements().outside;
-    outside.iter().map(|outside| outside.rows.len()).sum()
 }
 
 fn machine(name: &str) -> MachineSpec {
@@ -207,7 +211,7 @@ mod tests {
             tolerance: 0.1,
             is_range: false,
             expected: 1.0,
-            known: at_most.map(|at_most| Known {
+            known: at_most.map(|at_most| KnownDeviation {
                 reason: "it is so".into(),
                 at_most,
             }),

@@ -8,7 +8,7 @@ use ipu_sim::ids::Id;
 use popart_graph::error::Result;
 use popart_graph::ir::{Init, OpKind, Purpose, TensorId};
 
-use crate::builder::{Builder, NORMAL, Part};
+use crate::builder::{Builder, Component, NORMAL};
 use crate::config::{Dropout, Task};
 use crate::linear::{self, Linear, Pieces};
 use crate::parts::Unit;
@@ -17,23 +17,27 @@ use crate::placement::Block;
 /// `[B S, H] -> [B S, H]`, the residual sum and its norm included.
 pub(crate) fn attention(builder: &mut Builder, layer: u32, x: TensorId) -> Result<TensorId> {
     let name = format!("Layer{layer}/Attention");
-    let part = Part::new(Block::Attention(layer), &name);
+    let component = Component::new(Block::Attention(layer), &name);
     let width = builder.config.hidden_size;
     // Before all that is the layer's own: layers that are alike are then alike throughout.
-    let mask = mask(builder, part)?;
-    let qkv = queries_keys_values(builder, part, x)?;
-    let z = heads(builder, part, qkv, mask)?;
-    let weight = builder.weight(part, "Out", [width, width], NORMAL);
-    let mut z = builder.encoder_matmul(part, "Out", [z, weight])?;
+    let mask = mask(builder, component)?;
+    let qkv = queries_keys_values(builder, component, x)?;
+    let z = heads(builder, component, qkv, mask)?;
+    let weight = builder.weight(component, "Out", [width, width], NORMAL);
+    let mut z = builder.encoder_matmul(component, "Out", [z, weight])?;
     if builder.config.attention_bias {
-        let bias = builder.weight(part, "Out_Bias", [width], Init::Zeros);
-        z = builder.add(part, "Out_Bias", [z, bias])?;
+        let bias = builder.weight(component, "Out_Bias", [width], Init::Zeros);
+        z = builder.add(component, "Out_Bias", [z, bias])?;
     }
-    builder.add_and_norm(part, x, z)
+    builder.add_and_norm(component, x, z)
 }
 
 /// Queries, keys and values side by side, `[B S, 3 H]`.
-fn queries_keys_values(builder: &mut Builder, part: Part, x: TensorId) -> Result<TensorId> {
+fn queries_keys_values(
+    builder: &mut Builder,
+    component: Component,
+    x: TensorId,
+) -> Result<TensorId> {
     let width = builder.config.hidden_size;
     let joint = Linear {
         name: "QKV",
@@ -46,16 +50,21 @@ fn queries_keys_values(builder: &mut Builder, part: Part, x: TensorId) -> Result
     };
     let qkv = if builder.config.split_qkv {
         let weights =
-            ["Q", "K", "V"].map(|name| builder.weight(part, name, [width, width], NORMAL));
+            ["Q", "K", "V"].map(|name| builder.weight(component, name, [width, width], NORMAL));
         // Pieces of the concatenation are the weights that it was made of.
         if builder.config.split_linear_layers {
-            linear::products(builder, part, x, joint, &weights)?
+            linear::products(builder, component, x, joint, &weights)?
         } else {
-            let weight = builder.op(part, "QKV_Concat", OpKind::Concat { axis: 1 }, &weights)?;
-            builder.encoder_matmul(part, "QKV", [x, weight])?
+            let weight = builder.op(
+                component,
+                "QKV_Concat",
+                OpKind::Concat { axis: 1 },
+                &weights,
+            )?;
+            builder.encoder_matmul(component, "QKV", [x, weight])?
         }
     } else {
-        linear::linear(builder, part, x, joint)?
+        linear::linear(builder, component, x, joint)?
     };
     if !builder.config.attention_bias {
         return Ok(qkv);
@@ -63,39 +72,49 @@ fn queries_keys_values(builder: &mut Builder, part: Part, x: TensorId) -> Result
     let bias = match builder.config.split_qkv {
         true => {
             let biases = ["Q_Bias", "K_Bias", "V_Bias"]
-                .map(|name| builder.weight(part, name, [width], Init::Zeros));
-            builder.op(part, "QKV_Bias_Concat", OpKind::Concat { axis: 0 }, &biases)?
+                .map(|name| builder.weight(component, name, [width], Init::Zeros));
+            builder.op(
+                component,
+                "QKV_Bias_Concat",
+                OpKind::Concat { axis: 0 },
+                &biases,
+            )?
         }
-        false => builder.weight(part, "QKV_Bias", [3 * width], Init::Zeros),
+        false => builder.weight(component, "QKV_Bias", [3 * width], Init::Zeros),
     };
-    builder.add(part, "QKV_Bias", [qkv, bias])
+    builder.add(component, "QKV_Bias", [qkv, bias])
 }
 
 /// What the heads attend to, put together again: `[B S, 3 H] -> [B S, H]`.
-fn heads(builder: &mut Builder, part: Part, qkv: TensorId, mask: TensorId) -> Result<TensorId> {
-    let q = head(builder, part, qkv, Operand::Queries)?;
-    let k = head(builder, part, qkv, Operand::Keys)?;
-    let v = head(builder, part, qkv, Operand::Values)?;
+fn heads(
+    builder: &mut Builder,
+    component: Component,
+    qkv: TensorId,
+    mask: TensorId,
+) -> Result<TensorId> {
+    let q = head(builder, component, qkv, Operand::Queries)?;
+    let k = head(builder, component, qkv, Operand::Keys)?;
+    let v = head(builder, component, qkv, Operand::Values)?;
 
-    let part = Part {
-        name: &part.path("Z"),
+    let component = Component {
+        name: &component.path("Z"),
         purpose: Purpose::Scores,
-        ..part
+        ..component
     };
-    let scores = builder.encoder_matmul(part, "QK", [q, k])?;
+    let scores = builder.encoder_matmul(component, "QK", [q, k])?;
     let factor = 1.0 / f64::from(builder.config.head_size()).sqrt();
-    let scores = builder.op(part, "Scale", OpKind::Scale { factor }, &[scores])?;
-    let scores = builder.add(part, "ApplyMask", [scores, mask])?;
-    let mut weights = builder.op(part, "Softmax", OpKind::Softmax, &[scores])?;
+    let scores = builder.op(component, "Scale", OpKind::Scale { factor }, &[scores])?;
+    let scores = builder.add(component, "ApplyMask", [scores, mask])?;
+    let mut weights = builder.op(component, "Softmax", OpKind::Softmax, &[scores])?;
     if builder.config.dropout == Dropout::HiddenAndAttention {
-        weights = builder.dropout(part, weights)?;
+        weights = builder.dropout(component, weights)?;
     }
-    let z = builder.encoder_matmul(part, "AV", [weights, v])?;
+    let z = builder.encoder_matmul(component, "AV", [weights, v])?;
 
     let perm = [0, 2, 1, 3].into_iter().collect();
-    let z = builder.op(part, "Transpose", OpKind::Transpose { perm }, &[z])?;
+    let z = builder.op(component, "Transpose", OpKind::Transpose { perm }, &[z])?;
     let shape = [builder.config.rows(), builder.config.hidden_size];
-    builder.reshape(part, "Reshape", z, shape)
+    builder.reshape(component, "Reshape", z, shape)
 }
 
 /// A third of the product of input and weights.
@@ -107,7 +126,12 @@ enum Operand {
 }
 
 /// One third of `[B S, 3 H]` by heads: `[B, A, S, H/A]`, keys `[B, A, H/A, S]`.
-fn head(builder: &mut Builder, part: Part, qkv: TensorId, operand: Operand) -> Result<TensorId> {
+fn head(
+    builder: &mut Builder,
+    component: Component,
+    qkv: TensorId,
+    operand: Operand,
+) -> Result<TensorId> {
     let (third, name, perm) = match operand {
         Operand::Queries => (0, "Q", [0, 2, 1, 3]),
         Operand::Keys => (1, "K", [0, 2, 3, 1]),
@@ -120,22 +144,22 @@ fn head(builder: &mut Builder, part: Part, qkv: TensorId, operand: Operand) -> R
         begin: third * width,
         end: (third + 1) * width,
     };
-    let x = builder.op(part, &format!("QKV_Split/{name}"), slice, &[qkv])?;
+    let x = builder.op(component, &format!("QKV_Split/{name}"), slice, &[qkv])?;
     let shape = [
         config.micro_batch,
         config.sequence_length,
         config.attention_heads,
         config.head_size(),
     ];
-    let x = builder.reshape(part, &format!("{name}/Reshape"), x, shape)?;
+    let x = builder.reshape(component, &format!("{name}/Reshape"), x, shape)?;
     let perm = perm.into_iter().collect();
     let transpose = OpKind::Transpose { perm };
-    builder.op(part, &format!("{name}/Transpose"), transpose, &[x])
+    builder.op(component, &format!("{name}/Transpose"), transpose, &[x])
 }
 
 /// The mask `[B, 1, 1, S]`, made once on every IPU.
-fn mask(builder: &mut Builder, part: Part) -> Result<TensorId> {
-    let ipu = builder.placement.ipu(part.block);
+fn mask(builder: &mut Builder, component: Component) -> Result<TensorId> {
+    let ipu = builder.placement.ipu(component.block);
     if let Some(&mask) = builder.masks.get(&ipu) {
         return Ok(mask);
     }
@@ -148,13 +172,13 @@ fn mask(builder: &mut Builder, part: Part) -> Result<TensorId> {
         dtype: builder.config.dtype,
     };
     let indices = builder.mask_indices.clone();
-    let part = Part {
+    let component = Component {
         name: &format!("Mask/{}", ipu.index()),
         unit: Unit::Mask,
-        ..part
+        ..component
     };
-    let mask = builder.op(part, "SequenceMask", kind, &indices)?;
-    let mask = builder.detach(part, "Detach", mask)?;
+    let mask = builder.op(component, "SequenceMask", kind, &indices)?;
+    let mask = builder.detach(component, "Detach", mask)?;
     builder.masks.insert(ipu, mask);
     Ok(mask)
 }

@@ -1,6 +1,6 @@
 //! The pieces that all layers are made of, and what has been built so far.
 //!
-//! A [`Part`] is a named place in the model: its operations run where its block
+//! A [`Component`] is a named part of a block: its operations run where its block
 //! is placed, and its weights carry its name. Names are those of the published
 //! application (`applications/popart/bert/bert_model.py`), by which checkpoints
 //! know the weights.
@@ -28,7 +28,7 @@ pub(crate) const NORMAL: Init = Init::TruncatedNormal {
     std_dev: 0.02,
 };
 
-const OUTPUTS: Part = Part::new(Block::Outputs, "Outputs");
+const OUTPUTS: Component = Component::new(Block::Outputs, "Outputs");
 
 /// A model being built.
 pub(crate) struct Builder<'a> {
@@ -50,9 +50,9 @@ pub(crate) struct Builder<'a> {
     next_dropout: u32,
 }
 
-/// A named place in the model.
+/// A named component of the model.
 #[derive(Clone, Copy)]
-pub(crate) struct Part<'n> {
+pub(crate) struct Component<'n> {
     /// Where it runs.
     pub(crate) block: Block,
     /// Scope path.
@@ -63,8 +63,8 @@ pub(crate) struct Part<'n> {
     pub(crate) purpose: Purpose,
 }
 
-impl<'n> Part<'n> {
-    /// A place in a block.
+impl<'n> Component<'n> {
+    /// A component in a block.
     pub(crate) const fn new(block: Block, name: &'n str) -> Self {
         Self {
             block,
@@ -114,31 +114,31 @@ impl<'a> Builder<'a> {
             && self.config.dropout_probability > 0.0
     }
 
-    /// Surroundings of the operation `name` of a part.
-    pub(crate) fn scope(&mut self, part: Part, name: &str) -> Scope {
-        let stage = self.placement.stage(part.block);
+    /// Surroundings of the operation `name` of a component.
+    pub(crate) fn scope(&mut self, component: Component, name: &str) -> Scope {
+        let stage = self.placement.stage(component.block);
         let is_pipeline =
             self.placement.execution == Execution::Pipelined && self.placement.stages.len() > 1;
         Scope {
-            name: part.path(name),
+            name: component.path(name),
             ipu: Some(self.placement.stages[stage].ipu),
             stage: is_pipeline.then_some(stage),
-            part: Some(part.unit.part(&mut self.graph.parts)),
+            part: Some(component.unit.part(&mut self.graph.parts)),
             phase: Phase::Forward,
             recompute: Recompute::Checkpoint,
-            purpose: part.purpose,
+            purpose: component.purpose,
         }
     }
 
-    /// Adds the operation `name` of a part; gives its first result.
+    /// Adds the operation `name` of a component; gives its first result.
     pub(crate) fn op(
         &mut self,
-        part: Part,
+        component: Component,
         name: &str,
         kind: OpKind,
         operands: &[TensorId],
     ) -> Result<TensorId> {
-        let scope = self.scope(part, name);
+        let scope = self.scope(component, name);
         self.graph.add(kind, operands, &scope)
     }
 
@@ -159,11 +159,16 @@ impl<'a> Builder<'a> {
             .tensor
     }
 
-    /// Lists a result of a part for the host, which takes results of inference from the block of
+    /// Lists a result of a component for the host, which takes results of inference from the block of
     /// outputs.
-    pub(crate) fn output(&mut self, part: Part, output: Output, tensor: TensorId) -> Result<()> {
+    pub(crate) fn output(
+        &mut self,
+        component: Component,
+        output: Output,
+        tensor: TensorId,
+    ) -> Result<()> {
         let name = self.graph.tensors[tensor].name.clone();
-        let tensor = match self.task.trains() || self.is_among_outputs(part.block) {
+        let tensor = match self.task.trains() || self.is_among_outputs(component.block) {
             true => tensor,
             false => self.op(OUTPUTS, &name, OpKind::Identity, &[tensor])?,
         };
@@ -182,23 +187,23 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Adds the weight `name` of a part.
+    /// Adds the weight `name` of a component.
     pub(crate) fn weight(
         &mut self,
-        part: Part,
+        component: Component,
         name: &str,
         shape: impl Into<Shape>,
         init: Init,
     ) -> TensorId {
-        let name = part.path(name);
+        let name = component.path(name);
         let dtype = self.config.dtype;
         let tensor = self.graph.variable(&name, dtype, shape.into(), Some(init));
-        let belongs_to = part.unit.part(&mut self.graph.parts);
+        let belongs_to = component.unit.part(&mut self.graph.parts);
         self.graph.tensors[tensor].part = Some(belongs_to);
         self.weights.push(WeightInfo {
             tensor,
             decays: decays(&name),
-            stage: self.placement.stage(part.block),
+            stage: self.placement.stage(component.block),
         });
         tensor
     }
@@ -238,66 +243,66 @@ impl<'a> Builder<'a> {
     /// A matrix product of an encoder layer, with its stage's share of memory.
     pub(crate) fn encoder_matmul(
         &mut self,
-        part: Part,
+        component: Component,
         name: &str,
         operands: [TensorId; 2],
     ) -> Result<TensorId> {
-        self.encoder_piece(part, name, operands, Piece::Whole)
+        self.encoder_piece(component, name, operands, Piece::Whole)
     }
 
     /// A piece of such a product.
     pub(crate) fn encoder_piece(
         &mut self,
-        part: Part,
+        component: Component,
         name: &str,
         operands: [TensorId; 2],
         piece: Piece,
     ) -> Result<TensorId> {
-        let stage = self.placement.stage(part.block);
+        let stage = self.placement.stage(component.block);
         let share = self.placement.stages[stage].memory_proportion;
         let kind = self.piece_kind(share, self.matmul_pass(), piece);
-        self.op(part, name, kind, &operands)
+        self.op(component, name, kind, &operands)
     }
 
     /// A matrix product outside the encoder, with the library's share of memory.
     pub(crate) fn matmul(
         &mut self,
-        part: Part,
+        component: Component,
         name: &str,
         operands: [TensorId; 2],
     ) -> Result<TensorId> {
         let kind = self.matmul_kind(MemoryProportion::POPLIBS_DEFAULT, self.matmul_pass());
-        self.op(part, name, kind, &operands)
+        self.op(component, name, kind, &operands)
     }
 
     pub(crate) fn add(
         &mut self,
-        part: Part,
+        component: Component,
         name: &str,
         operands: [TensorId; 2],
     ) -> Result<TensorId> {
-        self.op(part, name, OpKind::Binary(BinaryFn::Add), &operands)
+        self.op(component, name, OpKind::Binary(BinaryFn::Add), &operands)
     }
 
     pub(crate) fn reshape(
         &mut self,
-        part: Part,
+        component: Component,
         name: &str,
         x: TensorId,
         shape: impl Into<Shape>,
     ) -> Result<TensorId> {
         let shape = shape.into();
-        self.op(part, name, OpKind::Reshape { shape }, &[x])
+        self.op(component, name, OpKind::Reshape { shape }, &[x])
     }
 
     /// Normalisation of the rows of `[t, H]`, with weights `Gamma` and `Beta`.
-    pub(crate) fn norm(&mut self, part: Part, x: TensorId) -> Result<TensorId> {
+    pub(crate) fn norm(&mut self, component: Component, x: TensorId) -> Result<TensorId> {
         let width = self.config.hidden_size;
-        let gamma = self.weight(part, "Gamma", [width], Init::Ones);
-        let beta = self.weight(part, "Beta", [width], Init::Zeros);
+        let gamma = self.weight(component, "Gamma", [width], Init::Ones);
+        let beta = self.weight(component, "Beta", [width], Init::Zeros);
         let epsilon = self.config.layer_norm_epsilon;
         self.op(
-            part,
+            component,
             "Norm",
             OpKind::LayerNorm { epsilon },
             &[x, gamma, beta],
@@ -305,7 +310,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Dropout where the model has it, with an id of its own.
-    pub(crate) fn dropout(&mut self, part: Part, x: TensorId) -> Result<TensorId> {
+    pub(crate) fn dropout(&mut self, component: Component, x: TensorId) -> Result<TensorId> {
         if !self.has_dropout() {
             return Ok(x);
         }
@@ -314,7 +319,7 @@ impl<'a> Builder<'a> {
         let probability = self.config.dropout_probability;
         let seed = self.tensor_of(Input::Seed);
         self.op(
-            part,
+            component,
             "Dropout",
             OpKind::Dropout { probability, id },
             &[x, seed],
@@ -322,9 +327,14 @@ impl<'a> Builder<'a> {
     }
 
     /// The result without a gradient: [`OpKind::Detach`] when training, else `x`.
-    pub(crate) fn detach(&mut self, part: Part, name: &str, x: TensorId) -> Result<TensorId> {
+    pub(crate) fn detach(
+        &mut self,
+        component: Component,
+        name: &str,
+        x: TensorId,
+    ) -> Result<TensorId> {
         match self.task.trains() {
-            true => self.op(part, name, OpKind::Detach, &[x]),
+            true => self.op(component, name, OpKind::Detach, &[x]),
             false => Ok(x),
         }
     }
@@ -332,41 +342,41 @@ impl<'a> Builder<'a> {
     /// The end of both halves of a layer: dropout, residual sum, norm.
     pub(crate) fn add_and_norm(
         &mut self,
-        part: Part,
+        component: Component,
         residual: TensorId,
         x: TensorId,
     ) -> Result<TensorId> {
-        let x = self.dropout(part, x)?;
-        let x = self.add(part, "Add", [residual, x])?;
-        self.norm(part, x)
+        let x = self.dropout(component, x)?;
+        let x = self.add(component, "Add", [residual, x])?;
+        self.norm(component, x)
     }
 
     /// The model's activation function.
-    pub(crate) fn activation(&mut self, part: Part, x: TensorId) -> Result<TensorId> {
+    pub(crate) fn activation(&mut self, component: Component, x: TensorId) -> Result<TensorId> {
         let unary = |function| OpKind::Unary(function);
         match self.config.activation {
-            Activation::Gelu => self.op(part, "Gelu", unary(UnaryFn::Gelu), &[x]),
-            Activation::GeluErf => self.op(part, "Gelu", unary(UnaryFn::GeluErf), &[x]),
-            Activation::Relu => self.op(part, "Relu", unary(UnaryFn::Relu), &[x]),
+            Activation::Gelu => self.op(component, "Gelu", unary(UnaryFn::Gelu), &[x]),
+            Activation::GeluErf => self.op(component, "Gelu", unary(UnaryFn::GeluErf), &[x]),
+            Activation::Relu => self.op(component, "Relu", unary(UnaryFn::Relu), &[x]),
             Activation::SigmoidGelu => {
                 // The approximation of Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
                 let factor = 1.702;
-                let name = part.path("SGelu");
-                let part = part.of_activation_function(&name);
-                let scaled = self.op(part, "Scale", OpKind::Scale { factor }, &[x])?;
-                let gate = self.op(part, "Sigmoid", unary(UnaryFn::Sigmoid), &[scaled])?;
-                self.op(part, "Mul", OpKind::Binary(BinaryFn::Mul), &[x, gate])
+                let name = component.path("SGelu");
+                let component = component.of_activation_function(&name);
+                let scaled = self.op(component, "Scale", OpKind::Scale { factor }, &[x])?;
+                let gate = self.op(component, "Sigmoid", unary(UnaryFn::Sigmoid), &[scaled])?;
+                self.op(component, "Mul", OpKind::Binary(BinaryFn::Mul), &[x, gate])
             }
             Activation::LeakyRelu { leak } => {
-                let name = part.path("LRelu");
-                let part = part.of_activation_function(&name);
-                let plus = self.op(part, "Plus", unary(UnaryFn::Relu), &[x])?;
-                let minus = self.op(part, "Neg", unary(UnaryFn::Neg), &[x])?;
-                let minus = self.op(part, "Minus", unary(UnaryFn::Relu), &[minus])?;
+                let name = component.path("LRelu");
+                let component = component.of_activation_function(&name);
+                let plus = self.op(component, "Plus", unary(UnaryFn::Relu), &[x])?;
+                let minus = self.op(component, "Neg", unary(UnaryFn::Neg), &[x])?;
+                let minus = self.op(component, "Minus", unary(UnaryFn::Relu), &[minus])?;
                 let factor = leak;
-                let minus = self.op(part, "Scale", OpKind::Scale { factor }, &[minus])?;
+                let minus = self.op(component, "Scale", OpKind::Scale { factor }, &[minus])?;
                 let sub = OpKind::Binary(BinaryFn::Sub);
-                self.op(part, "Sub", sub, &[plus, minus])
+                self.op(component, "Sub", sub, &[plus, minus])
             }
         }
     }

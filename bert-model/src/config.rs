@@ -14,7 +14,7 @@ mod rules;
 
 pub use rules::{ConfigError, EXTENT_MAX, Field, Rule, Size, Value};
 
-/// What the model is for, and whether it learns.
+/// Task of the model, and whether the model learns it or only runs it.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -125,15 +125,15 @@ pub struct BertConfig {
     pub update_embedding_dict: bool,
     /// Slices of the word table, which divide `V`.
     pub vocab_steps: u32,
-    /// Between the products of a feed-forward layer.
+    /// Function between the products of a feed-forward layer.
     pub activation: Activation,
-    /// Which dropouts there are in training.
+    /// Operations in training that drop elements.
     pub dropout: Dropout,
-    /// Of every dropout, the attention's included.
+    /// Probability that a dropout drops an element, the attention's included.
     pub dropout_probability: f64,
-    /// Added to variances.
+    /// Number that is added to variances.
     pub layer_norm_epsilon: f64,
-    /// Of weights and activations, a float.
+    /// Element type of weights and activations, a float.
     pub dtype: DType,
     /// Whether `f16` products have `f16` partial sums.
     pub half_partials: bool,

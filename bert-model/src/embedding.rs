@@ -10,7 +10,7 @@
 use popart_graph::error::Result;
 use popart_graph::ir::{OpKind, TensorId};
 
-use crate::builder::{Builder, NORMAL, Part};
+use crate::builder::{Builder, Component, NORMAL};
 use crate::config::Task;
 use crate::interface::{Input, SerialisedWeight};
 use crate::parts::Unit;
@@ -19,9 +19,9 @@ use crate::placement::Block;
 /// Name of the word table within [`WORDS`].
 const TABLE: &str = "Embedding_Dict";
 
-const WORDS: Part = Part::new(Block::WordEmbedding, "Embedding");
+const WORDS: Component = Component::new(Block::WordEmbedding, "Embedding");
 
-const POSITIONS: Part = Part::new(Block::PositionSegment, "Embedding");
+const POSITIONS: Component = Component::new(Block::PositionSegment, "Embedding");
 
 /// Word vectors `[B S, H]`; makes the word table.
 pub(crate) fn words(builder: &mut Builder) -> Result<TensorId> {
@@ -75,9 +75,9 @@ fn word_table(builder: &mut Builder) {
         true => Block::Mlm,
         false => Block::WordEmbedding,
     };
-    let part = Part { block, ..WORDS };
+    let component = Component { block, ..WORDS };
     builder.word_table = (0..steps)
-        .map(|slice| builder.weight(part, &name(slice), shape, NORMAL))
+        .map(|slice| builder.weight(component, &name(slice), shape, NORMAL))
         .collect();
     if steps > 1 {
         builder.serialised.push(SerialisedWeight {
@@ -120,14 +120,14 @@ pub(crate) fn mask_indices(builder: &mut Builder) -> Result<()> {
         Task::Pretraining(_) => &[Input::MaskTokensIndex, Input::SequenceIndex],
         Task::Squad(_) => &[Input::SequencePadIndex],
     };
-    let part = Part {
+    let component = Component {
         name: "Mask",
         unit: Unit::Mask,
         ..POSITIONS
     };
     for &input in inputs {
         let stream = builder.tensor_of(input);
-        let index = builder.detach(part, input.name(), stream)?;
+        let index = builder.detach(component, input.name(), stream)?;
         builder.mask_indices.push(index);
     }
     Ok(())

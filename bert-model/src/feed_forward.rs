@@ -5,14 +5,14 @@
 use popart_graph::error::Result;
 use popart_graph::ir::{Init, TensorId};
 
-use crate::builder::{Builder, Part};
+use crate::builder::{Builder, Component};
 use crate::linear::{Linear, Pieces, linear};
 use crate::placement::Block;
 
 /// `[B S, H] -> [B S, H]`, the residual sum and its norm included.
 pub(crate) fn feed_forward(builder: &mut Builder, layer: u32, x: TensorId) -> Result<TensorId> {
     let name = format!("Layer{layer}/FF");
-    let part = Part::new(Block::FeedForward(layer), &name);
+    let component = Component::new(Block::FeedForward(layer), &name);
     let (outer, inner) = (builder.config.hidden_size, builder.config.ff_size);
     let n_pieces = inner / outer;
     let pieces = |cut: fn(u32) -> Pieces| match builder.config.split_linear_layers {
@@ -31,12 +31,12 @@ pub(crate) fn feed_forward(builder: &mut Builder, layer: u32, x: TensorId) -> Re
         shape: [inner, outer],
         pieces: pieces(Pieces::ReducingDim),
     };
-    let y = linear(builder, part, x, up)?;
-    let bias = builder.weight(part, "1/B", [inner], Init::Zeros);
-    let y = builder.add(part, "1/Add", [y, bias])?;
-    let y = builder.activation(part, y)?;
-    let y = linear(builder, part, y, down)?;
-    let bias = builder.weight(part, "2/B", [outer], Init::Zeros);
-    let y = builder.add(part, "2/Add", [y, bias])?;
-    builder.add_and_norm(part, x, y)
+    let y = linear(builder, component, x, up)?;
+    let bias = builder.weight(component, "1/B", [inner], Init::Zeros);
+    let y = builder.add(component, "1/Add", [y, bias])?;
+    let y = builder.activation(component, y)?;
+    let y = linear(builder, component, y, down)?;
+    let bias = builder.weight(component, "2/B", [outer], Init::Zeros);
+    let y = builder.add(component, "2/Add", [y, bias])?;
+    builder.add_and_norm(component, x, y)
 }

@@ -12,17 +12,17 @@ use popart_graph::ir::{
     TensorId, UnaryFn,
 };
 
-use crate::builder::{Builder, NORMAL, Part};
+use crate::builder::{Builder, Component, NORMAL};
 use crate::interface::{Input, Output};
 use crate::placement::Block;
 
-const NSP: Part = Part::new(Block::NextSentence, "NSP");
+const NSP: Component = Component::new(Block::NextSentence, "NSP");
 
-const CLS: Part = Part::new(Block::Cls, "CLS");
+const CLS: Component = Component::new(Block::Cls, "CLS");
 
-const MLM: Part = Part::new(Block::Mlm, "MLM");
+const MLM: Component = Component::new(Block::Mlm, "MLM");
 
-const SQUAD: Part = Part::new(Block::Squad, "Squad");
+const SQUAD: Component = Component::new(Block::Squad, "Squad");
 
 /// The label that marks a place without a masked word.
 const NO_WORD: u32 = 0;
@@ -81,7 +81,7 @@ pub(crate) fn squad(builder: &mut Builder, x: TensorId) -> Result<Option<TensorI
     }
     .build(
         builder,
-        Part {
+        Component {
             name: "Squad/Start",
             ..SQUAD
         },
@@ -95,7 +95,7 @@ pub(crate) fn squad(builder: &mut Builder, x: TensorId) -> Result<Option<TensorI
     }
     .build(
         builder,
-        Part {
+        Component {
             name: "Squad/End",
             ..SQUAD
         },
@@ -109,15 +109,15 @@ fn answer_logits(builder: &mut Builder, logits: TensorId, column: u32) -> Result
         0 => "Squad/Start",
         _ => "Squad/End",
     };
-    let part = Part { name, ..SQUAD };
+    let component = Component { name, ..SQUAD };
     let slice = OpKind::Slice {
         axis: 1,
         begin: column,
         end: column + 1,
     };
-    let x = builder.op(part, "Slice", slice, &[logits])?;
+    let x = builder.op(component, "Slice", slice, &[logits])?;
     let shape = [builder.config.micro_batch, builder.config.sequence_length];
-    builder.reshape(part, "Reshape", x, shape)
+    builder.reshape(component, "Reshape", x, shape)
 }
 
 /// Logits `[B, 2]` from the hidden state of `[CLS]`, at position `M`.
@@ -139,7 +139,7 @@ fn next_sentence_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> 
 /// The same positions of every sequence: `[B S, H] -> [B n, H]`.
 fn positions(
     builder: &mut Builder,
-    part: Part,
+    component: Component,
     x: TensorId,
     range: std::ops::Range<u32>,
 ) -> Result<TensorId> {
@@ -149,16 +149,16 @@ fn positions(
         config.sequence_length,
         config.hidden_size,
     ];
-    let x = builder.reshape(part, "Sequences", x, shape)?;
+    let x = builder.reshape(component, "Sequences", x, shape)?;
     let slice = OpKind::Slice {
         axis: 1,
         begin: range.start,
         end: range.end,
     };
     let n = range.end - range.start;
-    let x = builder.op(part, "Slice", slice, &[x])?;
+    let x = builder.op(component, "Slice", slice, &[x])?;
     builder.reshape(
-        part,
+        component,
         "Rows",
         x,
         [config.micro_batch * n, config.hidden_size],
@@ -224,17 +224,17 @@ struct Score {
 impl Score {
     /// Adds loss and accuracy to the results; gives the loss. What is reported is a mean, also of
     /// a loss that is a sum.
-    fn build(self, builder: &mut Builder, part: Part) -> Result<Option<TensorId>> {
-        let part = Part {
+    fn build(self, builder: &mut Builder, component: Component) -> Result<Option<TensorId>> {
+        let component = Component {
             purpose: Purpose::Loss,
-            ..part
+            ..component
         };
         let labels_shape = &builder.graph.tensors[self.labels].shape;
         let labels = match labels_shape.dims() {
             [_] => self.labels,
             dims => {
                 let shape = Shape::from([dims.iter().product()]);
-                builder.reshape(part, "Labels", self.labels, shape)?
+                builder.reshape(component, "Labels", self.labels, shape)?
             }
         };
         let ignore_index = self.ignore_index;
@@ -242,40 +242,45 @@ impl Score {
         let mut scores = self.logits;
         let mut loss = None;
         if let Some(output) = self.loss {
-            scores = builder.op(part, "Softmax", OpKind::Softmax, &[scores])?;
+            scores = builder.op(component, "Softmax", OpKind::Softmax, &[scores])?;
             let nll = OpKind::NllLoss {
                 reduction: builder.config.reduction,
                 ignore_index,
             };
-            let value = builder.op(part, "Loss", nll, &[scores, labels])?;
+            let value = builder.op(component, "Loss", nll, &[scores, labels])?;
             loss = Some((output, value));
         }
         let accuracy = OpKind::Accuracy { ignore_index };
-        let accuracy = builder.op(part, "Accuracy", accuracy, &[scores, labels])?;
+        let accuracy = builder.op(component, "Accuracy", accuracy, &[scores, labels])?;
         if let Some((output, loss)) = loss {
             let reported = match builder.config.reduction {
                 Reduction::Mean => loss,
-                Reduction::Sum => mean(builder, part, loss, accuracy)?,
+                Reduction::Sum => mean(builder, component, loss, accuracy)?,
             };
-            builder.output(part, output, reported)?;
+            builder.output(component, output, reported)?;
         }
-        builder.output(part, self.accuracy, accuracy)?;
+        builder.output(component, self.accuracy, accuracy)?;
         Ok(loss.map(|(_, loss)| loss))
     }
 }
 
 /// A sum over the labels that count, divided by their number, which is beside the right ones in
 /// `accuracy` (`applications/popart/bert/bert.py`).
-fn mean(builder: &mut Builder, part: Part, sum: TensorId, accuracy: TensorId) -> Result<TensorId> {
+fn mean(
+    builder: &mut Builder,
+    component: Component,
+    sum: TensorId,
+    accuracy: TensorId,
+) -> Result<TensorId> {
     let attempted = OpKind::Slice {
         axis: 0,
         begin: 1,
         end: 2,
     };
-    let attempted = builder.op(part, "Attempted", attempted, &[accuracy])?;
-    let attempted = builder.reshape(part, "Attempted/Number", attempted, Shape::scalar())?;
+    let attempted = builder.op(component, "Attempted", attempted, &[accuracy])?;
+    let attempted = builder.reshape(component, "Attempted/Number", attempted, Shape::scalar())?;
     let div = OpKind::Binary(BinaryFn::Div);
-    builder.op(part, "Loss/Mean", div, &[sum, attempted])
+    builder.op(component, "Loss/Mean", div, &[sum, attempted])
 }
 
 /// The sum of two losses when training.
@@ -287,9 +292,9 @@ fn total_loss(
     let (Some(first), Some(second)) = (first, second) else {
         return Ok(None);
     };
-    let part = Part {
+    let component = Component {
         purpose: Purpose::Loss,
-        ..Part::new(Block::Loss, "Loss")
+        ..Component::new(Block::Loss, "Loss")
     };
-    builder.add(part, "Sum", [first, second]).map(Some)
+    builder.add(component, "Sum", [first, second]).map(Some)
 }

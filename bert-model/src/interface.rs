@@ -6,7 +6,7 @@
 
 use popart_graph::ir::{StageId, TensorId};
 
-/// What the host sends.
+/// Meaning of a stream that the host sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
     /// Word ids `[B S]`.
@@ -34,7 +34,7 @@ pub enum Input {
 }
 
 impl Input {
-    /// Its name on the device, as in the published application.
+    /// Name of the stream on the device, as in the published application.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,7 +53,8 @@ impl Input {
     }
 }
 
-/// What the host reads: losses are `[] f32`, accuracies `[2] f32` (correct, counted).
+/// Meaning of a result that the host reads: losses are `[] f32`, accuracies `[2] f32` (correct,
+/// counted).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Output {
     /// Loss on masked words.
@@ -85,7 +86,7 @@ pub enum Output {
 pub struct InputInfo {
     /// The stream.
     pub tensor: TensorId,
-    /// What it carries.
+    /// Meaning of its elements.
     pub input: Input,
 }
 
@@ -94,7 +95,7 @@ pub struct InputInfo {
 pub struct OutputInfo {
     /// The result.
     pub tensor: TensorId,
-    /// What it is.
+    /// Meaning of its elements.
     pub output: Output,
 }
 
@@ -112,9 +113,9 @@ pub struct WeightInfo {
 /// A weight that is stored as several variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SerialisedWeight {
-    /// Its name as a whole.
+    /// Name of the whole weight.
     pub name: String,
-    /// Its slices, in order.
+    /// Slices of the weight, in order.
     pub slices: Vec<TensorId>,
     /// The axis along which they are put together.
     pub axis: u32,

@@ -9,7 +9,7 @@
 use popart_graph::error::Result;
 use popart_graph::ir::{OpKind, Piece, TensorId};
 
-use crate::builder::{Builder, NORMAL, Part};
+use crate::builder::{Builder, Component, NORMAL};
 use crate::interface::SerialisedWeight;
 
 /// How a weight `[rows, columns]` is cut.
@@ -39,28 +39,30 @@ pub(crate) struct Linear<'n> {
 /// `x` times a new weight.
 pub(crate) fn linear(
     builder: &mut Builder,
-    part: Part,
+    component: Component,
     x: TensorId,
     linear: Linear,
 ) -> Result<TensorId> {
-    let weights = weights(builder, part, linear);
-    products(builder, part, x, linear, &weights)
+    let weights = weights(builder, component, linear);
+    products(builder, component, x, linear, &weights)
 }
 
 /// The weight, or its pieces.
-fn weights(builder: &mut Builder, part: Part, linear: Linear) -> Vec<TensorId> {
+fn weights(builder: &mut Builder, component: Component, linear: Linear) -> Vec<TensorId> {
     let [rows, columns] = linear.shape;
     let (n, shape, axis) = match linear.pieces {
-        Pieces::Whole => return vec![builder.weight(part, linear.weight, linear.shape, NORMAL)],
+        Pieces::Whole => {
+            return vec![builder.weight(component, linear.weight, linear.shape, NORMAL)];
+        }
         Pieces::OutputChannels(n) => (n, [rows, columns / n], 1),
         Pieces::ReducingDim(n) => (n, [rows / n, columns], 0),
     };
     let name = |piece: u32| format!("{}/split{piece}", linear.weight);
     let slices: Vec<TensorId> = (0..n)
-        .map(|piece| builder.weight(part, &name(piece), shape, NORMAL))
+        .map(|piece| builder.weight(component, &name(piece), shape, NORMAL))
         .collect();
     builder.serialised.push(SerialisedWeight {
-        name: part.path(linear.weight),
+        name: component.path(linear.weight),
         slices: slices.clone(),
         axis,
         joint_norm: true,
@@ -71,14 +73,14 @@ fn weights(builder: &mut Builder, part: Part, linear: Linear) -> Vec<TensorId> {
 /// `x` times the weight that `weights` are the pieces of.
 pub(crate) fn products(
     builder: &mut Builder,
-    part: Part,
+    component: Component,
     x: TensorId,
     linear: Linear,
     weights: &[TensorId],
 ) -> Result<TensorId> {
     let name = linear.name;
     if let &[weight] = weights {
-        return builder.encoder_matmul(part, name, [x, weight]);
+        return builder.encoder_matmul(component, name, [x, weight]);
     }
     if let Pieces::ReducingDim(n) = linear.pieces {
         let rows = linear.shape[0] / n;
@@ -89,11 +91,11 @@ pub(crate) fn products(
                 begin: piece * rows,
                 end: (piece + 1) * rows,
             };
-            let x = builder.op(part, &format!("{name}/Slice"), slice, &[x])?;
-            let y = builder.encoder_piece(part, name, [x, weight], Piece::Addend)?;
+            let x = builder.op(component, &format!("{name}/Slice"), slice, &[x])?;
+            let y = builder.encoder_piece(component, name, [x, weight], Piece::Addend)?;
             sum = Some(match sum {
                 None => y,
-                Some(sum) => builder.add(part, &format!("{name}/Sum"), [sum, y])?,
+                Some(sum) => builder.add(component, &format!("{name}/Sum"), [sum, y])?,
             });
         }
         let sum = sum.expect("a weight has at least one piece");
@@ -101,12 +103,17 @@ pub(crate) fn products(
         if builder.graph.tensors[sum].dtype == to {
             return Ok(sum);
         }
-        return builder.op(part, &format!("{name}/Cast"), OpKind::Cast { to }, &[sum]);
+        return builder.op(
+            component,
+            &format!("{name}/Cast"),
+            OpKind::Cast { to },
+            &[sum],
+        );
     }
     let parts = weights
         .iter()
-        .map(|&weight| builder.encoder_piece(part, name, [x, weight], Piece::Columns))
+        .map(|&weight| builder.encoder_piece(component, name, [x, weight], Piece::Columns))
         .collect::<Result<Vec<_>>>()?;
     let concat = OpKind::Concat { axis: 1 };
-    builder.op(part, &format!("{name}/Concat"), concat, &parts)
+    builder.op(component, &format!("{name}/Concat"), concat, &parts)
 }

@@ -25,20 +25,20 @@ pub struct BertModel {
     pub checkpoints: Vec<TensorId>,
     /// All weights, in the order in which they are first read.
     pub weights: Vec<WeightInfo>,
-    /// Those of them that are slices.
+    /// Weights that are slices of a larger one.
     pub serialised_weights: Vec<SerialisedWeight>,
     /// All streams, in the order of a record of the data set, then the seed.
     pub inputs: Vec<InputInfo>,
     /// All results.
     pub outputs: Vec<OutputInfo>,
-    /// Where it runs.
+    /// Placement of the model on the IPUs of a replica.
     pub placement: Placement,
     /// The part of the graph that each block is.
     pub parts: BTreeMap<Block, PartId>,
 }
 
 impl BertModel {
-    /// What its stages compute again for the backward pass: each as its placement says.
+    /// Tensors that stages compute again for the backward pass: each stage as its placement says.
     #[must_use]
     pub fn recompute_mode(&self) -> RecomputeMode {
         let stages = &self.placement.stages;

@@ -31,7 +31,7 @@ pub use layers_per_ipu::{
 
 type Result<T> = std::result::Result<T, PlacementError>;
 
-/// What a stage keeps of its forward pass for its backward pass.
+/// Tensors of its forward pass that a stage keeps for its backward pass.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
@@ -62,11 +62,11 @@ pub enum Execution {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// Where it runs, within a replica.
+    /// IPU within a replica that the stage runs on.
     pub ipu: IpuId,
     /// For temporaries of the matrix products of its encoder layers.
     pub memory_proportion: MemoryProportion,
-    /// What it keeps.
+    /// Tensors that the stage keeps for its backward pass.
     pub recomputation: Recomputation,
 }
 

@@ -15,9 +15,10 @@ const PRETRAINING: Task = Task::Pretraining(Mode::Training);
 /// Writes `value`, checks that it reads back, and gives what was written.
 #[track_caller]
 fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &T) -> Value {
-    let text = serde_json::to_string(value).unwrap();
-    assert_eq!(&serde_json::from_str::<T>(&text).unwrap(), value, "{text}");
-    let written: Value = serde_json::from_str(&text).unwrap();
+    let text = serde_json::to_string(value).expect("the value can be written");
+    let read: T = serde_json::from_str(&text).expect("what is written can be read");
+    assert_eq!(&read, value, "{text}");
+    let written: Value = serde_json::from_str(&text).expect("what is written is JSON");
     if let Value::Object(mut fields) = written.clone() {
         fields.insert("unknown".into(), json!(1));
         let unknown = serde_json::from_value::<T>(Value::Object(fields));

@@ -6,6 +6,6 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     if let Ok((values, _)) = config::file::parse("a.json", text) {
-        let _ = config::resolve(&args::Given::default(), Some(&values), "date");
+        let _ = config::resolve(&args::Arguments::default(), Some(&values), "date");
     }
 });

@@ -243,7 +243,7 @@ pub struct Collective {
     pub source: SourceId,
     /// Kind of the collective.
     pub kind: CollectiveKind,
-    /// With what, on one or more IPUs.
+    /// Tensors that take part, on one or more IPUs.
     pub tensors: Vec<CollectiveTensor>,
 }
 
@@ -376,7 +376,7 @@ pub enum Role {
 pub struct Source {
     /// The operation, for people: `Layer3/Attention/QKV`.
     pub name: String,
-    /// Its kind, for people: `matmul`, `layer_norm`.
+    /// Kind of the operation, for people: `matmul`, `layer_norm`.
     pub kind: String,
     /// Purpose of the steps for the operation.
     pub role: Role,

@@ -42,7 +42,7 @@ pub enum PipelineDepth {
 }
 
 impl PipelineDepth {
-    /// How many there are.
+    /// Micro-batches between filling and flushing the pipeline.
     #[must_use]
     pub fn micro_batches(self) -> u32 {
         match self {

@@ -56,9 +56,9 @@ pub fn backward(
     Ok(gradients)
 }
 
-/// A part of the gradient of a tensor, from one of the operations that read it.
+/// Partial gradient of a tensor, from one of the operations that read it.
 #[derive(Clone, Copy)]
-struct Part {
+struct PartialGradient {
     gradient: TensorId,
     /// The forward operation; `None` for the start at the loss.
     from: Option<OpId>,
@@ -72,7 +72,7 @@ struct Ctx {
     /// Which forward tensors depend, differentiably, on what gradients are wanted of.
     depends: IdVec<TensorId, bool>,
     /// Parts of each forward tensor's gradient.
-    parts: IdVec<TensorId, SmallVec<[Part; 2]>>,
+    partials: IdVec<TensorId, SmallVec<[PartialGradient; 2]>>,
     /// Gradients cast to another type, and what they were before.
     narrow: BTreeMap<TensorId, TensorId>,
     loss_stage: Option<StageId>,
@@ -95,7 +95,7 @@ impl Ctx {
             }
         }
         Self {
-            parts: IdVec::from(vec![SmallVec::new(); graph.tensors.len()]),
+            partials: IdVec::from(vec![SmallVec::new(); graph.tensors.len()]),
             loss_stage: producers[loss].and_then(|op| graph.ops[op].stage),
             graph,
             producers,
@@ -120,7 +120,7 @@ impl Ctx {
             .graph
             .constant("loss_scale", dtype, Shape::scalar(), value);
         if self.depends[loss] {
-            self.parts[loss].push(Part {
+            self.partials[loss].push(PartialGradient {
                 gradient,
                 from: None,
             });
@@ -128,15 +128,17 @@ impl Ctx {
         Ok(())
     }
 
-    /// The sum of all parts of a forward tensor's gradient, if there are any. A
-    /// result's parts are summed beside its producer's gradient, a variable's where
-    /// the last part comes from.
+    /// The sum of all partials of a forward tensor's gradient, if there are any. A
+    /// result's partials are summed beside its producer's gradient, a variable's where
+    /// the last partial comes from.
     fn gradient(&mut self, tensor: TensorId) -> Result<Option<TensorId>> {
-        let parts = std::mem::take(&mut self.parts[tensor]);
+        let partials = std::mem::take(&mut self.partials[tensor]);
         let dtype = self.graph.tensors[tensor].dtype;
         // Addends of one product are summed before they lose precision, then the rest.
-        let is_addend = |part: &Part| self.graph.tensors[part.gradient].dtype != dtype;
-        let (addends, mut rest): (Vec<Part>, Vec<Part>) = parts.into_iter().partition(is_addend);
+        let is_addend =
+            |partial: &PartialGradient| self.graph.tensors[partial.gradient].dtype != dtype;
+        let (addends, mut rest): (Vec<PartialGradient>, Vec<PartialGradient>) =
+            partials.into_iter().partition(is_addend);
         if let Some(sum) = self.summed(tensor, &addends)? {
             let at = self.producers[tensor].or(sum.from);
             let scope = self.scope(at.expect("an addend is of a product"));
@@ -144,24 +146,28 @@ impl Ctx {
             let gradient = self
                 .graph
                 .add(OpKind::Cast { to }, &[sum.gradient], &scope)?;
-            rest.insert(0, Part { gradient, from: at });
+            rest.insert(0, PartialGradient { gradient, from: at });
         }
         let sum = self.summed(tensor, &rest)?;
-        self.parts[tensor].extend(sum);
+        self.partials[tensor].extend(sum);
         Ok(sum.map(|sum| sum.gradient))
     }
 
     /// Parts of one type of a tensor's gradient, added in their order.
-    fn summed(&mut self, tensor: TensorId, parts: &[Part]) -> Result<Option<Part>> {
-        let Some((&first, rest)) = parts.split_first() else {
+    fn summed(
+        &mut self,
+        tensor: TensorId,
+        partials: &[PartialGradient],
+    ) -> Result<Option<PartialGradient>> {
+        let Some((&first, rest)) = partials.split_first() else {
             return Ok(None);
         };
         let mut sum = first;
-        for part in rest {
-            let at = self.producers[tensor].or(part.from);
-            let scope = self.scope(at.expect("only the first part has no operation"));
-            let operands = [sum.gradient, part.gradient];
-            sum = Part {
+        for partial in rest {
+            let at = self.producers[tensor].or(partial.from);
+            let scope = self.scope(at.expect("only the first partial has no operation"));
+            let operands = [sum.gradient, partial.gradient];
+            sum = PartialGradient {
                 gradient: self
                     .graph
                     .add(OpKind::Binary(BinaryFn::Add), &operands, &scope)?,

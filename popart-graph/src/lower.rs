@@ -78,7 +78,7 @@ use crate::profile::{Line, LineKind, Profile, Section};
 pub struct Lowered {
     /// Program that the device runs.
     pub program: Program,
-    /// What the lines and sections of the program's profile stand for.
+    /// Meaning of the lines and sections of the program's profile.
     pub profile: Profile,
     /// Variables that live on the device, and how their tensors see them; with
     /// [`HostStreams::Absent`] those that stand in for inputs, too.

@@ -78,7 +78,7 @@ pub enum RecomputeMode {
 pub struct OptimizerState {
     /// Whether every replica has all of it.
     pub sharding: Sharding,
-    /// Where it is between updates.
+    /// Memory that holds the state between updates.
     pub memory: StateMemory,
 }
 

@@ -11,7 +11,7 @@ use ipu_sim::program::{SectionId, SourceId};
 
 use crate::ir::{OpTag, PartId, Parts, Phase, Purpose, words};
 
-/// What the lines and sections of one program stand for.
+/// Meaning of the lines and sections of one program's profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Profile {
     /// The parts of the model, with the same ids as in the graph, and behind them those that
@@ -40,16 +40,16 @@ impl Profile {
     }
 }
 
-/// What the steps of one line do.
+/// Meaning of one line of the profile: the work that its steps do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Line {
-    /// Their kind.
+    /// Kind of the steps.
     pub kind: LineKind,
     /// The phase of a training step that they belong to; `None` for what surrounds all phases.
     pub phase: Option<Phase>,
     /// The part of the model that they belong to.
     pub part: Option<PartId>,
-    /// What their operation is for, where its kind serves several ends.
+    /// Purpose of their operation, where its kind serves several ends.
     pub purpose: Purpose,
 }
 
@@ -65,7 +65,7 @@ impl Line {
     }
 }
 
-/// What the steps of a line are: of an operation of the graph, or of what surrounds it.
+/// Kind of the steps of a line: an operation of the graph, or work that surrounds the graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LineKind {
     /// An operation of the graph.
@@ -79,7 +79,7 @@ pub enum LineKind {
 }
 
 impl LineKind {
-    /// Its word in profiles.
+    /// Name of the kind in profiles.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

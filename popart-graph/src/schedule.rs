@@ -6,7 +6,7 @@
 //! weight after the other. Where stages update weights themselves, that comes between their
 //! backward pass and their copies (`delayVarUpdates`), and hyper-parameters are made ready
 //! before everything else. Within
-//! such a part the order of the arena is kept, which is the order in which the model and its
+//! such a slot the order of the arena is kept, which is the order in which the model and its
 //! gradients were written down, with these exceptions:
 //!
 //! - an operation waits for what it reads, which is then made at the last moment: restores,
@@ -48,33 +48,33 @@ pub struct Schedule {
 pub fn schedule(graph: &Graph) -> Result<Schedule> {
     graph.topological_order()?;
     let waits = waits(graph);
-    let parts = parts(graph, &waits);
-    let mut emitter = Emitter::new(graph, &waits, &parts);
+    let slots = slots(graph, &waits);
+    let mut emitter = Emitter::new(graph, &waits, &slots);
     let mut ops: Vec<OpId> = graph.ops.ids().collect();
-    ops.sort_by_key(|&op| (parts[op], turn(graph, &waits, &parts, op), op));
+    ops.sort_by_key(|&op| (slots[op], turn(graph, &waits, &slots, op), op));
     for op in ops {
         emitter.emit_with_what_it_waits_for(op)?;
     }
     let order = emitter.order;
     assert!(
-        order.is_sorted_by_key(|&op| parts[op].place()),
+        order.is_sorted_by_key(|&op| slots[op].place()),
         "in a well-formed graph values flow to later stages and phases"
     );
     Ok(Schedule { order })
 }
 
-/// When an operation of a part is looked at.
+/// When an operation of a slot is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
-    /// Eager, and ready when the part begins.
+    /// Eager, and ready when the slot begins.
     Eager,
     InOrder,
     /// Only runs for the sake of what reads it.
     Lazy,
 }
 
-fn turn(graph: &Graph, waits: &Waits, parts: &IdVec<OpId, Part>, op: OpId) -> Turn {
-    let ready = || waits[op].iter().all(|&needed| parts[needed] != parts[op]);
+fn turn(graph: &Graph, waits: &Waits, slots: &IdVec<OpId, ScheduleSlot>, op: OpId) -> Turn {
+    let ready = || waits[op].iter().all(|&needed| slots[needed] != slots[op]);
     match graph.ops[op].kind {
         OpKind::Restore { .. } | OpKind::RemoteLoad | OpKind::LocalSlice { .. } => Turn::Lazy,
         _ if is_eager(graph, op) && ready() => Turn::Eager,
@@ -165,9 +165,9 @@ fn readers_of_recomputed(
     readers
 }
 
-/// A part of the schedule. The order of fields is the order of parts.
+/// Slot of the schedule. The order of fields is the order of slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
+enum ScheduleSlot {
     /// Of a pipeline whose stages update weights: its hyper-parameters.
     Hyper,
     /// Of a micro-batch; where stages update weights, with a set of operations that hang
@@ -181,7 +181,7 @@ enum Part {
     Update { ipu: Option<IpuId>, chain: OpId },
 }
 
-impl Part {
+impl ScheduleSlot {
     /// Where in the schedule it is, chains aside: one may wait for another.
     fn place(self) -> (u8, Option<StageId>, u8) {
         match self {
@@ -192,7 +192,7 @@ impl Part {
     }
 }
 
-fn parts(graph: &Graph, waits: &Waits) -> IdVec<OpId, Part> {
+fn slots(graph: &Graph, waits: &Waits) -> IdVec<OpId, ScheduleSlot> {
     let chains = chains(graph, waits);
     let in_stages = graph.updates_in_stages();
     graph
@@ -200,15 +200,15 @@ fn parts(graph: &Graph, waits: &Waits) -> IdVec<OpId, Part> {
         .iter()
         .map(|(id, op)| {
             let leaves = op.stage.is_some() && matches!(op.kind, OpKind::IpuCopy { .. });
-            let micro = |turn, chain| Part::Micro {
+            let micro = |turn, chain| ScheduleSlot::Micro {
                 stage: op.stage,
                 turn,
                 chain,
             };
             match op.phase {
                 Phase::Update if op.stage.is_some() => micro(2, Some(chains[id])),
-                Phase::Update if in_stages => Part::Hyper,
-                Phase::Update => Part::Update {
+                Phase::Update if in_stages => ScheduleSlot::Hyper,
+                Phase::Update => ScheduleSlot::Update {
                     ipu: op.ipu,
                     chain: chains[id],
                 },
@@ -267,7 +267,7 @@ enum State {
 struct Emitter<'g> {
     graph: &'g Graph,
     waits: &'g Waits,
-    parts: &'g IdVec<OpId, Part>,
+    slots: &'g IdVec<OpId, ScheduleSlot>,
     /// Eager operations by what they wait for.
     eager: IdVec<OpId, SmallVec<[OpId; 2]>>,
     /// What eager operations still wait for.
@@ -277,7 +277,7 @@ struct Emitter<'g> {
 }
 
 impl<'g> Emitter<'g> {
-    fn new(graph: &'g Graph, waits: &'g Waits, parts: &'g IdVec<OpId, Part>) -> Self {
+    fn new(graph: &'g Graph, waits: &'g Waits, slots: &'g IdVec<OpId, ScheduleSlot>) -> Self {
         let mut eager: IdVec<OpId, SmallVec<[OpId; 2]>> =
             IdVec::from(vec![SmallVec::new(); graph.ops.len()]);
         let mut missing = BTreeMap::new();
@@ -290,7 +290,7 @@ impl<'g> Emitter<'g> {
         Self {
             graph,
             waits,
-            parts,
+            slots,
             eager,
             missing,
             state: IdVec::from(vec![State::Waiting; graph.ops.len()]),
@@ -340,8 +340,8 @@ impl<'g> Emitter<'g> {
             for &eager in self.eager[op].iter().rev() {
                 let missing = self.missing.get_mut(&eager).expect("it is eager");
                 *missing -= 1;
-                // In an earlier part it would be too soon.
-                if *missing == 0 && self.parts[eager] == self.parts[op] {
+                // In an earlier slot it would be too soon.
+                if *missing == 0 && self.slots[eager] == self.slots[op] {
                     ready.push(eager);
                 }
             }

@@ -26,16 +26,16 @@ use crate::passes::{Inference, Outlining, StateMemory, Training, Watch, infer, t
 use crate::plan::PlanCache;
 use crate::schedule::{overlap_updates, schedule};
 
-/// What a graph is compiled for, and how it runs.
+/// Options of a compilation: the run that the program is for, and the host beside it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionOptions {
-    /// What a run does.
+    /// Purpose of a run: training or inference, each with its options.
     pub purpose: Purpose,
-    /// What the device and its host have to do with each other.
+    /// Options of how the device and its host work together.
     pub host: HostOptions,
 }
 
-/// What a run does with a model.
+/// Purpose of a run: training or inference, each with its options.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Purpose {
     /// It trains it.

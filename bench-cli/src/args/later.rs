@@ -7,15 +7,15 @@ use std::fmt;
 
 /// An option that the version followed here doesn't have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Later {
-    /// Its name, dashes included.
+pub struct LaterOption {
+    /// Name of the option, dashes included.
     pub name: &'static str,
     /// What has its place here, if anything.
     instead: Option<&'static str>,
 }
 
-/// All of them.
-pub const LATER: &[Later] = &[
+/// Every option of later versions of the application that this one doesn't have.
+pub const LATER: &[LaterOption] = &[
     new(
         "--device-iterations",
         Some("--batches-per-step counts them here"),
@@ -35,11 +35,11 @@ pub const LATER: &[Later] = &[
     new("--wandb-save-checkpoints", None),
 ];
 
-const fn new(name: &'static str, instead: Option<&'static str>) -> Later {
-    Later { name, instead }
+const fn new(name: &'static str, instead: Option<&'static str>) -> LaterOption {
+    LaterOption { name, instead }
 }
 
-impl fmt::Display for Later {
+impl fmt::Display for LaterOption {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, instead } = self;
         write!(
@@ -55,7 +55,7 @@ impl fmt::Display for Later {
 
 /// The one that a word of the command line or a key of a configuration names.
 #[must_use]
-pub fn named(word: &str) -> Option<Later> {
+pub fn named(word: &str) -> Option<LaterOption> {
     let name = word.trim_start_matches('-').replace('_', "-");
     let found = LATER.iter().find(|later| later.name[2..] == name);
     found.copied()

@@ -66,7 +66,7 @@ pub enum Default {
     Floats(&'static [f64]),
 }
 
-/// What the simulator does with an option.
+/// Use that the simulator makes of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Support {
     /// It shapes the run or what is printed of it.
@@ -85,19 +85,19 @@ pub enum Support {
 pub struct OptionSpec {
     /// The option as typed, dashes included: `--micro-batch-size`.
     pub name: &'static str,
-    /// Its key in configuration files and reports: `micro_batch_size`.
+    /// Key of the option in configuration files and reports: `micro_batch_size`.
     pub key: &'static str,
     /// The kind of its values.
     pub kind: Kind,
     /// How many words it takes.
     pub arity: Arity,
-    /// Its value when nobody gives one.
+    /// Value of the option when nobody gives one.
     pub default: Default,
     /// The words it accepts; empty where any will do.
     pub choices: &'static [&'static str],
     /// One line of help.
     pub help: &'static str,
-    /// What the simulator does with it.
+    /// Use that the simulator makes of the option.
     pub support: Support,
 }
 
@@ -175,7 +175,7 @@ impl OptionSpec {
         matches!(self.arity, Arity::OneOrMore | Arity::Any) && self.kind != Kind::Schedule
     }
 
-    /// Its default as JSON.
+    /// Value of the option when nobody gives one, as JSON.
     #[must_use]
     pub fn default_value(&self) -> Value {
         match self.default {

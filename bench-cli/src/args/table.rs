@@ -18,7 +18,7 @@ use super::spec::{OptionSpec, flag, maybe_text, text};
 pub struct Section {
     /// The heading.
     pub title: &'static str,
-    /// Its options, in order of definition.
+    /// Options of the section, in order of definition.
     pub options: &'static [OptionSpec],
 }
 

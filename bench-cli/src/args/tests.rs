@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 
-fn parse_line(line: &str) -> Result<Given> {
+fn parse_line(line: &str) -> Result<Arguments> {
     parse(
         line.split_whitespace()
             .map(|word| if word == "''" { "" } else { word }.to_string()),

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use bench_cli::args::Given;
+use bench_cli::args::Arguments;
 use bench_cli::clock::Date;
 use bench_cli::config::options::{BertOptions, ConnectionType};
 use bench_cli::console::Console;
 use bench_cli::data::dataset::{self, Dataset};
 use bench_cli::inspect::Inspect;
 use bench_cli::log::{self, Process};
-use bench_cli::metrics::{Measured, Report, memory_text};
-use bench_cli::request::{Prepared, RunRequest, prepare};
+use bench_cli::metrics::{Report, TimedMetrics, memory_text};
+use bench_cli::request::{PreparedRun, RunRequest, prepare};
 use bench_cli::{Error, args, report, run};
 use bench_core::advise;
 use ipu_sim::device::AttachedDevice;
@@ -53,7 +53,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
 }
 
 /// The files that a run reads, or would if they were there.
-fn inputs<'a>(given: &'a Given, prepared: &'a Prepared) -> impl Iterator<Item = &'a Path> {
+fn inputs<'a>(given: &'a Arguments, prepared: &'a PreparedRun) -> impl Iterator<Item = &'a Path> {
     let named = given.config.iter().chain(&given.system).map(Path::new);
     let data = &prepared.request.options.data;
     let data = data.input_files.iter().chain(&data.vocab_file);
@@ -62,8 +62,8 @@ fn inputs<'a>(given: &'a Given, prepared: &'a Prepared) -> impl Iterator<Item = 
 
 /// The runs of a program, one after the other, with their lines, and the files of the first.
 fn simulate(
-    given: &Given,
-    prepared: &Prepared,
+    given: &Arguments,
+    prepared: &PreparedRun,
     command: Vec<String>,
     console: &Console,
 ) -> anyhow::Result<()> {
@@ -143,7 +143,7 @@ struct Run {
 
 /// The runs in order, at least one: inference, or training and its validation. Their data is
 /// found, or found wanting, before the first of them starts.
-fn runs(prepared: &Prepared) -> anyhow::Result<Vec<Run>> {
+fn runs(prepared: &PreparedRun) -> anyhow::Result<Vec<Run>> {
     let options = &prepared.request.options;
     let main = options.config.is_inference() || options.run.training;
     let main = main.then_some((&prepared.request, false));
@@ -172,7 +172,7 @@ fn one(
     inspect: &Inspect,
     plans: &PlanCache,
     console: &Console,
-) -> anyhow::Result<Measured> {
+) -> anyhow::Result<TimedMetrics> {
     let request = &this.request;
     log.print(log::before_compile(request, &this.dataset));
     let measured = match run::run(request, device, inspect, plans) {
@@ -196,7 +196,7 @@ fn one(
 }
 
 /// What the user should know before the run.
-fn say(prepared: &Prepared, console: &Console) -> anyhow::Result<()> {
+fn say(prepared: &PreparedRun, console: &Console) -> anyhow::Result<()> {
     console.note(&format!("system: {}", prepared.request.machine.name))?;
     for note in &prepared.notes {
         console.note(note)?;
@@ -259,7 +259,11 @@ impl Log<'_> {
 }
 
 /// What the published lines leave out: memory, and which time is whose.
-fn summarise(request: &RunRequest, measured: &Measured, console: &Console) -> anyhow::Result<()> {
+fn summarise(
+    request: &RunRequest,
+    measured: &TimedMetrics,
+    console: &Console,
+) -> anyhow::Result<()> {
     let (metrics, host) = (&measured.metrics, &measured.host_seconds);
     console.note(&format!(
         "simulated {} cycles ({:.6} s) a step on {}; host {:.2} s compiling, {:.2} s simulating",

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use bench_cli::console::Console;
 use bench_cli::report;
-use bench_core::sensitivity::{self, Beside};
+use bench_core::sensitivity::{self, ExtraRuns};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
@@ -21,13 +21,13 @@ pub(super) fn command(command: Command) -> Command {
 pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
-    let beside = match matches.get_flag("suite") {
-        true => Beside::Suite,
-        false => Beside::Nothing,
+    let extra_runs = match matches.get_flag("suite") {
+        true => ExtraRuns::Suite,
+        false => ExtraRuns::Nothing,
     };
-    let found = sensitivity::sensitivity(beside)?;
+    let found = sensitivity::sensitivity(extra_runs)?;
     bar.finish_and_clear();
     super::print(&report::sensitivity::text(&found))?;
-    let holds = found.iter().all(sensitivity::Found::holds);
+    let holds = found.iter().all(sensitivity::KnobEffect::holds);
     Ok(ExitCode::from(u8::from(!holds)))
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use bench_core::presets::PRESETS;
 use serde_json::{Map, Value, json};
 
-use crate::args::later::{self, Later};
+use crate::args::later::{self, LaterOption};
 use crate::args::spec::OptionSpec;
 use crate::args::{table, values};
 use crate::error::most_like;
@@ -18,7 +18,7 @@ use crate::{Error, Result};
 /// A preset, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preset {
-    /// Its values by key.
+    /// Values of the preset's options, by key.
     pub values: Map<String, Value>,
     /// Whether the built-in text stood in for a file that is not there.
     pub built_in: bool,
@@ -29,18 +29,20 @@ pub struct Preset {
 /// The machine that a report is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedMachine {
-    /// Its name.
+    /// Name of the machine.
     pub name: String,
-    /// Its description.
+    /// Description of the machine, as a machine file.
     pub description: String,
 }
 
 /// Keys that only a resolved configuration has, with their values of a run in one process.
-const DISTRIBUTED: [(&str, fn() -> Value); 3] = [
-    ("use_popdist", || json!(false)),
-    ("popdist_size", || json!(1)),
-    ("popdist_rank", || json!(0)),
-];
+fn distributed() -> [(&'static str, Value); 3] {
+    [
+        ("use_popdist", json!(false)),
+        ("popdist_size", json!(1)),
+        ("popdist_rank", json!(0)),
+    ]
+}
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
 ///
@@ -128,14 +130,15 @@ fn preset_or_report(
 /// The values of a resolved configuration as somebody would have asked for them: without those that
 /// are the defaults or were derived. Others are as they are.
 fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
-    if !values.contains_key(DISTRIBUTED[0].0) {
+    let in_one_process = distributed();
+    if !values.contains_key(in_one_process[0].0) {
         return Ok(values.clone());
     }
-    for (key, alone) in DISTRIBUTED {
-        if let Some(found) = values.get(key).filter(|found| **found != alone()) {
+    for (key, alone) in &in_one_process {
+        if let Some(found) = values.get(*key).filter(|found| *found != alone) {
             return Err(Error::ConfigType {
                 path: path.to_string(),
-                key: key.into(),
+                key: (*key).into(),
                 expected: "the run of one process, for distributed runs are not supported",
                 found: values::show(found),
             });
@@ -147,8 +150,8 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
     };
     let mut asked = values.clone();
     asked.retain(|key, value| {
-        let distributed = DISTRIBUTED.iter().any(|(name, _)| name == key);
-        !distributed && !is_default(key, value)
+        let is_distributed = in_one_process.iter().any(|(name, _)| name == key);
+        !is_distributed && !is_default(key, value)
     });
     // The factor that it was derived from, or that was derived from it, is there.
     asked.remove("global_batch_size");
@@ -172,7 +175,7 @@ pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Valu
         .cloned()
         .collect();
     if !keys.is_empty() {
-        let later: Vec<Later> = keys.iter().filter_map(|key| later::named(key)).collect();
+        let later: Vec<LaterOption> = keys.iter().filter_map(|key| later::named(key)).collect();
         let slips = keys.iter().filter(|key| later::named(key).is_none());
         return Err(Error::UnknownKeys {
             path: path.to_string(),
@@ -358,7 +361,7 @@ mod tests {
                     .is_some_and(|extension| extension == "json")
                 {
                     let preset = load(path.to_str().unwrap()).unwrap();
-                    let given = crate::args::Given::default();
+                    let given = crate::args::Arguments::default();
                     let result = crate::config::resolve(&given, Some(&preset.values), "date");
                     assert!(result.is_ok(), "{}: {result:?}", path.display());
                     found += 1;

@@ -17,15 +17,15 @@ use serde_json::{Map, Value};
 /// Everything that acts, in groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertOptions {
-    /// What is run.
+    /// Configuration of the run: all that decides its result.
     pub config: RunConfig,
     /// Which device runs it.
     pub device: Device,
-    /// What it reads.
+    /// Files that the run reads.
     pub data: Data,
     /// How long the run is.
     pub run: Run,
-    /// What is printed and written.
+    /// Options of the output: lines, files and folders.
     pub output: Output,
     /// All keys as they were given: how a value is spelled, and what those that change nothing were.
     written: Map<String, Value>,
@@ -68,7 +68,7 @@ pub struct Device {
     pub ondemand_timeout: Duration,
 }
 
-/// What the run reads, unless its samples are made.
+/// Files that the run reads, unless its samples are made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Data {
     /// Files of samples.
@@ -79,7 +79,7 @@ pub struct Data {
     pub epochs_to_cache: u64,
     /// Vocabulary of questions.
     pub vocab_file: Option<PathBuf>,
-    /// What becomes of their capital letters.
+    /// Treatment of capital letters in the data.
     pub case: Case,
     /// Whether samples that fill no step are left out; SQuAD only, records always are.
     pub drop_remainder: bool,
@@ -98,7 +98,7 @@ pub struct Run {
     pub epochs_inference: u64,
     /// Whether generated data was asked for.
     pub generated_data: bool,
-    /// What synthetic data is said to be; no value of it is computed with.
+    /// Values that synthetic data is said to have; none of them is computed with.
     pub synthetic_values: SyntheticValues,
     /// Whether to train; inference takes no notice.
     pub training: bool,
@@ -135,7 +135,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// Its name in options and in lines.
+    /// Name of the level in options and in lines.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -149,7 +149,7 @@ impl Level {
     }
 }
 
-/// What is printed and written.
+/// Options of the output: lines, files and folders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Output {
     /// Steps between lines of the log, at least one.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::args::parse;
 
-fn resolve_line(line: &str, preset: Value) -> Result<Resolved> {
+fn resolve_line(line: &str, preset: Value) -> Result<ResolvedConfig> {
     let given = parse(line.split_whitespace().map(String::from))?;
     let preset = file::check("a.json", preset.as_object().unwrap())?;
     resolve(&given, Some(&preset), "date")

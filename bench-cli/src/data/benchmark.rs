@@ -18,7 +18,7 @@ use bert_model::data::{Case, Corpus, Recipe, RecordLayout, RecordMaker, Tokenise
 use indicatif::ProgressBar;
 
 use super::{Replace, cannot_write, check_free, recipe_error};
-use crate::report::{self, Partial};
+use crate::report::{self, PartialFile};
 use crate::{Error, Result};
 
 /// Our own text: a sentence a line, a blank line between documents.
@@ -38,7 +38,7 @@ const CHUNK: usize = 1 << 20;
 /// A file of records to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordFile {
-    /// Its name in the folder.
+    /// Name of the file in its folder.
     pub name: &'static str,
     /// Form of its records.
     pub layout: RecordLayout,
@@ -148,7 +148,7 @@ fn write_records(
     };
     let corpus = Corpus::of_text(TEXT, &Tokeniser::new(vocabulary, Case::Lower));
     let maker = RecordMaker::new(corpus, vocabulary, recipe).map_err(recipe_error)?;
-    let mut partial = Partial::create(path)?;
+    let mut partial = PartialFile::create(path)?;
     let mut put = |bytes: &mut Vec<u8>| -> Result<()> {
         let written = partial.write_all(bytes);
         written.map_err(|source| cannot_write(path, source))?;

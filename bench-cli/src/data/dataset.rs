@@ -25,13 +25,13 @@ use crate::config::options::BertOptions;
 pub struct Dataset {
     /// Steps of one pass over it, at least one.
     pub steps_per_epoch: u64,
-    /// Where they come from.
-    pub source: Source,
+    /// Origin of the samples.
+    pub origin: SampleOrigin,
 }
 
 /// Where samples come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum SampleOrigin {
     /// Nowhere: they are made on the host or on the device, one step an epoch.
     Made,
     /// Files of pre-training records.
@@ -54,7 +54,7 @@ impl Dataset {
     pub fn made() -> Self {
         Self {
             steps_per_epoch: 1,
-            source: Source::Made,
+            origin: SampleOrigin::Made,
         }
     }
 }
@@ -119,7 +119,7 @@ fn records(options: &BertOptions) -> Result<Dataset> {
     }
     Ok(Dataset {
         steps_per_epoch,
-        source: Source::Records {
+        origin: SampleOrigin::Records {
             cached: data.epochs_to_cache > 0,
         },
     })
@@ -165,7 +165,7 @@ fn questions(options: &BertOptions) -> Result<Dataset> {
     }
     Ok(Dataset {
         steps_per_epoch,
-        source: Source::Questions { not_found, padding },
+        origin: SampleOrigin::Questions { not_found, padding },
     })
 }
 
@@ -263,7 +263,7 @@ mod tests {
         match (open(&request.options), expected) {
             (Ok(found), Ok((steps, expected))) => {
                 assert_eq!(found.steps_per_epoch, steps, "{more}");
-                let Source::Questions { padding, .. } = found.source else {
+                let SampleOrigin::Questions { padding, .. } = found.origin else {
                     panic!("{found:?}");
                 };
                 assert_eq!(padding, expected, "{more}");

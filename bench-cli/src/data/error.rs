@@ -6,7 +6,7 @@ use bert_model::data::{Limit, RecordLayout};
 
 use crate::python::repr;
 
-/// What is wrong with a file of data, or with what was asked of it.
+/// Fault of a file of data, or of a request for data.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A file that should be text.

@@ -10,7 +10,7 @@ use bert_model::data::{Field, Record, RecordLayout, Token, Vocabulary};
 use super::{DataError, cannot_read, read_vocabulary};
 use crate::Result;
 
-/// What to show of a file.
+/// Request to show records of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The file.

@@ -10,10 +10,10 @@ use super::{
     DataError, Replace, cannot_write, check_outputs, matching, read_text, read_vocabulary,
     recipe_error,
 };
-use crate::report::Partial;
+use crate::report::PartialFile;
 use crate::{Error, Result};
 
-/// What to make of what.
+/// Request to make records for pre-training from text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// Patterns of files with a sentence a line and a blank line between documents, separated by
@@ -23,7 +23,7 @@ pub struct Request {
     pub output_files: String,
     /// File of the vocabulary.
     pub vocabulary: PathBuf,
-    /// What becomes of capital letters.
+    /// Treatment of capital letters.
     pub case: Case,
     /// How records are made.
     pub recipe: Recipe,
@@ -35,10 +35,10 @@ pub struct Request {
     pub replace: Replace,
 }
 
-/// What was made.
+/// Counts of a text and of the records that were made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
-    /// Documents and tokens of the text.
+pub struct RecordCounts {
+    /// Documents of the text.
     pub documents: usize,
     /// Tokens of the text.
     pub tokens: usize,
@@ -51,7 +51,7 @@ pub struct Made {
 /// # Errors
 ///
 /// Files that can't be read or written, a text or recipe that gives no records.
-pub fn make(request: &Request, bar: &ProgressBar) -> Result<Made> {
+pub fn make(request: &Request, bar: &ProgressBar) -> Result<RecordCounts> {
     let outputs: Vec<PathBuf> = request.output_files.split(',').map(PathBuf::from).collect();
     if request.copies == 0 {
         return Err(DataError::Asked {
@@ -87,7 +87,7 @@ pub fn make(request: &Request, bar: &ProgressBar) -> Result<Made> {
     });
     let files = write_in_turn(&records[..kept], outputs)?;
     bar.finish_and_clear();
-    Ok(Made {
+    Ok(RecordCounts {
         documents,
         tokens,
         files,
@@ -99,8 +99,8 @@ fn write_in_turn(records: &[Record], outputs: Vec<PathBuf>) -> Result<Vec<(PathB
     let n_files = outputs.len();
     let mut files = outputs
         .iter()
-        .map(|path| Partial::create(path))
-        .collect::<Result<Vec<Partial>>>()?;
+        .map(|path| PartialFile::create(path))
+        .collect::<Result<Vec<PartialFile>>>()?;
     let mut counts = vec![0; n_files];
     let mut bytes = Vec::new();
     for (number, record) in records.iter().enumerate() {
@@ -111,6 +111,6 @@ fn write_in_turn(records: &[Record], outputs: Vec<PathBuf>) -> Result<Vec<(PathB
         written.map_err(|source| -> Error { cannot_write(&outputs[place], source) })?;
         counts[place] += 1;
     }
-    files.into_iter().try_for_each(Partial::finish)?;
+    files.into_iter().try_for_each(PartialFile::finish)?;
     Ok(outputs.into_iter().zip(counts).collect())
 }

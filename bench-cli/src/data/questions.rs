@@ -23,11 +23,11 @@ struct Article {
 #[derive(Deserialize)]
 struct Paragraph {
     context: String,
-    qas: Vec<Asked>,
+    qas: Vec<QuestionEntry>,
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct QuestionEntry {
     id: String,
     question: String,
     #[serde(default)]

@@ -187,7 +187,7 @@ fn pretraining_inference_falls_back_on_durations() {
 fn real_data_counts_its_steps() {
     let dataset = Dataset {
         steps_per_epoch: 3,
-        source: Source::Records { cached: true },
+        origin: SampleOrigin::Records { cached: true },
     };
     check_with(
         "--epochs 2 --steps-per-log 2 --gradient-accumulation-factor 16 --input-files a b --epochs-to-cache 1",

@@ -5,7 +5,7 @@ use bench_core::config::RunConfig;
 
 use crate::args::{table, values};
 use crate::config::BertOptions;
-use crate::metrics::Use;
+use crate::metrics::RegionUseText;
 
 /// Trials as lines for people: what helps first.
 #[must_use]
@@ -13,7 +13,7 @@ pub fn lines(advice: &Advice, options: &BertOptions) -> Vec<String> {
     let line = |trial: &Trial| {
         let used = trial.used.map_or_else(
             || "too large to be compiled".into(),
-            |used| Use(used).to_string(),
+            |used| RegionUseText(used).to_string(),
         );
         format!("  {} ({used})", words(&trial.config, options))
     };

@@ -1,11 +1,11 @@
 //! Fits of constants as tables to read.
 
 use bench_core::validate::calibrate::{
-    Calibration, Constant, Fit, KNOWN_BELOW, Known, determined_by,
+    Calibration, Constant, Fit, Identifiability, KNOWN_BELOW, determined_by,
 };
 use comfy_table::{CellAlignment, Table, presets};
 
-/// Both fits as tables, and how far off each run is if it is left out of the fit.
+/// Tables of both fits, and how far off each run is if it is left out of the fit.
 #[must_use]
 pub fn text(calibration: &Calibration) -> String {
     let mut out = format!(
@@ -55,7 +55,7 @@ fn fit_text(fit: &Fit) -> String {
         rows.add_row([row.name.clone(), error].into_iter().chain(slopes));
     }
     let [shipped, best] = fit.objective;
-    let known = known_text(&Known::of(&fit.rows), &fit.constants);
+    let known = known_text(&Identifiability::of(&fit.rows), &fit.constants);
     let keys = fit.constants.iter().map(|constant| constant.id.key());
     let mut determined = table(
         ["determined by, %"].into_iter().chain(keys),
@@ -75,9 +75,9 @@ fn fit_text(fit: &Fit) -> String {
 }
 
 /// Which constants the rows identify, as a line.
-fn known_text(known: &Known, constants: &[Constant]) -> String {
+fn known_text(known: &Identifiability, constants: &[Constant]) -> String {
     match known {
-        Known::Errors(errors) => {
+        Identifiability::Errors(errors) => {
             let each = constants.iter().zip(errors).map(|(constant, error)| {
                 let verdict = match error {
                     Some(error) => {
@@ -94,12 +94,12 @@ fn known_text(known: &Known, constants: &[Constant]) -> String {
                 each.collect::<Vec<_>>().join(", ")
             )
         }
-        Known::Exactly => {
+        Identifiability::Exactly => {
             "no more rows than constants: the rows determine them exactly, but for bounds and \
              rounding to what is shipped, and can't tell how well"
                 .into()
         }
-        Known::Together => {
+        Identifiability::Together => {
             "identifiable: none, since the rows can't tell the constants apart".into()
         }
     }
@@ -146,7 +146,7 @@ mod tests {
             low: 0.0,
             high: 2.0,
         });
-        known_text(&Known::of(&rows), &constants.collect::<Vec<_>>())
+        known_text(&Identifiability::of(&rows), &constants.collect::<Vec<_>>())
     }
 
     #[test]

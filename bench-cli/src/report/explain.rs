@@ -8,7 +8,7 @@ use bench_core::explain::cause::{Cause, Causes};
 use bench_core::explain::mechanism::Mechanism;
 use bench_core::explain::pipeline::Pipeline;
 use bench_core::metrics::{IpuMemory, Metrics};
-use bench_core::utilisation::Achieved;
+use bench_core::utilisation::AchievedRate;
 use comfy_table::{CellAlignment, Table, presets};
 use ipu_sim::units::Cycles;
 
@@ -28,10 +28,10 @@ pub fn text(metrics: &Metrics) -> String {
         "where the time of a step went: {step} cycles, {:.6} s; shares in %\n\n",
         metrics.step_seconds.0
     );
-    let all = |name: &str, rows: Vec<Row>| section(name, rows, ipus, step);
-    let causes: Vec<Row> = Cause::ALL
+    let all = |name: &str, rows: Vec<TableRow>| section(name, rows, ipus, step);
+    let causes: Vec<TableRow> = Cause::ALL
         .into_iter()
-        .map(|cause| Row {
+        .map(|cause| TableRow {
             name: cause.name().into(),
             cycles: ipus.iter().map(|ipu| ipu.by_cause.on(cause).0).collect(),
         })
@@ -43,7 +43,7 @@ pub fn text(metrics: &Metrics) -> String {
                 .get(&mechanism)
                 .map_or(0, |cycles| cycles.0)
         };
-        Row {
+        TableRow {
             name: mechanism.name().into(),
             cycles: ipus.iter().map(on).collect(),
         }
@@ -68,7 +68,7 @@ pub fn text(metrics: &Metrics) -> String {
 }
 
 /// One row of a table: cycles by IPU.
-struct Row {
+struct TableRow {
     name: String,
     cycles: Vec<u64>,
 }
@@ -96,7 +96,7 @@ fn waits(ipu: &IpuCycles) -> BTreeMap<String, Cycles> {
 }
 
 /// One row for every name that some IPU has.
-fn rows(ipus: &[IpuCycles], of: impl Fn(&IpuCycles) -> BTreeMap<String, Cycles>) -> Vec<Row> {
+fn rows(ipus: &[IpuCycles], of: impl Fn(&IpuCycles) -> BTreeMap<String, Cycles>) -> Vec<TableRow> {
     let columns: Vec<BTreeMap<String, Cycles>> = ipus.iter().map(of).collect();
     let mut names: Vec<&String> = columns.iter().flat_map(BTreeMap::keys).collect();
     names.sort_unstable();
@@ -109,26 +109,26 @@ fn rows(ipus: &[IpuCycles], of: impl Fn(&IpuCycles) -> BTreeMap<String, Cycles>)
     };
     names
         .into_iter()
-        .map(|name| Row {
+        .map(|name| TableRow {
             name: name.clone(),
             cycles: cycles(name),
         })
         .collect()
 }
 
-fn join_small(rows: Vec<Row>, step: u64) -> Vec<Row> {
-    let large = |row: &Row| {
+fn join_small(rows: Vec<TableRow>, step: u64) -> Vec<TableRow> {
+    let large = |row: &TableRow| {
         let mut shares = row.cycles.iter();
         shares.any(|&cycles| u128::from(cycles) * 10_000 >= u128::from(step) * u128::from(LEAST))
     };
-    let (mut kept, small): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(large);
+    let (mut kept, small): (Vec<TableRow>, Vec<TableRow>) = rows.into_iter().partition(large);
     if small.len() < 2 {
         kept.extend(small);
         return kept;
     }
     let n_ipus = small[0].cycles.len();
     let sum = |at: usize| small.iter().map(|row| row.cycles[at]).sum();
-    kept.push(Row {
+    kept.push(TableRow {
         name: format!("{} smaller ones", small.len()),
         cycles: (0..n_ipus).map(sum).collect(),
     });
@@ -136,19 +136,19 @@ fn join_small(rows: Vec<Row>, step: u64) -> Vec<Row> {
 }
 
 /// A table of shares of the step, biggest first: all IPUs, then each. Nothing for no rows.
-fn section(name: &str, mut rows: Vec<Row>, ipus: &[IpuCycles], step: u64) -> String {
+fn section(name: &str, mut rows: Vec<TableRow>, ipus: &[IpuCycles], step: u64) -> String {
     rows.retain(|row| row.cycles.iter().any(|&cycles| cycles > 0));
     if rows.is_empty() {
         return String::new();
     }
-    let sum = |row: &Row| row.cycles.iter().sum::<u64>();
+    let sum = |row: &TableRow| row.cycles.iter().sum::<u64>();
     rows.sort_by_key(|row| std::cmp::Reverse(sum(row)));
-    let column = |of: &dyn Fn(&Row) -> u64, total| {
+    let column = |of: &dyn Fn(&TableRow) -> u64, total| {
         let cycles: Vec<u64> = rows.iter().map(of).collect();
         hundredths(&cycles, total)
     };
     let mut columns = vec![column(&sum, step * ipus.len() as u64)];
-    columns.extend((0..ipus.len()).map(|at| column(&|row: &Row| row.cycles[at], step)));
+    columns.extend((0..ipus.len()).map(|at| column(&|row: &TableRow| row.cycles[at], step)));
     let heads = ipus.iter().map(head);
     let mut table = table([name.into(), "all".into()].into_iter().chain(heads));
     for (at, row) in rows.iter().enumerate() {
@@ -230,7 +230,7 @@ fn utilisation(metrics: &Metrics) -> String {
         "% of peak",
     ];
     let mut table = table(header.map(String::from).into_iter());
-    let mut add = |name: String, achieved: &Achieved| {
+    let mut add = |name: String, achieved: &AchievedRate| {
         table.add_row([
             name,
             format!("{:.2}", achieved.model_flops_per_second / 1e12),

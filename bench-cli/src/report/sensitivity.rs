@@ -1,6 +1,6 @@
 //! Effects of constants as a table to read.
 
-use bench_core::sensitivity::{Found, Outcome};
+use bench_core::sensitivity::{KnobEffect, Outcome};
 use comfy_table::{Table, presets};
 
 /// `+1.234 %`, or as many digits as it takes to show that it isn't nothing.
@@ -15,7 +15,7 @@ fn change(before: f64, after: f64) -> String {
 
 /// The findings as a table.
 #[must_use]
-pub fn text(found: &[Found]) -> String {
+pub fn text(found: &[KnobEffect]) -> String {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header([
         "constant",

@@ -20,7 +20,7 @@ use crate::config::options::ConnectionType;
 /// Options that nothing reads beside certain settings.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// Their keys.
+    /// Keys of the options.
     pub keys: &'static [&'static str],
     /// Whether nothing reads them.
     idle: fn(&BertOptions) -> bool,
@@ -36,7 +36,7 @@ fn keeps_a_velocity(options: &BertOptions) -> bool {
         && options.config.batching.accumulation == 1
 }
 
-/// All of them. An option is named by the first rule that holds.
+/// Every rule. An option is named by the first one that holds.
 pub const RULES: &[Rule] = &[
     Rule {
         keys: &[

@@ -17,7 +17,7 @@ use ipu_sim::spec::constant::ConstantId;
 use nalgebra::{DMatrix, DVector};
 
 use super::Record;
-use super::effects::{Effect, Effects, Uncertain};
+use super::effects::{Effect, Effects, UncertainConstant};
 
 /// Variances of the logarithm of a throughput, by constant.
 pub(super) type Variances = BTreeMap<ConstantId, f64>;
@@ -68,7 +68,7 @@ fn triangle([low, high]: [f64; 2]) -> f64 {
 /// What a run adds to the variance that the measured runs have.
 pub(super) fn excess(record: &Record, effects: &Effects) -> Variances {
     let refit = Refit::of(record);
-    let known = |id, constant: &Uncertain| record.constants.get(&id) == Some(constant);
+    let known = |id, constant: &UncertainConstant| record.constants.get(&id) == Some(constant);
     let slope = |id: ConstantId| -> f64 {
         let found = effects.0.get(&id);
         let alike = found.filter(|(constant, _)| known(id, constant));

@@ -32,8 +32,8 @@ use serde::{Deserialize, Serialize};
 /// A constant that isn't known exactly.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Uncertain {
-    /// Its value, as the description has it.
+pub struct UncertainConstant {
+    /// Value of the constant, as the description has it.
     pub value: String,
     /// The values that sources leave possible.
     pub range: [String; 2],
@@ -41,7 +41,7 @@ pub struct Uncertain {
     pub fitted: bool,
 }
 
-/// What a constant does to the logarithm of a run's throughput.
+/// Effect of a constant on the natural logarithm of a run's throughput.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effect {
@@ -53,7 +53,7 @@ pub struct Effect {
 
 /// The constants that a run depends on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Effects(pub BTreeMap<ConstantId, (Uncertain, Effect)>);
+pub struct Effects(pub BTreeMap<ConstantId, (UncertainConstant, Effect)>);
 
 /// How time depends on a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,7 +124,7 @@ impl Price {
 }
 
 impl Effects {
-    /// Of a run on a machine.
+    /// Effects of uncertain constants on a run on a machine.
     #[must_use]
     pub fn of(timeline: &Timeline, machine: &MachineSpec) -> Self {
         let idle = |ipu: &&IpuTime| ipu.tally.spent.on(Activity::Idle);
@@ -148,7 +148,7 @@ impl Effects {
                     ends: range.map(end),
                 },
             };
-            let uncertain = Uncertain {
+            let uncertain = UncertainConstant {
                 value: constant.value.to_string(),
                 range: range.map(|end| end.to_string()),
                 fitted: constant.kind == Kind::Fitted,

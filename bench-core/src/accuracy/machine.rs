@@ -27,7 +27,7 @@ const IN_FEATURES: [ConstantId; 9] = [
 pub struct Constants(BTreeMap<ConstantId, Value>);
 
 impl Constants {
-    /// Those that no feature of a run stands for.
+    /// Constants of `machine` that no feature of a run stands for.
     #[must_use]
     pub fn of(machine: &MachineSpec) -> Self {
         let counts = |constant: &Constant<'_>| {

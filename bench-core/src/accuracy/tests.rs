@@ -166,8 +166,8 @@ fn a_run_that_does_not_fit_is_outside() {
     assert!((found.uncertainty.from_distance - 0.5).abs() < 1e-12);
 }
 
-fn uncertain(fitted: bool) -> Uncertain {
-    Uncertain {
+fn uncertain(fitted: bool) -> UncertainConstant {
+    UncertainConstant {
         value: "1 us".into(),
         range: ["0.5 us".into(), "2 us".into()],
         fitted,

@@ -104,7 +104,7 @@ pub fn is_key(key: &str) -> bool {
     KEYS.contains(&key)
 }
 
-/// What is wrong with a key or its value.
+/// Fault of a key or its value.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum KeyError {
     /// A key that no run has.
@@ -129,7 +129,7 @@ pub enum KeyError {
         /// The key.
         key: &'static str,
         /// What it takes.
-        expected: Expected,
+        expected: ValueForm,
         /// The value.
         found: Value,
     },
@@ -139,7 +139,7 @@ pub enum KeyError {
         /// The key.
         key: &'static str,
         /// The value.
-        choice: Unsupported,
+        choice: UnsupportedChoice,
     },
     /// Accumulation where no gradients are.
     #[error(
@@ -194,14 +194,14 @@ pub enum KeyError {
 
 /// A choice of the application that has no model here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsupported {
+pub enum UnsupportedChoice {
     /// `task: MRPC`, which has no model in the application either.
     Mrpc,
     /// `execution_mode: PHASED`.
     Phased,
 }
 
-impl fmt::Display for Unsupported {
+impl fmt::Display for UnsupportedChoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Mrpc => "MRPC",
@@ -210,9 +210,9 @@ impl fmt::Display for Unsupported {
     }
 }
 
-/// What a value must be.
+/// Form that a value must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expected {
+pub enum ValueForm {
     /// A count that fits 32 bits.
     AtLeast(u32),
     /// A number above 0.
@@ -235,7 +235,7 @@ pub enum Expected {
     SmallerGlobalBatch,
 }
 
-impl fmt::Display for Expected {
+impl fmt::Display for ValueForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtLeast(least) => write!(f, "at least {least} and less than 2^32"),
@@ -378,7 +378,7 @@ impl RunConfig {
             });
         }
         ipus_requested(config.ipus_per_replica(), replicas)
-            .map_err(|_| read.out_of_range("replication_factor", Expected::FewerIpus))?;
+            .map_err(|_| read.out_of_range("replication_factor", ValueForm::FewerIpus))?;
         Ok(config)
     }
 
@@ -622,7 +622,7 @@ pub fn batch(keys: &Map<String, Value>) -> Result<Batch> {
             Some(number) if number > 0 => Ok(Some(u64::from(number))),
             _ => Err(KeyError::OutOfRange {
                 key,
-                expected: Expected::AtLeast(1),
+                expected: ValueForm::AtLeast(1),
                 found: value.clone(),
             }),
         }
@@ -639,7 +639,7 @@ pub fn batch(keys: &Map<String, Value>) -> Result<Batch> {
                 .and_then(|batch| batch.checked_mul(accumulation))
                 .ok_or_else(|| KeyError::OutOfRange {
                     key: "replication_factor",
-                    expected: Expected::SmallerGlobalBatch,
+                    expected: ValueForm::SmallerGlobalBatch,
                     found: json!(replicas),
                 })?;
             (accumulation, global)
@@ -682,7 +682,7 @@ fn global_batch_size(keys: &Map<String, Value>) -> Result<Option<u64>> {
         Some(number) if number > 0 => Ok(Some(number)),
         _ => Err(KeyError::OutOfRange {
             key,
-            expected: Expected::AtLeast(1),
+            expected: ValueForm::AtLeast(1),
             found: value.clone(),
         }),
     }
@@ -698,7 +698,7 @@ fn task(read: &Reader<'_>) -> Result<Task> {
         "SQUAD" => Ok(Task::Squad(mode)),
         _ => Err(KeyError::NotSupported {
             key: "task",
-            choice: Unsupported::Mrpc,
+            choice: UnsupportedChoice::Mrpc,
         }),
     }
 }
@@ -714,7 +714,7 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
             Some(_) => read.count("ff_size__", 1)?,
             None => hidden_size
                 .checked_mul(4)
-                .ok_or_else(|| read.out_of_range("hidden_size", Expected::SmallerWidth))?,
+                .ok_or_else(|| read.out_of_range("hidden_size", ValueForm::SmallerWidth))?,
         },
         attention_heads: read.count("attention_heads", usual.attention_heads)?,
         sequence_length: read.count("sequence_length", usual.sequence_length)?,
@@ -754,7 +754,7 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
     };
     model.validate(task).map_err(|error| {
         let key = key_of(error.field);
-        read.out_of_range(key, Expected::Rule(error.rule))
+        read.out_of_range(key, ValueForm::Rule(error.rule))
     })?;
     Ok(model)
 }
@@ -778,17 +778,17 @@ fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<Layers
         _ => {
             return Err(KeyError::NotSupported {
                 key: "execution_mode",
-                choice: Unsupported::Phased,
+                choice: UnsupportedChoice::Phased,
             });
         }
     };
     let usual = RunConfig::default().placement;
     let layers_per_ipu = read.counts("layers_per_ipu", usual.layers_per_ipu)?;
     let of_encoder = encoder_ipus(&layers_per_ipu, model.num_layers)
-        .map_err(|_| read.out_of_range("layers_per_ipu", Expected::AllLayers(model.num_layers)))?;
+        .map_err(|_| read.out_of_range("layers_per_ipu", ValueForm::AllLayers(model.num_layers)))?;
     let encoder_start_ipu = read.number("encoder_start_ipu", usual.encoder_start_ipu, 0)?;
     if encoder_start_ipu.checked_add(of_encoder).is_none() {
-        return Err(read.out_of_range("encoder_start_ipu", Expected::FewerIpusOfAReplica));
+        return Err(read.out_of_range("encoder_start_ipu", ValueForm::FewerIpusOfAReplica));
     }
     Ok(LayersPerIpu {
         encoder_start_ipu,
@@ -937,7 +937,7 @@ impl Reader<'_> {
         let number = self.float(key, usual)?;
         match number > 0.0 {
             true => Ok(number),
-            false => Err(self.out_of_range(key, Expected::Positive)),
+            false => Err(self.out_of_range(key, ValueForm::Positive)),
         }
     }
 
@@ -955,7 +955,7 @@ impl Reader<'_> {
         u32::try_from(number)
             .ok()
             .filter(|number| *number >= least)
-            .ok_or_else(|| self.out_of_range(key, Expected::AtLeast(least)))
+            .ok_or_else(|| self.out_of_range(key, ValueForm::AtLeast(least)))
     }
 
     fn count(&self, key: &'static str, usual: u32) -> Result<u32> {
@@ -966,7 +966,7 @@ impl Reader<'_> {
     fn narrow(&self, key: &'static str, number: u64) -> Result<u32> {
         u32::try_from(number).map_err(|_| KeyError::OutOfRange {
             key,
-            expected: Expected::AtLeast(1),
+            expected: ValueForm::AtLeast(1),
             found: json!(number),
         })
     }
@@ -1000,10 +1000,10 @@ impl Reader<'_> {
             .map(|item| item.as_f64().ok_or_else(wrong))
             .collect::<Result<_>>()?;
         if !list.iter().all(|share| *share > 0.0 && *share <= 1.0) {
-            return Err(self.out_of_range(key, Expected::Shares));
+            return Err(self.out_of_range(key, ValueForm::Shares));
         }
         if list.len() != 1 && list.len() < ipus as usize {
-            return Err(self.out_of_range(key, Expected::ShareForEach(ipus)));
+            return Err(self.out_of_range(key, ValueForm::ShareForEach(ipus)));
         }
         Ok(list)
     }
@@ -1025,7 +1025,7 @@ impl Reader<'_> {
         Ok(pairs)
     }
 
-    fn out_of_range(&self, key: &'static str, expected: Expected) -> KeyError {
+    fn out_of_range(&self, key: &'static str, expected: ValueForm) -> KeyError {
         KeyError::OutOfRange {
             key,
             expected,

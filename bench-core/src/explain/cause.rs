@@ -66,7 +66,7 @@ impl Cause {
         Self::IdleStreamingMemory,
     ];
 
-    /// Its name in tables.
+    /// Name of the cause in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -174,10 +174,11 @@ impl Causes {
 
 /// Idle cycles of one IPU that are alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Waited {
+pub struct IdleTime {
     /// Which kind of idleness that is.
     pub cause: Cause,
-    /// In which section of the program; none before the first and at the end of the step.
+    /// Section of the program in which the IPU waits; none before the first and at the end of the
+    /// step.
     pub section: Option<String>,
     /// The IPU that came last, if one did.
     pub ipu: Option<u32>,
@@ -186,9 +187,9 @@ pub struct Waited {
 }
 
 /// What `ipu` waited for, longest first.
-pub(super) fn waits(profile: &Profile, timeline: &Timeline, ipu: IpuId) -> Vec<Waited> {
+pub(super) fn waits(profile: &Profile, timeline: &Timeline, ipu: IpuId) -> Vec<IdleTime> {
     let of_ipu = timeline.waits.iter().filter(|(wait, _)| wait.ipu == ipu);
-    let mut out: Vec<Waited> = of_ipu
+    let mut out: Vec<IdleTime> = of_ipu
         .map(|(wait, &cycles)| {
             let section = wait.section.map(|id| profile.sections[id]);
             let (cause, last) = match wait.on {
@@ -197,7 +198,7 @@ pub(super) fn waits(profile: &Profile, timeline: &Timeline, ipu: IpuId) -> Vec<W
                 WaitCause::End => (Cause::IdleDrain, None),
                 WaitCause::Ipu(last) => (for_another_ipu(section), Some(last.0)),
             };
-            Waited {
+            IdleTime {
                 cause,
                 section: section.map(|section| section.name().to_owned()),
                 ipu: last,

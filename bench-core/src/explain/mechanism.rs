@@ -113,7 +113,7 @@ impl Mechanism {
         Self::Other,
     ];
 
-    /// Its name in tables.
+    /// Name of the mechanism in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

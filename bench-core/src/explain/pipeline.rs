@@ -15,32 +15,32 @@ use popart_graph::profile::{LineKind, Profile, Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{IpuCycles, Placed, part};
+use super::{IpuCycles, StagePlacement, part};
 
 /// The pipeline cycles in which every stage has work.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pipeline {
-    /// How many there are in a step.
+    /// Number of pipeline cycles in a step in which every stage has work.
     pub cycles: u64,
     /// Mean length of one.
     pub length: Cycles,
-    /// By IPU: how many it bounds, coming last.
+    /// Number of pipeline cycles that an IPU bounds, coming last; by IPU.
     pub bounds: Vec<u64>,
-    /// By IPU: mean cycles that it waits in one for the last.
+    /// Mean cycles in a pipeline cycle that an IPU waits for the last; by IPU.
     pub slack: Vec<Cycles>,
     /// Share of the step that the same work would save, spread evenly over the IPUs: no placement
     /// wins more.
     pub win_if_even: f64,
     /// The encoder layer whose move to another IPU would win most, if one would win anything.
-    pub best_move: Option<Move>,
+    pub best_move: Option<LayerMove>,
 }
 
-/// An encoder layer on another IPU; IPUs between the two pass one on.
+/// Move of an encoder layer to another IPU; IPUs between the two pass one on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Move {
-    /// From here.
+pub struct LayerMove {
+    /// IPU that gives a layer away.
     pub from: u32,
-    /// To here.
+    /// IPU that takes a layer.
     pub to: u32,
     /// Share of the step that it would save.
     pub win: f64,
@@ -51,7 +51,7 @@ impl Pipeline {
     pub(super) fn of(
         (program, profile): (&Program, &Profile),
         timeline: &Timeline,
-        placed: &Placed,
+        placement: &StagePlacement,
         ipus: &[IpuCycles],
     ) -> Option<Self> {
         let main = profile.section(Section::Main)?;
@@ -88,12 +88,14 @@ impl Pipeline {
                 .map(|ipu| joins.get(&IpuId(ipu.ipu)).copied().unwrap_or(0))
                 .collect(),
             win_if_even: share(total as f64 / slack.len() as f64),
-            best_move: best_move(&loads, &repeated_parts(program, profile, timeline, placed)).map(
-                |found| Move {
-                    win: share(found.win),
-                    ..found
-                },
-            ),
+            best_move: best_move(
+                &loads,
+                &repeated_parts(program, profile, timeline, placement),
+            )
+            .map(|found| LayerMove {
+                win: share(found.win),
+                ..found
+            }),
             cycles,
             length,
             slack,
@@ -107,7 +109,7 @@ fn repeated_parts(
     program: &Program,
     profile: &Profile,
     timeline: &Timeline,
-    placed: &Placed,
+    placement: &StagePlacement,
 ) -> Vec<IdVec<IpuId, u64>> {
     let parts = profile.parts.iter();
     let repeated = parts.filter(|(_, part)| part.kind == PartKind::Repeated);
@@ -115,7 +117,7 @@ fn repeated_parts(
         let causes = part::cycles(program, profile, timeline, id);
         let of_ipus = causes.values();
         of_ipus
-            .map(|causes| super::per_micro_batch(causes, placed))
+            .map(|causes| super::per_micro_batch(causes, placement))
             .collect()
     });
     cycles.collect()
@@ -123,9 +125,9 @@ fn repeated_parts(
 
 /// The best move of one of `layers` between IPUs that are busy for `loads` of a cycle; its win in
 /// cycles of one pipeline cycle.
-fn best_move(loads: &[u64], layers: &[IdVec<IpuId, u64>]) -> Option<Move> {
+fn best_move(loads: &[u64], layers: &[IdVec<IpuId, u64>]) -> Option<LayerMove> {
     let longest = *loads.iter().max()?;
-    let mut best: Option<Move> = None;
+    let mut best: Option<LayerMove> = None;
     for from in 0..loads.len() {
         let sizes = layers.iter().map(|layer| layer[IpuId::from_index(from)]);
         let Some(layer) = sizes.max() else { continue };
@@ -138,7 +140,7 @@ fn best_move(loads: &[u64], layers: &[IdVec<IpuId, u64>]) -> Option<Move> {
             let saved = longest.saturating_sub(after.max().unwrap_or(longest));
             let more = best.as_ref().is_none_or(|best| saved as f64 > best.win);
             if saved > 0 && more {
-                best = Some(Move {
+                best = Some(LayerMove {
                     from: from as u32,
                     to: to as u32,
                     win: saved as f64,

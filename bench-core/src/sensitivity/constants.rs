@@ -40,9 +40,9 @@ impl fmt::Display for Change {
     }
 }
 
-/// What must come of it.
+/// Effect that a change must have by physics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum ExpectedEffect {
     /// A step takes less time.
     Faster,
     /// A step takes more time.
@@ -55,8 +55,8 @@ pub enum Effect {
     Nothing(&'static str),
 }
 
-impl Effect {
-    /// Its word in tables.
+impl ExpectedEffect {
+    /// Word for the effect in tables.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -69,9 +69,9 @@ impl Effect {
     }
 }
 
-/// Which program runs on the changed machine.
+/// Program that runs on the changed machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Plan {
+pub enum ProgramChoice {
     /// The one that was compiled for the unchanged machine.
     Fixed,
     /// One compiled for it.
@@ -109,7 +109,7 @@ impl Run {
         Self::Float,
     ];
 
-    /// Its name in tables.
+    /// Name of the run in tables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -187,27 +187,27 @@ impl Run {
 pub struct Knob {
     /// The constant, then others that must follow for the machine to make sense.
     pub changes: &'static [(Id, Change)],
-    /// What must come of it.
-    pub effect: Effect,
-    /// Where.
+    /// Effect that the change must have.
+    pub effect: ExpectedEffect,
+    /// Run that shows the effect.
     pub run: Run,
-    /// With which program.
-    pub plan: Plan,
+    /// Program that runs on the changed machine.
+    pub plan: ProgramChoice,
 }
 
 impl Knob {
-    const fn new(changes: &'static [(Id, Change)], effect: Effect, run: Run) -> Self {
+    const fn new(changes: &'static [(Id, Change)], effect: ExpectedEffect, run: Run) -> Self {
         Self {
             changes,
             effect,
             run,
-            plan: Plan::Fixed,
+            plan: ProgramChoice::Fixed,
         }
     }
 
     /// The same, compiled for the changed machine.
     const fn planned_again(mut self) -> Self {
-        self.plan = Plan::Again;
+        self.plan = ProgramChoice::Again;
         self
     }
 }
@@ -217,7 +217,7 @@ const NARROW_LOADS: &str =
     "PopLibs loads coefficients 64 bits at a time, from anywhere, unless it is told otherwise";
 
 use Change::{Times, To};
-use Effect::{Faster, MoreMemory, Nothing, Refused, Slower};
+use ExpectedEffect::{Faster, MoreMemory, Nothing, Refused, Slower};
 
 /// Every constant, in the order of a description.
 pub const KNOBS: &[Knob] = &[
@@ -417,14 +417,4 @@ pub const KNOBS: &[Knob] = &[
         MoreMemory,
         Run::Training,
     ),
-];
-
-/// Constants that matter somewhere, but in none of the eighteen runs of the published benchmark.
-pub const SILENT_IN_SUITE: &[Id] = &[
-    Id::SystemIpusPerRack,
-    Id::ChipAmpUnitsF16F32,
-    Id::ChipAmpUnitsF32F32,
-    Id::GatewayPortsPerMachine,
-    Id::GatewayPort,
-    Id::GatewayLatency,
 ];

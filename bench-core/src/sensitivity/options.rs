@@ -35,9 +35,9 @@ const INFER: &str = "--generated-data true --hidden-size 256 --attention-heads 4
                      --batches-per-step 4 --micro-batch-size 8";
 
 /// Option, words that set it, the other words of the run, and where it shows.
-type Row = (&'static str, &'static str, &'static [&'static str], Shows);
+type OptionCase = (&'static str, &'static str, &'static [&'static str], Shows);
 
-const ROWS: &[Row] = &[
+const ROWS: &[OptionCase] = &[
     ("--micro-batch-size", "4", &[TRAIN], MoreMemory),
     ("--sequence-length", "64", &[TRAIN], Slower),
     ("--mask-tokens", "16", &[TRAIN], Slower),
@@ -103,7 +103,7 @@ fn measure(parts: &[&str]) -> Metrics {
     evaluate(&config, &machine, &PlanCache::new(machine.tile.clone())).unwrap()
 }
 
-fn holds(&(name, value, others, shows): &Row) -> bool {
+fn holds(&(name, value, others, shows): &OptionCase) -> bool {
     let set = format!("{name} {value}");
     let (a, b) = (
         measure(others),

@@ -13,12 +13,12 @@ mod memory;
 mod time;
 
 pub use self::constant::Constant;
-pub use self::fit::{Fit, FittedRow, KNOWN_BELOW, Known, determined_by};
+pub use self::fit::{Fit, FittedRow, Identifiability, KNOWN_BELOW, determined_by};
 pub use self::left_out::AtBounds;
 use crate::accuracy::Record;
 use crate::error::Result;
 
-/// What the fits found.
+/// Results of the fits of all constants.
 pub struct Calibration {
     /// Constants of time.
     pub time: Fit,

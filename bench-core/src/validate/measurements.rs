@@ -11,7 +11,7 @@ use crate::presets;
 
 const MEASUREMENTS: &str = include_str!("../../../configs/measurements.toml");
 
-/// What a row of the validation is.
+/// Origin and use of a row of the validation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -67,7 +67,7 @@ pub(super) struct Measurements {
     pub(super) exchange: Vec<Rate>,
     pub(super) paired: Rate,
     pub(super) local_copy: Rate,
-    pub(super) outside: Vec<Outside>,
+    pub(super) outside: Vec<ExpectedDeviation>,
 }
 
 /// A measured run: a preset, what is said over its keys, and where it ran.
@@ -127,12 +127,12 @@ pub(super) struct Profile {
     pub(super) fullest_over_mean: Option<f64>,
     /// Layers, each weighed alone.
     #[serde(default)]
-    pub(super) layer: Vec<Part>,
+    pub(super) layer: Vec<ProfileEntry>,
     /// Layers that are alike but for exchange code.
-    pub(super) alike: Option<Alike>,
+    pub(super) alike: Option<SimilarLayers>,
     /// Operations, each weighed alone.
     #[serde(default)]
-    pub(super) operation: Vec<Part>,
+    pub(super) operation: Vec<ProfileEntry>,
     pub(super) source: String,
 }
 
@@ -170,7 +170,7 @@ impl Code {
 /// Layers of a profile, from the first to the last.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Alike {
+pub(super) struct SimilarLayers {
     pub(super) name: String,
     pub(super) layers: [u32; 2],
     /// The least and the most that one of them has, weighed alone.
@@ -180,7 +180,7 @@ pub(super) struct Alike {
 /// A part of a profile, in bytes over all tiles.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Part {
+pub(super) struct ProfileEntry {
     pub(super) name: String,
     /// Names of the profile's lines, or beginnings of them that end in `/`.
     pub(super) lines: Vec<String>,
@@ -194,7 +194,7 @@ pub(super) struct Part {
     pub(super) variables: Option<f64>,
 }
 
-impl Part {
+impl ProfileEntry {
     /// What was measured.
     pub(super) fn code(&self, of: Code) -> f64 {
         match of {
@@ -307,7 +307,7 @@ pub(super) struct Gemm {
 /// Rows that are known to be outside their tolerance, and why.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Outside {
+pub(super) struct ExpectedDeviation {
     pub(super) rows: Vec<String>,
     pub(super) reason: String,
     /// The largest relative error that this explains.

@@ -6,7 +6,7 @@ use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Bytes;
 use ipu_sim::weigh::{self, Category, IpuMemoryUsage, PartMemoryUsage};
 
-use super::measurements::{Alike, Code, Part, Profile, Role};
+use super::measurements::{Code, Profile, ProfileEntry, Role, SimilarLayers};
 use super::{Row, compiled};
 use crate::error::Result;
 
@@ -44,11 +44,11 @@ pub(super) fn rows(profiles: &[Profile]) -> Result<Vec<Row>> {
 /// The layers with the least and the most exchange code.
 fn alike_rows(
     profile: &Profile,
-    Alike {
+    SimilarLayers {
         name,
         layers: [first, last],
         exchange_code,
-    }: &Alike,
+    }: &SimilarLayers,
     program: &Program,
     machine: &MachineSpec,
 ) -> Vec<Row> {
@@ -176,7 +176,7 @@ pub(super) fn weigh_parts<'a>(
     program: &Program,
     machine: &MachineSpec,
     ipu: u32,
-    parts: impl IntoIterator<Item = &'a Part>,
+    parts: impl IntoIterator<Item = &'a ProfileEntry>,
 ) -> Vec<PartMemoryUsage> {
     let has = parts.into_iter().map(|part| {
         let has: Box<dyn Fn(SourceId) -> bool + Sync> =
@@ -190,7 +190,7 @@ pub(super) fn weigh_parts<'a>(
 
 /// Rows of layers and of operations, each weighed alone.
 fn parts(profile: &Profile, program: &Program, machine: &MachineSpec) -> Vec<Row> {
-    let parts: Vec<&Part> = profile.layer.iter().chain(&profile.operation).collect();
+    let parts: Vec<&ProfileEntry> = profile.layer.iter().chain(&profile.operation).collect();
     let weighed = weigh_parts(program, machine, profile.ipu, parts.iter().copied());
     let rows = parts.iter().zip(&weighed).enumerate();
     rows.flat_map(|(number, (part, weighed))| {

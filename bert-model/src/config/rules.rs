@@ -76,9 +76,9 @@ impl fmt::Display for Field {
 /// A size of a configuration, by its field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
-    /// Which one.
+    /// Field that holds the size.
     pub field: Field,
-    /// Its number.
+    /// Value of the field.
     pub value: u32,
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// What a field may be.
+/// Rule that the value of a field must obey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// This or more.
@@ -166,11 +166,11 @@ impl fmt::Display for Rule {
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 #[error("`{field}` must be {rule}, got {value}")]
 pub struct ConfigError {
-    /// What would have to change.
+    /// Field that would have to change.
     pub field: Field,
-    /// What it may be.
+    /// Rule that the field must obey.
     pub rule: Rule,
-    /// What it is.
+    /// Value that the field has.
     pub value: Value,
 }
 

@@ -14,12 +14,12 @@ use popart_graph::ir::StageId;
 use crate::config::BertConfig;
 use crate::placement::{Block, Placement, Recomputation};
 
-/// What one stage keeps.
+/// Tensors that one pipeline stage keeps for its backward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageStash {
     /// The stage.
     pub stage: StageId,
-    /// Its IPU.
+    /// IPU that the stage runs on.
     pub ipu: IpuId,
     /// Micro-batches that the ring holds.
     pub slots: u64,

@@ -93,7 +93,7 @@ impl fmt::Display for RecipeField {
     }
 }
 
-/// What a number that is asked for of data may be.
+/// Limit of a number that is asked for of data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// At least 1.

@@ -151,7 +151,7 @@ impl Record {
         out.extend(self.values.iter().flat_map(|value| value.to_le_bytes()));
     }
 
-    /// Its size.
+    /// Sequence lengths and counts that give the record its size.
     #[must_use]
     pub fn layout(&self) -> RecordLayout {
         self.layout
@@ -270,13 +270,13 @@ pub enum Fault {
 /// A word of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Where it stands in the text.
+    /// Position of the word in its text.
     pub position: u32,
-    /// Its number.
+    /// Number of the word in the vocabulary.
     pub word: u32,
     /// Which part it belongs to.
     pub segment: u32,
-    /// What it was before it was masked, if it was.
+    /// Number of the word before it was masked, if it was.
     pub label: Option<u32>,
 }
 

@@ -74,7 +74,7 @@ impl Corpus {
 /// How records are made.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// Their size.
+    /// Sequence lengths and counts that give a record its size.
     pub layout: RecordLayout,
     /// Share of the words of a sequence that are masked.
     pub mask_probability: f64,

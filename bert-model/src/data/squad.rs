@@ -25,22 +25,22 @@ const WORTH_OF_LENGTH: f64 = 0.01;
 /// A question on a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
-    /// Its name.
+    /// Name of the question.
     pub id: String,
     /// The question.
     pub question: String,
     /// The text that answers it.
     pub context: String,
-    /// What people answered.
+    /// Answers that people gave.
     pub answers: Vec<Answer>,
 }
 
 /// A part of a text that answers a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its text.
+    /// Text of the answer.
     pub text: String,
-    /// Where it begins, in characters.
+    /// Start of the answer in the question's text, in characters.
     pub start: usize,
 }
 
@@ -139,10 +139,10 @@ fn split(text: &str) -> (Vec<String>, Vec<usize>) {
     (words, word_of)
 }
 
-/// What a model reads of an example through one window.
+/// Input of the model for an example through one window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// Its number, from 1,000,000,000 on.
+    /// Number of the window among all, from 1,000,000,000 on.
     pub unique_id: u32,
     /// Which example it is of.
     pub example: usize,

@@ -20,7 +20,7 @@ use tokenizers::{
 };
 use unicode_categories::UnicodeCategories;
 
-/// What becomes of capital letters and accents.
+/// Treatment of capital letters and accents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Case {

@@ -46,21 +46,21 @@ pub enum StageScaling {
     On,
 }
 
-/// What a user says about the optimiser.
+/// Options of the optimiser that a user gives.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerOptions {
-    /// Which one.
+    /// Kind of the optimiser.
     pub kind: OptimizerKind,
-    /// Multiplies the loss gradient, and is divided out in the update.
+    /// Factor of the loss gradient, divided out in the update.
     pub loss_scaling: f64,
-    /// Of weights that decay.
+    /// Decay of the weights that decay.
     pub weight_decay: f64,
-    /// Of SGD.
+    /// Momentum of SGD.
     pub momentum: f64,
-    /// Of SGD; `None` and 0 mean as much as the momentum.
+    /// Dampening of SGD; `None` and 0 mean as much as the momentum.
     pub dampening: Option<f64>,
-    /// Of SGD's stored velocity.
+    /// Factor of SGD's stored velocity.
     pub velocity_scaling: f64,
     /// Decay of the first moment.
     pub beta1: f64,
@@ -74,7 +74,7 @@ pub struct OptimizerOptions {
     pub stage_scaling: StageScaling,
 }
 
-/// What the gradients of one weight update are summed over, and how.
+/// Samples that the gradients of one weight update are summed over, and the way they are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GradientSums {
     /// Micro-batches of a replica.

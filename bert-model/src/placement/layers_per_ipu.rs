@@ -61,7 +61,7 @@ pub struct LayersPerIpu {
     pub memory: EncoderMemory,
     /// Where the head for answers runs.
     pub squad_head: SquadHead,
-    /// What stages keep.
+    /// Tensors that stages keep for their backward passes.
     pub recomputation: Recomputation,
     /// How stages follow each other.
     pub execution: Execution,

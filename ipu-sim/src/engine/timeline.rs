@@ -380,8 +380,8 @@ impl Timeline {
         self.total - self.start
     }
 
-    /// From the begin of the first transfer of `read` to the end of the first one of `write`:
-    /// the latency of the first item of an inference program that reads and writes once an item.
+    /// Latency from the begin of the first transfer of `read` to the end of the first one of
+    /// `write`: that of the first item of an inference program that reads and writes once an item.
     ///
     /// `None` where one of the streams was not used.
     #[must_use]
@@ -390,7 +390,7 @@ impl Timeline {
         Some(write.first_end.saturating_sub(read.first_begin))
     }
 
-    /// From the begin of the last transfer of `read` to the end of the last one of `write`.
+    /// Latency from the begin of the last transfer of `read` to the end of the last one of `write`.
     #[must_use]
     pub fn latency_last(&self, read: StreamId, write: StreamId) -> Option<Cycles> {
         let (read, write) = (self.streams[read]?, self.streams[write]?);

@@ -13,7 +13,7 @@ use super::quantity::{Unit, Value};
 use super::{MachineSpec, resolve};
 
 impl MachineSpec {
-    /// This machine with another value of one constant, assumed and with any range.
+    /// A machine with another value of one constant, assumed and with any range.
     ///
     /// The key is a [`ConstantId`] or its text; the value is written as in a description,
     /// `"26.5 GB/s"` or `"1472"`.
@@ -27,8 +27,8 @@ impl MachineSpec {
         self.with_all([(key, value)], Kind::Assumed, "what if")
     }
 
-    /// This machine with other values of constants that must agree with each other, or whose
-    /// values somebody else vouches for.
+    /// A machine with other values of constants that must agree with each other, or whose values
+    /// somebody else vouches for.
     ///
     /// # Errors
     ///
@@ -62,8 +62,8 @@ impl MachineSpec {
         })
     }
 
-    /// The same machine with another number of IPUs, and of tiles on each: for tests and for
-    /// what-if questions on a machine too large to look at.
+    /// A machine with another number of IPUs, and of tiles on each, and all else as here: for tests
+    /// and for what-if questions on a machine too large to look at.
     ///
     /// Everything else stays, also rates and latencies that a smaller chip would change.
     ///

@@ -20,13 +20,13 @@ use super::table::ROWS;
 /// One constant of one machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Constant<'a> {
-    /// Which one.
+    /// Section and name of the constant.
     pub id: ConstantId,
-    /// Its value.
+    /// Value of the constant, with its unit.
     pub value: Value,
     /// How the value is known.
     pub kind: Kind,
-    /// Who says so, in words.
+    /// Source of the value, in words.
     pub source: &'a str,
     /// The values that the sources leave possible, lowest and highest.
     pub range: Option<[Quantity; 2]>,
@@ -48,7 +48,7 @@ pub enum Kind {
     Fitted,
 }
 
-/// What kind of thing a constant is.
+/// Sort of fact that a constant states, which says how it changes a program's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// A time, in seconds or cycles: more of it never makes a program faster.
@@ -63,7 +63,7 @@ pub enum Class {
     Choice,
 }
 
-/// What a constant is the price of: where its time, or its memory, is spent.
+/// Cost that a constant sets: where its time, or its memory, is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expense {
     /// Every cycle of a tile.
@@ -114,7 +114,7 @@ pub enum Expense {
 
 /// What the table says of a constant, beside the field that holds it.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct ConstantEntry {
     /// Section and name.
     pub(super) key: &'static str,
     /// What is written for it.
@@ -175,13 +175,13 @@ impl ConstantId {
         self.split().0
     }
 
-    /// Its name in that section: `clock` of `chip.clock`.
+    /// Name of the constant within its section: `clock` of `chip.clock`.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.split().1
     }
 
-    /// What kind of thing it is.
+    /// Sort of fact that the constant states.
     #[must_use]
     pub fn class(self) -> Class {
         match self.row().form {
@@ -190,7 +190,7 @@ impl ConstantId {
         }
     }
 
-    /// What it is the price of.
+    /// Cost that the constant sets.
     #[must_use]
     pub fn expense(self) -> Expense {
         self.row().expense
@@ -204,7 +204,7 @@ impl ConstantId {
         }
     }
 
-    pub(super) fn row(self) -> &'static Row {
+    pub(super) fn row(self) -> &'static ConstantEntry {
         &ROWS[self as usize]
     }
 

@@ -27,7 +27,7 @@ pub struct Quantity {
     pub unit: Unit,
 }
 
-/// What a constant measures, which decides the units it may carry.
+/// Physical dimension of a constant, which decides the units it may carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dimension {
     /// A plain whole number.
@@ -84,7 +84,7 @@ pub enum QuantityFault {
 /// One unit: its name, and its size as `binary * 10^decimal` base units, one of them 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Unit {
-    /// As in a description; empty for counts.
+    /// Name of the unit, as in a description; empty for counts.
     pub name: &'static str,
     binary: f64,
     decimal: i32,
@@ -138,7 +138,7 @@ const BYTES_PER_SECOND: &[Unit] = &[
 ];
 
 impl Unit {
-    /// That of counts, which is not written.
+    /// Unit of counts, which is not written.
     pub const ONE: Self = decimal("", 0);
 
     /// What a number in this unit comes to in base units.
@@ -251,7 +251,7 @@ impl Dimension {
         names.join(", ")
     }
 
-    /// What a constant of this kind looks like, for a message.
+    /// A value of this dimension as it may be written, for a message.
     #[must_use]
     pub fn example(self) -> &'static str {
         match self {

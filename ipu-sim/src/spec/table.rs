@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::constant::{Expense, Limits, Row};
+use super::constant::{ConstantEntry, Expense, Limits};
 use super::error::Result;
 use super::field::{Field, Raw};
 use super::reader::Reader;
@@ -104,8 +104,8 @@ macro_rules! constants {
         }
 
         /// The row of every constant, by its number.
-        pub(super) static ROWS: &[Row] = &[$(
-            Row {
+        pub(super) static ROWS: &[ConstantEntry] = &[$(
+            ConstantEntry {
                 key: $key,
                 form: <$Type as Field>::FORM,
                 limits: $limits,

@@ -18,13 +18,13 @@ use crate::program::{
 /// next ones are `Layer5/FF/Norm:layer_norm_grad.2` and so on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// Of variables, each unique on its IPU.
+    /// Names of variables, each unique on its IPU.
     pub vars: IdVec<VarId, String>,
-    /// Of functions.
+    /// Names of functions.
     pub functions: IdVec<FunctionId, String>,
-    /// Of streams.
+    /// Names of streams.
     pub streams: IdVec<StreamId, String>,
-    /// Of buffers in streaming memory.
+    /// Names of buffers in streaming memory.
     pub remote_buffers: IdVec<RemoteBufferId, String>,
 }
 

@@ -3,7 +3,7 @@
 use ipu_sim::numerics::DType;
 use smallvec::{SmallVec, smallvec};
 
-use super::{Ctx, Part};
+use super::{Ctx, PartialGradient};
 use crate::error::{Error, OpLabel, Result};
 use crate::ir::{
     BinaryFn, MatMulPass, Op, OpId, OpKind, Piece, Saved, Scope, Shape, TensorId, UnaryFn,
@@ -373,7 +373,7 @@ impl Step<'_> {
     fn give_to(&mut self, tensor: TensorId, gradient: TensorId) {
         if self.ctx.depends[tensor] {
             let from = Some(self.id);
-            self.ctx.parts[tensor].push(Part { gradient, from });
+            self.ctx.partials[tensor].push(PartialGradient { gradient, from });
         }
     }
 

@@ -36,7 +36,7 @@ pub struct Op {
     pub phase: Phase,
     /// Whether its results are kept for the backward pass or computed again.
     pub recompute: Recompute,
-    /// What it is for, if its kind doesn't say.
+    /// Purpose of the operation, if its kind doesn't say.
     pub purpose: Purpose,
 }
 

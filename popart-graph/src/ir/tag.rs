@@ -9,7 +9,7 @@ use super::{BinaryFn, MultiKind, OpKind, UnaryFn};
 /// A row for each kind: its tag, its word, and which [`OpKind`] it stands for.
 macro_rules! tags {
     ($($tag:ident = $word:literal of $kind:pat,)*) => {
-        /// What an operation computes, without attributes.
+        /// Kind of an operation, without attributes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum OpTag {
             /// [`OpKind::Binary`].
@@ -38,7 +38,7 @@ macro_rules! tags {
         }
 
         impl OpTag {
-            /// Its word in text, messages and profiles.
+            /// Name of the kind in text, messages and profiles.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -104,7 +104,7 @@ tags! {
 }
 
 impl OpKind {
-    /// Its word in text and messages.
+    /// Name of the kind in text and messages.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.tag().name()

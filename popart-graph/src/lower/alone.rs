@@ -8,7 +8,7 @@ use ipu_sim::program::{Program, Role, VarKind};
 use ipu_sim::spec::TileSpec;
 
 use super::builder::Builder;
-use super::matmul::{Extents, Frame, Side, product_at_home};
+use super::matmul::{Extents, PlannedProduct, Side, product_at_home};
 use crate::ir::{OpTag, Parts};
 use crate::plan::{MatMulShape, Plan, PlanOptions};
 use crate::profile::{Line, LineKind};
@@ -32,17 +32,17 @@ pub fn product_alone(
         k: extent(shape.k),
         n: extent(shape.n),
     };
-    let frame = Frame::new(plan, &extents, spec.tiles_per_ipu);
+    let planned = PlannedProduct::new(plan, &extents, spec.tiles_per_ipu);
     let mut builder = Builder::new(Program::new(1, 1), Parts::default(), spec);
     let product = Line::around(LineKind::Op(OpTag::MatMul), None);
     builder.source = builder.line("product", product, Role::Work);
     let sides = [(Side::Input, "input"), (Side::Weights, "weights")];
     let [input, weights] = sides.map(|(side, name)| {
-        builder.add_var(name, options.operand, frame.home(side), VarKind::Weight)
+        builder.add_var(name, options.operand, planned.home(side), VarKind::Weight)
     });
     product_at_home(
         &mut builder,
-        &frame,
+        &planned,
         [input, weights],
         options.output,
         "result",

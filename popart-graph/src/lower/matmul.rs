@@ -76,7 +76,7 @@ impl Strides {
 
 /// A plan applied to a product's extents.
 #[derive(Clone, Debug)]
-pub(crate) struct Frame {
+pub(crate) struct PlannedProduct {
     /// Leading axes and how they are cut.
     batch: Vec<AxisSplit>,
     x: u32,
@@ -108,7 +108,7 @@ pub(crate) struct Extents {
     pub(crate) n: u32,
 }
 
-impl Frame {
+impl PlannedProduct {
     pub(crate) fn new(plan: &Plan, extents: &Extents, n_tiles: u32) -> Self {
         let splits = &plan.splits;
         let (x, o) = if plan.swap_operands {
@@ -405,56 +405,60 @@ impl VertexLabels {
 /// `left x right` as `[batch.., m, n]` of type `output`.
 pub(crate) fn matmul(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     operands: [&Value; 2],
     output: DType,
     name: &str,
 ) -> Value {
     let [left, right] = operands;
-    let left = frame.in_home_axes(builder, left, 0);
-    let right = frame.in_home_axes(builder, right, 1);
-    let (input, weights) = if frame.swapped {
+    let left = planned.in_home_axes(builder, left, 0);
+    let right = planned.in_home_axes(builder, right, 1);
+    let (input, weights) = if planned.swapped {
         (right, left)
     } else {
         (left, right)
     };
-    let homes = [frame.home(Side::Input), frame.home(Side::Weights)];
+    let homes = [planned.home(Side::Input), planned.home(Side::Weights)];
     let wanted = [(&input, &homes[0]), (&weights, &homes[1])];
     let at_home = builder.rearrange_many(&wanted, &builder.part("operand"));
-    let out = product_at_home(builder, frame, [at_home[0], at_home[1]], output, name);
-    frame.in_product_axes(&builder.value_of(out))
+    let out = product_at_home(builder, planned, [at_home[0], at_home[1]], output, name);
+    planned.in_product_axes(&builder.value_of(out))
 }
 
 /// The product of an input and weights that lie at home, with the axes of the plan.
 pub(super) fn product_at_home(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     [input, weights]: [VarId; 2],
     output: DType,
     name: &str,
 ) -> VarId {
-    match frame.serial {
+    match planned.serial {
         Serial::None => {
             let sides = broadcast(
                 builder,
-                frame,
+                planned,
                 &[(Side::Input, input), (Side::Weights, weights)],
             );
-            product(builder, frame, sides[0], sides[1], output, name)
+            product(builder, planned, sides[0], sides[1], output, name)
         }
         Serial::Output(parts) => {
-            loop_over_outputs(builder, frame, input, weights, parts, output, name)
+            loop_over_outputs(builder, planned, input, weights, parts, output, name)
         }
         Serial::Input(parts) => {
-            loop_over_inputs(builder, frame, input, weights, parts, output, name)
+            loop_over_inputs(builder, planned, input, weights, parts, output, name)
         }
     }
 }
 
-fn broadcast(builder: &mut Builder<'_>, frame: &Frame, sides: &[(Side, VarId)]) -> Vec<VarId> {
+fn broadcast(
+    builder: &mut Builder<'_>,
+    planned: &PlannedProduct,
+    sides: &[(Side, VarId)],
+) -> Vec<VarId> {
     let values: Vec<(Value, Layout)> = sides
         .iter()
-        .map(|&(side, var)| (builder.value_of(var), frame.broadcast(side)))
+        .map(|&(side, var)| (builder.value_of(var), planned.broadcast(side)))
         .collect();
     let wanted: Vec<(&Value, &Layout)> = values
         .iter()
@@ -466,19 +470,19 @@ fn broadcast(builder: &mut Builder<'_>, frame: &Frame, sides: &[(Side, VarId)]) 
 /// One iteration: AMP vertices, and the sum of their parts.
 fn product(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     input: VarId,
     weights: VarId,
     output: DType,
     name: &str,
 ) -> VarId {
-    let labels = frame.labels();
-    let sums_parts = frame.cut_k().places.len() > 1;
-    let amp_writes_result = !sums_parts && frame.partials == output;
+    let labels = planned.labels();
+    let sums_parts = planned.cut_k().places.len() > 1;
+    let amp_writes_result = !sums_parts && planned.partials == output;
     let (layout, front): (Layout, &[u8]) = if sums_parts {
-        (frame.partials_layout(), &[labels.part])
+        (planned.partials_layout(), &[labels.part])
     } else {
-        (frame.summed_layout(), &[])
+        (planned.summed_layout(), &[])
     };
     let kind = if amp_writes_result {
         VarKind::Activation
@@ -490,10 +494,10 @@ fn product(
     } else {
         builder.part("partials")
     };
-    let partials = builder.add_var(&amp_name, frame.partials, layout, kind);
+    let partials = builder.add_var(&amp_name, planned.partials, layout, kind);
     builder.emit_compute(vec![VertexGroup {
         vertex: Vertex::MatMul {
-            method: frame.method,
+            method: planned.method,
             groups: labels
                 .batch
                 .iter()
@@ -502,8 +506,8 @@ fn product(
             field: Label(labels.x),
             input: Label(labels.k),
             output: Label(labels.o),
-            input_group: frame.group_k,
-            output_group: frame.group_o,
+            input_group: planned.group_k,
+            output_group: planned.group_o,
         },
         output: Operand::new(partials, &labels.with(front, [labels.x, labels.o])),
         inputs: SmallVec::from_iter([
@@ -516,7 +520,7 @@ fn product(
     }
     builder.in_role(Role::Reduction, |builder| {
         if sums_parts {
-            sum_of_parts(builder, frame, partials, output, name)
+            sum_of_parts(builder, planned, partials, output, name)
         } else {
             let parts = builder.value_of(partials);
             let cast = builder.map(MapOp::Cast, &[&parts], output, name);
@@ -529,22 +533,22 @@ fn product(
 /// few messages (PopLibs, `multiStageGroupedReduce`).
 fn sum_of_parts(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     partials: VarId,
     output: DType,
     name: &str,
 ) -> VarId {
-    let labels = frame.labels();
-    let tiles = frame.cut_k().places.len() as u32;
+    let labels = planned.labels();
+    let tiles = planned.cut_k().places.len() as u32;
     let stages = partials::reduce_stages(u64::from(tiles));
     let (_, before_last) = stages.split_last().expect("there is something to sum");
     let mut parts = builder.value_of(partials);
     let mut span = 1;
     for stage in before_last {
-        parts = sum_groups(builder, frame, &parts, span, stage.depth as u32);
+        parts = sum_groups(builder, planned, &parts, span, stage.depth as u32);
         span *= stage.depth as u32;
     }
-    let summed = frame.summed_layout();
+    let summed = planned.summed_layout();
     let gathered = layouts::ring(parts.shape()[0], &summed);
     let gathered = builder.materialise(&parts, &gathered, &builder.part("gathered"));
     let sums = builder.add_var(name, output, summed, VarKind::Activation);
@@ -565,13 +569,13 @@ fn sum_of_parts(
 /// of what `span` tiles made; a single part left over stays as it is.
 fn sum_groups(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     parts: &Value,
     span: u32,
     group: u32,
 ) -> Value {
-    let labels = frame.labels();
-    let tiles = frame.cut_k().places.len() as u32;
+    let labels = planned.labels();
+    let tiles = planned.cut_k().places.len() as u32;
     let n_parts = parts.shape()[0];
     // The last part may be of fewer tiles.
     let n_whole = tiles / (group * span);
@@ -592,7 +596,7 @@ fn sum_groups(
             order.swap(0, 1);
             let window = builder.reshape(&window, &shape).transpose(&order);
             let on_tiles = (members * span).min(tiles - first * span);
-            let sums = frame.group_layout(first * span, groups, members * span, on_tiles);
+            let sums = planned.group_layout(first * span, groups, members * span, on_tiles);
             (window, layouts::ring(members, &sums), sums)
         })
         .collect();
@@ -605,7 +609,7 @@ fn sum_groups(
         .iter()
         .map(|(.., layout)| {
             let name = builder.part("partials");
-            builder.add_var(&name, frame.partials, layout.clone(), VarKind::Temporary)
+            builder.add_var(&name, planned.partials, layout.clone(), VarKind::Temporary)
         })
         .collect();
     let vertices = sums.iter().zip(&together).map(|(&sums, &together)| {
@@ -631,35 +635,35 @@ fn sum_groups(
 
 fn loop_over_outputs(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     input: VarId,
     weights: VarId,
     parts: u32,
     output: DType,
     name: &str,
 ) -> VarId {
-    let layout = layouts::ring(parts, &frame.summed_layout());
+    let layout = layouts::ring(parts, &planned.summed_layout());
     let result = builder.add_var(name, output, layout, VarKind::Activation);
     // Slices are written one by one; this is where the old value ends.
     builder.in_role(Role::Slicing, |builder| builder.fill(result, 0.0));
-    let once = frame
+    let once = planned
         .broadcast_input_once
-        .then(|| broadcast(builder, frame, &[(Side::Input, input)])[0]);
+        .then(|| broadcast(builder, planned, &[(Side::Input, input)])[0]);
     repeat(builder, parts, |builder, index| {
-        let slice = dynamic_slice(builder, frame, Side::Weights, weights, index);
+        let slice = dynamic_slice(builder, planned, Side::Weights, weights, index);
         let (input, slice) = match once {
             Some(input) => (
                 input,
-                broadcast(builder, frame, &[(Side::Weights, slice)])[0],
+                broadcast(builder, planned, &[(Side::Weights, slice)])[0],
             ),
             None => {
                 let sides = [(Side::Input, input), (Side::Weights, slice)];
-                let sides = broadcast(builder, frame, &sides);
+                let sides = broadcast(builder, planned, &sides);
                 (sides[0], sides[1])
             }
         };
         let name = builder.part("result_slice");
-        let part = product(builder, frame, input, slice, output, &name);
+        let part = product(builder, planned, input, slice, output, &name);
         dynamic_update(builder, result, part, index);
     });
     result
@@ -667,25 +671,25 @@ fn loop_over_outputs(
 
 fn loop_over_inputs(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     input: VarId,
     weights: VarId,
     parts: u32,
     output: DType,
     name: &str,
 ) -> VarId {
-    let result = builder.add_var(name, output, frame.summed_layout(), VarKind::Activation);
+    let result = builder.add_var(name, output, planned.summed_layout(), VarKind::Activation);
     builder.in_role(Role::Reduction, |builder| builder.fill(result, 0.0));
     repeat(builder, parts, |builder, index| {
-        let input = dynamic_slice(builder, frame, Side::Input, input, index);
-        let weights = dynamic_slice(builder, frame, Side::Weights, weights, index);
+        let input = dynamic_slice(builder, planned, Side::Input, input, index);
+        let weights = dynamic_slice(builder, planned, Side::Weights, weights, index);
         let sides = broadcast(
             builder,
-            frame,
+            planned,
             &[(Side::Input, input), (Side::Weights, weights)],
         );
         let name = builder.part("result_part");
-        let part = product(builder, frame, sides[0], sides[1], output, &name);
+        let part = product(builder, planned, sides[0], sides[1], output, &name);
         let (sum, part) = (builder.value_of(result), builder.value_of(part));
         let add = MapOp::ScaledAdd { factor: 1.0 };
         builder.in_role(Role::Reduction, |builder| {
@@ -721,7 +725,7 @@ fn repeat(builder: &mut Builder<'_>, count: u32, body: impl FnOnce(&mut Builder<
 
 fn dynamic_slice(
     builder: &mut Builder<'_>,
-    frame: &Frame,
+    planned: &PlannedProduct,
     side: Side,
     whole: VarId,
     index: VarId,
@@ -730,7 +734,7 @@ fn dynamic_slice(
     let slice = builder.add_var(
         &builder.part("slice"),
         dtype,
-        frame.home_once(side),
+        planned.home_once(side),
         VarKind::Temporary,
     );
     let labels: Vec<u8> = (0..=builder.program.layout_of(slice).axes.len() as u8).collect();

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::builder::Reduction;
 use super::ctx::Ctx;
 use super::matmul::matmul;
-use super::products::frame;
+use super::products::planned;
 use super::value::Value;
 use super::{gather, loss, movement, norm, stash, state};
 use crate::error::Result;
@@ -412,10 +412,10 @@ fn in_place(ctx: &mut Ctx<'_>, op: &Op, map: MapOp, inputs: &[&Value]) -> Value 
 }
 
 fn lower_matmul(ctx: &mut Ctx<'_>, op: &Op, inputs: &[Value], dtype: DType) -> Result<Value> {
-    let frame = frame(ctx, op);
+    let planned = planned(ctx, op);
     Ok(matmul(
         &mut ctx.builder,
-        &frame,
+        &planned,
         [&inputs[0], &inputs[1]],
         dtype,
         &op.name,

@@ -63,7 +63,7 @@ impl Execution {
     }
 }
 
-/// What the device and its host have to do with each other.
+/// Options of how the device and its host work together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostOptions {
     /// When the device talks to the host.
@@ -72,7 +72,7 @@ pub struct HostOptions {
     pub prefetch: Prefetch,
     /// How often outputs leave.
     pub outputs: OutputReturn,
-    /// Who starts a run.
+    /// Starter of a run: the host, or the device by itself.
     pub start: RunStart,
 }
 
@@ -94,7 +94,7 @@ pub enum OutputReturn {
     Sum,
 }
 
-/// Who starts a run of the program.
+/// Starter of a run of the program: the host, or the device by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunStart {
     /// The host, which all IPUs wait for.

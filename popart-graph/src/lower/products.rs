@@ -4,7 +4,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::vertex::WeightLoad;
 
 use super::ctx::Ctx;
-use super::matmul::{Extents, Frame};
+use super::matmul::{Extents, PlannedProduct};
 use crate::error::Result;
 use crate::ir::{Graph, Op, OpKind};
 use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
@@ -79,11 +79,11 @@ pub(crate) fn plan_request(graph: &Graph, op: &Op) -> Option<(PlanRequest, Exten
 }
 
 /// The plan of a matrix product, applied to its extents.
-pub(crate) fn frame(ctx: &Ctx<'_>, op: &Op) -> Frame {
+pub(crate) fn planned(ctx: &Ctx<'_>, op: &Op) -> PlannedProduct {
     let (request, extents) = plan_request(ctx.graph, op).expect("the operation is a product");
     let plan = ctx
         .plans
         .get(&request)
         .expect("every product was planned before lowering");
-    Frame::new(&plan, &extents, ctx.spec().tiles_per_ipu)
+    PlannedProduct::new(&plan, &extents, ctx.spec().tiles_per_ipu)
 }

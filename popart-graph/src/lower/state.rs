@@ -17,7 +17,7 @@ use smallvec::{SmallVec, smallvec};
 use super::ctx::{Ctx, is_variable};
 use super::layouts;
 use super::options::{HostStreams, Prefetch};
-use super::products::frame;
+use super::products::planned;
 use super::value::Value;
 use crate::ir::{OpId, OpKind, Part, Phase, TensorId, TensorKind};
 use crate::profile::{Line, LineKind};
@@ -302,7 +302,7 @@ fn operand_use(ctx: &Ctx<'_>, id: TensorId) -> Option<OperandUse> {
 /// The variable's share of the operand's home. `None` where a window cuts the plan's slices.
 fn at_home(ctx: &mut Ctx<'_>, operand: &OperandUse) -> Option<(Layout, ViewShape)> {
     let op = &ctx.graph.ops[operand.product];
-    let frame = frame(ctx, op);
+    let planned = planned(ctx, op);
     let dtype = ctx.graph.tensors[op.inputs[operand.operand]].dtype;
     let shape = ctx.graph.tensors[op.inputs[operand.operand]]
         .shape
@@ -314,14 +314,14 @@ fn at_home(ctx: &mut Ctx<'_>, operand: &OperandUse) -> Option<(Layout, ViewShape
         shape: ViewShape::identity(&shape),
     };
     let home_axes =
-        frame.in_home_axes(&mut ctx.builder, &Value::of(symbol, dtype), operand.operand);
+        planned.in_home_axes(&mut ctx.builder, &Value::of(symbol, dtype), operand.operand);
     let digits: Vec<Option<Digit>> = home_axes.parts[0]
         .shape
         .axes
         .iter()
         .map(|digits| digits.first().copied())
         .collect();
-    let mut layout = frame.home(frame.side_of(operand.operand));
+    let mut layout = planned.home(planned.side_of(operand.operand));
     if let Some((axis, begin, len)) = operand.window {
         cut_window(&mut layout, &digits, axis, begin, len)?;
     }

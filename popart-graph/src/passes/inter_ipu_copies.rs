@@ -45,9 +45,9 @@ use crate::ir::{
     Graph, OpId, OpKind, Phase, Purpose, Recompute, Scope, StageId, TensorId, TensorKind,
 };
 
-/// Where and when a value is or is needed.
+/// End of a copy: where and when a value is, or is needed.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct CopyEnd {
     ipu: IpuId,
     stage: Option<StageId>,
     phase: Phase,
@@ -65,14 +65,14 @@ pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result
     let consumers = graph.consumers();
     let hyper_parameters = graph.hyper_parameters();
     for tensor in graph.tensors.ids() {
-        let readers: Vec<(OpId, Place)> = consumers[tensor]
+        let readers: Vec<(OpId, CopyEnd)> = consumers[tensor]
             .iter()
-            .map(|&op| (op, place(&graph, op)))
+            .map(|&op| (op, copy_end(&graph, op)))
             .collect();
         let Some(lowest) = readers
             .iter()
-            .map(|&(_, place)| place)
-            .min_by_key(|place| (place.stage.is_none(), place.stage, place.phase, place.ipu))
+            .map(|&(_, end)| end)
+            .min_by_key(|end| (end.stage.is_none(), end.stage, end.phase, end.ipu))
         else {
             continue;
         };
@@ -83,8 +83,8 @@ pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result
                 continue;
             }
             (_, Some(op)) if matches!(graph.ops[op].kind, OpKind::IpuCopy { .. }) => continue,
-            (_, Some(op)) => place(&graph, op),
-            (_, None) if hyper_parameters[tensor] => Place {
+            (_, Some(op)) => copy_end(&graph, op),
+            (_, None) if hyper_parameters[tensor] => CopyEnd {
                 ipu: lowest_ipu(&readers),
                 stage: None,
                 phase: Phase::Update,
@@ -105,21 +105,21 @@ pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result
     Ok(graph)
 }
 
-fn place(graph: &Graph, op: OpId) -> Place {
+fn copy_end(graph: &Graph, op: OpId) -> CopyEnd {
     let op = &graph.ops[op];
-    Place {
+    CopyEnd {
         ipu: op.ipu.expect("every operation is placed"),
         stage: op.stage,
         phase: op.phase,
     }
 }
 
-fn lowest_ipu(readers: &[(OpId, Place)]) -> IpuId {
+fn lowest_ipu(readers: &[(OpId, CopyEnd)]) -> IpuId {
     let ipus = readers.iter().map(|(_, reader)| reader.ipu);
     ipus.min().expect("it has readers")
 }
 
-fn on_one_ipu(graph: &Graph, tensor: TensorId, readers: &[(OpId, Place)]) -> Result<()> {
+fn on_one_ipu(graph: &Graph, tensor: TensorId, readers: &[(OpId, CopyEnd)]) -> Result<()> {
     let first = readers[0].1.ipu;
     match readers.iter().find(|(_, reader)| reader.ipu != first) {
         Some((_, other)) => Err(Error::VariableOnTwoIpus {
@@ -136,8 +136,8 @@ fn on_one_ipu(graph: &Graph, tensor: TensorId, readers: &[(OpId, Place)]) -> Res
 fn copy_straight(
     graph: &mut Graph,
     tensor: TensorId,
-    home: Place,
-    readers: &[(OpId, Place)],
+    home: CopyEnd,
+    readers: &[(OpId, CopyEnd)],
 ) -> Result<()> {
     let mut copies: BTreeMap<IpuId, TensorId> = BTreeMap::new();
     for &(op, reader) in readers {
@@ -150,7 +150,7 @@ fn copy_straight(
                 } else {
                     home.phase
                 };
-                let from = Place {
+                let from = CopyEnd {
                     stage: None,
                     phase,
                     ..home
@@ -168,8 +168,8 @@ fn copy_straight(
 fn copy_along_stages(
     graph: &mut Graph,
     tensor: TensorId,
-    home: Place,
-    readers: &[(OpId, Place)],
+    home: CopyEnd,
+    readers: &[(OpId, CopyEnd)],
     pipeline: &Pipeline,
 ) -> Result<()> {
     let mut arrival: BTreeMap<IpuId, StageId> = BTreeMap::new();
@@ -194,7 +194,7 @@ fn copy_along_stages(
         } else {
             home.phase
         };
-        let from = Place {
+        let from = CopyEnd {
             ipu: pipeline.stages[stage],
             stage: Some(stage),
             phase,
@@ -213,7 +213,7 @@ fn add_copy(
     graph: &mut Graph,
     tensor: TensorId,
     value: TensorId,
-    from: Place,
+    from: CopyEnd,
     to: IpuId,
 ) -> Result<TensorId> {
     let scope = Scope {

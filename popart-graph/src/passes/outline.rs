@@ -166,11 +166,11 @@ fn is_view(kind: &OpKind) -> bool {
     )
 }
 
-/// Where no piece reaches across: PopART's boundaries, and its pipeline stages.
-type Part = (Option<IpuId>, Option<StageId>, Phase, Recompute);
+/// Region that no piece of code reaches out of: PopART's boundaries, and its pipeline stages.
+type OutlineRegion = (Option<IpuId>, Option<StageId>, Phase, Recompute);
 
-/// The operations that pieces are made of, in order, by part.
-fn members(graph: &Graph, seen: &Seen, order: &[OpId]) -> Vec<(Part, OpId)> {
+/// The operations that pieces are made of, in order, by region.
+fn members(graph: &Graph, seen: &Seen, order: &[OpId]) -> Vec<(OutlineRegion, OpId)> {
     let is_member = |&&id: &&OpId| {
         let op = &graph.ops[id];
         let computes = matches!(op.phase, Phase::Forward | Phase::Backward);
@@ -192,7 +192,7 @@ fn members(graph: &Graph, seen: &Seen, order: &[OpId]) -> Vec<(Part, OpId)> {
     members.collect()
 }
 
-/// What has to be equal for two operations of a part to have the same code.
+/// What has to be equal for two operations of a region to have the same code.
 #[derive(Clone, Debug, PartialEq)]
 struct Class {
     kind: OpKind,
@@ -246,7 +246,7 @@ fn adds_up(graph: &Graph, op: OpId) -> bool {
 
 /// What all operations of a class have in common and can be looked up. The number is a hash of
 /// their attributes, which hold floats and so have no order or hash of their own.
-type Bucket = (Part, Vec<TensorType>, u64);
+type Bucket = (OutlineRegion, Vec<TensorType>, u64);
 
 /// The classes that were met, with their numbers.
 #[derive(Default)]
@@ -263,9 +263,9 @@ impl Classes {
     }
 
     /// The number of a class.
-    fn number(&mut self, part: Part, class: Class) -> u32 {
+    fn number(&mut self, region: OutlineRegion, class: Class) -> u32 {
         let operands = class.operands.iter().map(|(root, _)| root.clone());
-        let bucket = (part, operands.collect(), class.hash_of_attributes());
+        let bucket = (region, operands.collect(), class.hash_of_attributes());
         let alike = self.buckets.entry(bucket).or_default();
         if let Some(&(_, number)) = alike.iter().find(|(other, _)| *other == class) {
             return number;
@@ -277,19 +277,23 @@ impl Classes {
     }
 }
 
-/// For every member its class, and between members of different parts a number that occurs
+/// For every member its class, and between members of different regions a number that occurs
 /// nowhere else.
-fn classified(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Vec<(u32, Option<OpId>)> {
+fn classified(
+    graph: &Graph,
+    seen: &Seen,
+    members: &[(OutlineRegion, OpId)],
+) -> Vec<(u32, Option<OpId>)> {
     let mut classes = Classes::default();
     let mut sequence = Vec::new();
     let mut last = None;
-    for &(part, id) in members {
-        if last.is_some_and(|last| last != part) {
+    for &(region, id) in members {
+        if last.is_some_and(|last| last != region) {
             sequence.push((classes.fresh(), None));
         }
-        last = Some(part);
+        last = Some(region);
         let class = Class::of(graph, seen, &graph.ops[id]);
-        sequence.push((classes.number(part, class), Some(id)));
+        sequence.push((classes.number(region, class), Some(id)));
     }
     sequence
 }
@@ -298,7 +302,7 @@ fn classified(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Vec<(u32,
 type Calls = IdVec<OpId, Option<u32>>;
 
 /// Chooses the pieces that become calls.
-fn calls(graph: &Graph, seen: &Seen, members: &[(Part, OpId)]) -> Calls {
+fn calls(graph: &Graph, seen: &Seen, members: &[(OutlineRegion, OpId)]) -> Calls {
     let sequence = classified(graph, seen, members);
     let numbers: Vec<u32> = sequence.iter().map(|&(number, _)| number).collect();
     let ops = |repeat: &Repeat, start: usize| -> Vec<OpId> {

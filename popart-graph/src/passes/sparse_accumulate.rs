@@ -2,9 +2,9 @@
 //!
 //! **Assumes** a graph with accumulators. **Guarantees** that the gradient of a gather is
 //! added to its accumulator by the rows that were gathered, without a dense gradient, also
-//! where the gather read a transpose; where a gradient is a sum of which a part is that of a
-//! gather or of another stage, its parts are added one after the other. **Leaves alone**
-//! everything else, as sums over stages without accumulation: their parts, added at different
+//! where the gather read a transpose; where a gradient is a sum of which a term is that of a
+//! gather or of another stage, its terms are added one after the other. **Leaves alone**
+//! everything else, as sums over stages without accumulation: their terms, added at different
 //! times, would be in different updates (PopART ties gathers only with accumulation); and the
 //! operations that nothing needs any more, for [`super::prune()`]. Running it twice
 //! changes nothing more.
@@ -60,25 +60,25 @@ pub fn sparse_accumulate(mut graph: Graph, scaling: &Scaling) -> Result<Graph> {
         .map(|(id, _)| id)
         .collect();
     for sum in sums {
-        let Some(mut parts) = parts(&graph, &made, graph.ops[sum].inputs[1]) else {
+        let Some(mut terms) = terms(&graph, &made, graph.ops[sum].inputs[1]) else {
             continue;
         };
-        let stage = |part: &Part| graph.ops[part.beside].stage;
-        let several_stages = parts.iter().any(|part| stage(part) != stage(&parts[0]));
+        let stage = |term: &GradientTerm| graph.ops[term.beside].stage;
+        let several_stages = terms.iter().any(|term| stage(term) != stage(&terms[0]));
         if several_stages && !scaling.accumulates() {
             continue;
         }
-        if several_stages || parts.iter().any(|part| part.rows.is_some()) {
-            parts.sort_by_key(|part| (stage(part), part.rows.is_some()));
-            add_parts(&mut graph, sum, &parts)?;
+        if several_stages || terms.iter().any(|term| term.rows.is_some()) {
+            terms.sort_by_key(|term| (stage(term), term.rows.is_some()));
+            add_terms(&mut graph, sum, &terms)?;
         }
     }
     Ok(graph)
 }
 
-/// A part of a gradient.
+/// Term of a gradient that is a sum.
 #[derive(Clone, Copy, Debug)]
-struct Part {
+struct GradientTerm {
     value: TensorId,
     /// The operation beside which it is added.
     beside: OpId,
@@ -100,15 +100,15 @@ struct Made {
     readers: IdVec<TensorId, SmallVec<[OpId; 4]>>,
 }
 
-/// The parts that a gradient is the sum of; a sum that is read elsewhere too is one part, for it
+/// The terms that a gradient is the sum of; a sum that is read elsewhere too is one term, for it
 /// is made anyway; `None` if an operation doesn't make one of them.
-fn parts(graph: &Graph, made: &Made, value: TensorId) -> Option<Vec<Part>> {
+fn terms(graph: &Graph, made: &Made, value: TensorId) -> Option<Vec<GradientTerm>> {
     let beside = made.producers[value]?;
     let op = &graph.ops[beside];
     let rows = match &op.kind {
         OpKind::Binary(BinaryFn::Add) if made.readers[value].len() == 1 && alike(graph, op) => {
-            let left = parts(graph, made, op.inputs[0]);
-            let right = parts(graph, made, op.inputs[1]);
+            let left = terms(graph, made, op.inputs[0]);
+            let right = terms(graph, made, op.inputs[1]);
             if let (Some(mut all), Some(right)) = (left, right) {
                 all.extend(right);
                 return Some(all);
@@ -127,7 +127,7 @@ fn parts(graph: &Graph, made: &Made, value: TensorId) -> Option<Vec<Part>> {
             }),
         _ => None,
     };
-    Some(vec![Part {
+    Some(vec![GradientTerm {
         value,
         beside,
         rows,
@@ -142,9 +142,9 @@ fn alike(graph: &Graph, op: &Op) -> bool {
         .all(|&id| shape(id) == shape(op.outputs[0]))
 }
 
-/// Replaces the operation `sum`, which adds a gradient, by some that add its parts. The last
+/// Replaces the operation `sum`, which adds a gradient, by some that add its terms. The last
 /// one takes its place, so that the final value stays the same tensor.
-fn add_parts(graph: &mut Graph, sum: OpId, parts: &[Part]) -> Result<()> {
+fn add_terms(graph: &mut Graph, sum: OpId, terms: &[GradientTerm]) -> Result<()> {
     let Op {
         kind: OpKind::Accumulate { factor },
         inputs,
@@ -158,18 +158,18 @@ fn add_parts(graph: &mut Graph, sum: OpId, parts: &[Part]) -> Result<()> {
         unreachable!("sums are accumulations");
     };
     let mut accumulator = inputs[0];
-    for (position, part) in parts.iter().enumerate() {
+    for (position, term) in terms.iter().enumerate() {
         let scope = Scope {
             name: name.clone(),
             part: of_weight,
             phase: Phase::Accumulate,
             purpose,
-            ..graph.ops[part.beside].scope()
+            ..graph.ops[term.beside].scope()
         };
-        let (before, (kind, operands), after) = match part.rows {
+        let (before, (kind, operands), after) = match term.rows {
             None => (
                 None,
-                (OpKind::Accumulate { factor }, smallvec![part.value]),
+                (OpKind::Accumulate { factor }, smallvec![term.value]),
                 None,
             ),
             Some(rows) => {
@@ -192,7 +192,7 @@ fn add_parts(graph: &mut Graph, sum: OpId, parts: &[Part]) -> Result<()> {
             None => (kind, operands),
             Some(after) => (after, smallvec![graph.add(kind, &operands, &scope)?]),
         };
-        if position + 1 < parts.len() {
+        if position + 1 < terms.len() {
             accumulator = graph.add(kind, &operands, &scope)?;
         } else {
             graph.ops[sum] = Op {

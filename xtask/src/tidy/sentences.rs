@@ -7,7 +7,13 @@
 use super::{Complaint, Tree};
 
 /// Crates whose sentences stand alone; the others follow one by one.
-const CRATES: [&str; 2] = ["ipu-sim", "popart-graph"];
+const CRATES: [&str; 5] = [
+    "ipu-sim",
+    "popart-graph",
+    "bert-model",
+    "bench-core",
+    "bench-cli",
+];
 
 /// First words of a sentence that leans on another one, and what to begin with instead.
 ///
@@ -21,11 +27,7 @@ const OPENERS: [(&[&str], &str); 6] = [
     ),
     (
         &[
-            "Of it",
-            "Of that",
-            "Of them",
-            "Of these",
-            "Of those",
+            "Of",
             "All of it",
             "All of them",
             "None of them",
@@ -62,7 +64,9 @@ const OPENERS: [(&[&str], &str); 6] = [
             "On which",
             "For what",
             "For whom",
-            "From where",
+            "From",
+            "With",
+            "Which one",
             "How many there are",
         ],
         "begin with what it is, of which this is a detail",
@@ -182,7 +186,7 @@ mod tests {
         for (sentence, expected) in [
             ("It grows.", Some("It")),
             ("Items of a list.", None),
-            ("Of that, the first link.", Some("Of that")),
+            ("Of that, the first link.", Some("Of")),
             ("Office hours.", None),
             ("Assembly of what arrived.", None),
             ("By tile.", Some("By")),

@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bench_core::config::keys::{Unsupported, is_key};
+use bench_core::config::keys::{UnsupportedChoice, is_key};
 use bench_core::config::{KeyError, RunConfig};
 use bert_model::data::Case;
 use serde_json::{Map, Value, json};
@@ -51,11 +51,11 @@ impl From<KeyError> for Error {
                 found: show(&found),
             },
             KeyError::NotSupported { choice, .. } => match choice {
-                Unsupported::Mrpc => Self::NotSupported {
+                UnsupportedChoice::Mrpc => Self::NotSupported {
                     option: "--task MRPC",
                     reason: "the task has no model, here or in the original",
                 },
-                Unsupported::Phased => Self::NotSupported {
+                UnsupportedChoice::Phased => Self::NotSupported {
                     option: "--execution-mode PHASED",
                     reason: "phased execution is not supported",
                 },

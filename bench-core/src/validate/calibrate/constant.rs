@@ -9,13 +9,13 @@ use crate::error::Result;
 /// A constant of kind `fitted`, in the unit that its description uses.
 #[derive(Clone, Debug)]
 pub struct Constant {
-    /// Which one.
+    /// Section and name of the constant.
     pub id: ConstantId,
     /// Unit of the numbers.
     pub unit: &'static str,
-    /// As the description has it.
+    /// Value in the description.
     pub shipped: f64,
-    /// As the fit has it.
+    /// Value that the fit found.
     pub best: f64,
     /// Least that the sources allow.
     pub low: f64,

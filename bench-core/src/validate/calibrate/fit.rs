@@ -15,7 +15,7 @@ pub const KNOWN_BELOW: f64 = 0.5;
 /// A calibration row at the best fit.
 #[derive(Clone, Debug)]
 pub struct FittedRow {
-    /// What was measured.
+    /// Name of the measured value.
     pub name: String,
     /// Logarithm of simulated over measured.
     pub residual: f64,
@@ -23,10 +23,10 @@ pub struct FittedRow {
     pub slopes: Vec<f64>,
 }
 
-/// What a fit found.
+/// Result of a fit of constants to rows.
 #[derive(Clone, Debug)]
 pub struct Fit {
-    /// Of what: `time` or `memory`.
+    /// Subject of the fit: `time` or `memory`.
     pub title: &'static str,
     /// The constants.
     pub constants: Vec<Constant>,
@@ -111,7 +111,7 @@ fn moved(slopes: &[Vec<f64>], residuals: &[f64], x: &[f64]) -> Vec<f64> {
 
 /// How well the rows determine a constant, or the constants together.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Known {
+pub enum Identifiability {
     /// Standard errors of the logarithms that [`step()`] finds, from what the rows leave over; none
     /// for constants that no row has a slope of.
     Errors(Vec<Option<f64>>),
@@ -121,8 +121,8 @@ pub enum Known {
     Together,
 }
 
-impl Known {
-    /// What the rows say.
+impl Identifiability {
+    /// Identifiability of the constants that `rows` were fitted with.
     #[must_use]
     pub fn of(rows: &[FittedRow]) -> Self {
         let columns = rows.first().map_or(0, |row| row.slopes.len());
@@ -237,13 +237,13 @@ mod tests {
         assert_eq!(found[1], 0.0);
     }
 
-    fn known<const N: usize>(rows: &[(f64, [f64; N])]) -> Known {
+    fn known<const N: usize>(rows: &[(f64, [f64; N])]) -> Identifiability {
         let rows = rows.iter().map(|(residual, slopes)| FittedRow {
             name: String::new(),
             residual: *residual,
             slopes: slopes.to_vec(),
         });
-        Known::of(&rows.collect::<Vec<_>>())
+        Identifiability::of(&rows.collect::<Vec<_>>())
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
             (0.1, [0.0, 0.1]),
             (-0.1, [0.0, 0.1]),
         ];
-        let Known::Errors(errors) = known(&rows) else {
+        let Identifiability::Errors(errors) = known(&rows) else {
             panic!("the rows tell the constants apart");
         };
         assert!((errors[0].unwrap() - 0.1).abs() < 1e-12, "{errors:?}");
@@ -267,10 +267,10 @@ mod tests {
     #[test]
     fn constants_that_go_together_have_no_errors() {
         let rows = [(0.1, [1.0, 2.0]), (-0.1, [1.0, 2.0]), (0.0, [2.0, 4.0])];
-        assert_eq!(known(&rows), Known::Together);
-        assert_eq!(known(&rows[..2]), Known::Together);
+        assert_eq!(known(&rows), Identifiability::Together);
+        assert_eq!(known(&rows[..2]), Identifiability::Together);
         let two = [(0.1, [1.0, 2.0]), (-0.1, [2.0, 1.0])];
-        assert_eq!(known(&two), Known::Exactly);
+        assert_eq!(known(&two), Identifiability::Exactly);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::fit::FittedRow;
-use super::time::{Row, TimeFit, residual, stepped};
+use super::time::{CompiledRun, TimeFit, residual, stepped};
 use crate::accuracy::effects::Effect;
 use crate::accuracy::{MeasuredRun, Record};
 use crate::error::Result;
@@ -61,7 +61,7 @@ fn near(bound: f64, value: f64) -> bool {
     (bound - value).abs() <= 1e-9 * bound.abs().max(1e-9)
 }
 
-fn measured(row: &Row, log_error: f64, residual: Option<f64>) -> MeasuredRun {
+fn measured(row: &CompiledRun, log_error: f64, residual: Option<f64>) -> MeasuredRun {
     let effects = row.effects.0.iter().map(|(id, (_, effect))| {
         let rounded = Effect {
             slope: rounded(effect.slope),

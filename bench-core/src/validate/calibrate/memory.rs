@@ -13,7 +13,7 @@ use crate::validate::measurements::{Code, Profile, measurements};
 use crate::validate::memory::weigh_parts;
 
 /// A measured size of code.
-struct Row {
+struct MeasuredSize {
     name: String,
     category: Category,
     expected: f64,
@@ -102,7 +102,7 @@ pub(super) fn fit() -> Result<Fit> {
     })
 }
 
-fn rows(profile: &Profile) -> Vec<Row> {
+fn rows(profile: &Profile) -> Vec<MeasuredSize> {
     let whole = Code::ALL.into_iter().filter_map(|code| {
         let expected = match code {
             Code::Vertex => profile.vertex_code?,
@@ -123,8 +123,8 @@ fn rows(profile: &Profile) -> Vec<Row> {
     whole.chain(of_layers).collect()
 }
 
-fn row(of: &str, code: Code, expected: f64, part: Option<usize>) -> Row {
-    Row {
+fn row(of: &str, code: Code, expected: f64, part: Option<usize>) -> MeasuredSize {
+    MeasuredSize {
         name: format!("{of}: {}", code.name()),
         category: match code {
             Code::Vertex => Category::VertexCode,
@@ -141,11 +141,11 @@ fn sizes(
     machine: &MachineSpec,
     program: &Program,
     profile: &Profile,
-    rows: &[Row],
+    rows: &[MeasuredSize],
 ) -> Result<Vec<f64>> {
     let whole = weigh::weigh(program, machine)?;
     let layers = weigh_parts(program, machine, profile.ipu, &profile.layer);
-    let size = |row: &Row| match row.part {
+    let size = |row: &MeasuredSize| match row.part {
         None => whole.ipus[IpuId(profile.ipu)].sum(row.category).0 as f64,
         Some(part) => layers[part].sum(row.category).0 as f64,
     };

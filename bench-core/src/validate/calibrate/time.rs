@@ -34,7 +34,7 @@ const PROBE: f64 = 0.2;
 const PART_LEAST: f64 = 0.01;
 
 /// A row of the measurements, compiled.
-pub(super) struct Row {
+pub(super) struct CompiledRun {
     pub(super) name: String,
     pub(super) features: Features,
     pub(super) effects: Effects,
@@ -47,8 +47,8 @@ pub(super) struct Row {
 /// Fit of the constants of time, with the rows that it used and those that it didn't.
 pub(super) struct TimeFit {
     pub(super) fit: Fit,
-    pub(super) rows: Vec<Row>,
-    pub(super) others: Vec<Row>,
+    pub(super) rows: Vec<CompiledRun>,
+    pub(super) others: Vec<CompiledRun>,
 }
 
 /// Fits the constants of time.
@@ -59,7 +59,11 @@ pub(super) struct TimeFit {
 pub(super) fn fit() -> Result<TimeFit> {
     let measured = measurements().throughput.into_iter();
     let (rows, others): (Vec<_>, Vec<_>) = measured.partition(|row| row.role == Role::Calibration);
-    let all = |rows: Vec<Throughput>| rows.into_iter().map(row).collect::<Result<Vec<Row>>>();
+    let all = |rows: Vec<Throughput>| {
+        rows.into_iter()
+            .map(row)
+            .collect::<Result<Vec<CompiledRun>>>()
+    };
     let (rows, others) = (all(rows)?, all(others)?);
     let first = rows.first().expect("there are calibration rows");
     let mut constants = constant::fitted(&MachineSpec::shipped(&first.system)?, false);
@@ -135,9 +139,9 @@ fn objective(rows: &[FittedRow]) -> f64 {
 }
 
 /// Residuals and slopes of all rows with the constants at their best values.
-fn at_best(rows: &[Row], constants: &[Constant]) -> Result<Vec<FittedRow>> {
+fn at_best(rows: &[CompiledRun], constants: &[Constant]) -> Result<Vec<FittedRow>> {
     let values: Vec<f64> = constants.iter().map(|constant| constant.best).collect();
-    let row = |row: &Row| {
+    let row = |row: &CompiledRun| {
         let slopes = (0..constants.len()).map(|index| slope(row, constants, &values, index));
         Ok(FittedRow {
             name: row.name.clone(),
@@ -148,13 +152,13 @@ fn at_best(rows: &[Row], constants: &[Constant]) -> Result<Vec<FittedRow>> {
     rows.iter().map(row).collect()
 }
 
-fn row(row: Throughput) -> Result<Row> {
+fn row(row: Throughput) -> Result<CompiledRun> {
     let (config, machine) = row.run.resolve();
     let compiled = compiled(&config, &machine)?;
     let (program, profile) = (compiled.program, compiled.profile);
     let timeline = engine::time(&program, &machine, TIMING)?;
     let time = Explanation::new(&program, &profile, &timeline, &compiled.placed);
-    Ok(Row {
+    Ok(CompiledRun {
         name: row.name,
         features: Features::new(&config, &machine, &time),
         effects: Effects::of(&timeline, &machine),
@@ -166,7 +170,7 @@ fn row(row: Throughput) -> Result<Row> {
 }
 
 /// Logarithm of simulated over measured throughput.
-pub(super) fn residual(row: &Row, constants: &[Constant], values: &[f64]) -> Result<f64> {
+pub(super) fn residual(row: &CompiledRun, constants: &[Constant], values: &[f64]) -> Result<f64> {
     let values: Vec<_> = constants.iter().zip(values.iter().copied()).collect();
     let machine = constant::with(&row.system, &values)?;
     let timeline = engine::time(&row.program, &machine, TIMING)?;
@@ -175,7 +179,7 @@ pub(super) fn residual(row: &Row, constants: &[Constant], values: &[f64]) -> Res
 }
 
 /// Change of a row's logarithm with the logarithm of one constant.
-fn slope(row: &Row, constants: &[Constant], values: &[f64], index: usize) -> Result<f64> {
+fn slope(row: &CompiledRun, constants: &[Constant], values: &[f64], index: usize) -> Result<f64> {
     slope_at(values[index], |value| {
         let mut moved = values.to_vec();
         moved[index] = value;

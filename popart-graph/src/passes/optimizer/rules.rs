@@ -59,7 +59,7 @@ pub struct Sgd {
     pub momentum: f64,
     /// Share of the gradient that isn't taken.
     pub dampening: f64,
-    /// Of the velocity as it is stored.
+    /// Factor of the velocity as it is stored.
     pub velocity_scaling: f64,
     /// Decay of the weight.
     pub weight_decay: f64,
@@ -76,7 +76,7 @@ pub struct Adam {
     pub epsilon: f64,
     /// Decoupled decay of the weight; 0 drops it.
     pub weight_decay: f64,
-    /// What becomes of moments in early steps.
+    /// Treatment of the moments of Adam and LAMB in early steps.
     pub correction: Correction,
     /// LAMB's limit on the norm of a weight. `None`, and 0 as in PopART, is Adam.
     pub max_weight_norm: Option<f64>,
@@ -85,7 +85,7 @@ pub struct Adam {
     pub first_moment: DType,
 }
 
-/// What becomes of the moments of Adam and LAMB, which start from zero, in early steps.
+/// Treatment of the moments of Adam and LAMB, which start from zero, in early steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Correction {
@@ -95,10 +95,10 @@ pub enum Correction {
     None,
 }
 
-/// What a gradient has been multiplied with, and what it is summed over.
+/// Factors in a gradient, and the samples that it is summed over.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    /// Of the loss.
+    /// Factor of the loss.
     pub loss_scale: f64,
     /// Micro-batches of a weight update; 1: gradients aren't accumulated.
     pub accumulation: u32,
