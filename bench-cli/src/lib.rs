@@ -1,16 +1,18 @@
-//! Config in, report out, as values: everything behind the `ipu-bench` command.
+//! The command line behind `ipu-bench`: words and files in, log lines, tables and reports out.
 //!
 //! ```text
-//! words ── args ──▶ Arguments ─┐
-//! preset ── config ────────────┴─▶ ResolvedConfig ──▶ RunRequest ── run ──▶ Metrics ──▶ report, log
+//! words ──── args ──▶ Arguments ─┐
+//! preset ── config ──────────────┴─▶ BertOptions ── run ──▶ Report ──▶ log, report
+//!                                         │          │
+//!                                         ▼          ▼
+//!                              bench_core: RunConfig ──▶ Metrics
 //! ```
 //!
-//! [`args::table`] is the one list of options: parsing, checking, help and the resolved
-//! configuration all read it. [`config`] turns the words and the preset file into a
-//! [`config::ResolvedConfig`] with the typed [`config::BertOptions`]; [`run`] simulates them;
-//! [`log`] and [`report`] say what came out.
-//!
-//! This is the only crate that opens files, prints or looks at the host's clock ([`clock`]).
+//! What a run is and what comes of it are [`bench_core`]'s; this crate adds what a person at a
+//! terminal needs, and is the only one that opens files, prints or looks at the host's clock
+//! ([`clock`]). [`args::table`](mod@args::table) is the one list of options. [`config`] turns words and
+//! preset into typed [`BertOptions`](config::BertOptions), which render the arguments that reports
+//! repeat; [`mod@run`] simulates them on a device; [`log`] and [`report`] say what came out.
 //!
 //! ```
 //! use bench_cli::{args, config};

@@ -1,21 +1,28 @@
 //! Do the packages depend on what they may, and use what they depend on?
 //!
 //! Crates stand in layers, and each may only name those below it. Packages that print or
-//! read the command line stay in the top layer; what a layer is built on is listed by it;
-//! nothing is listed without being used; versions stand in the root manifest only.
+//! read the command line stay in the top layer, so that the library below it is pure; what a
+//! layer is built on is listed by it; nothing is listed without being used; versions stand in
+//! the root manifest only.
 
 use toml::{Table, Value};
 
 use super::{Complaint, Tree, rust};
 
 /// The crates, lowest first: each may depend on those before it.
-const LAYERS: [&str; 4] = ["ipu-sim", "popart-graph", "bert-model", "bench-cli"];
+const LAYERS: [&str; 5] = [
+    "ipu-sim",
+    "popart-graph",
+    "bert-model",
+    "bench-core",
+    "bench-cli",
+];
 
 /// Members beside the layers, and whether they may depend on all of these.
 const BESIDE: [(&str, bool); 2] = [("tests", true), ("xtask", false)];
 
 /// What a crate must use: (package, its dependency, for what).
-const REQUIRED: [(&str, &str, &str); 14] = [
+const REQUIRED: [(&str, &str, &str); 15] = [
     ("ipu-sim", "criterion", "benches of timing and weighing"),
     (
         "ipu-sim",
@@ -35,21 +42,28 @@ const REQUIRED: [(&str, &str, &str); 14] = [
     ("popart-graph", "thiserror", "the crate's `Error`"),
     ("bert-model", "bytemuck", "records of training data"),
     ("bert-model", "rand_xoshiro", "seeded weights and batches"),
+    ("bench-core", "criterion", "benches of whole runs"),
+    ("bench-core", "thiserror", "the crate's `Error`"),
     ("bench-cli", "clap", "the command line"),
-    ("bench-cli", "criterion", "benches of whole runs"),
     ("bench-cli", "serde", "presets and reports"),
 ];
 
 /// Packages that may be used nowhere else: (dependency, members, why).
-const CONFINED: [(&str, &[&str], &str); 7] = [
+const CONFINED: [(&str, &[&str], &str); 9] = [
     (
         "anyhow",
         &["bench-cli", "xtask"],
         "libraries return their own `Error`",
     ),
     ("clap", &["bench-cli"], "only bench-cli has a command line"),
+    (
+        "clap_complete",
+        &["bench-cli"],
+        "only bench-cli has a command line",
+    ),
     ("comfy-table", &["bench-cli"], "only bench-cli prints"),
     ("csv", &["bench-cli"], "only bench-cli writes files"),
+    ("ctrlc", &["bench-cli"], "only bench-cli can be interrupted"),
     ("indicatif", &["bench-cli"], "only bench-cli prints"),
     (
         "tempfile",
@@ -278,6 +292,40 @@ mod tests {
             "use bench_cli; use bytemuck; use popart_graph; use rand_xoshiro;",
             &expect![[r#"
                 bert-model/Cargo.toml: `bert-model` may not depend on `bench-cli`: move what it needs into a lower crate, or pass it as plain data
+            "#]],
+        );
+    }
+
+    #[test]
+    fn the_library_neither_prints_nor_reads_words() {
+        let list = |names: &[&str]| -> String {
+            let lines = names
+                .iter()
+                .map(|name| format!("{name}.workspace = true\n"));
+            lines.collect()
+        };
+        let below = ["bert-model", "criterion", "thiserror"];
+        let pure = "use {bert_model, criterion, thiserror};";
+        expect_of("bench-core", &list(&below), pure, &expect![[r#""#]]);
+        let above = [
+            "anyhow",
+            "bench-cli",
+            "clap",
+            "comfy-table",
+            "ctrlc",
+            "indicatif",
+        ];
+        expect_of(
+            "bench-core",
+            &list(&[&below[..], &above].concat()),
+            &format!("{pure} use {{anyhow, bench_cli, clap, comfy_table, ctrlc, indicatif}};"),
+            &expect![[r#"
+                bench-core/Cargo.toml: `bench-core` may not depend on `bench-cli`: move what it needs into a lower crate, or pass it as plain data
+                bench-core/Cargo.toml: `anyhow` doesn't belong in bench-core: libraries return their own `Error`
+                bench-core/Cargo.toml: `clap` doesn't belong in bench-core: only bench-cli has a command line
+                bench-core/Cargo.toml: `comfy-table` doesn't belong in bench-core: only bench-cli prints
+                bench-core/Cargo.toml: `ctrlc` doesn't belong in bench-core: only bench-cli can be interrupted
+                bench-core/Cargo.toml: `indicatif` doesn't belong in bench-core: only bench-cli prints
             "#]],
         );
     }

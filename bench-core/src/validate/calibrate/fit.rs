@@ -112,7 +112,7 @@ fn moved(slopes: &[Vec<f64>], residuals: &[f64], x: &[f64]) -> Vec<f64> {
 /// How well the rows determine a constant, or the constants together.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Identifiability {
-    /// Standard errors of the logarithms that [`step()`] finds, from what the rows leave over; none
+    /// Standard errors of the logarithms that `step` finds, from what the rows leave over; none
     /// for constants that no row has a slope of.
     Errors(Vec<Option<f64>>),
     /// No more rows than constants: nothing is left over.
