@@ -8,7 +8,6 @@ use std::io::{self, Write};
 
 use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
-use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const PROGRAM: Style = Style::new().bold();
@@ -35,14 +34,11 @@ impl Console {
     }
 
     /// A bar for work in `len` pieces.
-    ///
-    /// # Errors
-    ///
-    /// None: the template is well-formed.
-    pub fn bar(&self, len: u64) -> anyhow::Result<ProgressBar> {
-        let style = ProgressStyle::with_template("{pos}/{len} {wide_bar} {msg}")
-            .context("the template of the progress bar")?;
-        Ok(self.hidden_if_quiet(ProgressBar::new(len).with_style(style)))
+    #[must_use]
+    pub fn bar(&self, len: u64) -> ProgressBar {
+        let style = ProgressStyle::with_template("{pos}/{len} {wide_bar} {msg}");
+        let style = style.expect("the template is well-formed");
+        self.hidden_if_quiet(ProgressBar::new(len).with_style(style))
     }
 
     /// A sign of life for work of unknown length.

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use bench_core::config::keys::MICRO_BATCHES_MAX;
+use ipu_sim::device::DeviceError;
 use popart_graph::error::PipelineDepth;
 
 use crate::args::later::LaterOption;
@@ -264,6 +265,25 @@ pub enum Error {
         /// Micro-batches that are on the way together.
         depth: PipelineDepth,
     },
+    /// A device of a system that can't be had.
+    #[error("system {system}")]
+    Attach {
+        /// The system.
+        system: String,
+        /// Why.
+        source: DeviceError,
+    },
+    /// A device that fails.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// A model that can't be compiled for a machine.
+    #[error("while compiling for {machine}")]
+    Compile {
+        /// The machine.
+        machine: String,
+        /// Why.
+        source: Box<Error>,
+    },
     /// A run that can't be evaluated for a reason that has no option's name.
     #[error(transparent)]
     Run(Box<bench_core::Error>),
@@ -392,6 +412,14 @@ impl From<bench_core::Error> for Error {
     }
 }
 
+/// An error with all its causes, on one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
 fn without_accumulation(depth: PipelineDepth) -> &'static str {
     match depth {
         PipelineDepth::Accumulation(_) | PipelineDepth::MicroBatches(_) => "",
@@ -489,11 +517,21 @@ pub enum Incompatible {
 }
 
 impl Error {
+    /// Whether a model takes more memory than an IPU has, whatever its plan.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        match self {
+            Error::TooLarge(_) => true,
+            Error::Compile { source, .. } => source.is_too_large(),
+            _ => false,
+        }
+    }
+
     /// The status that the program exits with.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Validation(source) => source.exit_code(),
+            Error::Validation(source) | Error::Compile { source, .. } => source.exit_code(),
             Error::ConfigValue { inner, .. } => inner.exit_code(),
             Error::Unrecognized { .. }
             | Error::NotUtf8 { .. }

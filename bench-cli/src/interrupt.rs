@@ -7,7 +7,6 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use parking_lot::Mutex;
 
 /// The status of a process that Ctrl-C ended: 128 and the number of the signal.
@@ -28,7 +27,7 @@ pub fn say_at_the_end(text: String) {
 /// # Errors
 ///
 /// If the system refuses, or if it was called before.
-pub fn install() -> anyhow::Result<()> {
+pub fn install() -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(|| {
         // Held to the end, so that nobody starts another file.
         let unfinished = UNFINISHED.lock();
@@ -41,7 +40,6 @@ pub fn install() -> anyhow::Result<()> {
         crate::console::error("interrupted");
         std::process::exit(STATUS);
     })
-    .context("cannot handle Ctrl-C")
 }
 
 fn write_finished() -> io::Result<()> {

@@ -16,7 +16,8 @@ use bench_cli::{Error, interrupt};
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     console::color_from(&words).write_global();
-    match interrupt::install().and_then(|()| dispatch(words)) {
+    let installed = interrupt::install().context("cannot handle Ctrl-C");
+    match installed.and_then(|()| dispatch(words)) {
         Ok(code) => code,
         Err(error) => failed(&error),
     }

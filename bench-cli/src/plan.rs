@@ -1,11 +1,12 @@
-//! `ipu-bench plan`: how one matrix product would be cut over the tiles of an IPU.
+//! How one matrix product would be cut over the tiles of an IPU.
 //!
-//! Beside PopLibs' estimate, by which plans are ranked, stands what the simulator makes of
+//! ExtraRuns PopLibs' estimate, by which plans are ranked, stands what the simulator makes of
 //! each plan: the time and the temporary memory of the program that the product is lowered
 //! to, with both operands where the plan wants them before it spreads them.
 //!
 //! A pass of a trained layer is planned with the other two: apart, or jointly.
 
+use bench_core::error::Result;
 use ipu_sim::engine::{self, Activity, Mode};
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
@@ -45,97 +46,97 @@ pub struct Request {
 /// The plans of a product, the best first.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Plans {
-    schema_version: u32,
-    groups: u64,
-    m: u64,
-    k: u64,
-    n: u64,
+    pub(crate) schema_version: u32,
+    pub(crate) groups: u64,
+    pub(crate) m: u64,
+    pub(crate) k: u64,
+    pub(crate) n: u64,
     /// Cycles if every AMP unit of every tile worked all the time.
-    ideal_cycles: u64,
+    pub(crate) ideal_cycles: u64,
     /// Share of a tile's memory that was asked for.
-    available_memory_proportion: f64,
+    pub(crate) available_memory_proportion: f64,
     /// Whether that share is no byte, which asks for the smallest plan, not the fastest.
-    smallest: bool,
+    pub(crate) smallest: bool,
     /// The three passes of the layer, if the product is one of them.
-    layer: Option<Layer>,
+    pub(crate) layer: Option<Layer>,
     /// The one that is used, then the best ones of this product by itself.
-    plans: Vec<PlanEntry>,
+    pub(crate) plans: Vec<PlanEntry>,
 }
 
 /// A trained layer, planned both ways.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-struct Layer {
-    separate: Passes,
+pub(crate) struct Layer {
+    pub(crate) separate: Passes,
     /// None where types or sizes allow no joint plan.
-    joint: Option<Passes>,
+    pub(crate) joint: Option<Passes>,
     /// Whether the joint plan is the one that is used.
-    is_joint: bool,
+    pub(crate) is_joint: bool,
 }
 
 /// Estimated cycles of a layer's passes.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-struct Passes {
-    fwd: u64,
-    bwd: u64,
-    wu: u64,
-    cycles: u64,
+pub(crate) struct Passes {
+    pub(crate) fwd: u64,
+    pub(crate) bwd: u64,
+    pub(crate) wu: u64,
+    pub(crate) cycles: u64,
     /// Of the pass that takes most.
-    temporary_bytes: u64,
+    pub(crate) temporary_bytes: u64,
 }
 
 /// One plan.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-struct PlanEntry {
-    cycles: u64,
-    utilisation: f64,
-    tiles: u64,
-    temporary_bytes: u64,
-    memory_bound_bytes: Option<u64>,
+pub(crate) struct PlanEntry {
+    pub(crate) cycles: u64,
+    pub(crate) utilisation: f64,
+    pub(crate) tiles: u64,
+    pub(crate) temporary_bytes: u64,
+    pub(crate) memory_bound_bytes: Option<u64>,
     /// The right operand is the input, the left one the coefficients.
-    swapped: bool,
+    pub(crate) swapped: bool,
     /// All passes of the layer share the cuts.
-    joint: bool,
-    groups: u64,
-    field: u64,
-    in_channels: u64,
-    in_channels_serial: u64,
-    out_channels: u64,
-    out_channels_serial: u64,
-    broadcast_input_once: bool,
-    in_channels_per_group: u64,
-    out_channels_per_group: u64,
+    pub(crate) joint: bool,
+    pub(crate) groups: u64,
+    pub(crate) field: u64,
+    pub(crate) in_channels: u64,
+    pub(crate) in_channels_serial: u64,
+    pub(crate) out_channels: u64,
+    pub(crate) out_channels_serial: u64,
+    pub(crate) broadcast_input_once: bool,
+    pub(crate) in_channels_per_group: u64,
+    pub(crate) out_channels_per_group: u64,
     /// The codelet.
-    vertex: &'static str,
+    pub(crate) vertex: &'static str,
     /// The codelet's cycles, whichever it is.
-    amp: u64,
-    exchange: u64,
-    reduce: u64,
-    transform: u64,
+    pub(crate) amp: u64,
+    pub(crate) exchange: u64,
+    pub(crate) reduce: u64,
+    pub(crate) transform: u64,
     /// All that follows: what serial iterations and the loop around them add.
-    other: u64,
-    slices: u64,
-    updates: u64,
-    sums: u64,
-    broadcast_before_loop: u64,
-    rearrange_before_loop: u64,
-    cast_after_loop: u64,
+    pub(crate) other: u64,
+    pub(crate) slices: u64,
+    pub(crate) updates: u64,
+    pub(crate) sums: u64,
+    pub(crate) broadcast_before_loop: u64,
+    pub(crate) rearrange_before_loop: u64,
+    pub(crate) cast_after_loop: u64,
     /// What the simulator makes of the plan.
-    program: Lowered,
+    pub(crate) program: Lowered,
 }
 
 /// The program that a plan is lowered to.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
-struct Lowered {
-    cycles: u64,
+pub(crate) struct Lowered {
+    pub(crate) cycles: u64,
     /// In vertices, on the slowest tile of each compute set.
-    compute: u64,
-    exchange: u64,
+    pub(crate) compute: u64,
+    pub(crate) exchange: u64,
     /// Dispatch, syncs and latency before vertices run and words move.
-    launch: u64,
+    pub(crate) launch: u64,
     /// What lives beside the operands at the fullest moment of any tile, the result included.
-    temporary_bytes: u64,
+    pub(crate) temporary_bytes: u64,
     /// Why the program, with both operands, doesn't fit; none if it does.
-    refused: Option<String>,
+    pub(crate) refused: Option<String>,
 }
 
 /// Plans the product of `request` on an IPU of `machine`.
@@ -143,7 +144,7 @@ struct Lowered {
 /// # Errors
 ///
 /// [`plan::PlanError`], by which dimension or number is wrong.
-pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> {
+pub fn plans(request: &Request, machine: &MachineSpec) -> Result<Plans> {
     let spec = &machine.tile;
     let options = PlanOptions {
         pass: request.pass,
@@ -174,7 +175,7 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> anyhow::Result<Plans> 
     };
     let products_per_cycle = u64::from(units * spec.amp.chain_depth * spec.tiles_per_ipu);
     let ideal_cycles = (groups * m * k * n).div_ceil(products_per_cycle);
-    let rows: anyhow::Result<Vec<PlanEntry>> = found
+    let rows: Result<Vec<PlanEntry>> = found
         .iter()
         .map(|plan| {
             let program = lowered(&request.shape, &options, plan, machine)?;
@@ -216,7 +217,7 @@ fn lowered(
     options: &PlanOptions,
     plan: &Plan,
     machine: &MachineSpec,
-) -> anyhow::Result<Lowered> {
+) -> Result<Lowered> {
     let program = product_alone(shape, options, plan, &machine.tile);
     let timing = engine::Options {
         mode: Mode::Folded,
@@ -274,191 +275,6 @@ fn row(plan: &Plan, program: Lowered, ideal: u64) -> PlanEntry {
         rearrange_before_loop: cost.rearrange_before_slice.0,
         cast_after_loop: cost.output_cast.0,
         program,
-    }
-}
-
-impl Plans {
-    /// The chosen plan with its costs, and the runners-up, with a line on how to read them.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let Self {
-            groups, m, k, n, ..
-        } = *self;
-        let shape = MatMulShape { groups, m, k, n };
-        let chosen = &self.plans[0];
-        let bound = match chosen.memory_bound_bytes {
-            Some(bytes) => format!("within {bytes} B a tile"),
-            None if self.smallest => "for the least memory".into(),
-            None => "without a bound on memory".into(),
-        };
-        let refused = chosen.program.refused.as_ref();
-        let refused = refused.map_or(String::new(), |why| format!("It doesn't fit: {why}.\n"));
-        let layer = self.layer.as_ref().map_or(String::new(), Layer::text);
-        format!(
-            "{shape}, ideal {} cycles; chosen {bound}: {}, {}, {}\n\
-             {}\n\
-             The program's operands lie where the plan wants them, so that nothing is rearranged.\n\
-             {refused}\n\
-             {layer}The chosen plan and its runners-up:\n\
-             {}\n\
-             splits: parts of groups, field (x), channels in (i) and out (o) on different tiles; \
-             serial: parts one after the other, `once` where the input is broadcast before them; \
-             order: `joint` is swapped, too, and its cuts are those of all passes; \
-             vertex in/out: the codelet with its channels in and out; amp: its cycles; \
-             program: cycles of the program that the plan is lowered to\n",
-            self.ideal_cycles,
-            chosen.splits(),
-            chosen.order(),
-            chosen.vertex(),
-            chosen.costs(),
-            self.table(),
-        )
-    }
-
-    /// All plans, one a row.
-    fn table(&self) -> comfy_table::Table {
-        let mut table = comfy_table::Table::new();
-        table
-            .load_style(comfy_table::presets::ASCII_MARKDOWN)
-            .set_header([
-                "cycles",
-                "util",
-                "amp",
-                "exchange",
-                "reduce",
-                "transform",
-                "other",
-                "tiles",
-                "memory B",
-                "splits",
-                "serial",
-                "order",
-                "vertex in/out",
-                "program",
-            ]);
-        for plan in &self.plans {
-            table.add_row([
-                plan.cycles.to_string(),
-                format!("{:.0} %", 100.0 * plan.utilisation),
-                plan.amp.to_string(),
-                plan.exchange.to_string(),
-                plan.reduce.to_string(),
-                plan.transform.to_string(),
-                plan.other.to_string(),
-                plan.tiles.to_string(),
-                plan.temporary_bytes.to_string(),
-                plan.splits(),
-                plan.serial(),
-                plan.order().into(),
-                plan.vertex(),
-                plan.program.cycles.to_string(),
-            ]);
-        }
-        table
-    }
-}
-
-impl Layer {
-    /// Both ways, and which one is used.
-    fn text(&self) -> String {
-        let mut table = comfy_table::Table::new();
-        table
-            .load_style(comfy_table::presets::ASCII_MARKDOWN)
-            .set_header(["passes planned", "fwd", "bwd", "wu", "cycles", "memory B"]);
-        let apart = Some(&self.separate);
-        for (name, passes) in [("apart", apart), ("jointly", self.joint.as_ref())] {
-            let numbers = match passes {
-                Some(passes) => {
-                    let Passes {
-                        fwd,
-                        bwd,
-                        wu,
-                        cycles,
-                        temporary_bytes,
-                    } = *passes;
-                    [fwd, bwd, wu, cycles, temporary_bytes].map(|number| number.to_string())
-                }
-                None => [(); 5].map(|()| "-".into()),
-            };
-            table.add_row(std::iter::once(name.to_string()).chain(numbers));
-        }
-        let used = if self.is_joint { "jointly" } else { "apart" };
-        format!("The layer's passes are planned {used}:\n{table}\n\n")
-    }
-}
-
-impl PlanEntry {
-    fn splits(&self) -> String {
-        let Self {
-            groups,
-            field,
-            in_channels,
-            out_channels,
-            ..
-        } = self;
-        format!("g{groups} x{field} i{in_channels} o{out_channels}")
-    }
-
-    fn serial(&self) -> String {
-        match (self.in_channels_serial, self.out_channels_serial) {
-            (1, 1) => "-".into(),
-            (parts, 1) => format!("i{parts}"),
-            (_, parts) if self.broadcast_input_once => format!("o{parts} once"),
-            (_, parts) => format!("o{parts}"),
-        }
-    }
-
-    /// The codelet with the channels that it takes in and out at once.
-    fn vertex(&self) -> String {
-        let (channels_in, channels_out) = (self.in_channels_per_group, self.out_channels_per_group);
-        format!("{} {channels_in}/{channels_out}", self.vertex)
-    }
-
-    fn order(&self) -> &'static str {
-        match (self.joint, self.swapped) {
-            (true, _) => "joint",
-            (false, true) => "swapped",
-            (false, false) => "as given",
-        }
-    }
-
-    /// The estimate by cause, beside the program's time and memory.
-    fn costs(&self) -> comfy_table::Table {
-        let mut table = comfy_table::Table::new();
-        table
-            .load_style(comfy_table::presets::ASCII_MARKDOWN)
-            .set_header(["part", "estimate", "program"]);
-        let program = &self.program;
-        let vertices =
-            self.amp + self.reduce + self.slices + self.updates + self.sums + self.cast_after_loop;
-        let exchange = self.exchange + self.broadcast_before_loop;
-        let rearranging = self.transform + self.rearrange_before_loop;
-        let rows = [
-            ("vertices", Some(vertices), Some(program.compute)),
-            ("  multiplying", Some(self.amp), None),
-            ("  reduction", Some(self.reduce), None),
-            ("  slices", Some(self.slices), None),
-            ("  updates and sums", Some(self.updates + self.sums), None),
-            ("  cast", Some(self.cast_after_loop), None),
-            ("exchange", Some(exchange), Some(program.exchange)),
-            ("rearrangement", Some(rearranging), None),
-            ("launch", None, Some(program.launch)),
-            ("cycles", Some(self.cycles), Some(program.cycles)),
-            (
-                "temporary bytes",
-                Some(self.temporary_bytes),
-                Some(program.temporary_bytes),
-            ),
-        ];
-        let is_detail = |part: &str| part.starts_with(' ');
-        for (part, estimate, program) in rows {
-            if is_detail(part) && estimate == Some(0) {
-                continue;
-            }
-            let cell = |number: Option<u64>| number.map_or("-".into(), |number| number.to_string());
-            table.add_row([part.to_string(), cell(estimate), cell(program)]);
-        }
-        table
     }
 }
 

@@ -6,6 +6,7 @@ pub mod csv;
 pub mod explain;
 pub mod json;
 mod place;
+pub mod plan;
 pub mod sensitivity;
 mod shares;
 pub mod table;

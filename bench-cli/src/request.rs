@@ -77,6 +77,22 @@ pub struct PreparedRun {
     pub notes: Vec<String>,
 }
 
+impl PreparedRun {
+    /// The run that comes first: the validation where nothing is trained.
+    ///
+    /// # Panics
+    ///
+    /// If nothing is left to run, which [`config::resolve`] refuses.
+    #[must_use]
+    pub fn first(&self) -> &RunRequest {
+        let options = &self.request.options;
+        match options.config.is_inference() || options.run.training {
+            true => &self.request,
+            false => self.validation.as_ref().expect("one of them runs"),
+        }
+    }
+}
+
 /// Resolves what was `given`: reads the preset, applies the rules, chooses the machine.
 ///
 /// # Errors

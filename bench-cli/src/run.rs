@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
 use bench_core::compile::compile;
 use bench_core::evaluate::{TIMING, metrics};
 use ipu_sim::device::{
@@ -26,7 +25,7 @@ use crate::config::options::ConnectionType;
 use crate::inspect::Inspect;
 use crate::metrics::{HostTimes, TimedMetrics};
 use crate::request::RunRequest;
-use crate::{Error, locks};
+use crate::{Error, Result, locks};
 
 /// No plans yet, for products on that machine.
 #[must_use]
@@ -39,7 +38,7 @@ pub fn plans_for(machine: &MachineSpec) -> PlanCache {
 /// # Errors
 ///
 /// As [`acquire`] and [`run`].
-pub fn simulate(request: &RunRequest) -> anyhow::Result<TimedMetrics> {
+pub fn simulate(request: &RunRequest) -> Result<TimedMetrics> {
     let plans = plans_for(&request.machine.spec);
     run(request, acquire(request)?, &Inspect::default(), &plans)
 }
@@ -51,7 +50,7 @@ pub fn simulate(request: &RunRequest) -> anyhow::Result<TimedMetrics> {
 ///
 /// [`Error::OutOfRange`] for the id of a device of another size; a machine without devices that
 /// large; a device that others keep.
-pub fn acquire(request: &RunRequest) -> anyhow::Result<AttachedDevice> {
+pub fn acquire(request: &RunRequest) -> Result<AttachedDevice> {
     let machine = request.machine.spec.clone();
     let wanted = &request.options.device;
     let n_ipus = request.options.config.ipus_requested();
@@ -76,11 +75,14 @@ pub fn acquire(request: &RunRequest) -> anyhow::Result<AttachedDevice> {
         }
         None => manager.attach_any(n_ipus, connection),
     };
-    attached.with_context(|| format!("system {}", request.machine.name))
+    attached.map_err(|source| Error::Attach {
+        system: request.machine.name.clone(),
+        source,
+    })
 }
 
 /// Refuses the id of a device that isn't one of `n_ipus` IPUs.
-fn check_size(devices: &[Device], id: u32, n_ipus: u32) -> crate::Result<()> {
+fn check_size(devices: &[Device], id: u32, n_ipus: u32) -> Result<()> {
     let found = devices.iter().find(|device| device.id.0 == id);
     if found.is_some_and(|device| device.n_ipus == n_ipus) {
         return Ok(());
@@ -114,15 +116,17 @@ pub fn run(
     device: AttachedDevice,
     inspect: &Inspect,
     plans: &PlanCache,
-) -> anyhow::Result<TimedMetrics> {
+) -> Result<TimedMetrics> {
     let machine = Arc::clone(device.machine());
     let watch = Stopwatch::start();
     let mut graphs = inspect.graphs();
     let mut see = |pass: &'static str, graph: &_| graphs.see(pass, graph);
     let config = &request.options.config;
-    let compiled = compile(config, &machine, plans, Watch::by(&mut see))
-        .map_err(Error::from)
-        .with_context(|| format!("while compiling for {}", request.machine.name))?;
+    let compiled = compile(config, &machine, plans, Watch::by(&mut see));
+    let compiled = compiled.map_err(|error| Error::Compile {
+        machine: request.machine.name.clone(),
+        source: Box::new(error.into()),
+    })?;
     graphs.finish()?;
     let program = Arc::clone(&compiled.program);
     inspect.write_program(&program)?;
@@ -142,8 +146,9 @@ pub fn run(
             (device.weight().clone(), timeline)
         }
         Err(DeviceError::OutOfMemory(_) | DeviceError::OutOfStreamingMemory(_)) => {
-            let weight = weigh::weigh(&program, &machine)?;
-            let timeline = engine::time(&program, &machine, TIMING)?;
+            let weight = weigh::weigh(&program, &machine).map_err(bench_core::Error::from)?;
+            let timeline = engine::time(&program, &machine, TIMING);
+            let timeline = timeline.map_err(bench_core::Error::from)?;
             (weight, Arc::new(timeline))
         }
         Err(error) => return Err(error.into()),

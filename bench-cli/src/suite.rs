@@ -7,10 +7,11 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::args;
 use crate::clock::Date;
+use crate::error::chain;
 use crate::metrics::{Report, TimedMetrics};
 use crate::request::{RunRequest, prepare};
+use crate::{Result, args};
 
 /// One published line, with the micro batch sizes it stands for.
 struct Line {
@@ -186,9 +187,9 @@ pub enum Outcome {
 pub fn run_one(
     run: &SuiteRun,
     date: Date,
-    simulate: impl Fn(&RunRequest) -> anyhow::Result<TimedMetrics>,
+    simulate: impl Fn(&RunRequest) -> Result<TimedMetrics>,
 ) -> Entry {
-    let report = || -> anyhow::Result<Report> {
+    let report = || -> Result<Report> {
         let mut given = args::parse(run.arguments.iter().cloned())?;
         given.system = Some(run.system.into());
         let request = prepare(&given, date)?.request;
@@ -204,7 +205,7 @@ pub fn run_one(
                 report: Box::new(report),
             },
             Err(error) => Outcome::Failed {
-                error: format!("{error:#}"),
+                error: chain(&error),
             },
         },
     }

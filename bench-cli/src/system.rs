@@ -354,9 +354,8 @@ mod tests {
         let check = |text: &str, ipus: u32, expected: std::result::Result<u32, &str>| {
             std::fs::write(path, text).unwrap();
             let found = choose(Some(path), ipus).map(|machine| machine.spec.n_ipus);
-            let found = found.map_err(|error| {
-                format!("{:#}", anyhow::Error::from(error)).replace(path, "mine.toml")
-            });
+            let found =
+                found.map_err(|error| crate::error::chain(&error).replace(path, "mine.toml"));
             assert_eq!(found, expected.map_err(String::from));
         };
         let mine = "name = \"mine\"\nbase = [\"mk2-m2000\"]\n";

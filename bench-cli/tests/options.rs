@@ -7,7 +7,7 @@
 //! *without effect* changes none of them and is named in a note with the reason. Any other is
 //! *refused* by name, with status 2.
 //!
-//! Some options that act do so beside some settings only. Beside the others, they too change
+//! Some options that act do so beside some settings only. ExtraRuns the others, they too change
 //! nothing and are named in a note with the reason.
 
 use std::collections::BTreeMap;

@@ -178,10 +178,10 @@ fn one(
     let measured = match run::run(request, device, inspect, plans) {
         Ok(measured) => measured,
         Err(error) => {
-            if let Some(Error::TooLarge(_)) = error.downcast_ref() {
+            if error.is_too_large() {
                 advise(request, plans, console)?;
             }
-            return Err(error);
+            return Err(error.into());
         }
     };
     // What doesn't fit doesn't run: no line of a run is printed for it.

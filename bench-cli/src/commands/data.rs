@@ -201,7 +201,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
 
 fn run_benchmark(matches: &ArgMatches, console: &Console) -> anyhow::Result<String> {
     let out = super::path(matches, "out").expect("it is required");
-    let bar = bytes(console.bar(0)?)?;
+    let bar = bytes(console.bar(0))?;
     let files = &benchmark::RECORD_FILES;
     let paths = benchmark::write(out, files, replace(matches), &bar)?;
     let mut text = String::new();
@@ -251,7 +251,7 @@ fn run_pretraining(matches: &ArgMatches, console: &Console) -> anyhow::Result<St
         },
         replace: replace(matches),
     };
-    let made = pretraining::make(&request, &console.bar(0)?)?;
+    let made = pretraining::make(&request, &console.bar(0))?;
     let mut text = format!("{} documents, {} tokens\n", made.documents, made.tokens);
     for (path, records) in &made.files {
         let _ = writeln!(

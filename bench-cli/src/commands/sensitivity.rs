@@ -1,11 +1,29 @@
 //! `ipu-bench sensitivity`: what every constant of a machine does.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use bench_cli::args::{self, Arguments, table};
+use bench_cli::clock::Date;
 use bench_cli::console::Console;
-use bench_cli::report;
+use bench_cli::request::prepare;
+use bench_cli::{Error, report};
 use bench_core::sensitivity::{self, ExtraRuns};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+/// The option given that prints or writes something of one run, which many runs can't.
+fn output(given: &Arguments) -> Option<&'static str> {
+    let outputs = [
+        (table::METRICS_JSON, given.metrics_json.is_some()),
+        (table::EXPLAIN, given.explain),
+        (table::DUMP_IR, given.inspect.ir.is_some()),
+        (table::DUMP_PROGRAM, given.inspect.program.is_some()),
+        (table::MEMORY_REPORT, given.inspect.memory.is_some()),
+        (table::PRINT_CONFIG, given.print_config),
+    ];
+    let given = outputs.into_iter().find(|(_, is_given)| *is_given);
+    given.map(|(option, _)| option)
+}
 
 pub(super) fn command(command: Command) -> Command {
     command
@@ -16,9 +34,21 @@ pub(super) fn command(command: Command) -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Say whether it changes a run of the published benchmark, which takes a minute or two"),
         )
+        .arg(
+            Arg::new("run")
+                .last(true)
+                .num_args(1..)
+                .conflicts_with("suite")
+                .value_name("OPTION OF BERT")
+                .value_parser(value_parser!(OsString))
+                .help("A run of your own, as after `ipu-bench bert`: say what every constant does to that one"),
+        )
 }
 
 pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
+    if let Some(words) = matches.get_many::<OsString>("run") {
+        return of_run(words.cloned().collect(), console);
+    }
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     let extra_runs = match matches.get_flag("suite") {
@@ -30,4 +60,34 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
     super::print(&report::sensitivity::text(&found))?;
     let holds = found.iter().all(sensitivity::KnobEffect::holds);
     Ok(ExitCode::from(u8::from(!holds)))
+}
+
+/// What every constant does to the run that the `words` ask for.
+fn of_run(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
+    let given = args::parse(args::texts(words)?)?;
+    if given.help {
+        let help = args::command().bin_name("ipu-bench bert").render_help();
+        super::print(&help.to_string())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(option) = output(&given) {
+        let other = "sensitivity";
+        return Err(Error::NotAllowedWith { option, other }.into());
+    }
+    let console = Console {
+        quiet: console.quiet || given.quiet,
+    };
+    let prepared = prepare(&given, Date::now())?;
+    for note in &prepared.notes {
+        console.note(note)?;
+    }
+    let request = prepared.first();
+    console.note(&format!("system: {}", request.machine.name))?;
+    let bar = console.spinner();
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    let found = sensitivity::of_run(&request.options.config, &request.machine.spec);
+    let (base, effects) = found.map_err(Error::from)?;
+    bar.finish_and_clear();
+    super::print(&report::sensitivity::of_run(base, &effects))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -26,7 +26,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
     let (json, csv) = (super::path(matches, "json"), super::path(matches, "csv"));
     report::check_all_writable([json, csv].into_iter().flatten())?;
     let runs = suite::runs();
-    let bar = console.bar(runs.len() as u64)?;
+    let bar = console.bar(runs.len() as u64);
     let mut entries = Vec::new();
     for run in &runs {
         bar.set_message(run.name.clone());

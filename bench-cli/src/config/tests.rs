@@ -357,8 +357,7 @@ fn validation_is_checked_like_a_run() {
         ),
     ] {
         let resolved = resolve_line("--epochs 1", json!({"validation_config": own})).unwrap();
-        let error = anyhow::Error::from(validation(&resolved).unwrap_err());
-        let text = format!("{error:#}");
+        let text = crate::error::chain(&validation(&resolved).unwrap_err());
         let context = "in the validation after training (--no-validation leaves it out): ";
         assert_eq!(text, format!("{context}{expected}"));
     }

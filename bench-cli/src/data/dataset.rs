@@ -269,7 +269,7 @@ mod tests {
                 assert_eq!(padding, expected, "{more}");
             }
             (Err(error), Err(text)) => {
-                let chain = format!("{:#}", anyhow::Error::from(error));
+                let chain = crate::error::chain(&error);
                 assert!(chain.contains(text), "{chain}");
             }
             (found, _) => panic!("{more}: {found:?}"),

@@ -284,3 +284,6 @@ fn memory(ipus: &[IpuMemory]) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::metrics::fixtures::measured;
-use crate::report;
+use crate::{Error, report};
 
 fn date() -> Date {
     Date::from_unix(0)
@@ -84,7 +84,11 @@ fn results_of_good_and_failed_runs() {
     let all = runs();
     let good = run_one(&all[0], date(), |_| Ok(measured()));
     let bad = run_one(&all[8], date(), |_| {
-        Err(anyhow::anyhow!("inner").context("outer"))
+        Err(Error::File {
+            action: "read",
+            path: "outer".into(),
+            source: std::io::Error::other("inner"),
+        })
     });
     let entries = [good, bad];
     assert_eq!(
@@ -94,7 +98,7 @@ fn results_of_good_and_failed_runs() {
             .collect::<Vec<_>>(),
         [
             "1-large-128-pod16,mk2-pod16,4096,4000,4194.304,true,,,16,21200000000,600000,true,1.5,0.25,",
-            "9-squad-low-latency-128-b1,mk2-m2000,,,,,,,,,,,,,outer: inner",
+            "9-squad-low-latency-128-b1,mk2-m2000,,,,,,,,,,,,,cannot read outer: inner",
         ]
     );
     expect_test::expect![[r#"
@@ -105,5 +109,5 @@ fn results_of_good_and_failed_runs() {
     let json: Value = serde_json::from_str(&report::json::text(&entries)).unwrap();
     assert_eq!(json[0]["report"]["throughput_sequences_per_second"], 4096.0);
     assert_eq!(json[0]["report"]["options"]["micro_batch_size"], 8);
-    assert_eq!(json[1]["error"], "outer: inner");
+    assert_eq!(json[1]["error"], "cannot read outer: inner");
 }

@@ -238,6 +238,6 @@ pub(super) const DISTRIBUTION: Section = Section {
         int("--mpi-size", "mpi_size", 1)
             .no_effect(UNUSED)
             .help("number of processes"),
-        maybe_text("--config", "config").help("preset file; the command line overrides it"),
+        maybe_text("--config", "config").help("preset file, or what this program wrote of a run: a report, its options, a resolved configuration; the command line overrides it"),
     ],
 };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use expect_test::expect_file;
 
 use super::*;
-use crate::run::simulate;
+use crate::report::shares;
 
 /// Columns of shares: their heads, the runs they are of, and the IPU.
 const COLUMNS: [(&str, &str, u32); 4] = [
@@ -29,8 +29,7 @@ const RECOMPUTATION: &str = "recomputation";
 /// page has beside them.
 fn shares(run: &str, ipu: u32) -> BTreeMap<String, String> {
     let words = format!("{run} --generated-data true --epochs 1 --no-model-save");
-    let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
-    let metrics = simulate(&prepare(&given, Date::now()).unwrap().request).unwrap();
+    let metrics = metrics(&words);
     let printed = text(&metrics);
     let table = |head: &str| {
         let lines = printed
