@@ -44,7 +44,11 @@ pub fn lines(advice: &Advice, options: &BertOptions) -> Vec<String> {
 pub fn words(changed: &RunConfig, options: &BertOptions) -> String {
     let before = options.config.to_keys();
     let after = changed.to_keys();
-    let is_new = |key: &str| after.get(key) != before.get(key);
+    let is_new = |key: &str| {
+        // Inference has no batch but that of its micro-batch.
+        let follows = key == "global_batch_size" && changed.is_inference();
+        after.get(key) != before.get(key) && !follows
+    };
     let names = table::options().map(|option| (option.name, option.key));
     let mut words: Vec<String> = Vec::new();
     for (name, key) in names {
