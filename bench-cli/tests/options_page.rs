@@ -21,7 +21,7 @@ What an option does here:
 An option that acts may have nothing to act on: `--beta1` with SGD, `--replicated-tensor-sharding` with one replica, options of training in inference.
 If the command line or the preset gives it there, a note of the same form names it.
 
-`bench-cli/tests/options.rs` tries all of them; this page is checked against the table by `bench-cli/tests/options_page.rs`.
+`bench-cli/tests/options/main.rs` tries all of them; this page is checked against the table by `bench-cli/tests/options_page.rs`.
 ";
 
 fn row(option: &OptionSpec) -> String {

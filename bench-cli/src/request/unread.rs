@@ -1,7 +1,7 @@
 //! What was asked for and changes nothing, because of another option.
 //!
 //! Options that never act say so in the [`table`](mod@crate::args::table). Those here act beside some
-//! settings and not beside others: a [`Rule`] says which, and why. `tests/options.rs` runs every
+//! settings and not beside others: a [`Rule`] says which, and why. `tests/options/main.rs` runs every
 //! key of every rule with and without it, so that none of them says too much.
 //!
 //! Left out: what is idle only at certain sizes, as a count of tiles that the model doesn't fill.

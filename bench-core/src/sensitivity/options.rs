@@ -1,5 +1,5 @@
 //! Options that promise a direction keep it: set, they make a step shorter or longer, or the
-//! fullest tile fuller or less full. (That every option does something at all, `tests/options.rs`
+//! fullest tile fuller or less full. (That every option does something at all, `tests/options/main.rs`
 //! shows.)
 
 use popart_graph::plan::PlanCache;

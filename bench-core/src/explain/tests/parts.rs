@@ -50,6 +50,10 @@ fn parts_add_up_to_what_is_in_them_and_to_the_step() {
             .sum();
         assert_eq!(all, busy, "everything belongs to a part");
     }
+    for (id, times) in timeline.sources.iter().filter(|&(id, _)| profile.is_of(id, layer)) {
+        let n: Cycles = times[IpuId(0)].spent.total();
+        if n > Cycles::ZERO { eprintln!("{:?} {:?} {n:?}", profile.lines[id], program.source(id)); }
+    }
     // It runs on the second IPU; its weights are updated where they are.
     assert_eq!(cycles(layer)[IpuId(0)].total(), Cycles::ZERO);
     assert!(

@@ -9,6 +9,11 @@
 //!
 //! Some options that act do so beside some settings only. ExtraRuns the others, they too change
 //! nothing and are named in a note with the reason.
+//!
+//! [`own`] has the options of our own, [`keys`] where the keys of a run must be found again.
+
+mod keys;
+mod own;
 
 use std::collections::BTreeMap;
 
@@ -123,6 +128,7 @@ fn base(option: &OptionSpec) -> String {
             pretraining.replace("steps 3", "steps 9")
                 + " --learning-rate-function Linear --learning-rate 1 --lr-warmup-steps 4"
         }
+        "merge_collectives" => format!("{pretraining} --replication-factor 2"),
         "relu_leak" => format!("{pretraining} --activation-type LRelu"),
         "recompute_checkpoint_every_layer" => {
             format!("{pretraining} --num-layers 4 --layers-per-ipu 2")
@@ -162,7 +168,7 @@ fn base(option: &OptionSpec) -> String {
         "no_model_save" | "no_validation" | "no_training" | "validation_config" => {
             pretraining.replace("--no-model-save", "")
         }
-        "inference" => pretraining.replace(
+        "inference" | "global_batch_size" => pretraining.replace(
             "--gradient-accumulation-factor 12 --execution-mode PIPELINE",
             "",
         ),
