@@ -50,17 +50,26 @@ fn parts_add_up_to_what_is_in_them_and_to_the_step() {
             .sum();
         assert_eq!(all, busy, "everything belongs to a part");
     }
-    for (id, times) in timeline.sources.iter().filter(|&(id, _)| profile.is_of(id, layer)) {
-        let n: Cycles = times[IpuId(0)].spent.total();
-        if n > Cycles::ZERO { eprintln!("{:?} {:?} {n:?}", profile.lines[id], program.source(id)); }
-    }
-    // It runs on the second IPU; its weights are updated where they are.
-    assert_eq!(cycles(layer)[IpuId(0)].total(), Cycles::ZERO);
-    assert!(
-        halves
-            .iter()
-            .all(|half| half[IpuId(1)].total() > Cycles::ZERO)
+}
+
+/// Nothing of another IPU runs in step with it if there are no replicas to add up with.
+#[test]
+fn a_part_takes_time_where_it_is_placed() {
+    let words = format!(
+        "{MODEL} --epochs 1 --mask-tokens 4 --execution-mode PIPELINE --num-layers 2 \
+         --layers-per-ipu 1 1 --gradient-accumulation-factor 8 --batches-per-step 2"
     );
+    let case = Case::new(&words);
+    let timeline = case.time(engine::Mode::Folded);
+    let Compiled {
+        program, profile, ..
+    } = &case.compiled;
+    for (layer, here, elsewhere) in [("Layer0", 0, 1), ("Layer1", 1, 0)] {
+        let part = find(profile, &[layer, "Attention"]);
+        let cycles = part::cycles(program, profile, &timeline, part);
+        assert!(cycles[IpuId(here)].total() > Cycles::ZERO);
+        assert_eq!(cycles[IpuId(elsewhere)].total(), Cycles::ZERO, "{layer}");
+    }
 }
 
 #[test]
