@@ -35,12 +35,17 @@ pub struct SavedMachine {
     pub description: String,
 }
 
-/// Keys that only a resolved configuration has, with their values of a run in one process.
-const DISTRIBUTED: [(&str, fn() -> Value); 3] = [
-    ("use_popdist", || json!(false)),
-    ("popdist_size", || json!(1)),
-    ("popdist_rank", || json!(0)),
-];
+/// Keys that only a resolved configuration has.
+const DISTRIBUTED: [&str; 3] = ["use_popdist", "popdist_size", "popdist_rank"];
+
+/// Their values of a run in one process.
+fn alone(key: &str) -> Value {
+    match key {
+        "use_popdist" => json!(false),
+        "popdist_size" => json!(1),
+        _ => json!(0),
+    }
+}
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
 ///
@@ -128,11 +133,11 @@ fn preset_or_report(
 /// The values of a resolved configuration as somebody would have asked for them: without those that
 /// are the defaults or were derived. Others are as they are.
 fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
-    if !values.contains_key(DISTRIBUTED[0].0) {
+    if !values.contains_key(DISTRIBUTED[0]) {
         return Ok(values.clone());
     }
-    for (key, alone) in DISTRIBUTED {
-        if let Some(found) = values.get(key).filter(|found| **found != alone()) {
+    for key in DISTRIBUTED {
+        if let Some(found) = values.get(key).filter(|found| **found != alone(key)) {
             return Err(Error::ConfigType {
                 path: path.to_string(),
                 key: key.into(),
@@ -146,10 +151,7 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
         option.is_some_and(|option| option.is_default(value))
     };
     let mut asked = values.clone();
-    asked.retain(|key, value| {
-        let distributed = DISTRIBUTED.iter().any(|(name, _)| name == key);
-        !distributed && !is_default(key, value)
-    });
+    asked.retain(|key, value| !DISTRIBUTED.contains(&key.as_str()) && !is_default(key, value));
     // The factor that it was derived from, or that was derived from it, is there.
     asked.remove("global_batch_size");
     let folder = asked.get("checkpoint_dir").and_then(Value::as_str);
