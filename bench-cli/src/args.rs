@@ -10,6 +10,7 @@
 //!
 //! Left out: negative numbers that start with their point (`-.5`).
 
+pub mod json;
 pub mod later;
 pub mod spec;
 pub mod table;
@@ -408,7 +409,7 @@ fn read(option: &OptionSpec, matches: &ArgMatches) -> Result<Option<Value>> {
         .get_many::<String>(option.name)
         .map(|words| words.cloned().collect())
         .unwrap_or_default();
-    values::from_words(option, &words).map(Some)
+    json::from_words(option, &words).map(Some)
 }
 
 #[cfg(test)]

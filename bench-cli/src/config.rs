@@ -11,6 +11,7 @@
 
 pub mod file;
 pub mod options;
+pub mod text;
 
 use std::path::Path;
 

@@ -7,8 +7,9 @@ use comfy_table::{Table, presets};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::shipped::machines;
 
-use crate::config::file::{self, SavedMachine};
+use crate::args::json::SavedMachine;
 use crate::config::options::{Device, Generation};
+use crate::config::text;
 use crate::{Error, Result};
 
 /// A machine chosen.
@@ -236,7 +237,7 @@ fn shipped(name: &str) -> Machine {
 }
 
 fn from_file(path: &str) -> Result<Machine> {
-    let text = file::read_text(path).map_err(|source| match source.kind() {
+    let text = text::read(path).map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => Error::UnknownSystem {
             name: path.into(),
             shipped: machines(),

@@ -226,10 +226,10 @@ proptest! {
     #[test]
     fn configurations(edits in edits(), text in "\\PC{0,40}") {
         let near = edited(&preset(), &edits);
-        if let Ok((values, _)) = config::file::parse("a.json", &near) {
+        if let Ok((values, _)) = args::json::parse("a.json", &near) {
             let _ = config::resolve(&args::Arguments::default(), Some(&values), "date");
         }
-        let _ = config::file::parse("a.json", &text);
+        let _ = args::json::parse("a.json", &text);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use bench_cli::{args, config};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    if let Ok((values, _)) = config::file::parse("a.json", text) {
+    if let Ok((values, _)) = args::json::parse("a.json", text) {
         let _ = config::resolve(&args::Arguments::default(), Some(&values), "date");
     }
 });

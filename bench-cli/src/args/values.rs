@@ -1,16 +1,13 @@
-//! Values of options: from the words of a command line and from JSON.
+//! Values of options: from the words of a command line, and back.
 //!
-//! The words follow `argparse` with the types of `bert.py`. JSON is checked more strictly than the
-//! original does, which takes any value that is no text: here type and choices must fit.
+//! The words follow `argparse` with the types of `bert.py`. An object is more than a word: it and
+//! all that JSON gives is read by [`super::json`].
 //!
 //! Left out: numbers that JSON cannot hold (`inf`, `nan`), and Python's underscores in numbers.
 
-use std::path::PathBuf;
-
 use serde_json::{Map, Value, json};
 
-use super::spec::{Arity, Kind, OptionSpec};
-use crate::python::repr;
+use super::spec::{Kind, OptionSpec};
 use crate::{Error, Result};
 
 const MODES: &[&str] = &["DEFAULT", "PIPELINE", "PHASED"];
@@ -24,11 +21,15 @@ pub fn of_flag(option: &OptionSpec) -> Value {
     }
 }
 
-/// The value that `words` give `option`.
+/// The value that `words` give `option`, which takes no object.
 ///
 /// # Errors
 ///
 /// A word that is no value of its kind or none of its choices.
+///
+/// # Panics
+///
+/// If the option takes an object.
 pub fn from_words(option: &OptionSpec, words: &[String]) -> Result<Value> {
     match option.kind {
         Kind::Schedule => schedule(option, words),
@@ -40,8 +41,8 @@ pub fn from_words(option: &OptionSpec, words: &[String]) -> Result<Value> {
     }
 }
 
-/// The value of one word.
-fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
+/// The value of one word; never an object.
+pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
     let invalid = |kind| Error::InvalidValue {
         option: option.name,
         kind,
@@ -66,7 +67,7 @@ fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
         }),
         Kind::Mode if MODES.contains(&word) => Ok(json!(word)),
         Kind::Mode => Err(invalid("ExecutionMode")),
-        Kind::Json => json_word(option, word),
+        Kind::Json => unreachable!("{} takes an object", option.name),
         Kind::Schedule => schedule(option, &[word.to_string()]),
         Kind::Text | Kind::Constant(_) => {
             if option.key == "engine_cache" && word.is_empty() {
@@ -112,102 +113,6 @@ fn schedule(option: &OptionSpec, words: &[String]) -> Result<Value> {
         pairs.insert(key.to_string(), json!(value));
     }
     Ok(Value::Object(pairs))
-}
-
-/// A JSON object, or the path of a file with one. The original ignores anything else without a
-/// word; we don't.
-fn json_word(option: &OptionSpec, word: &str) -> Result<Value> {
-    let (path, text) = if word.trim_start().starts_with('{') {
-        (option.name.to_string(), word.to_string())
-    } else {
-        let text = crate::config::file::read_text(word).map_err(|source| Error::File {
-            action: "read",
-            path: PathBuf::from(word),
-            source,
-        })?;
-        (word.to_string(), text?)
-    };
-    let parsed = crate::config::file::parse(&path, &text);
-    parsed.map(|(values, _)| Value::Object(values))
-}
-
-/// The value that JSON gives `option` in the configuration file `path`.
-///
-/// Texts are read as the command line's words are, and one text will do for a list.
-///
-/// # Errors
-///
-/// A value of another type, none of the option's choices, or a text that is no value of its kind.
-pub fn from_json(option: &OptionSpec, value: &Value, path: &str) -> Result<Value> {
-    let wrong = || Error::ConfigType {
-        path: path.to_string(),
-        key: option.key.to_string(),
-        expected: expected(option),
-        found: value.to_string(),
-    };
-    match value {
-        Value::Null if option.default_value().is_null() => Ok(Value::Null),
-        Value::String(word) if *value != option.default_value() => {
-            let scalar = from_word(option, word).map_err(|inner| Error::ConfigValue {
-                path: path.to_string(),
-                inner: Box::new(inner),
-            })?;
-            Ok(if option.is_list() {
-                json!([scalar])
-            } else {
-                scalar
-            })
-        }
-        Value::Array(items) if option.is_list() => {
-            if items.is_empty() && option.arity == Arity::OneOrMore {
-                return Err(wrong());
-            }
-            items
-                .iter()
-                .map(|item| scalar(option, item).ok_or_else(wrong))
-                .collect()
-        }
-        Value::Object(pairs) if option.kind == Kind::Schedule => {
-            let fits =
-                |(key, rate): (&String, &Value)| key.parse::<u64>().is_ok() && rate.is_number();
-            if pairs.iter().all(fits) {
-                Ok(value.clone())
-            } else {
-                Err(wrong())
-            }
-        }
-        Value::Object(keys) if option.kind == Kind::Json => {
-            let inside = format!("{path}: key {}", repr(option.key));
-            crate::config::file::check(&inside, keys).map(Value::Object)
-        }
-        _ if option.is_list() => Err(wrong()),
-        _ => scalar(option, value).ok_or_else(wrong),
-    }
-}
-
-fn scalar(option: &OptionSpec, value: &Value) -> Option<Value> {
-    let fits = match option.kind {
-        Kind::Int => value.is_i64(),
-        Kind::IntOrConfigFloat | Kind::Float => value.is_number(),
-        Kind::Bool => value.is_boolean(),
-        Kind::Text | Kind::Mode | Kind::Constant(_) => value.is_string(),
-        Kind::Schedule | Kind::Json => false,
-    };
-    fits.then(|| value.clone())
-}
-
-fn expected(option: &OptionSpec) -> &'static str {
-    match (option.kind, option.is_list()) {
-        (Kind::Int, true) => "a list of whole numbers",
-        (Kind::Int, false) => "a whole number",
-        (Kind::Float, true) => "a list of numbers",
-        (Kind::IntOrConfigFloat | Kind::Float, _) => "a number",
-        (Kind::Bool, _) => "true or false",
-        (Kind::Schedule, _) => "an object of whole numbers and rates",
-        (Kind::Json, _) => "an object",
-        (_, true) => "a list of texts",
-        (_, false) => "a text",
-    }
 }
 
 /// A value as one would type it: lists with blanks between their items.

@@ -7,7 +7,7 @@ use crate::args::parse;
 
 fn resolve_line(line: &str, preset: Value) -> Result<ResolvedConfig> {
     let given = parse(line.split_whitespace().map(String::from))?;
-    let preset = file::check("a.json", preset.as_object().unwrap())?;
+    let preset = crate::args::json::check("a.json", preset.as_object().unwrap())?;
     resolve(&given, Some(&preset), "date")
 }
 

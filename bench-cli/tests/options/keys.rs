@@ -3,13 +3,14 @@
 //! which a run is like those that were measured, in the validation after training and in advice.
 
 use bench_cli::args::Arguments;
-use bench_cli::config::{self, BertOptions, file};
+use bench_cli::args::json;
+use bench_cli::config::{self, BertOptions};
 use bench_core::accuracy::domain::Features;
 use bench_core::advise;
 use bench_core::config::RunConfig;
 use bench_core::config::keys::KEYS;
 use bench_core::explain::Explanation;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::*;
 
@@ -36,7 +37,7 @@ fn options(line: &[String]) -> BertOptions {
 /// The options that a report's come back as.
 fn read_back(arguments: &Map<String, Value>) -> bench_cli::Result<BertOptions> {
     let text = serde_json::to_string(arguments).expect("arguments are plain values");
-    let (values, _) = file::parse("written.json", &text)?;
+    let (values, _) = json::parse("written.json", &text)?;
     let resolved = config::resolve(&Arguments::default(), Some(&values), "21-03-19-18-49-38")?;
     Ok(resolved.options)
 }
@@ -179,8 +180,8 @@ fn the_validation_keeps_every_key() {
         let prepared = prepared(&line).unwrap_or_else(|error| panic!("{line:?}: {error}"));
         let validation = prepared.validation.expect(key).options.config;
         let mut keys = prepared.request.options.config.to_keys();
-        keys.insert("inference".into(), json!(true));
-        keys.insert("gradient_accumulation_factor".into(), json!(1));
+        keys.insert("inference".into(), Value::Bool(true));
+        keys.insert("gradient_accumulation_factor".into(), 1.into());
         keys.remove("global_batch_size");
         assert_eq!(RunConfig::from_keys(&keys), Ok(validation), "{key}");
     }
