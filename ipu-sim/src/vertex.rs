@@ -11,40 +11,67 @@
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 use libm::{exp, log, sqrt, tanh};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::numerics::dropout_keep;
 use crate::program::{Label, Labels};
 
-/// Scalar functions of one argument.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UnaryFn {
-    /// -x.
-    Neg,
-    /// e^x.
-    Exp,
+/// Declares [`UnaryFn`]: its functions, each with its word and that of its gradient.
+macro_rules! unary_functions {
+    ($($(#[$doc:meta])* $function:ident = $word:literal / $gradient:literal,)*) => {
+        /// Scalar functions of one argument.
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            JsonSchema,
+        )]
+        pub enum UnaryFn { $($(#[$doc])* #[serde(rename = $word)] $function,)* }
+
+        impl UnaryFn {
+            /// Every function, in order.
+            pub const ALL: &[Self] = &[$(Self::$function),*];
+
+            /// Word for the function in text.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$function => $word),* }
+            }
+
+            /// Word for the gradient of the function in text.
+            #[must_use]
+            pub fn gradient_name(self) -> &'static str {
+                match self { $(Self::$function => $gradient),* }
+            }
+        }
+    };
+}
+
+unary_functions! {
+    /// `-x`.
+    Neg = "neg" / "neg_grad",
+    /// Exponential.
+    Exp = "exp" / "exp_grad",
     /// Natural logarithm.
-    Log,
-    /// x^2.
-    Square,
+    Log = "log" / "log_grad",
+    /// `x^2`.
+    Square = "square" / "square_grad",
     /// Square root.
-    Sqrt,
-    /// 1 / sqrt(x).
-    Rsqrt,
-    /// 1 / x.
-    Inverse,
+    Sqrt = "sqrt" / "sqrt_grad",
+    /// `1 / sqrt x`.
+    Rsqrt = "rsqrt" / "rsqrt_grad",
+    /// `1 / x`.
+    Reciprocal = "reciprocal" / "reciprocal_grad",
     /// Hyperbolic tangent.
-    Tanh,
-    /// Logistic function.
-    Sigmoid,
-    /// max(x, 0).
-    Relu,
-    /// Gaussian error linear unit in its tanh form.
-    Gelu,
-    /// Gaussian error linear unit by the error function.
-    GeluErf,
+    Tanh = "tanh" / "tanh_grad",
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid = "sigmoid" / "sigmoid_grad",
+    /// `max(x, 0)`.
+    Relu = "relu" / "relu_grad",
+    /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, the form PopLibs computes.
+    Gelu = "gelu" / "gelu_grad",
+    /// `x/2 (1 + erf(x / sqrt 2))`, the form of models trained elsewhere.
+    GeluErf = "gelu_erf" / "gelu_erf_grad",
 }
 
 /// Scalar functions of two arguments.
@@ -414,7 +441,7 @@ impl UnaryFn {
             Self::Square => x * x,
             Self::Sqrt => sqrt(x),
             Self::Rsqrt => 1.0 / sqrt(x),
-            Self::Inverse => 1.0 / x,
+            Self::Reciprocal => 1.0 / x,
             Self::Tanh => tanh(x),
             Self::Sigmoid => 1.0 / (1.0 + exp(-x)),
             Self::Relu => x.max(0.0),
@@ -433,7 +460,7 @@ impl UnaryFn {
             Self::Square => 2.0 * x,
             Self::Sqrt => 0.5 / sqrt(x),
             Self::Rsqrt => -0.5 / (x * sqrt(x)),
-            Self::Inverse => -1.0 / (x * x),
+            Self::Reciprocal => -1.0 / (x * x),
             Self::Tanh => 1.0 - x * x,
             Self::Sigmoid => x * (1.0 - x),
             Self::Relu => f64::from(u8::from(x > 0.0)),
@@ -631,7 +658,7 @@ mod tests {
             UnaryFn::Square,
             UnaryFn::Sqrt,
             UnaryFn::Rsqrt,
-            UnaryFn::Inverse,
+            UnaryFn::Reciprocal,
             UnaryFn::Tanh,
             UnaryFn::Sigmoid,
             UnaryFn::Relu,

@@ -34,9 +34,10 @@ mod tensor;
 
 pub use attribute::{
     BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, NoProportion, Partials, Phase, Piece,
-    Purpose, Recompute, Reduction, Saved, UnaryFn,
+    Purpose, Recompute, Reduction, Saved, saved,
 };
 pub use graph::{Graph, NewIds};
+pub use ipu_sim::vertex::UnaryFn;
 pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
 pub use part::{Part, PartKind, Parts};
 pub use shape::Shape;

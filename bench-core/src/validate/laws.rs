@@ -145,7 +145,7 @@ fn elementwise() -> impl Iterator<Item = Case> {
         map(unary(UnaryFn::GeluErf), 1, 4096, F16, IN_PLACE, 65_918),
         map(unary(UnaryFn::Gelu), 1, 4096, F16, IN_PLACE, 5349),
         map(unary(UnaryFn::Gelu), 1, 4096, F32, IN_PLACE, 20_763),
-        map(unary(UnaryFn::Inverse), 1, 4096, F32, NEW, 12_434),
+        map(unary(UnaryFn::Reciprocal), 1, 4096, F32, NEW, 12_434),
         map(MapOp::Cast, 1, 64, F16, NEW, 294),
         map(MapOp::Cast, 1, 1000, F16, NEW, 762),
         map(MapOp::Cast, 1, 4096, F16, NEW, 2310),

@@ -24,7 +24,7 @@ fn maps() -> Vec<(MapOp, usize)> {
         UnaryFn::Square,
         UnaryFn::Sqrt,
         UnaryFn::Rsqrt,
-        UnaryFn::Inverse,
+        UnaryFn::Reciprocal,
         UnaryFn::Tanh,
         UnaryFn::Sigmoid,
         UnaryFn::Relu,

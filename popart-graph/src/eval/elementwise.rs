@@ -55,7 +55,7 @@ pub(super) fn unary(function: UnaryFn, x: f64) -> f64 {
 }
 
 /// The derivative at `saved`, which is the operand or the result as
-/// [`UnaryFn::saved`] says.
+/// [`saved`](crate::ir::saved) says.
 pub(super) fn derivative(function: UnaryFn, saved: f64) -> f64 {
     let x = saved;
     match function {

@@ -6,7 +6,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{Ctx, PartialGradient};
 use crate::error::{Error, OpLabel, Result};
 use crate::ir::{
-    BinaryFn, MatMulPass, Op, OpId, OpKind, Piece, Saved, Scope, Shape, TensorId, UnaryFn,
+    BinaryFn, MatMulPass, Op, OpId, OpKind, Piece, Saved, Scope, Shape, TensorId, UnaryFn, saved,
 };
 
 impl Ctx {
@@ -69,7 +69,7 @@ impl Step<'_> {
             OpKind::Binary(function) => self.binary(function, dy),
             OpKind::Scale { factor } => self.replace(OpKind::Scale { factor }, &[dy]),
             OpKind::Unary(function) => {
-                let saved = match function.saved() {
+                let saved = match saved(function) {
                     Saved::Input => self.forward.inputs[0],
                     Saved::Output => self.forward.outputs[0],
                 };

@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use ipu_sim::vertex::UnaryFn;
+
 use super::words;
 
 words! {
@@ -96,34 +98,6 @@ words! {
         /// `a / b`.
         Div = "div",
     }
-
-    /// Element-wise functions of one operand.
-    UnaryFn {
-        /// `x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, the form PopLibs computes.
-        Gelu = "gelu",
-        /// `x/2 (1 + erf(x / sqrt 2))`, the form of models trained elsewhere.
-        GeluErf = "gelu_erf",
-        /// Hyperbolic tangent.
-        Tanh = "tanh",
-        /// `max(x, 0)`.
-        Relu = "relu",
-        /// Exponential.
-        Exp = "exp",
-        /// Natural logarithm.
-        Log = "log",
-        /// Square root.
-        Sqrt = "sqrt",
-        /// `1 / sqrt x`.
-        Rsqrt = "rsqrt",
-        /// `x^2`.
-        Square = "square",
-        /// `1 / x`.
-        Reciprocal = "reciprocal",
-        /// `-x`.
-        Neg = "neg",
-        /// `1 / (1 + exp(-x))`.
-        Sigmoid = "sigmoid",
-    }
 }
 
 /// Value that the gradient of an element-wise function reads besides the incoming
@@ -136,43 +110,22 @@ pub enum Saved {
     Output,
 }
 
-impl UnaryFn {
-    /// Which value [`OpKind::UnaryGrad`](super::OpKind::UnaryGrad) takes: the result for `tanh` and
-    /// `sigmoid`, whose derivative it gives directly, else the operand.
-    #[must_use]
-    pub fn saved(self) -> Saved {
-        match self {
-            UnaryFn::Tanh | UnaryFn::Sigmoid => Saved::Output,
-            UnaryFn::Gelu
-            | UnaryFn::GeluErf
-            | UnaryFn::Relu
-            | UnaryFn::Exp
-            | UnaryFn::Log
-            | UnaryFn::Sqrt
-            | UnaryFn::Rsqrt
-            | UnaryFn::Square
-            | UnaryFn::Reciprocal
-            | UnaryFn::Neg => Saved::Input,
-        }
-    }
-
-    /// The word for the gradient of this function.
-    #[must_use]
-    pub fn grad_name(self) -> &'static str {
-        match self {
-            UnaryFn::Gelu => "gelu_grad",
-            UnaryFn::GeluErf => "gelu_erf_grad",
-            UnaryFn::Tanh => "tanh_grad",
-            UnaryFn::Relu => "relu_grad",
-            UnaryFn::Exp => "exp_grad",
-            UnaryFn::Log => "log_grad",
-            UnaryFn::Sqrt => "sqrt_grad",
-            UnaryFn::Rsqrt => "rsqrt_grad",
-            UnaryFn::Square => "square_grad",
-            UnaryFn::Reciprocal => "reciprocal_grad",
-            UnaryFn::Neg => "neg_grad",
-            UnaryFn::Sigmoid => "sigmoid_grad",
-        }
+/// The value that [`OpKind::UnaryGrad`](super::OpKind::UnaryGrad) of a function takes: the result
+/// for `tanh` and `sigmoid`, whose derivative it gives directly, else the operand.
+#[must_use]
+pub fn saved(function: UnaryFn) -> Saved {
+    match function {
+        UnaryFn::Tanh | UnaryFn::Sigmoid => Saved::Output,
+        UnaryFn::Gelu
+        | UnaryFn::GeluErf
+        | UnaryFn::Relu
+        | UnaryFn::Exp
+        | UnaryFn::Log
+        | UnaryFn::Sqrt
+        | UnaryFn::Rsqrt
+        | UnaryFn::Square
+        | UnaryFn::Reciprocal
+        | UnaryFn::Neg => Saved::Input,
     }
 }
 

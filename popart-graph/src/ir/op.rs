@@ -150,7 +150,7 @@ pub enum OpKind {
     },
     /// Element-wise on one float tensor.
     Unary(UnaryFn),
-    /// `saved, dy -> dx` of an element-wise function; [`UnaryFn::saved`] says
+    /// `saved, dy -> dx` of an element-wise function; [`saved`](super::saved) says
     /// what is saved.
     UnaryGrad(UnaryFn),
     /// Conversion to another element type; to `u32` by truncation.

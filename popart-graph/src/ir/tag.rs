@@ -44,7 +44,7 @@ macro_rules! tags {
                 match self {
                     OpTag::Binary(function) => function.name(),
                     OpTag::Unary(function) => function.name(),
-                    OpTag::UnaryGrad(function) => function.grad_name(),
+                    OpTag::UnaryGrad(function) => function.gradient_name(),
                     $(OpTag::$tag => $word,)*
                 }
             }

@@ -47,7 +47,7 @@ pub(crate) fn softmax(ctx: &mut Ctx<'_>, x: &Value, name: &str) -> Value {
     let total = ctx.builder.sum(&y, &[last], DType::F32, name);
     let inverse = ctx
         .builder
-        .map_in_place(MapOp::Unary(UnaryFn::Inverse), &[&total], 0);
+        .map_in_place(MapOp::Unary(UnaryFn::Reciprocal), &[&total], 0);
     let inverse = if x.dtype == DType::F32 {
         inverse
     } else {

@@ -138,14 +138,14 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
         OpKind::Scale { factor } => {
             one(builder.map(MapOp::Scale { factor: *factor }, &refs, dtype, name))
         }
-        OpKind::Unary(f) => one(builder.map(MapOp::Unary(unary(*f)), &refs, dtype, name)),
+        OpKind::Unary(f) => one(builder.map(MapOp::Unary(*f), &refs, dtype, name)),
         OpKind::UnaryGrad(UnaryFn::Exp) => {
             // The derivative of the exponential is its result; the operand is what was kept.
             let result = builder.map(MapOp::Unary(vertex::UnaryFn::Exp), &refs[..1], dtype, name);
             let grad = MapOp::UnaryGrad(vertex::UnaryFn::Exp);
             one(builder.map(grad, &[&result, refs[1]], dtype, name))
         }
-        OpKind::UnaryGrad(f) => one(builder.map(MapOp::UnaryGrad(unary(*f)), &refs, dtype, name)),
+        OpKind::UnaryGrad(f) => one(builder.map(MapOp::UnaryGrad(*f), &refs, dtype, name)),
         OpKind::Cast { .. } => one(builder.map(MapOp::Cast, &refs, dtype, name)),
         OpKind::Identity | OpKind::Detach => one(inputs[0].clone()),
         OpKind::Reshape { shape } => one(builder.reshape(&inputs[0], shape.dims())),
@@ -381,23 +381,6 @@ fn binary(f: BinaryFn) -> vertex::BinaryFn {
         BinaryFn::Sub => vertex::BinaryFn::Sub,
         BinaryFn::Mul => vertex::BinaryFn::Mul,
         BinaryFn::Div => vertex::BinaryFn::Div,
-    }
-}
-
-fn unary(f: UnaryFn) -> vertex::UnaryFn {
-    match f {
-        UnaryFn::Gelu => vertex::UnaryFn::Gelu,
-        UnaryFn::GeluErf => vertex::UnaryFn::GeluErf,
-        UnaryFn::Tanh => vertex::UnaryFn::Tanh,
-        UnaryFn::Relu => vertex::UnaryFn::Relu,
-        UnaryFn::Exp => vertex::UnaryFn::Exp,
-        UnaryFn::Log => vertex::UnaryFn::Log,
-        UnaryFn::Sqrt => vertex::UnaryFn::Sqrt,
-        UnaryFn::Rsqrt => vertex::UnaryFn::Rsqrt,
-        UnaryFn::Square => vertex::UnaryFn::Square,
-        UnaryFn::Reciprocal => vertex::UnaryFn::Inverse,
-        UnaryFn::Neg => vertex::UnaryFn::Neg,
-        UnaryFn::Sigmoid => vertex::UnaryFn::Sigmoid,
     }
 }
 

@@ -192,7 +192,7 @@ pub(super) fn read_kind(word: &str, read: &mut Reader<'_>) -> Result<Option<OpKi
         if word == function.name() {
             return Ok(Some(OpKind::Unary(function)));
         }
-        if word == function.grad_name() {
+        if word == function.gradient_name() {
             return Ok(Some(OpKind::UnaryGrad(function)));
         }
     }

@@ -251,7 +251,7 @@ impl<'a, 's> Map<'a, 's> {
             | UnaryFn::Square
             | UnaryFn::Sqrt
             | UnaryFn::Rsqrt
-            | UnaryFn::Inverse => None,
+            | UnaryFn::Reciprocal => None,
         };
         if let Some(op) = popnn
             && self.is_uniform()
@@ -269,7 +269,7 @@ impl<'a, 's> Map<'a, 's> {
             UnaryFn::Square => self.fused(&[(MULTIPLY, 2)]),
             UnaryFn::Sqrt => self.fused(&[(rsqrt, 1), (MULTIPLY, 2)]),
             UnaryFn::Rsqrt => self.fused(&[(rsqrt, 1), (DIVIDE, 1), (MULTIPLY, 2)]),
-            UnaryFn::Inverse => self.fused(&[(inverse, 1), (MULTIPLY, 3)]),
+            UnaryFn::Reciprocal => self.fused(&[(inverse, 1), (MULTIPLY, 3)]),
             UnaryFn::Tanh | UnaryFn::Sigmoid => self.fused(&[(MULTIPLY, 2), (SUBTRACT, 1)]),
             UnaryFn::Relu => self.fused(&[(Op::Select, 1)]),
             UnaryFn::Gelu => self.fused(&[(Op::Unary(UnaryOp::Tanh), 1), (MULTIPLY, 8), (ADD, 4)]),
@@ -436,7 +436,7 @@ fn unary_codelet(f: UnaryFn) -> UnaryCodelet {
         UnaryFn::Square => UnaryOp::Square,
         UnaryFn::Sqrt => UnaryOp::Sqrt,
         UnaryFn::Rsqrt => UnaryOp::ReciprocalSqrt,
-        UnaryFn::Inverse => UnaryOp::Inverse,
+        UnaryFn::Reciprocal => UnaryOp::Inverse,
         UnaryFn::Tanh => UnaryOp::Tanh,
         UnaryFn::Sigmoid => UnaryOp::Sigmoid,
         UnaryFn::Relu => UnaryOp::Relu,

@@ -399,7 +399,7 @@ fn every_expression_has_a_cost_in_every_type_it_is_used_in() {
             UnaryFn::Square,
             UnaryFn::Sqrt,
             UnaryFn::Rsqrt,
-            UnaryFn::Inverse,
+            UnaryFn::Reciprocal,
             UnaryFn::Tanh,
             UnaryFn::Sigmoid,
             UnaryFn::Relu,
