@@ -12,6 +12,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use bench_cli::console::{self, Console};
 use bench_cli::{Error, interrupt};
+use mimalloc::MiMalloc;
+
+/// Programs are built of many short lists, by several threads.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();

@@ -13,8 +13,13 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use ipu_sim::engine;
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::weigh;
+use mimalloc::MiMalloc;
 use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
+
+/// The allocator that the command has.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// A run of the benchmark document and its machine.
 fn published(name: &str) -> (RunConfig, MachineSpec) {
