@@ -43,7 +43,12 @@ pub struct Compiled {
 ///
 /// # Errors
 ///
-/// A model that can't be built, placed, planned or pipelined as asked; a machine with too few IPUs.
+/// A model that can't be built, placed, planned or pipelined as asked, or that no plan could make
+/// fit; a machine with too few IPUs.
+///
+/// # Panics
+///
+/// If `plans` are those of other tiles than the machine's.
 pub fn compile(
     config: &RunConfig,
     machine: &MachineSpec,

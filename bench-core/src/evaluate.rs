@@ -35,8 +35,12 @@ pub const TIMING: engine::Options = engine::Options {
 ///
 /// # Errors
 ///
-/// A run that can't be built, placed or compiled; a machine with too few IPUs. Too little memory is
-/// no error: the metrics say so.
+/// A run that can't be built, placed or compiled; a machine with too few IPUs; a model that no plan
+/// could make fit. Any other lack of memory is no error: the metrics say so.
+///
+/// # Panics
+///
+/// If `plans` are those of other tiles than the machine's.
 pub fn evaluate(config: &RunConfig, machine: &MachineSpec, plans: &PlanCache) -> Result<Metrics> {
     config.check()?;
     let compiled = compile(config, machine, plans, Watch::nobody())?;

@@ -13,9 +13,10 @@
 //! # One run
 //!
 //! A [`RunConfig`](config::RunConfig) says everything that shapes a run. It comes from a preset that
-//! ships ([`presets`]), from keys as the published configuration files have them
-//! ([`RunConfig::from_keys`](config::RunConfig::from_keys)), or from `RunConfig::default()`, and its
-//! fields can be set like those of any struct.
+//! ships ([`presets`]), from the keys of a published configuration file that shape a run
+//! ([`RunConfig::from_keys`](config::RunConfig::from_keys), which refuses others: keep those that
+//! [`is_key`](config::keys::is_key) knows), or from `RunConfig::default()`. Its fields can be set like
+//! those of any struct.
 //!
 //! ```
 //! use bench_core::evaluate::evaluate;
@@ -53,7 +54,7 @@
 //!
 //! Most of a first evaluation is planning of matrix products. A [`PlanCache`] keeps the plans of a
 //! machine's tiles; threads share it by reference, and what is in it changes no metrics. Would
-//! BERT-Large be faster with as many layers on each IPU?
+//! BERT-Large be faster with equally many layers on every IPU?
 //!
 //! ```
 //! # use bench_core::evaluate::evaluate;
@@ -84,16 +85,17 @@
 //! ```
 //!
 //! A machine may have other constants than those that ship:
-//! [`MachineSpec::with`](ipu_sim::spec::MachineSpec::with) changes one by its key. Its tiles, not its
-//! links, decide which plans it can use: another clock or memory needs a cache of its own.
+//! [`MachineSpec::with`](ipu_sim::spec::MachineSpec::with) changes one by its key. Plans depend on a
+//! machine's tiles, not on its links: another clock or memory needs a cache of its own, and `evaluate`
+//! panics if it gets one for other tiles.
 //!
 //! # What to read next
 //!
 //! 1. [`config`]: what a run is, and [`config::keys`], its written form.
 //! 2. [`metrics`] and [`measure`]: what comes out, and the one definition of throughput and latency.
 //! 3. [`explain`]: where the cycles of a step went, and [`utilisation`], how much of the peak is used.
-//! 4. [`evaluate`](mod@evaluate) and [`compile`]: the way from one to the other, for those who want the
-//!    program itself.
+//! 4. [`evaluate`](mod@evaluate) and [`compile`]: the way from a run to its metrics, for those who want
+//!    the program itself.
 //! 5. [`accuracy`]: the interval around a throughput, and [`validate`]: the simulator against what
 //!    was measured.
 //! 6. [`advise`]: settings that make a model fit, and [`sensitivity`]: what each constant of a machine
@@ -101,8 +103,8 @@
 //! 7. [`suite`]: the eighteen runs of the published benchmark, and [`learning_rate`]: the rate of a
 //!    step, for logs.
 //!
-//! Too little memory is no [`Error`]: a run that doesn't fit has metrics, which say where and by how
-//! much.
+//! A run that doesn't fit still has metrics, which say where and by how much. Only a model that no
+//! plan could make fit is an [`Error`] (`TooLarge`), found before it is compiled.
 //!
 //! [`PlanCache`]: popart_graph::plan::PlanCache
 

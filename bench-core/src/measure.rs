@@ -8,7 +8,7 @@ use crate::config::RunConfig;
 
 /// Throughput in sequences per simulated second.
 ///
-/// Sequences of one step (micro batch x accumulation x replicas x batches per step; padding
+/// Sequences of one step (micro-batch x accumulation x replicas x batches per step; padding
 /// sequences count, packed ones would count each) over the simulated time of that step, transfers
 /// of its inputs included, compilation excluded. All simulated steps are alike, so that there is no
 /// warm-up and the mean over any window is this value.
@@ -18,10 +18,10 @@ pub fn sequences_per_second(config: &RunConfig, step: SimSeconds) -> f64 {
     config.sequences_per_step() as f64 / step.0
 }
 
-/// Spread of the latency of micro batches, in simulated seconds.
+/// Spread of the latency of micro-batches, in simulated seconds.
 ///
-/// From the host handing over the first input of a micro batch to the arrival of its last output;
-/// not divided by the micro batch size.
+/// From the host handing over the first input of a micro-batch to the arrival of its last output;
+/// not divided by the micro-batch size.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Latency {
     /// Mean.

@@ -12,12 +12,12 @@ use crate::explain::Explanation;
 use crate::measure::{Latency, Samples};
 use crate::utilisation::Utilisation;
 
-/// Metrics that a simulated run measured.
+/// Throughput, latency, memory and time of a simulated run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Metrics {
     /// Sequences per simulated second: see [`crate::measure::sequences_per_second`].
     pub throughput_sequences_per_second: f64,
-    /// How far that is to be trusted.
+    /// How far the throughput is to be trusted.
     #[serde(flatten)]
     pub accuracy: Accuracy,
     /// Simulated time of one step of the host.
@@ -28,9 +28,9 @@ pub struct Metrics {
     /// the run.
     #[serde(default)]
     pub device_cycles: Cycles,
-    /// Latency of micro batches; inference only.
+    /// Spread of the latency of micro-batches; inference only.
     pub latency_seconds: Option<Latency>,
-    /// Latency of micro batches, one by one, in one step; not part of reports.
+    /// Latencies of the micro-batches of one step, equal ones counted together; not part of reports.
     #[serde(skip)]
     pub latencies: Vec<Samples>,
     /// Whether every tile holds what is placed on it.
@@ -39,12 +39,12 @@ pub struct Metrics {
     /// largest tensors; not part of the written form, in which it is told in words.
     #[serde(skip)]
     pub refusal: Option<DoesNotFit>,
-    /// The region of tile memory that is too small, if it is that; not part of the written form.
+    /// The region of tile memory that is too small, if one is; not part of the written form.
     #[serde(skip)]
     pub overflow: Option<RegionUse>,
     /// Memory of each IPU of one replica, by its place in the replica.
     pub ipus: Vec<IpuMemory>,
-    /// Where the cycles of a step went, by IPU as above.
+    /// Where the cycles of a step went, on each IPU of one replica.
     pub time: Explanation,
     /// Achieved operations a second against the peak.
     pub utilisation: Utilisation,
@@ -53,11 +53,11 @@ pub struct Metrics {
 /// Memory in use on one IPU at its fullest moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IpuMemory {
-    /// On the fullest tile.
+    /// Bytes on the fullest tile.
     pub max_tile_bytes: Bytes,
-    /// On all tiles.
+    /// Bytes on all tiles.
     pub total_bytes: Bytes,
-    /// On all tiles, by what it holds.
+    /// Bytes on all tiles, by category of contents.
     pub bytes_by_category: BTreeMap<String, Bytes>,
     /// Contents of the fullest tile at that moment.
     pub fullest_tile: FullestTile,

@@ -2,7 +2,7 @@
 //!
 //! Every row goes through a real program: a compiled run of BERT, or a hand-written program of
 //! a few steps that the engine times. The measurements are data
-//! ([`configs/measurements.toml`](../../../configs/measurements.toml)) with their sources.
+//! ([`configs/measurements.toml`](../../configs/measurements.toml)) with their sources.
 //! Rows of *scaling* compare runs with each other and hold whatever the constants are.
 //!
 //! Rows of *law* hold vertices and plans against totals of PopLibs' own estimators.

@@ -5,9 +5,9 @@
 //! graph ──passes──▶ graph of a micro-batch and an update ──schedule──▶ order ──lowering──▶ program
 //! ```
 //!
-//! All that compiles a graph does it here (PopART, `TrainingSession` and `InferenceSession`): a
-//! command, a search, and the proof that executes what came out. So what is proved is what
-//! ships. What each step decides by is in the [`SessionOptions`]; how the counts of micro-batches
+//! All that compiles a graph does it here (PopART: `TrainingSession` and `InferenceSession`), the
+//! product as well as the proof that executes what came out, so what is proved is what ships. The
+//! options of every step are in [`SessionOptions`]; how the counts of micro-batches
 //! and the stages of a pipeline go together is said once, in `execution`.
 //!
 //! Left out: whether the program fits, which is asked of it afterwards
@@ -29,7 +29,7 @@ use crate::schedule::{overlap_updates, schedule};
 /// Options of a compilation: the run that the program is for, and the host beside it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SessionOptions {
-    /// Purpose of a run: training or inference, each with its options.
+    /// Whether the program trains or only runs the model.
     pub purpose: Purpose,
     /// Options of how the device and its host work together.
     pub host: HostOptions,
@@ -38,9 +38,9 @@ pub struct SessionOptions {
 /// Purpose of a run: training or inference, each with its options.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Purpose {
-    /// It trains it.
+    /// Training of the model: forward, backward and weight update.
     Training(Training),
-    /// It runs it forward.
+    /// Inference: the forward pass only.
     Inference(Inference),
 }
 
@@ -80,7 +80,8 @@ pub struct Compiled {
 
 /// Compiles a placed forward graph for a machine.
 ///
-/// `plans` are those of products that are known for this machine; those that are made are added.
+/// `plans` are those of products that are known for this machine's tiles; those that are made are
+/// added.
 /// `watch` sees what every pass makes of the graph.
 ///
 /// # Errors
@@ -88,7 +89,7 @@ pub struct Compiled {
 /// a cycle in the graph; a product that the machine has no vertex for.
 ///
 /// # Panics
-/// If `plans` are those of another machine.
+/// If `plans` are those of other tiles than the machine's.
 pub fn compile(
     graph: Graph,
     options: &SessionOptions,

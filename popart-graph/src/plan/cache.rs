@@ -72,7 +72,7 @@ impl PlanRequest {
     }
 }
 
-/// The plans of one machine, for all threads.
+/// Plans of matrix products for one kind of tile, shared by all threads.
 #[derive(Debug)]
 pub struct PlanCache {
     spec: TileSpec,
@@ -80,7 +80,7 @@ pub struct PlanCache {
 }
 
 impl PlanCache {
-    /// An empty cache for a machine.
+    /// An empty cache for tiles of one kind.
     #[must_use]
     pub fn new(spec: TileSpec) -> Self {
         PlanCache {
