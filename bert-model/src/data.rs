@@ -14,6 +14,7 @@
 //!
 //! Left out so far: packing several sequences into one.
 
+pub mod blanks;
 mod error;
 mod generated;
 mod layout;
