@@ -11,11 +11,10 @@
 
 pub mod file;
 pub mod options;
-pub mod text;
 
 use std::path::Path;
 
-use bench_core::config::keys::{self, Batch};
+use bench_core::config::keys::{self, Batch, is_key};
 use serde_json::{Map, Value, json};
 
 use crate::args::spec::Support;
@@ -116,21 +115,26 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
     }
     let displaced = displaced(&given.names);
     for (key, value) in preset.into_iter().flatten() {
-        if !displaced.contains(&key.as_str()) {
+        if of_a_run(key) && !displaced.contains(&key.as_str()) {
             values.insert(key.clone(), value.clone());
         }
     }
     for (key, value) in &given.values {
         values.insert((*key).to_string(), value.clone());
     }
-    if given.merge_collectives {
-        values.insert("merge_collectives".into(), json!(true));
+    for (key, value) in given.own.iter().filter(|(key, _)| is_key(key)) {
+        values.insert((*key).to_string(), value.clone());
+    }
+    // The machine that the line names is of the generation that it is.
+    if given.own.contains_key("system") && !given.values.contains_key("device_version") {
+        values["device_version"] = Value::Null;
     }
     values
 }
 
 /// Keys that the preset loses because the command line chose another of their group.
 fn displaced(names: &[&str]) -> Vec<&'static str> {
+    let of_a_run = |key: &str| table::by_key(key).is_some() || is_key(key);
     let mut keys = Vec::new();
     for group in table::EXCLUSIVE {
         for name in names.iter().filter(|name| group.contains(name)) {

@@ -9,7 +9,8 @@ use bench_core::config::keys::MICRO_BATCHES_MAX;
 use ipu_sim::device::DeviceError;
 use popart_graph::error::PipelineDepth;
 
-use crate::args::later::LaterOption;
+use crate::args::hints::{self, Hint};
+use crate::args::{table, values};
 use crate::python::{repr, repr_items};
 
 /// The result of this crate's functions.
@@ -20,18 +21,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// Words that are no options and belong to none.
     #[error(
-        "unrecognized arguments: {}{}{}",
+        "unrecognized arguments: {}{}",
         words.join(" "),
-        did_you_mean(suggestions),
-        of_later_versions(later)
+        hints::lines(hints)
     )]
     Unrecognized {
         /// The words, in order.
         words: Vec<String>,
-        /// Options that look like one of them.
-        suggestions: Vec<&'static str>,
-        /// Those that are options of later versions.
-        later: Vec<LaterOption>,
+        /// What some of them were meant to be.
+        hints: Vec<Hint>,
     },
     /// A word that is no text.
     #[error("{}not UTF-8 text: {}", match option {
@@ -119,7 +117,10 @@ pub enum Error {
         other: &'static str,
     },
     /// An option that the simulator doesn't act on yet, with a value that asks it to.
-    #[error("argument {option}: not supported yet: {reason}")]
+    #[error(
+        "argument {option}: not supported yet: {reason}{}",
+        how_to_unset(option)
+    )]
     NotSupported {
         /// The option, with its value where only that one is refused.
         option: &'static str,
@@ -153,6 +154,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that should be text.
+    #[error("{}:{line}: not UTF-8 text", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The line that is none, from 1.
+        line: usize,
+    },
     /// A file that is not JSON, or not of the form expected.
     #[error("{path}:{}:{}: {}", json.line(), json.column(), without_place(json))]
     Json {
@@ -179,27 +188,25 @@ pub enum Error {
     },
     /// Keys that are no options.
     #[error(
-        "{path}: Unknown arg(s) in config file: {{{}}}{}{}",
+        "{path}: Unknown arg(s) in config file: {{{}}}{}",
         repr_items(keys),
-        did_you_mean(suggestions),
-        of_later_versions(later)
+        hints::lines(hints)
     )]
     UnknownKeys {
         /// The file.
         path: String,
         /// The keys, in order.
         keys: Vec<String>,
-        /// Keys that look like one of them.
-        suggestions: Vec<&'static str>,
-        /// Those that are options of later versions.
-        later: Vec<LaterOption>,
+        /// What some of them were meant to be.
+        hints: Vec<Hint>,
     },
     /// A value that the option it is for refuses.
-    #[error("{path}: {inner}")]
+    #[error("{path}")]
     ConfigValue {
         /// The file.
         path: String,
         /// Why.
+        #[source]
         inner: Box<Error>,
     },
     /// A file that can't be a configuration or a description.
@@ -451,14 +458,19 @@ fn without_place(error: &serde_json::Error) -> String {
 /// On a line of its own, so that the original's text stays whole.
 fn did_you_mean(suggestions: &[&'static str]) -> String {
     match suggestions {
-        [] => String::new(),
-        names => format!("\n  did you mean {}?", names.join(", ")),
+/// How the command line takes back what a preset says.
+fn how_to_unset(option: &str) -> String {
+    match table::by_name(option) {
+        Some(known) if values::is_unset_by_nothing(known) => {
+            format!("; {option} '' unsets what a preset says")
+        }
+        _ => String::new(),
     }
 }
 
-/// A line for each.
-fn of_later_versions(later: &[LaterOption]) -> String {
-    later.iter().map(|later| format!("\n  {later}")).collect()
+        [] => String::new(),
+        names => format!("\n  did you mean {}?", names.join(", ")),
+    }
 }
 
 /// The one of `names` that `word` looks most like, if it looks like any.
@@ -490,6 +502,9 @@ pub enum Incompatible {
     /// Two ways of serialising.
     #[error("--split-linear-layers is incompatible with --batch-serialize > 1")]
     SplitLinear,
+    /// Several processes that infer.
+    #[error("Distributed execution is only supported for training")]
+    DistributedInference,
     /// Two sources of data.
     #[error("choose either --synthetic-data or --generated-data, not both")]
     TwoSources,

@@ -47,4 +47,5 @@ pub mod schema;
 pub mod suite;
 pub mod system;
 
+pub mod text;
 pub use error::{Error, Result};

@@ -139,7 +139,6 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
 
 fn device(request: &RunRequest) -> [Line; 2] {
     let config = &request.options.config;
-    let needed = config.ipus_per_replica() * config.batching.replicas;
     let requested = config.ipus_requested();
     let need = format!("Need {needed} IPUs. Requesting {requested} IPUs.");
     let acquired = format!(

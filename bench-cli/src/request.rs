@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use popart_graph::passes::CollectiveMerging;
 
+use crate::args::own::OwnOptions;
 use crate::args::{Arguments, table};
 use crate::config::{self, BertOptions, ResolvedConfig};
 use crate::system::{self, Machine, MachineRequest};
@@ -75,6 +76,8 @@ pub struct PreparedRun {
     pub accumulation_set: Option<u64>,
     /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
+    /// What the run prints and leaves behind.
+    pub own: OwnOptions,
 }
 
 impl PreparedRun {
@@ -106,6 +109,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         .map(config::file::load)
         .transpose()?;
     let values_of_preset = preset.as_ref().map(|preset| &preset.values);
+    let own = OwnOptions::read(&given.own, values_of_preset)?;
     let resolved = config::resolve(given, values_of_preset, &date.folder_stamp())?;
     let validation = config::validation(&resolved)?;
     let ResolvedConfig {
@@ -139,7 +143,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         .map(|options| options.config.ipus_requested());
     let ipus = ipus.max().expect("the first is there");
     let saved = preset.as_ref().and_then(|preset| preset.machine.as_ref());
-    let asked = match (given.system.as_deref(), saved) {
+    let asked = match (own.system.as_deref(), saved) {
         (Some(name), _) => MachineRequest::Named(name),
         (None, Some(saved)) => MachineRequest::Saved(saved),
         (None, None) => MachineRequest::Nothing,
@@ -153,6 +157,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         request: RunRequest { options, machine },
         accumulation_set,
         notes,
+        own,
     })
 }
 

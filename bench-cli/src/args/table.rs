@@ -9,8 +9,6 @@ mod execution;
 mod model;
 mod training;
 
-use bench_core::config::keys::is_key;
-
 use super::spec::{OptionSpec, flag, maybe_text, text};
 
 /// The options under one heading of the help.
@@ -105,11 +103,10 @@ pub fn by_key(key: &str) -> Option<&'static OptionSpec> {
     options().find(|option| option.key == key)
 }
 
-/// The option of our own that stores its value under `key` of a run.
+/// The option of our own that stores its value under `key`.
 #[must_use]
 pub fn own_by_key(key: &str) -> Option<&'static OptionSpec> {
-    let mut own = OURS.options.iter();
-    own.find(|option| option.key == key && is_key(key))
+    OURS.options.iter().find(|option| option.key == key)
 }
 
 /// The option called `name`, dashes included; ours too.

@@ -23,7 +23,7 @@ use popart_graph::plan::PlanCache;
 /// Runs the benchmark with the `words` after `bert`.
 pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let words = args::texts(words)?;
-    let given = args::parse(words.iter().cloned())?;
+    let mut given = args::parse(words.iter().cloned())?;
     if given.help {
         let help = args::command().bin_name("ipu-bench bert").render_help();
         super::print(&help.to_string())?;
@@ -32,7 +32,10 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     given.color.write_global();
     let console = Console { quiet: given.quiet };
     let prepared = prepare(&given, Date::now())?;
-    if given.print_config {
+    let own = &prepared.own;
+    own.color.write_global();
+    let console = Console { quiet: own.quiet };
+    if own.print_config {
         super::print(&report::json::config_text(
             &prepared.request.options.arguments(),
         ))?;
@@ -54,7 +57,11 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
 
 /// The files that a run reads, or would if they were there.
 fn inputs<'a>(given: &'a Arguments, prepared: &'a PreparedRun) -> impl Iterator<Item = &'a Path> {
-    let named = given.config.iter().chain(&given.system).map(Path::new);
+    let named = given
+        .config
+        .iter()
+        .chain(&prepared.own.system)
+        .map(Path::new);
     let data = &prepared.request.options.data;
     let data = data.input_files.iter().chain(&data.vocab_file);
     named.chain(data.map(PathBuf::as_path))
@@ -108,16 +115,16 @@ fn simulate(
         };
         let plans = run::plans_for(&this.request.machine.spec);
         let inspect = match first {
-            true => given.inspect.clone(),
+            true => prepared.own.inspect.clone(),
             false => Inspect::default(),
         };
         let measured =
             one(&mut log, this, device, &inspect, &plans, console).with_context(context)?;
-        if given.explain && first {
+        if prepared.own.explain && first {
             write!(io::stderr(), "{}", report::explain::text(&measured.metrics))?;
         }
         let refusal = measured.metrics.refusal.clone();
-        if let Some(path) = given.metrics_json.as_ref().filter(|_| first) {
+        if let Some(path) = prepared.own.metrics_json.as_ref().filter(|_| first) {
             let text = report::json::text(&Report::new(&this.request, measured));
             report::write(Path::new(path), &text)?;
         }

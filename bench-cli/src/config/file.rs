@@ -3,14 +3,14 @@
 //! The shipped presets are built in, so that they work outside the repository. What an object may
 //! hold is [`crate::args::json`]'s to say.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bench_core::presets::PRESETS;
 use serde_json::{Map, Value};
 
-use super::text;
 use crate::args::json::{self, SavedMachine};
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// A preset, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,18 +29,11 @@ pub struct Preset {
 ///
 /// No such file and no such preset; text that is not a JSON object; unknown keys, wrong types.
 pub fn load(path: &str) -> Result<Preset> {
-    let (text, built_in) = match text::read(path) {
-        Ok(text) => (text?, false),
-        Err(source) => match built_in(path) {
-            Some(text) if source.kind() == std::io::ErrorKind::NotFound => (text.to_string(), true),
-            _ => {
-                return Err(Error::File {
-                    action: "read",
-                    path: path.into(),
-                    source,
-                });
-            }
-        },
+    let (text, built_in) = match (text::read_settings(Path::new(path)), built_in(path)) {
+        (Err(Error::File { source, .. }), Some(text)) if source.kind() == ErrorKind::NotFound => {
+            (text.to_string(), true)
+        }
+        (text, _) => (text?, false),
     };
     let (values, machine) = json::parse(path, &text)?;
     Ok(Preset {

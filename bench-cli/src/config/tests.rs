@@ -7,7 +7,7 @@ use crate::args::parse;
 
 fn resolve_line(line: &str, preset: Value) -> Result<ResolvedConfig> {
     let given = parse(line.split_whitespace().map(String::from))?;
-    let preset = crate::args::json::check("a.json", preset.as_object().unwrap())?;
+    let (preset, _) = crate::args::json::parse("a.json", &preset.to_string())?;
     resolve(&given, Some(&preset), "date")
 }
 
@@ -25,10 +25,41 @@ fn check(line: &str, preset: Value, expected: &[(&str, Value)]) {
 fn check_error(line: &str, preset: Value, expected: &str, status: u8) {
     let error = resolve_line(line, preset).expect_err(line);
     assert_eq!(
-        (error.to_string().as_str(), error.exit_code()),
+        (crate::error::chain(&error).as_str(), error.exit_code()),
         (expected, status),
         "{line}"
     );
+}
+
+/// What other people's files set is taken back, or says how.
+#[test]
+fn the_line_goes_over_the_preset() {
+    let ends = json!({"epochs": 1, "device_version": "ipu1", "tf_checkpoint": "x/model.ckpt"});
+    check(
+        "--system mk2-pod16",
+        ends.clone(),
+        &[
+            ("device_version", Value::Null),
+            ("tf_checkpoint", json!("x/model.ckpt")),
+        ],
+    );
+    check(
+        "--tf-checkpoint= --device-version=",
+        ends,
+        &[
+            ("device_version", Value::Null),
+            ("tf_checkpoint", Value::Null),
+        ],
+    );
+    let target = json!({"epochs": 1, "internal_exchange_optimisation_target": "cycles"});
+    check(
+        "--internal-exchange-optimisation-target=",
+        target.clone(),
+        &[],
+    );
+    let error = resolve_line("", target).unwrap_err().to_string();
+    let how = "; --internal-exchange-optimisation-target '' unsets what a preset says";
+    assert!(error.ends_with(how), "{error}");
 }
 
 #[test]

@@ -9,14 +9,6 @@ use crate::python::repr;
 /// Fault of a file of data, or of a request for data.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A file that should be text.
-    #[error("{}:{line}: not UTF-8 text", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-        /// The line that is none, from 1.
-        line: usize,
-    },
     /// A pattern that no file matches.
     #[error("no file matches {pattern}")]
     NoMatch {

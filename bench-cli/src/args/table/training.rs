@@ -7,7 +7,7 @@ use crate::args::spec::*;
 const VALUES_ONLY: &str = "it changes values, not simulated time";
 const ORDER_ONLY: &str = "the order of samples does not change simulated time";
 const NO_CACHE: &str = "features are not cached";
-const CHECKPOINT: &str = "checkpoints are not read";
+const WEIGHTS: &str = "the values of weights do not change simulated time: they are not read";
 
 pub(super) const OPTIMIZER: Section = Section {
     title: "Optimizer Config",
@@ -113,10 +113,10 @@ pub(super) const INITIALISATION: Section = Section {
     title: "Initialisation Config",
     options: &[
         maybe_text("--tf-checkpoint", "tf_checkpoint")
-            .not_yet(CHECKPOINT)
+            .no_effect(WEIGHTS)
             .help("TensorFlow checkpoint to start from"),
         maybe_text("--onnx-checkpoint", "onnx_checkpoint")
-            .no_effect("the values of weights do not change simulated time: they are not read")
+            .no_effect(WEIGHTS)
             .help("ONNX checkpoint to start from"),
     ],
 };
