@@ -25,11 +25,10 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::error::most_like;
-use crate::inspect::Inspect;
+use crate::launch::Launch;
+use crate::{Error, Result};
 use hints::Form;
 use own::OwnOptions;
-use crate::{Error, Result};
 use spec::{Arity, Kind, OptionSpec, Support};
 
 /// Arguments of `ipu-bench bert`, read from the command line.
@@ -41,22 +40,10 @@ pub struct Arguments {
     pub names: Vec<&'static str>,
     /// The preset file named by `--config`.
     pub config: Option<String>,
-    /// The machine named by `--system`.
-    pub system: Option<String>,
-    /// The file named by `--metrics-json`.
-    pub metrics_json: Option<String>,
-    /// Whether `--merge-collectives` was given.
-    pub merge_collectives: bool,
-    /// Whether `--explain` was given.
-    pub explain: bool,
-    /// Choices of `--dump-ir`, `--dump-program` and `--memory-report`.
-    pub inspect: Inspect,
-    /// Whether `--quiet` was given.
-    pub quiet: bool,
-    /// Choice of `--color`.
-    pub color: ColorChoice,
-    /// Whether `--print-config` was given.
-    pub print_config: bool,
+    /// Values of the options of our own by key, in table order: only what was given.
+    pub own: IndexMap<&'static str, Value>,
+    /// The launch that this process is part of, if a launcher started it.
+    pub launch: Option<Launch>,
     /// Whether the line asks for help instead of a run.
     pub help: bool,
 }

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 use crate::args::spec::Support;
 use crate::args::{Arguments, table};
 use crate::error::Incompatible;
+use crate::launch::Launch;
 use crate::{Error, Result};
 pub use options::BertOptions;
 use options::{ConnectionType, InitialModel};
@@ -48,6 +49,8 @@ pub fn resolve(
 ) -> Result<ResolvedConfig> {
     let mut values = overlay(given, preset);
     set_execution_mode(&mut values);
+    let launched = given.launch.map(|launch| set_launch(&mut values, launch));
+    let launched = launched.transpose()?;
     let accumulation_set = set_batch(&mut values)?;
     check_together(&values)?;
     check_runs(&values)?;
@@ -55,13 +58,20 @@ pub fn resolve(
     if values["minimum_latency_inference"] == true {
         values["low_latency_inference"] = json!(true);
     }
-    let folder = crate::args::values::show(&values["checkpoint_dir"]);
+    let mut folder = crate::args::values::show(&values["checkpoint_dir"]);
+    if let Some(launch) = given.launch {
+        folder += &format!("_rank_{}", launch.rank);
+    }
     values["checkpoint_dir"] = json!(Path::new(&folder).join(stamp).to_string_lossy());
-    values.insert("use_popdist".into(), json!(false));
-    values.insert("popdist_size".into(), json!(1));
-    values.insert("popdist_rank".into(), json!(0));
+    let (processes, rank) = given
+        .launch
+        .map_or((1, 0), |launch| (launch.processes, launch.rank));
+    values.insert("use_popdist".into(), json!(given.launch.is_some()));
+    values.insert("popdist_size".into(), json!(processes));
+    values.insert("popdist_rank".into(), json!(rank));
     let options = BertOptions::from_values(&values)?;
-    let notes = notes(&values, &options);
+    let mut notes = notes(&values, &options);
+    notes.splice(0..0, launched.into_iter().flatten());
     Ok(ResolvedConfig {
         options,
         accumulation_set,
@@ -85,6 +95,12 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
     let mut values = options.arguments();
     values["inference"] = json!(true);
     values["gradient_accumulation_factor"] = json!(1);
+    // One process of a launch validates.
+    if let Some(launch) = run.launch {
+        values["replication_factor"] = json!(launch.local_replicas);
+    }
+    values["use_popdist"] = json!(false);
+    values["popdist_size"] = json!(1);
     if let Some(own) = values["validation_config"].as_object() {
         let own = own.clone();
         values.extend(own);
@@ -114,6 +130,7 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
             .or_insert_with(|| option.default_value());
     }
     let displaced = displaced(&given.names);
+    let of_a_run = |key: &str| table::by_key(key).is_some() || is_key(key);
     for (key, value) in preset.into_iter().flatten() {
         if of_a_run(key) && !displaced.contains(&key.as_str()) {
             values.insert(key.clone(), value.clone());
@@ -134,7 +151,6 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
 
 /// Keys that the preset loses because the command line chose another of their group.
 fn displaced(names: &[&str]) -> Vec<&'static str> {
-    let of_a_run = |key: &str| table::by_key(key).is_some() || is_key(key);
     let mut keys = Vec::new();
     for group in table::EXCLUSIVE {
         for name in names.iter().filter(|name| group.contains(name)) {
@@ -160,6 +176,33 @@ fn set_execution_mode(values: &mut Map<String, Value>) {
         return;
     };
     values["execution_mode"] = json!(mode);
+}
+
+/// Gives the run the replicas of all processes of a launch. Returns what the user should hear.
+fn set_launch(values: &mut Map<String, Value>, launch: Launch) -> Result<Vec<String>> {
+    let Launch {
+        processes,
+        local_replicas,
+        ..
+    } = launch;
+    if values["inference"] == true {
+        return Err(Error::Incompatible(Incompatible::DistributedInference));
+    }
+    let total = launch.total_replicas();
+    let mut notes = vec![format!(
+        "launched as {processes} processes of {local_replicas} replicas each: the run is that of \
+         all {total} replicas"
+    )];
+    let asked = values["replication_factor"].as_i64().unwrap_or(1);
+    if asked > 1 && asked != i64::from(local_replicas) {
+        // The first words are the original's.
+        notes.push(format!(
+            "Overwriting the local replication factor {asked} to {local_replicas}, which the \
+             launcher asks for"
+        ));
+    }
+    values["replication_factor"] = json!(total);
+    Ok(notes)
 }
 
 /// Derives accumulation factor and global batch size from one another. Returns the factor where a

@@ -232,6 +232,9 @@ pub enum Error {
     /// A file of data that is missing, too short or wrong.
     #[error(transparent)]
     Data(#[from] crate::data::DataError),
+    /// A launch that can't be.
+    #[error(transparent)]
+    Launch(#[from] crate::launch::LaunchError),
     /// Two outputs in one file, of which one would be lost.
     #[error("two outputs are to go to {}: each needs a file of its own", path.display())]
     SameFile {
@@ -455,9 +458,6 @@ fn without_place(error: &serde_json::Error) -> String {
     format!("{kind}: {what}")
 }
 
-/// On a line of its own, so that the original's text stays whole.
-fn did_you_mean(suggestions: &[&'static str]) -> String {
-    match suggestions {
 /// How the command line takes back what a preset says.
 fn how_to_unset(option: &str) -> String {
     match table::by_name(option) {
@@ -468,6 +468,9 @@ fn how_to_unset(option: &str) -> String {
     }
 }
 
+/// On a line of its own, so that the original's text stays whole.
+fn did_you_mean(suggestions: &[&'static str]) -> String {
+    match suggestions {
         [] => String::new(),
         names => format!("\n  did you mean {}?", names.join(", ")),
     }
@@ -499,12 +502,12 @@ pub enum Incompatible {
     /// More pieces than samples.
     #[error("--batch-serialize cannot be > --micro-batch-size")]
     BatchSerialize,
-    /// Two ways of serialising.
-    #[error("--split-linear-layers is incompatible with --batch-serialize > 1")]
-    SplitLinear,
     /// Several processes that infer.
     #[error("Distributed execution is only supported for training")]
     DistributedInference,
+    /// Two ways of serialising.
+    #[error("--split-linear-layers is incompatible with --batch-serialize > 1")]
+    SplitLinear,
     /// Two sources of data.
     #[error("choose either --synthetic-data or --generated-data, not both")]
     TwoSources,

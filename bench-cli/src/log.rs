@@ -140,7 +140,17 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
 fn device(request: &RunRequest) -> [Line; 2] {
     let config = &request.options.config;
     let requested = config.ipus_requested();
-    let need = format!("Need {needed} IPUs. Requesting {requested} IPUs.");
+    let need = match request.options.run.launch {
+        None => {
+            let needed = config.ipus_per_replica() * config.batching.replicas;
+            format!("Need {needed} IPUs. Requesting {requested} IPUs.")
+        }
+        Some(launch) => {
+            let needed = config.ipus_per_replica() * launch.local_replicas;
+            let requested = needed.next_power_of_two();
+            format!("Need {needed} IPUs per instance. Requesting {requested} IPUs per instance.")
+        }
+    };
     let acquired = format!(
         "Acquired device: simulated {} with {requested} IPUs",
         request.machine.name

@@ -36,28 +36,22 @@ pub struct SavedMachine {
     pub description: String,
 }
 
+/// What a count must be.
+const COUNT: &str = "a whole number, 0 or more";
+
 /// Keys that only a resolved configuration has.
 const DISTRIBUTED: [&str; 3] = ["use_popdist", "popdist_size", "popdist_rank"];
 
-/// Their values of a run in one process.
-fn alone(key: &str) -> Value {
-    match key {
-        "use_popdist" => json!(false),
-        "popdist_size" => json!(1),
-        _ => json!(0),
-    }
-}
-
-    preset_or_report(path, &object(path, text)?)
-}
-
-fn object(path: &str, text: &str) -> Result<Map<String, Value>> {
 /// Reads `text`, found at `path`, as a preset.
 ///
 /// # Errors
 ///
 /// Text that is not a JSON object; as [`check`].
 pub fn parse(path: &str, text: &str) -> Result<(Map<String, Value>, Option<SavedMachine>)> {
+    preset_or_report(path, &object(path, text)?)
+}
+
+fn object(path: &str, text: &str) -> Result<Map<String, Value>> {
     let value: Value = serde_json::from_str(text).map_err(|json| Error::Json {
         path: path.to_string(),
         json,
@@ -107,8 +101,13 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
     if !values.contains_key(DISTRIBUTED[0]) {
         return Ok(values.clone());
     }
-    for key in DISTRIBUTED {
-        if let Some(found) = values.get(key).filter(|found| **found != alone(key)) {
+    // What a launcher shared out was one run, of all replicas.
+    for (key, expected) in DISTRIBUTED.into_iter().zip(["true or false", COUNT, COUNT]) {
+        let fits = |found: &Value| match expected {
+            COUNT => found.is_u64(),
+            _ => found.is_boolean(),
+        };
+        if let Some(found) = values.get(key).filter(|found| !fits(found)) {
             return Err(Error::ConfigType {
                 path: path.to_string(),
                 key: key.into(),
@@ -180,10 +179,10 @@ fn known(key: &str, level: Level) -> Option<&'static OptionSpec> {
 
 /// A JSON object, or the path of a file with one. The original ignores anything else without a
 /// word; we don't.
+fn json_word(option: &OptionSpec, word: &str) -> Result<Value> {
     if word.is_empty() && values::is_unset_by_nothing(option) {
         return Ok(Value::Null);
     }
-fn json_word(option: &OptionSpec, word: &str) -> Result<Value> {
     let (path, text) = if word.trim_start().starts_with('{') {
         (option.name.to_string(), word.to_string())
     } else {
@@ -363,6 +362,7 @@ mod tests {
             (
                 r#"{"task": "FOO"}"#,
                 "a.json: argument --task: invalid choice: 'FOO' (choose from 'PRETRAINING', 'SQUAD', 'MRPC')",
+            ),
             (
                 r#"{"validation_config": "no/such.json"}"#,
                 "a.json: cannot read no/such.json: No such file or directory (os error 2)",
@@ -370,7 +370,6 @@ mod tests {
             (
                 r#"{"validation_config": {"explain": true}}"#,
                 "a.json: key 'validation_config': Unknown arg(s) in config file: {'explain'}",
-            ),
             ),
             (
                 r#"{"validation_config": {"foo": 1}}"#,

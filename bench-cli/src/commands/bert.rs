@@ -12,6 +12,7 @@ use bench_cli::config::options::{BertOptions, ConnectionType};
 use bench_cli::console::Console;
 use bench_cli::data::dataset::{self, Dataset};
 use bench_cli::inspect::Inspect;
+use bench_cli::launch::Launch;
 use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Report, TimedMetrics, memory_text};
 use bench_cli::request::{PreparedRun, RunRequest, prepare};
@@ -29,8 +30,7 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         super::print(&help.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    given.color.write_global();
-    let console = Console { quiet: given.quiet };
+    given.launch = Launch::read(|name| std::env::var_os(name))?;
     let prepared = prepare(&given, Date::now())?;
     let own = &prepared.own;
     own.color.write_global();
@@ -41,9 +41,17 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    given.inspect.check()?;
-    let metrics = given.metrics_json.iter().map(Path::new);
-    let inspected = given.inspect.files()?;
+    if let Some(launch) = given.launch.filter(|launch| launch.rank > 0) {
+        console.note(&format!(
+            "process {} of {}: the first one simulates the whole system",
+            launch.rank + 1,
+            launch.processes
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    own.inspect.check()?;
+    let metrics = own.metrics_json.iter().map(Path::new);
+    let inspected = own.inspect.files()?;
     let outputs = metrics.chain(inspected.iter().map(PathBuf::as_path));
     report::check_apart(outputs.clone(), inputs(&given, &prepared))?;
     report::check_all_writable(outputs)?;

@@ -7,6 +7,7 @@ use bench_cli::args::own::OwnOptions;
 use bench_cli::args::{self, table};
 use bench_cli::clock::Date;
 use bench_cli::console::Console;
+use bench_cli::launch::Launch;
 use bench_cli::request::prepare;
 use bench_cli::{Error, report};
 use bench_core::sensitivity::{self, ExtraRuns};
@@ -75,6 +76,8 @@ fn of_run(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
         let other = "sensitivity";
         return Err(Error::NotAllowedWith { option, other }.into());
     }
+    given.launch = Launch::read(|name| std::env::var_os(name))?;
+    let prepared = prepare(&given, Date::now())?;
     let console = Console {
         quiet: console.quiet || prepared.own.quiet,
     };

@@ -14,6 +14,8 @@ use bert_model::data::Case;
 use popart_graph::lower::HostStreams;
 use serde_json::{Map, Value};
 
+use crate::launch::Launch;
+
 /// Everything that acts, in groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertOptions {
@@ -100,6 +102,8 @@ pub struct Run {
     pub generated_data: bool,
     /// Values that synthetic data is said to have; none of them is computed with.
     pub synthetic_values: SyntheticValues,
+    /// The processes that share the work, if a launcher started them.
+    pub launch: Option<Launch>,
     /// Whether to train; inference takes no notice.
     pub training: bool,
     /// Whether to validate after training.

@@ -101,6 +101,16 @@ fn option_name(key: &str) -> &'static str {
     option.expect("the key is in the option table").name
 }
 
+/// The launch of a run of all its replicas.
+fn launch(read: &Reader<'_>) -> Result<Option<Launch>> {
+    let processes = read.number("popdist_size", 1)?;
+    Ok(read.switch("use_popdist").then(|| Launch {
+        processes,
+        rank: read.values["popdist_rank"].as_u64().unwrap_or_default() as u32,
+        local_replicas: read.values["replication_factor"].as_u64().unwrap_or(1) as u32 / processes,
+    }))
+}
+
 impl BertOptions {
     /// Types the resolved `values` (all keys, batch factors derived).
     ///
@@ -127,6 +137,7 @@ impl BertOptions {
                     "zeros" => SyntheticValues::Zeros,
                     _ => SyntheticValues::RandomNormal,
                 },
+                launch: launch(&read)?,
                 training: !read.switch("no_training"),
                 validation: !read.switch("no_validation"),
                 model_save: !read.switch("no_model_save"),
