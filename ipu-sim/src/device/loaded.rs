@@ -1,4 +1,4 @@
-//! A device with an executable on it: streams, runs, counters, values.
+//! A device with an executable on it: loading, streams, runs, counters, values.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::attached::AttachedDevice;
 use super::condition::Condition;
 use super::error::{DeviceError, Result};
-use super::executable::Executable;
+use super::executable::{Executable, fit};
 use super::failure::RecoveryAction;
 use super::streams::{HostStream, Streams};
 use super::sync::{Sender, channel};
@@ -61,8 +61,29 @@ pub struct LoadedDevice {
     attached: AttachedDevice,
 }
 
+impl AttachedDevice {
+    /// Loads an executable, after a reset of the IPUs. A refusal detaches the device.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::WrongIpuCount`] unless the device is the smallest group that has room for all
+    /// replicas, [`DeviceError::TooManyTiles`] for a program of a larger chip,
+    /// [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
+    /// [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables,
+    /// [`DeviceError::OutOfStreamingMemory`], [`DeviceError::Replicas`] for a program of nothing;
+    /// [`DeviceError::Hardware`] if something is wrong with the machine, and what stopped the
+    /// device if that needs more than a reset.
+    pub fn load(mut self, executable: Executable) -> Result<LoadedDevice> {
+        let weight = fit(&executable, self.device(), self.machine())?;
+        if self.link().is_some() {
+            self.recover(RecoveryAction::IpuReset)?;
+        }
+        LoadedDevice::new(self, executable, weight)
+    }
+}
+
 impl LoadedDevice {
-    pub(super) fn new(
+    fn new(
         attached: AttachedDevice,
         executable: Executable,
         weight: MemoryUsage,
