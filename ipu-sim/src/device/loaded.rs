@@ -84,11 +84,7 @@ impl AttachedDevice {
 }
 
 impl LoadedDevice {
-    fn new(
-        attached: AttachedDevice,
-        executable: Executable,
-        weight: MemoryUsage,
-    ) -> Result<Self> {
+    fn new(attached: AttachedDevice, executable: Executable, weight: MemoryUsage) -> Result<Self> {
         let mut requests = None;
         if let Some(link) = attached.link() {
             let (sender, receiver) = channel();
