@@ -5,7 +5,7 @@
 //! lies on the tile of its box. Sums run in f32, replica after replica.
 
 use super::ExecuteError;
-use super::float::{FloatUnit, Launch, raised};
+use super::float::{FloatUnit, Launch};
 use super::memory::{Memory, get};
 use super::moves::{check_layouts, check_types};
 use super::placement::Cell;
@@ -184,12 +184,8 @@ impl<'s> Summing<'s> {
             }
         }
         let rounded = self.float.round(dtype, sum).map_err(|exception| {
-            raised(
-                &memory.atlas,
-                self.step,
-                (self.tensor.dst, self.tile),
-                exception,
-            )
+            let result = (self.tensor.dst, self.tile);
+            memory.atlas.raised(self.step, result, exception)
         })?;
         self.float.next_element();
         Ok(rounded)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::ExecuteError;
-use super::float::{FloatUnit, raised};
+use super::float::FloatUnit;
 use super::memory::{Atlas, Stores, get};
 use super::nest::{Nest, Numbers, walk};
 use crate::ids::TileId;
@@ -315,7 +315,7 @@ impl VertexInstance<'_> {
     fn round(&mut self, value: f64) -> Result<f64, ExecuteError> {
         let (var, tile) = (self.group.output.var, self.tile);
         let rounded = self.float.round(self.dtype(), value);
-        rounded.map_err(|exception| raised(self.atlas, self.step, (var, tile), exception))
+        rounded.map_err(|exception| self.atlas.raised(self.step, (var, tile), exception))
     }
 }
 

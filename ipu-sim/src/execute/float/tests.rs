@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::execute::fixtures::{compute, cut, var, whole};
-use crate::execute::{Memory, RemoteMemory, fixtures::QueueHost, run};
+use crate::execute::{ExecuteError, Memory, RemoteMemory, fixtures::QueueHost, run};
 use crate::ids::ReplicaId;
 use crate::layout::Layout;
-use crate::program::{Collective, CollectiveKind, CollectiveTensor, Label, Program, Step};
+use crate::program::{Collective, CollectiveKind, CollectiveTensor, Label, Program, Step, VarId};
 use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex, WeightLoad, labels};
 
 const SEEDED: FloatControl = seeded(7);
