@@ -79,6 +79,7 @@ mod moves;
 mod nest;
 mod placement;
 mod remote;
+mod strides;
 #[cfg(test)]
 mod tests;
 mod vertices;

@@ -5,8 +5,8 @@
 use super::ExecuteError;
 use super::compute::check_ipu;
 use super::memory::{Atlas, Memory, get};
-use super::nest::{Strides, walk};
 use super::placement::{Cell, Placement};
+use super::strides::{Strides, walk};
 use crate::program::{Exchange, IpuCopy, SourceId, TileCopy, VarId};
 use crate::view::{ViewAxis, ViewShape};
 

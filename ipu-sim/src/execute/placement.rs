@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 
-use super::nest::{Strides, walk};
+use super::strides::{Strides, walk};
 use crate::ids::TileId;
 use crate::layout::{BoxIndex, Layout};
 
