@@ -4,7 +4,7 @@
 //! replica, in storage order, the last ones padded with zeros. A replica's shard
 //! lies on the tile of its box. Sums run in f32, replica after replica.
 
-use super::ExecuteError;
+use super::error::ExecuteError;
 use super::float::{FloatUnit, Launch};
 use super::memory::{Memory, get};
 use super::moves::{check_layouts, check_types};

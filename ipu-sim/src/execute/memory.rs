@@ -1,6 +1,6 @@
 //! The tile memory of all replicas.
 
-use super::ExecuteError;
+use super::error::ExecuteError;
 use super::float::{FloatControl, FloatException};
 use super::placement::Placement;
 use crate::ids::{Id, IdVec, ReplicaId, TileId};

@@ -2,8 +2,8 @@
 //!
 //! The copies of one phase happen at once: everything is read before anything is written.
 
-use super::ExecuteError;
 use super::compute::check_ipu;
+use super::error::ExecuteError;
 use super::memory::{Atlas, Memory, get};
 use super::placement::{Cell, Placement};
 use super::strides::{Strides, walk};

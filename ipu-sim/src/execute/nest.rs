@@ -8,7 +8,7 @@
 
 use smallvec::SmallVec;
 
-use super::ExecuteError;
+use super::error::ExecuteError;
 use super::memory::Atlas;
 use super::placement::Cell;
 use super::strides::{Numbers, Strides};

@@ -1,6 +1,6 @@
 //! Streaming memory: buffers beside the IPUs that hold what tiles have no room for.
 
-use super::ExecuteError;
+use super::error::ExecuteError;
 use super::memory::Memory;
 use crate::ids::{IdVec, ReplicaId};
 use crate::program::{Program, RemoteBufferId, VarId};

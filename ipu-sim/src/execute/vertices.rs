@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use super::ExecuteError;
+use super::error::ExecuteError;
 use super::float::FloatUnit;
 use super::memory::{Atlas, Stores, get};
 use super::nest::Nest;
