@@ -16,9 +16,9 @@ use crate::spec::MachineSpec;
 /// It has no way to run anything:
 ///
 /// ```compile_fail,E0599
-/// use ipu_sim::device::{Attached, Mode};
+/// use ipu_sim::device::{AttachedDevice, Mode};
 ///
-/// fn run_unloaded(mut attached: Attached) {
+/// fn run_unloaded(mut attached: AttachedDevice) {
 ///     attached.run(Mode::Time);
 /// }
 /// ```

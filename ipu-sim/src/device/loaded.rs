@@ -26,9 +26,9 @@ use crate::weigh::MemoryUsage;
 /// It belongs to one thread at a time, and runs one program at a time:
 ///
 /// ```compile_fail,E0277
-/// use ipu_sim::device::Loaded;
+/// use ipu_sim::device::LoadedDevice;
 ///
-/// fn share(device: &Loaded) {
+/// fn share(device: &LoadedDevice) {
 ///     std::thread::scope(|scope| {
 ///         scope.spawn(|| device.counters());
 ///     });
@@ -36,9 +36,9 @@ use crate::weigh::MemoryUsage;
 /// ```
 ///
 /// ```compile_fail,E0596
-/// use ipu_sim::device::{Loaded, Mode};
+/// use ipu_sim::device::{LoadedDevice, Mode};
 ///
-/// fn run_what_others_use(device: &Loaded) {
+/// fn run_what_others_use(device: &LoadedDevice) {
 ///     device.run(Mode::Time);
 /// }
 /// ```
@@ -46,10 +46,10 @@ use crate::weigh::MemoryUsage;
 /// What was unloaded or detached is gone:
 ///
 /// ```compile_fail,E0382
-/// use ipu_sim::device::{Attached, Loaded};
+/// use ipu_sim::device::{AttachedDevice, LoadedDevice};
 ///
-/// fn read_unloaded(device: Loaded) {
-///     let attached: Attached = device.unload();
+/// fn read_unloaded(device: LoadedDevice) {
+///     let attached: AttachedDevice = device.unload();
 ///     device.counters();
 /// }
 /// ```
