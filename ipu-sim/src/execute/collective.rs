@@ -242,9 +242,10 @@ fn check_share(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execute::fixtures::{QueueHost, count, cut, source, var, whole};
+    use crate::execute::fixtures::{QueueHost, count, source, var, whole};
     use crate::execute::{RemoteMemory, run};
     use crate::ids::Id;
+    use crate::layout::fixtures::cut;
     use crate::layout::{AxisSplit, Layout};
     use crate::program::{Program, Step};
 

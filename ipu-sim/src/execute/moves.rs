@@ -185,11 +185,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::execute::fixtures::{
-        check, count, cut, exchange, outcome, source, var, var_on, whole,
-    };
+    use crate::execute::fixtures::{check, count, exchange, outcome, source, var, var_on, whole};
     use crate::ids::IpuId;
     use crate::layout::Layout;
+    use crate::layout::fixtures::cut;
     use crate::numerics::DType;
     use crate::program::{Program, Step};
     use crate::view::View;

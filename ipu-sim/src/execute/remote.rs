@@ -100,9 +100,10 @@ pub(super) fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execute::fixtures::{QueueHost, count, cut, source, var, whole};
+    use crate::execute::fixtures::{QueueHost, count, source, var, whole};
     use crate::execute::run;
     use crate::layout::Layout;
+    use crate::layout::fixtures::cut;
     use crate::numerics::DType;
     use crate::program::{RemoteBuffer, Step, Stream, Transfer};
     use crate::units::Bytes;

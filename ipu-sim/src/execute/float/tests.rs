@@ -1,10 +1,11 @@
 //! Rounding and exceptions of small programs.
 
 use super::*;
-use crate::execute::fixtures::{compute, cut, var, whole};
+use crate::execute::fixtures::{compute, var, whole};
 use crate::execute::{ExecuteError, Memory, RemoteMemory, fixtures::QueueHost, run};
 use crate::ids::ReplicaId;
 use crate::layout::Layout;
+use crate::layout::fixtures::cut;
 use crate::program::{Collective, CollectiveKind, CollectiveTensor, Label, Program, Step, VarId};
 use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex, WeightLoad, labels};
 
