@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use bench_core::config::keys::MICRO_BATCHES_MAX;
 use ipu_sim::device::DeviceError;
-use popart_graph::error::PipelineDepth;
+use popart_graph::passes::PassError;
+use popart_graph::passes::pipeline_stages::{PipelineDepth, PipelineError};
+use popart_graph::session::CompileError;
 
 use crate::args::hints::{self, Hint};
 use crate::args::{table, values};
@@ -412,7 +414,7 @@ impl From<bench_core::Error> for Error {
             bench_core::Error::Keys(error) => error.into(),
             bench_core::Error::TooLarge(error) => Self::TooLarge(error),
             bench_core::Error::Graph(error) => match *error {
-                popart_graph::error::Error::PipelineDepth { stages, depth } => {
+                CompileError::Pass(PassError::Pipeline(PipelineError::Depth { stages, depth })) => {
                     Self::PipelineDepth { stages, depth }
                 }
                 other => Self::Run(Box::new(other.into())),

@@ -5,10 +5,9 @@
 //! scores `[B, A, S, S]`; positions that may not be attended to have -1000 added.
 
 use ipu_sim::ids::Id;
-use popart_graph::error::Result;
 use popart_graph::ir::{Init, OpKind, Purpose, TensorId};
 
-use crate::builder::{Builder, Component, NORMAL};
+use crate::builder::{Builder, Component, NORMAL, Result};
 use crate::config::{Dropout, Task};
 use crate::linear::{self, Linear, Pieces};
 use crate::parts::Unit;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use popart_graph::error::Result;
+use popart_graph::infer::InferError;
 use popart_graph::ir::{
     BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Purpose,
     Recompute, Scope, Shape, TensorId, UnaryFn,
@@ -20,6 +20,9 @@ use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, W
 use crate::optim::decays;
 use crate::parts::Unit;
 use crate::placement::{Block, Execution, Placement};
+
+/// The result of building a part of a model.
+pub(crate) type Result<T> = std::result::Result<T, InferError>;
 
 /// How weights of matrix products and tables start
 /// (`applications/popart/bert/bert_model.py`, `normal_init_tensor`).

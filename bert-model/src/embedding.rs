@@ -7,10 +7,9 @@
 //! `applications/popart/bert/bert_model.py`, `embedding`. Left out: fusing the
 //! look-up's gradient into the projection's accumulator, which a pass does.
 
-use popart_graph::error::Result;
 use popart_graph::ir::{OpKind, TensorId};
 
-use crate::builder::{Builder, Component, NORMAL};
+use crate::builder::{Builder, Component, NORMAL, Result};
 use crate::config::Task;
 use crate::interface::{Input, SerialisedWeight};
 use crate::parts::Unit;

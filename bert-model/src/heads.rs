@@ -6,13 +6,12 @@
 //! `lm_prediction_head`, `projection` and `squad_projection`, and
 //! `applications/popart/bert/bert.py` for losses and accuracies.
 
-use popart_graph::error::Result;
 use popart_graph::ir::{
     BinaryFn, Init, MatMulPass, MemoryProportion, OpKind, Piece, Purpose, Reduction, Shape,
     TensorId, UnaryFn,
 };
 
-use crate::builder::{Builder, Component, NORMAL};
+use crate::builder::{Builder, Component, NORMAL, Result};
 use crate::interface::{Input, Output};
 use crate::placement::Block;
 

@@ -1,9 +1,9 @@
 //! Losses and what is reported beside them.
 
 use super::Local;
+use super::error::{EvalError, Result};
 use super::value::{Value, floats};
-use crate::error::{Error, OpLabel, Result};
-use crate::ir::{Reduction, nll_smallest_probability};
+use crate::ir::{OpLabel, Reduction, nll_smallest_probability};
 
 /// Each sample's probabilities and label, `None` where it doesn't count.
 type Samples<'a> = Vec<(&'a [f64], Option<usize>)>;
@@ -23,7 +23,7 @@ fn samples<'a>(
                 return Ok((row, None));
             }
             if label as usize >= classes {
-                return Err(Error::Label {
+                return Err(EvalError::Label {
                     op: label_of(),
                     sample,
                     label,

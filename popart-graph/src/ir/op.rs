@@ -5,6 +5,8 @@
 //! lowerings); shapes of all results are in [`crate::infer`], numbers in
 //! [`crate::eval`].
 
+use std::fmt;
+
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
@@ -71,6 +73,32 @@ impl Op {
             recompute: self.recompute,
             purpose: self.purpose,
         }
+    }
+}
+
+/// An operation in a message: ``matmul `qk` ``.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpLabel {
+    /// The word for what it computes.
+    pub kind: &'static str,
+    /// Scope path of the operation.
+    pub name: String,
+}
+
+impl OpLabel {
+    /// The label of an operation.
+    #[must_use]
+    pub fn new(kind: &OpKind, name: &str) -> Self {
+        Self {
+            kind: kind.name(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for OpLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind, self.name)
     }
 }
 

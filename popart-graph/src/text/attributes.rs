@@ -3,8 +3,8 @@
 use ipu_sim::ids::IpuId;
 use smallvec::SmallVec;
 
+use super::error::{ParseError, Result};
 use super::lexer::{Line, Token};
-use crate::error::{Error, Result};
 use crate::ir::{
     BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, MultiKind, OpKind, Partials, Piece,
     Reduction, Shape, UnaryFn, dtype_from_name, dtype_name,
@@ -421,8 +421,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn error(&self, expected: &'static str, got: &str) -> Error {
-        Error::Parse {
+    fn error(&self, expected: &'static str, got: &str) -> ParseError {
+        ParseError {
             line: self.line,
             expected,
             got: got.to_owned(),

@@ -7,7 +7,7 @@ use ipu_sim::numerics::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::error::OptimizerError;
 use crate::ir::{Reduction, TensorId};
 
 /// How the weights of a model are updated.
@@ -115,35 +115,18 @@ impl Scaling {
         self.accumulation > 1
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        let checks = [
-            (
-                "loss_scale",
-                self.loss_scale,
-                "above 0",
-                self.loss_scale > 0.0,
-            ),
-            (
-                "accumulation",
-                self.accumulation.into(),
-                "at least 1",
-                self.accumulation > 0,
-            ),
-            (
-                "replicas",
-                self.replicas.into(),
-                "at least 1",
-                self.replicas > 0,
-            ),
-        ];
-        match checks.into_iter().find(|&(.., good)| !good) {
-            Some((option, got, expected, _)) => Err(Error::OptionRange {
-                option,
-                expected,
-                got,
-            }),
-            None => Ok(()),
+    pub(crate) fn check(&self) -> Result<(), OptimizerError> {
+        let got = self.loss_scale;
+        if got.is_nan() || got <= 0.0 {
+            return Err(OptimizerError::LossScale { got });
         }
+        if self.accumulation == 0 {
+            return Err(OptimizerError::NoMicroBatch);
+        }
+        if self.replicas == 0 {
+            return Err(OptimizerError::NoReplica);
+        }
+        Ok(())
     }
 
     /// By what the sum over micro-batches is divided.
