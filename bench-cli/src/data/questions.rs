@@ -161,20 +161,20 @@ mod tests {
         for (text, expected) in [
             (
                 "[1]",
-                "q.json:1:0: invalid type: sequence, expected an object with `data`, a list of articles",
+                "q.json:1:0: not of the form expected: invalid type: sequence, expected an object with `data`, a list of articles",
             ),
             (
                 "{\"data\": [\n[[]]]}",
-                "q.json:2:0: invalid type: sequence, expected an article: an object with `paragraphs`",
+                "q.json:2:0: not of the form expected: invalid type: sequence, expected an article: an object with `paragraphs`",
             ),
             (
                 r#"{"data": [{"paragraphs": [{"context": "a", "qas": [["a", "b", []]]}]}]}"#,
-                "q.json:1:51: invalid type: sequence, expected a question: an object with `id`, \
+                "q.json:1:51: not of the form expected: invalid type: sequence, expected a question: an object with `id`, \
                  `question` and `answers`",
             ),
             (
                 r#"{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": 1.5, "question": "b"}]}]}]}"#,
-                "q.json:1:62: id: expected the name of a question, a text or a whole number",
+                "q.json:1:62: not of the form expected: id: expected the name of a question, a text or a whole number",
             ),
         ] {
             let error = parse(Path::new("q.json"), text).unwrap_err();
