@@ -496,6 +496,11 @@ pub enum Incompatible {
     /// Perplexity of a model without masked tokens.
     #[error("Masked LM perplexity is only supported in pretraining")]
     Perplexity,
+    /// Types of moments that the optimiser doesn't have.
+    #[error(
+        "--use-half-optimizer-state is for moments, and SGD has none: give an --optimizer of ADAM or LAMB"
+    )]
+    NoMoments,
     /// Accumulation where no gradients are.
     #[error(
         "--inference accumulates no gradients, but the gradient accumulation factor is {factor}: give --gradient-accumulation-factor 1 and a --global-batch-size of {batch}"

@@ -12,6 +12,7 @@ use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, ipus_requested, replica_ipus,
 };
 use popart_graph::lower::HostStreams;
+use popart_graph::passes::optimizer::rules::MomentTypes;
 use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -146,6 +147,7 @@ impl Default for RunConfig {
                 velocity_scaling: 1.0,
                 beta1: 0.9,
                 beta2: 0.999,
+                moments: MomentTypes::FLOAT,
                 max_weight_norm: None,
                 squad_lr_scale: 1.0,
                 stage_scaling: StageScaling::Off,

@@ -8,7 +8,7 @@ use bert_model::placement::{
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use popart_graph::ir::{Reduction, StageId};
-use popart_graph::passes::optimizer::rules::Correction;
+use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
 use popart_graph::passes::{
     CollectiveMerging, OptimizerState, Outlining, Pipelining, Sharding, StateMemory,
 };
@@ -213,6 +213,7 @@ fn with_kind(kind: OptimizerKind) -> OptimizerOptions {
         velocity_scaling: 1.0,
         beta1: 0.9,
         beta2: 0.999,
+        moments: MomentTypes::FLOAT,
         max_weight_norm: Some(65504.0),
         squad_lr_scale: 1.0,
         stage_scaling: StageScaling::Off,

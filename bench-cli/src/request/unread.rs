@@ -62,6 +62,7 @@ pub const RULES: &[Rule] = &[
             "beta1",
             "beta2",
             "max_weight_norm",
+            "use_half_optimizer_state",
             "learning_rate_function",
             "lr_warmup_start",
             "lr_warmup_steps",

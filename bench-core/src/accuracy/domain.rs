@@ -10,6 +10,7 @@ use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::units::Cycles;
 use popart_graph::ir::{MemoryProportion, Phase};
 use popart_graph::lower::HostStreams;
+use popart_graph::passes::optimizer::rules::MomentTypes;
 use popart_graph::passes::{CollectiveMerging, Outlining, Sharding, StateMemory};
 use serde::{Deserialize, Serialize};
 
@@ -86,12 +87,7 @@ impl Features {
             Task::Squad(_) => "SQuAD",
         };
         self.choice("task", task);
-        let dtype = match model.dtype {
-            DType::F16 => "f16",
-            DType::F32 => "f32",
-            DType::U32 => "u32",
-        };
-        self.choice("type of weights", dtype);
+        self.choice("type of weights", type_name(model.dtype));
         self.size("sequence length", model.sequence_length.into());
         self.size("hidden size", model.hidden_size.into());
         let of_head = f64::from(model.hidden_size) / f64::from(model.attention_heads);
@@ -190,6 +186,12 @@ impl Features {
                 on(config.state.memory == StateMemory::OffChip),
             );
         }
+        if has_moments {
+            let MomentTypes { first, second } = optimizer.moments;
+            for (name, dtype) in [("first moment", first), ("second moment", second)] {
+                self.choice(name, type_name(dtype));
+            }
+        }
         if has_moments && config.batching.replicas > 1 {
             self.choice(
                 "sharded optimiser state",
@@ -236,6 +238,14 @@ fn update_share(time: &Explanation) -> f64 {
     let update = update.copied().unwrap_or_default();
     let total = ipu.by_cause.total().0.max(1);
     (1e3 * update.0 as f64 / total as f64).round() / 1e3
+}
+
+fn type_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::F32 => "f32",
+        DType::U32 => "u32",
+    }
 }
 
 fn on(switch: bool) -> &'static str {

@@ -17,14 +17,14 @@ use bert_model::placement::{
 use ipu_sim::numerics::DType;
 use popart_graph::ir::Reduction;
 use popart_graph::lower::HostStreams;
-use popart_graph::passes::optimizer::rules::Correction;
+use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
 use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
 use serde_json::{Map, Value, json};
 
 use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
 
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 67] = [
+pub const KEYS: [&str; 68] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -73,6 +73,7 @@ pub const KEYS: [&str; 67] = [
     "beta1",
     "beta2",
     "max_weight_norm",
+    "use_half_optimizer_state",
     "gradient_reduction_type",
     "learning_rate_function",
     "continuous_pipeline_optimizer_scaling",
@@ -154,6 +155,12 @@ pub enum KeyError {
     /// Perplexity of a model that predicts no masked tokens.
     #[error("perplexity is that of masked tokens, which only pre-training predicts")]
     Perplexity,
+    /// Types of moments that the optimiser doesn't have.
+    #[error(
+        "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of ADAM and \
+         LAMB"
+    )]
+    NoMoments,
     /// More micro-batches in a step than cycles are counted for.
     #[error(
         "an accumulation factor of {accumulation} times {batches_per_step} batches a step is more \
@@ -343,6 +350,13 @@ impl RunConfig {
             return Err(KeyError::Perplexity);
         }
         let placement = placement(&read, &model, task)?;
+        let optimizer = optimizer(&read)?;
+        if task.trains()
+            && optimizer.kind == OptimizerKind::Sgd
+            && optimizer.moments != MomentTypes::FLOAT
+        {
+            return Err(KeyError::NoMoments);
+        }
         let config = Self {
             task,
             model,
@@ -352,7 +366,7 @@ impl RunConfig {
                 replicas: read.count("replication_factor", 1)?,
                 batches_per_step: read.count("batches_per_step", 1)?,
             },
-            optimizer: optimizer(&read)?,
+            optimizer,
             state: OptimizerState {
                 sharding: match read.switch("replicated_tensor_sharding", false)? {
                     true => Sharding::On,
@@ -499,6 +513,8 @@ impl RunConfig {
         set("beta1", json!(update.beta1));
         set("beta2", json!(update.beta2));
         set("max_weight_norm", json!(update.max_weight_norm));
+        let half = update.moments == MomentTypes::HALF_FIRST;
+        set("use_half_optimizer_state", json!(half));
         set("squad_lr_scale", json!(update.squad_lr_scale));
         let scaled = update.stage_scaling == StageScaling::On;
         set("continuous_pipeline_optimizer_scaling", json!(scaled));
@@ -831,6 +847,10 @@ fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
             Some(_) => Some(read.positive("max_weight_norm", 0.0)?),
             None => None,
         },
+        moments: match read.switch("use_half_optimizer_state", false)? {
+            true => MomentTypes::HALF_FIRST,
+            false => MomentTypes::FLOAT,
+        },
         squad_lr_scale: read.float("squad_lr_scale", usual.squad_lr_scale)?,
         stage_scaling: match read.switch("continuous_pipeline_optimizer_scaling", false)? {
             true => StageScaling::On,
@@ -1056,6 +1076,7 @@ mod tests {
                    "relu_leak": 0.3, "use_default_available_memory_proportion": true}),
             json!({"execution_mode": "PIPELINE", "recompute_checkpoint_every_layer": false,
                    "optimizer": "LAMB_NO_BIAS", "max_weight_norm": 3.0, "ff_size__": 640,
+                   "use_half_optimizer_state": true,
                    "global_batch_size": 48, "micro_batch_size": 4, "replication_factor": 2,
                    "learning_rate_function": "Linear", "lr_schedule_by_step": {"10": 0.5, "9": 1},
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
@@ -1094,6 +1115,11 @@ mod tests {
             (
                 json!({"num_layers": 5, "layers_per_ipu": [2, 2]}),
                 "`layers_per_ipu`: expected counts that cover all 5 layers, got [2,2]",
+            ),
+            (
+                json!({"use_half_optimizer_state": true}),
+                "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of \
+                 ADAM and LAMB",
             ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
             (

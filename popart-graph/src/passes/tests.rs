@@ -11,7 +11,7 @@ use ipu_sim::units::Bytes;
 use proptest::prelude::*;
 
 use super::optimizer::rules::{
-    Adam, Correction, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate,
+    Adam, Correction, LearningRate, MomentTypes, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, Value, eval};
@@ -100,7 +100,7 @@ const LAMB: UpdateRule = UpdateRule::Adam(Adam {
     weight_decay: 0.0,
     correction: Correction::None,
     max_weight_norm: Some(65504.0),
-    first_moment: DType::F32,
+    moments: MomentTypes::FLOAT,
 });
 
 const SGD: UpdateRule = UpdateRule::Sgd(Sgd {

@@ -90,6 +90,7 @@ impl From<KeyError> for Error {
             KeyError::AccumulationInInference { factor, batch } => {
                 Self::Incompatible(Incompatible::AccumulationInInference { factor, batch })
             }
+            KeyError::NoMoments => Self::Incompatible(Incompatible::NoMoments),
             KeyError::Perplexity => Self::Incompatible(Incompatible::Perplexity),
             KeyError::Unknown { key } => unreachable!("`{key}` was looked up before"),
         }
