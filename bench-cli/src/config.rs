@@ -123,9 +123,6 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
     for (key, value) in &given.values {
         values.insert((*key).to_string(), value.clone());
     }
-    if given.merge_collectives {
-        values.insert("merge_collectives".into(), json!(true));
-    }
     values
 }
 

@@ -1,8 +1,8 @@
 //! A run as keys and values, as the published configuration files have it.
 //!
 //! Names, choices and defaults are those of `bert.py` (graphcore/examples,
-//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` is our own. Values leave JSON
-//! here, once, and are checked for what no model or machine can have.
+//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` and `release` are our own.
+//! Values leave JSON here, once, and are checked for what no model or machine can have.
 //!
 //! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
 //! have a place for it, and else forgotten: [`RunConfig::to_keys`] then leaves it out.
@@ -20,6 +20,8 @@ use popart_graph::lower::HostStreams;
 use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
 use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
 use serde_json::{Map, Value, json};
+
+use crate::release::Release;
 
 use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
 
@@ -93,6 +95,7 @@ pub const KEYS: [&str; 68] = [
     "low_latency_inference",
     "minimum_latency_inference",
     "merge_collectives",
+    "release",
 ];
 
 /// Most micro-batches of a step: far above any use, and few enough for cycles to be counted in 64
@@ -240,6 +243,8 @@ pub enum ValueForm {
     ShareForEach(u32),
     /// Sequences of a global batch that fit 64 bits.
     SmallerGlobalBatch,
+    /// Name of a [`Release`].
+    Release,
 }
 
 impl fmt::Display for ValueForm {
@@ -257,6 +262,7 @@ impl fmt::Display for ValueForm {
                 write!(f, "one number, or one for each of {ipus} encoder IPUs")
             }
             Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
+            Self::Release => write!(f, "one of {}", Release::ALL.map(Release::name).join(", ")),
         }
     }
 }
@@ -358,6 +364,7 @@ impl RunConfig {
             return Err(KeyError::NoMoments);
         }
         let config = Self {
+            release: release(&read)?,
             task,
             model,
             placement,
@@ -403,6 +410,7 @@ impl RunConfig {
         let mut set = |key: &'static str, value: Value| {
             out.insert(key.into(), value);
         };
+        set("release", json!(self.release.name()));
         let (model, placement) = (&self.model, &self.placement);
         set("micro_batch_size", json!(model.micro_batch));
         set("sequence_length", json!(model.sequence_length));
@@ -702,6 +710,12 @@ fn global_batch_size(keys: &Map<String, Value>) -> Result<Option<u64>> {
             found: value.clone(),
         }),
     }
+}
+
+fn release(read: &Reader<'_>) -> Result<Release> {
+    let name = read.text("release", Release::default().name())?;
+    let release = name.parse();
+    release.map_err(|_| read.out_of_range("release", ValueForm::Release))
 }
 
 fn task(read: &Reader<'_>) -> Result<Task> {
@@ -1080,7 +1094,8 @@ mod tests {
                    "global_batch_size": 48, "micro_batch_size": 4, "replication_factor": 2,
                    "learning_rate_function": "Linear", "lr_schedule_by_step": {"10": 0.5, "9": 1},
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
-                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean"}),
+                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
+                   "release": "v3.0"}),
         ] {
             let config = read(keys).unwrap();
             let written = config.to_keys();
@@ -1122,6 +1137,11 @@ mod tests {
                  ADAM and LAMB",
             ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"release": "v4.0"}),
+                "`release`: expected one of 96fef3f, v2.1, v2.2, v2.3, v2.4, v2.5, v2.6, v3.0, \
+                 v3.1, got \"v4.0\"",
+            ),
             (
                 json!({"gradient_accumulation_factor": 100_000, "batches_per_step": 100_000}),
                 "an accumulation factor of 100000 times 100000 batches a step is more than \
