@@ -13,7 +13,9 @@ use bert_model::placement::{
 };
 use popart_graph::lower::HostStreams;
 use popart_graph::passes::optimizer::rules::MomentTypes;
-use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
+use popart_graph::passes::{
+    CollectiveMerging, OptimizerState, Outlining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -117,6 +119,8 @@ pub struct Session {
     pub host_streams: HostStreams,
     /// Whether equal layers on an IPU share their code.
     pub outlining: Outlining,
+    /// Gradient of attention dropout, in training.
+    pub softmax_dropout_gradient: SoftmaxDropoutGradient,
     /// Whether collectives that are alike are one; the application asks PopART for none.
     pub collective_merging: CollectiveMerging,
 }
@@ -134,7 +138,7 @@ impl Default for RunConfig {
                 encoder_start_ipu: 2,
                 layers_per_ipu: vec![2],
                 memory: EncoderMemory::PerIpu(vec![0.152_587_890_6]),
-                squad_head: SquadHead::default_for(Mode::Training),
+                squad_head: SquadHead::FirstIpu,
                 recomputation: Recomputation::Off,
                 execution: Execution::Sequential,
             },
@@ -175,6 +179,7 @@ impl Default for RunConfig {
                 inference_io: InferenceIo::Ordinary,
                 host_streams: HostStreams::WhereNeeded,
                 outlining: Outlining::On,
+                softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
                 collective_merging: CollectiveMerging::Off,
             },
         }

@@ -10,7 +10,8 @@ use ipu_sim::spec::MachineSpec;
 use popart_graph::ir::{Reduction, StageId};
 use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
 use popart_graph::passes::{
-    CollectiveMerging, OptimizerState, Outlining, Pipelining, Sharding, StateMemory,
+    CollectiveMerging, OptimizerState, Outlining, Pipelining, Sharding, SoftmaxDropoutGradient,
+    StateMemory,
 };
 
 use crate::Result;
@@ -65,6 +66,8 @@ pub struct Plan {
     pub reduction: Reduction,
     /// Which dropouts there are.
     pub dropout: Dropout,
+    /// Gradient of attention dropout.
+    pub softmax_dropout_gradient: SoftmaxDropoutGradient,
     /// Width of the model.
     pub hidden_size: u32,
     /// IPUs of the machine.
@@ -102,7 +105,7 @@ impl Plan {
             // A pipeline with one more IPU would take eleven micro-batches to fill.
             encoder_start_ipu: if pipelined { 1 } else { 2 },
             layers_per_ipu: &[1],
-            squad_head: SquadHead::default_for(task.mode()),
+            squad_head: SquadHead::FirstIpu,
             split_qkv: BertConfig::base().split_qkv,
             vocab_steps: 2,
             replicas: 1,
@@ -112,6 +115,7 @@ impl Plan {
             },
             reduction: Reduction::Sum,
             dropout: Dropout::HiddenAndAttention,
+            softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
             hidden_size: 32,
             n_ipus: 8,
             n_tiles: 32,
@@ -183,6 +187,15 @@ pub fn other_correction(options: OptimizerOptions) -> OptimizerOptions {
             OptimizerKind::Adam(correction) => OptimizerKind::Adam(other(correction)),
             OptimizerKind::Lamb(correction) => OptimizerKind::Lamb(other(correction)),
         },
+        ..options
+    }
+}
+
+/// The same with the first moment in `f16`, and both moments scaled as the loss is.
+#[must_use]
+pub fn half_first_moment(options: OptimizerOptions) -> OptimizerOptions {
+    OptimizerOptions {
+        moments: MomentTypes::HALF_FIRST,
         ..options
     }
 }

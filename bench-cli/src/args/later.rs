@@ -27,8 +27,6 @@ pub const LATER: &[LaterOption] = &[
     ),
     new("--use-packed-sequence-format", None),
     new("--max-sequences-per-pack", None),
-    new("--squad-wrap-final-layer", None),
-    new("--disable-attention-dropout-bwd", None),
     new("--save-initializers-externally", None),
     new("--wandb-checkpoint", None),
     new("--wandb-save-checkpoints", None),

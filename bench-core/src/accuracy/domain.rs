@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bert_model::config::{Activation, Dropout, Task};
 use bert_model::optim::OptimizerKind;
-use bert_model::placement::{EncoderMemory, Execution, Recomputation};
+use bert_model::placement::{EncoderMemory, Execution, Recomputation, SquadHead};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::units::Cycles;
 use popart_graph::ir::{MemoryProportion, Phase};
 use popart_graph::lower::HostStreams;
 use popart_graph::passes::optimizer::rules::MomentTypes;
-use popart_graph::passes::{CollectiveMerging, Outlining, Sharding, StateMemory};
+use popart_graph::passes::{
+    CollectiveMerging, Outlining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{InferenceIo, RunConfig};
@@ -120,6 +122,10 @@ impl Features {
 
     fn add_session(&mut self, config: &RunConfig) {
         let (placement, session) = (&config.placement, &config.session);
+        if config.is_squad() && config.ipus_per_replica() > 1 {
+            let wraps = placement.squad_head == SquadHead::FirstIpu;
+            self.choice("answer head on the first IPU", on(wraps));
+        }
         self.size("replicas", config.batching.replicas.into());
         self.size("IPUs of a replica", config.ipus_per_replica().into());
         let mode = if config.is_inference() {
@@ -210,6 +216,10 @@ impl Features {
                 "attention dropout",
                 on(model.dropout == Dropout::HiddenAndAttention),
             );
+        }
+        if model.dropout == Dropout::HiddenAndAttention {
+            let exact = config.session.softmax_dropout_gradient == SoftmaxDropoutGradient::Exact;
+            self.choice("gradient of attention dropout", on(exact));
         }
         if config.is_pipelined() {
             let every_layer = config.placement.recomputation == Recomputation::FromEveryLayer;

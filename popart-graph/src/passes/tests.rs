@@ -140,6 +140,7 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
             sharding: Sharding::On,
             memory: StateMemory::OffChip,
         },
+        softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
         collective_merging: CollectiveMerging::Off,
         outlining: Outlining::Off,
     }

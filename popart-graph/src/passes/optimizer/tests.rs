@@ -396,7 +396,8 @@ fn the_chain_of_adam_with_half_of_its_state_in_f16() {
         update %8 = %9
         update %10 = %11
         update %0 = %14
-    "#]].assert_eq(&print(&graph));
+    "#]]
+    .assert_eq(&print(&graph));
 }
 
 /// PopART casts the sum of gradients only if it is in `f16` and both moments are in `f32`.
