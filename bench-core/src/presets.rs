@@ -9,7 +9,7 @@ use crate::config::keys::is_key;
 use crate::config::{KeyError, RunConfig};
 
 /// Paths in the repository and texts of the configurations that ship.
-pub const PRESETS: [(&str, &str); 13] = [
+pub const PRESETS: [(&str, &str); 15] = [
     ("configs/demo.json", include_str!("../../configs/demo.json")),
     (
         "configs/mk2/pretrain_base_128.json",
@@ -52,12 +52,20 @@ pub const PRESETS: [(&str, &str); 13] = [
         include_str!("../../configs/mk2/squad_base_384.json"),
     ),
     (
+        "configs/mk2/squad_base_384_96fef3f.json",
+        include_str!("../../configs/mk2/squad_base_384_96fef3f.json"),
+    ),
+    (
         "configs/mk2/squad_large_128_inf.json",
         include_str!("../../configs/mk2/squad_large_128_inf.json"),
     ),
     (
         "configs/mk2/squad_large_384.json",
         include_str!("../../configs/mk2/squad_large_384.json"),
+    ),
+    (
+        "configs/mk2/squad_large_384_96fef3f.json",
+        include_str!("../../configs/mk2/squad_large_384_96fef3f.json"),
     ),
 ];
 
@@ -73,6 +81,10 @@ pub fn keys(name: &str) -> Option<Map<String, Value>> {
     let (_, text) = PRESETS.iter().find(|(path, _)| is_named(path))?;
     let mut keys: Map<String, Value> =
         serde_json::from_str(text).expect("presets are objects, as a test shows");
+    // The word for it from v2.3 on.
+    if keys.get("pipeline") == Some(&Value::Bool(true)) {
+        keys.insert("execution_mode".into(), "PIPELINE".into());
+    }
     keys.retain(|key, _| is_key(key));
     Some(keys)
 }
