@@ -102,6 +102,9 @@ pub fn run(name: &str, other: &Map<String, Value>) -> Option<Result<RunConfig, K
 
 #[cfg(test)]
 mod tests {
+    use bert_model::placement::Placement;
+    use popart_graph::passes::optimizer::rules::MomentTypes;
+
     use super::*;
 
     #[test]
@@ -112,6 +115,37 @@ mod tests {
             assert!(run.is_ok(), "{name}: {run:?}");
         }
         assert_eq!(run("pretrain", &Map::new()), None);
+    }
+
+    /// IPUs of a replica, micro-batch, replicas, accumulation factor, batches a step and stages of
+    /// the pipeline, as the files of each release resolve them.
+    #[test]
+    fn squad_presets_are_those_of_their_releases() {
+        for (name, expected) in [
+            ("squad_base_384", [2, 2, 4, 16, 4, 3]),
+            ("squad_large_384", [8, 4, 2, 32, 4, 15]),
+            ("squad_base_384_96fef3f", [4, 2, 1, 16, 4, 9]),
+            ("squad_large_384_96fef3f", [4, 2, 4, 32, 4, 9]),
+            ("squad_base_128_inf", [1, 1, 1, 1, 16, 1]),
+            ("squad_large_128_inf", [1, 1, 1, 1, 16, 1]),
+        ] {
+            let run = run(name, &Map::new()).unwrap().unwrap();
+            let (layers, task) = (run.model.num_layers, run.task);
+            let placement = Placement::from_layers_per_ipu(&run.placement, layers, task).unwrap();
+            let found = [
+                run.ipus_per_replica(),
+                run.model.micro_batch,
+                run.batching.replicas,
+                run.batching.accumulation,
+                run.batching.batches_per_step,
+                placement.stage_ipus(task).len() as u32,
+            ];
+            assert_eq!(found, expected, "{name}");
+            let half = run.optimizer.moments == MomentTypes::HALF_FIRST;
+            let is_of_v2_3 = name.ends_with("384");
+            assert_eq!(half, is_of_v2_3, "{name}");
+            assert_eq!(run.is_pipelined(), name.contains("384"), "{name}");
+        }
     }
 
     #[test]

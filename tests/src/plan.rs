@@ -24,7 +24,7 @@ pub const LEARNING_RATES: [f64; 2] = [0.007_812_5, 0.003_906_25];
 /// updates of a run: small, for there are many, and what one rounds the next ones magnify.
 pub const LEARNING_RATE_IN_STAGES: f64 = 0.000_976_562_5;
 
-/// The loss scale of all cases; a power of two, as users take it.
+/// The loss scale of all cases with moments in `f32`; a power of two, as users take it.
 const LOSS_SCALE: f64 = 8.0;
 
 /// Published decay of weights (`applications/popart/bert`, pre-training presets).
@@ -191,11 +191,13 @@ pub fn other_correction(options: OptimizerOptions) -> OptimizerOptions {
     }
 }
 
-/// The same with the first moment in `f16`, and both moments scaled as the loss is.
+/// The same with the first moment in `f16`, and both moments scaled as the loss is: by so much that
+/// those of queries and keys, whose gradients are small at first, are no subnormal numbers.
 #[must_use]
 pub fn half_first_moment(options: OptimizerOptions) -> OptimizerOptions {
     OptimizerOptions {
         moments: MomentTypes::HALF_FIRST,
+        loss_scaling: 4096.0,
         ..options
     }
 }

@@ -131,12 +131,12 @@ mod tests {
     use crate::args::spec::{Arity, Kind, Support};
 
     #[test]
-    fn names_are_unique_and_keys_are_139() {
+    fn names_are_unique_and_keys_are_142() {
         let names: BTreeSet<_> = options().map(|option| option.name).collect();
         let keys: BTreeSet<_> = options().map(|option| option.key).collect();
         assert_eq!(
             (options().count(), names.len(), keys.len()),
-            (141, 141, 139)
+            (144, 144, 142)
         );
     }
 
@@ -174,8 +174,8 @@ mod tests {
         );
         assert_eq!(count(Kind::Float, one), 14);
         assert_eq!(count(Kind::Text, one), 27);
-        assert_eq!(count(Kind::Bool, bare_on), 41);
-        assert_eq!(count(Kind::Bool, bare_off), 4);
+        assert_eq!(count(Kind::Bool, bare_on), 43);
+        assert_eq!(count(Kind::Bool, bare_off), 5);
         assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 2);
         assert_eq!(count(Kind::Schedule, |arity| arity == Arity::Any), 4);
     }
