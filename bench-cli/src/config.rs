@@ -15,6 +15,7 @@ pub mod options;
 use std::path::Path;
 
 use bench_core::config::keys::{self, Batch, is_key};
+use bench_core::release::Release;
 use serde_json::{Map, Value, json};
 
 use crate::args::spec::Support;
@@ -101,6 +102,10 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
     }
     values["use_popdist"] = json!(false);
     values["popdist_size"] = json!(1);
+    if options.config.release == Release::Revision96fef3f {
+        // Its inference has the head elsewhere than its training.
+        values["squad_wrap_final_layer"] = Value::Null;
+    }
     if let Some(own) = values["validation_config"].as_object() {
         let own = own.clone();
         values.extend(own);

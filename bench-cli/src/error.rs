@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use bench_core::config::keys::MICRO_BATCHES_MAX;
+use bench_core::release::Release;
 use ipu_sim::device::DeviceError;
 use popart_graph::passes::PassError;
 use popart_graph::passes::pipeline_stages::{PipelineDepth, PipelineError};
@@ -516,6 +517,23 @@ pub enum Incompatible {
     /// Perplexity of a model without masked tokens.
     #[error("Masked LM perplexity is only supported in pretraining")]
     Perplexity,
+    /// Another choice than a release, which has no option for it, always takes.
+    #[error(
+        "release {release} has no {option} and works as with {value}: leave the option out, or follow another --release"
+    )]
+    FixedByRelease {
+        /// Name of the option.
+        option: &'static str,
+        /// What the release does.
+        value: bool,
+        /// The release.
+        release: Release,
+    },
+    /// Types of moments that the optimiser doesn't have.
+    #[error(
+        "--use-half-optimizer-state is for moments, and SGD has none: give an --optimizer of ADAM or LAMB"
+    )]
+    NoMoments,
     /// Accumulation where no gradients are.
     #[error(
         "--inference accumulates no gradients, but the gradient accumulation factor is {factor}: give --gradient-accumulation-factor 1 and a --global-batch-size of {batch}"

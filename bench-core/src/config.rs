@@ -12,16 +12,23 @@ use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, ipus_requested, replica_ipus,
 };
 use popart_graph::lower::HostStreams;
-use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
+use popart_graph::passes::optimizer::rules::MomentTypes;
+use popart_graph::passes::{
+    CollectiveMerging, OptimizerState, Outlining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use keys::KeyError;
 
+use crate::release::Release;
+
 /// A run of BERT. [`Default`] is what the published application runs if nothing is said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct RunConfig {
+    /// Release of the published application that it follows.
+    pub release: Release,
     /// Task of the model, and whether the model learns it or only runs it.
     pub task: Task,
     /// Which BERT, and the sequences of a micro-batch.
@@ -112,6 +119,8 @@ pub struct Session {
     pub host_streams: HostStreams,
     /// Whether equal layers on an IPU share their code.
     pub outlining: Outlining,
+    /// Gradient of attention dropout, in training.
+    pub softmax_dropout_gradient: SoftmaxDropoutGradient,
     /// Whether collectives that are alike are one; the application asks PopART for none.
     pub collective_merging: CollectiveMerging,
 }
@@ -119,6 +128,7 @@ pub struct Session {
 impl Default for RunConfig {
     fn default() -> Self {
         Self {
+            release: Release::default(),
             task: Task::Pretraining(Mode::Training),
             model: BertConfig {
                 num_layers: 2,
@@ -128,7 +138,7 @@ impl Default for RunConfig {
                 encoder_start_ipu: 2,
                 layers_per_ipu: vec![2],
                 memory: EncoderMemory::PerIpu(vec![0.152_587_890_6]),
-                squad_head: SquadHead::default_for(Mode::Training),
+                squad_head: SquadHead::FirstIpu,
                 recomputation: Recomputation::Off,
                 execution: Execution::Sequential,
             },
@@ -146,6 +156,7 @@ impl Default for RunConfig {
                 velocity_scaling: 1.0,
                 beta1: 0.9,
                 beta2: 0.999,
+                moments: MomentTypes::FLOAT,
                 max_weight_norm: None,
                 squad_lr_scale: 1.0,
                 stage_scaling: StageScaling::Off,
@@ -168,6 +179,7 @@ impl Default for RunConfig {
                 inference_io: InferenceIo::Ordinary,
                 host_streams: HostStreams::WhereNeeded,
                 outlining: Outlining::On,
+                softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
                 collective_merging: CollectiveMerging::Off,
             },
         }

@@ -9,7 +9,7 @@ use crate::config::keys::is_key;
 use crate::config::{KeyError, RunConfig};
 
 /// Paths in the repository and texts of the configurations that ship.
-pub const PRESETS: [(&str, &str); 13] = [
+pub const PRESETS: [(&str, &str); 15] = [
     ("configs/demo.json", include_str!("../../configs/demo.json")),
     (
         "configs/mk2/pretrain_base_128.json",
@@ -52,12 +52,20 @@ pub const PRESETS: [(&str, &str); 13] = [
         include_str!("../../configs/mk2/squad_base_384.json"),
     ),
     (
+        "configs/mk2/squad_base_384_96fef3f.json",
+        include_str!("../../configs/mk2/squad_base_384_96fef3f.json"),
+    ),
+    (
         "configs/mk2/squad_large_128_inf.json",
         include_str!("../../configs/mk2/squad_large_128_inf.json"),
     ),
     (
         "configs/mk2/squad_large_384.json",
         include_str!("../../configs/mk2/squad_large_384.json"),
+    ),
+    (
+        "configs/mk2/squad_large_384_96fef3f.json",
+        include_str!("../../configs/mk2/squad_large_384_96fef3f.json"),
     ),
 ];
 
@@ -73,6 +81,10 @@ pub fn keys(name: &str) -> Option<Map<String, Value>> {
     let (_, text) = PRESETS.iter().find(|(path, _)| is_named(path))?;
     let mut keys: Map<String, Value> =
         serde_json::from_str(text).expect("presets are objects, as a test shows");
+    // The word for it from v2.3 on.
+    if keys.get("pipeline") == Some(&Value::Bool(true)) {
+        keys.insert("execution_mode".into(), "PIPELINE".into());
+    }
     keys.retain(|key, _| is_key(key));
     Some(keys)
 }
@@ -90,6 +102,9 @@ pub fn run(name: &str, other: &Map<String, Value>) -> Option<Result<RunConfig, K
 
 #[cfg(test)]
 mod tests {
+    use bert_model::placement::Placement;
+    use popart_graph::passes::optimizer::rules::MomentTypes;
+
     use super::*;
 
     #[test]
@@ -100,6 +115,37 @@ mod tests {
             assert!(run.is_ok(), "{name}: {run:?}");
         }
         assert_eq!(run("pretrain", &Map::new()), None);
+    }
+
+    /// IPUs of a replica, micro-batch, replicas, accumulation factor, batches a step and stages of
+    /// the pipeline, as the files of each release resolve them.
+    #[test]
+    fn squad_presets_are_those_of_their_releases() {
+        for (name, expected) in [
+            ("squad_base_384", [2, 2, 4, 16, 4, 3]),
+            ("squad_large_384", [8, 4, 2, 32, 4, 15]),
+            ("squad_base_384_96fef3f", [4, 2, 1, 16, 4, 9]),
+            ("squad_large_384_96fef3f", [4, 2, 4, 32, 4, 9]),
+            ("squad_base_128_inf", [1, 1, 1, 1, 16, 1]),
+            ("squad_large_128_inf", [1, 1, 1, 1, 16, 1]),
+        ] {
+            let run = run(name, &Map::new()).unwrap().unwrap();
+            let (layers, task) = (run.model.num_layers, run.task);
+            let placement = Placement::from_layers_per_ipu(&run.placement, layers, task).unwrap();
+            let found = [
+                run.ipus_per_replica(),
+                run.model.micro_batch,
+                run.batching.replicas,
+                run.batching.accumulation,
+                run.batching.batches_per_step,
+                placement.stage_ipus(task).len() as u32,
+            ];
+            assert_eq!(found, expected, "{name}");
+            let half = run.optimizer.moments == MomentTypes::HALF_FIRST;
+            let is_of_v2_3 = name.ends_with("384");
+            assert_eq!(half, is_of_v2_3, "{name}");
+            assert_eq!(run.is_pipelined(), name.contains("384"), "{name}");
+        }
     }
 
     #[test]

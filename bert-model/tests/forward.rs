@@ -31,7 +31,7 @@ fn placement(config: &BertConfig, task: Task) -> Placement {
         encoder_start_ipu: 2,
         layers_per_ipu: vec![1],
         memory: EncoderMemory::PerIpu(vec![0.25]),
-        squad_head: SquadHead::default_for(task.mode()),
+        squad_head: SquadHead::FirstIpu,
         recomputation: Recomputation::FromEveryLayer,
         execution: Execution::Pipelined,
     };

@@ -16,6 +16,7 @@
 
 pub mod accumulate;
 pub mod differentiate;
+pub mod disable_attn_dropout_bwd;
 mod error;
 pub mod inter_ipu_copies;
 pub mod merge_collectives;
@@ -33,6 +34,7 @@ pub use self::error::{PassError, PassName};
 
 use self::accumulate::accumulate;
 use self::differentiate::{Differentiate, differentiate};
+use self::disable_attn_dropout_bwd::disable_attn_dropout_bwd;
 use self::inter_ipu_copies::inter_ipu_copies;
 use self::merge_collectives::merge_collectives;
 use self::offload_optimizer_state::offload_optimizer_state;
@@ -115,6 +117,16 @@ pub enum CollectiveMerging {
     On,
 }
 
+/// What becomes of the gradient of a dropout behind a softmax, as attention has one (PopART's pattern
+/// `DisableAttnDropoutBwdPattern`, off unless asked for).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SoftmaxDropoutGradient {
+    /// It drops what the forward pass dropped.
+    Exact,
+    /// It is an identity: a pass less over all scores, and no exact gradient.
+    Identity,
+}
+
 /// Whether pieces of a graph that are alike share their code (PopART's outlining).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outlining {
@@ -138,6 +150,8 @@ pub struct Training {
     /// The weights and what is done to them; its scaling says how many micro-batches a weight update
     /// has, and how many replicas there are.
     pub optimizer: OptimizerOptions,
+    /// Gradient of a dropout behind a softmax.
+    pub softmax_dropout_gradient: SoftmaxDropoutGradient,
     /// Where moments live.
     pub state: OptimizerState,
     /// Whether collectives that are alike are one.
@@ -249,8 +263,15 @@ pub(crate) fn train(
     let mut logical = |pass, graph| checked(watch, pass, Form::Logical, graph);
     // Before copies and stashes, which have no gradients.
     let (graph, gradients) = differentiate(graph, &differentiation)?;
-    let graph = logical(PassName::Differentiate, graph)?;
-    // Right behind, while gradients are still those of single micro-batches.
+    let mut graph = logical(PassName::Differentiate, graph)?;
+    // Right behind, while it sees gradients and nothing else.
+    if options.softmax_dropout_gradient == SoftmaxDropoutGradient::Identity {
+        graph = logical(
+            PassName::DisableAttnDropoutBwd,
+            disable_attn_dropout_bwd(graph),
+        )?;
+    }
+    // While gradients are still those of single micro-batches.
     let (graph, accumulated) = accumulate(graph, &gradients, optimizer_options)?;
     let graph = logical(PassName::Accumulate, graph)?;
     // Needs accumulators; spares the pipeline dense gradients that wait for their other part.

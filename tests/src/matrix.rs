@@ -6,10 +6,12 @@ use std::collections::BTreeSet;
 use bert_model::config::{Dropout, Mode, Task};
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
-use popart_graph::passes::{CollectiveMerging, OptimizerState, Pipelining, Sharding, StateMemory};
+use popart_graph::passes::{
+    CollectiveMerging, OptimizerState, Pipelining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 
 use crate::Plan;
-use crate::plan::{adam, lamb, other_correction, plain_sgd, sgd};
+use crate::plan::{adam, half_first_moment, lamb, other_correction, plain_sgd, sgd};
 
 /// Training on masked words and next sentences.
 pub const PRETRAINING: Task = Task::Pretraining(Mode::Training);
@@ -22,7 +24,7 @@ pub const SQUAD: Task = Task::Squad(Mode::Training);
 pub type Values = [usize; 8];
 
 /// How many values each factor has.
-pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 6, 2, 4];
+pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 8, 2, 4];
 
 /// Which model is where.
 struct Placed {
@@ -84,8 +86,8 @@ const PLACEMENTS: [Placed; 7] = [
 
 const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 
-/// What isn't a factor: tiles of an IPU, reduction, dropout and merged collectives take turns with
-/// the combinations.
+/// What isn't a factor: tiles of an IPU, reduction, dropout, its gradient behind a softmax and merged
+/// collectives take turns with the combinations.
 #[must_use]
 pub fn turn(values: Values) -> usize {
     values.iter().sum()
@@ -122,6 +124,8 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         other_correction(adam()),
         sgd(),
         plain_sgd(),
+        half_first_moment(lamb()),
+        half_first_moment(other_correction(adam())),
     ][optimizer];
     let several_layers = placed.layers_per_ipu != [1];
     if recomputation == Recomputation::FromEveryLayer && !several_layers {
@@ -149,6 +153,10 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         collective_merging: [CollectiveMerging::Off, CollectiveMerging::On][turn % 2],
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
+        softmax_dropout_gradient: [
+            SoftmaxDropoutGradient::Exact,
+            SoftmaxDropoutGradient::Identity,
+        ][turn / 6 % 2],
         ..Plan::new(placed.task, placed.pipelining, micro_batches, optimizer)
     })
 }

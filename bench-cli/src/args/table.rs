@@ -44,6 +44,8 @@ pub const SYSTEM: &str = "--system";
 pub const METRICS_JSON: &str = "--metrics-json";
 /// Whether the weight update's collectives are merged.
 pub const MERGE_COLLECTIVES: &str = "--merge-collectives";
+/// Which release of the application to follow.
+pub const RELEASE: &str = "--release";
 /// Whether to say where the time went.
 pub const EXPLAIN: &str = "--explain";
 /// Where to leave the graph after each pass.
@@ -68,6 +70,7 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         flag(MERGE_COLLECTIVES, "merge_collectives").help("merge the sums and gathers over replicas that are alike, as PopART can and BERT doesn't: fewer syncs for more memory"),
+        maybe_text(RELEASE, "release").help("release of the benchmark to follow where its releases differ: 96fef3f, v2.1 to v2.6, v3.0 or v3.1 [default: v2.3]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
         flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
         maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),
@@ -125,12 +128,12 @@ mod tests {
     use crate::args::spec::{Arity, Kind, Support};
 
     #[test]
-    fn names_are_unique_and_keys_are_139() {
+    fn names_are_unique_and_keys_are_142() {
         let names: BTreeSet<_> = options().map(|option| option.name).collect();
         let keys: BTreeSet<_> = options().map(|option| option.key).collect();
         assert_eq!(
             (options().count(), names.len(), keys.len()),
-            (141, 141, 139)
+            (144, 144, 142)
         );
     }
 
@@ -168,8 +171,8 @@ mod tests {
         );
         assert_eq!(count(Kind::Float, one), 14);
         assert_eq!(count(Kind::Text, one), 27);
-        assert_eq!(count(Kind::Bool, bare_on), 41);
-        assert_eq!(count(Kind::Bool, bare_off), 4);
+        assert_eq!(count(Kind::Bool, bare_on), 43);
+        assert_eq!(count(Kind::Bool, bare_off), 5);
         assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 2);
         assert_eq!(count(Kind::Schedule, |arity| arity == Arity::Any), 4);
     }

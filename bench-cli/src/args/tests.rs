@@ -99,6 +99,22 @@ fn switches_and_their_bare_values() {
             false,
         ),
         ("--squad-single-output", "squad_single_output", false),
+        ("--squad-wrap-final-layer", "squad_wrap_final_layer", false),
+        (
+            "--squad-wrap-final-layer true",
+            "squad_wrap_final_layer",
+            true,
+        ),
+        (
+            "--disable-attention-dropout-bwd",
+            "disable_attention_dropout_bwd",
+            true,
+        ),
+        (
+            "--use-half-optimizer-state",
+            "use_half_optimizer_state",
+            true,
+        ),
         (
             "--replicated-tensor-sharding",
             "replicated_tensor_sharding",

@@ -213,6 +213,10 @@ fn one(
 /// What the user should know before the run.
 fn say(prepared: &PreparedRun, console: &Console) -> anyhow::Result<()> {
     console.note(&format!("system: {}", prepared.request.machine.name))?;
+    console.note(&format!(
+        "release: {}",
+        prepared.request.options.config.release
+    ))?;
     for note in &prepared.notes {
         console.note(note)?;
     }

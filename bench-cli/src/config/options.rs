@@ -184,7 +184,8 @@ impl BertOptions {
         self.config.session.host_streams == HostStreams::Absent
     }
 
-    /// The options as keys: all of the application's in its order, then our own that are on.
+    /// The options as keys: all of the application's in its order, then the release and others of our
+    /// own that are on.
     ///
     /// A key whose meaning didn't change since it was read is spelled as it was given.
     #[must_use]
@@ -199,7 +200,9 @@ impl BertOptions {
             }
         }
         // What the application doesn't know is there only if it does something.
-        now.retain(|key, value| self.as_read.get(key) != Some(value) || *value == true);
+        now.retain(|key, value| {
+            key == "release" || self.as_read.get(key) != Some(value) || *value == true
+        });
         out.extend(now);
         out
     }

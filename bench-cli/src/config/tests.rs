@@ -371,6 +371,60 @@ fn validation_goes_over_the_training() {
     }
 }
 
+/// From v2.1 on it has the head where the training has it, unless its own settings say otherwise; at
+/// 96fef3f inference has it on the last IPU.
+#[test]
+fn validation_has_the_answer_head_where_the_release_has_it() {
+    let key = "squad_wrap_final_layer";
+    for (preset, trained, validated_with) in [
+        (json!({"release": "96fef3f"}), true, false),
+        (json!({"release": "v2.1"}), true, true),
+        (json!({}), true, true),
+        (json!({key: false}), false, false),
+        (
+            json!({key: false, "validation_config": {key: true}}),
+            false,
+            true,
+        ),
+        (json!({"validation_config": {key: false}}), true, false),
+    ] {
+        let mut preset = preset;
+        preset["task"] = json!("SQUAD");
+        let resolved = resolve_line("--epochs 1", preset.clone()).unwrap();
+        let values = resolved.options.arguments();
+        assert_eq!(values[key], json!(trained), "{preset}");
+        assert_eq!(
+            validated("--epochs 1", preset.clone(), &[key]),
+            Some(vec![json!(validated_with)]),
+            "{preset}"
+        );
+    }
+    let own = json!({"task": "SQUAD", "release": "96fef3f", "validation_config": {key: true}});
+    let resolved = resolve_line("--epochs 1", own).unwrap();
+    let text = crate::error::chain(&validation(&resolved).unwrap_err());
+    assert_eq!(
+        text,
+        "in the validation after training (--no-validation leaves it out): release 96fef3f has no \
+         --squad-wrap-final-layer and works as with false: leave the option out, or follow another \
+         --release, aborting"
+    );
+}
+
+/// Half of the state in `f16` is for optimisers that have moments, in the runs that use them.
+#[test]
+fn state_in_f16_needs_moments() {
+    let half = json!({"use_half_optimizer_state": true});
+    check_error(
+        "--epochs 1",
+        half.clone(),
+        "--use-half-optimizer-state is for moments, and SGD has none: give an --optimizer of ADAM or LAMB, aborting",
+        1,
+    );
+    for line in ["--epochs 1 --optimizer ADAM", "--inference"] {
+        assert!(resolve_line(line, half.clone()).is_ok(), "{line}");
+    }
+}
+
 #[test]
 fn validation_is_checked_like_a_run() {
     for (own, expected) in [

@@ -168,6 +168,7 @@ fn base(option: &OptionSpec) -> String {
         "no_model_save" | "no_validation" | "no_training" | "validation_config" => {
             pretraining.replace("--no-model-save", "")
         }
+        "squad_wrap_final_layer" => format!("{pretraining} --task SQUAD"),
         "inference" | "global_batch_size" => pretraining.replace(
             "--gradient-accumulation-factor 12 --execution-mode PIPELINE",
             "",
@@ -241,6 +242,8 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         // Other values only move numbers; none leaves out what they are for.
         ("momentum" | "dropout_prob", ..) => "0",
         ("log_level", ..) => "ERROR",
+        ("release", ..) => "v2.1",
+        ("squad_wrap_final_layer", ..) => "false",
         (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
         (_, Kind::Float, _) => "0.25",
         (_, Kind::Bool, _) if default == "true" => "false",
@@ -386,6 +389,8 @@ fn idle(rule: &Rule) -> String {
         "only --learning-rate-function Scheduled reads it" => {
             format!("{training} --learning-rate-function Linear")
         }
+        "the first IPU is the last one, too" => format!("{squad} --inference"),
+        "there is no dropout on attention probabilities" => format!("{training} --no-attn-dropout"),
         "only --task PRETRAINING predicts masked tokens" => format!("{squad} --inference"),
         "--no-dropout leaves out all dropout" => format!("{training} --no-dropout"),
         "synthetic data needs no host" => training.replace("--generated-data", "--synthetic-data"),

@@ -1,8 +1,8 @@
 //! A run as keys and values, as the published configuration files have it.
 //!
 //! Names, choices and defaults are those of `bert.py` (graphcore/examples,
-//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` is our own. Values leave JSON
-//! here, once, and are checked for what no model or machine can have.
+//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` and `release` are our own.
+//! Values leave JSON here, once, and are checked for what no model or machine can have.
 //!
 //! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
 //! have a place for it, and else forgotten: [`RunConfig::to_keys`] then leaves it out.
@@ -17,14 +17,18 @@ use bert_model::placement::{
 use ipu_sim::numerics::DType;
 use popart_graph::ir::Reduction;
 use popart_graph::lower::HostStreams;
-use popart_graph::passes::optimizer::rules::Correction;
-use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
+use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
+use popart_graph::passes::{
+    CollectiveMerging, OptimizerState, Outlining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 use serde_json::{Map, Value, json};
+
+use crate::release::Release;
 
 use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
 
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 67] = [
+pub const KEYS: [&str; 71] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -42,6 +46,7 @@ pub const KEYS: [&str; 67] = [
     "recompute_checkpoint_every_layer",
     "no_dropout",
     "no_attn_dropout",
+    "disable_attention_dropout_bwd",
     "dropout_prob",
     "layer_norm_eps",
     "task",
@@ -57,6 +62,7 @@ pub const KEYS: [&str; 67] = [
     "projection_bias",
     "execution_mode",
     "squad_single_output",
+    "squad_wrap_final_layer",
     "inference_lm_perplexity",
     "squad_lr_scale",
     "global_batch_size",
@@ -73,6 +79,7 @@ pub const KEYS: [&str; 67] = [
     "beta1",
     "beta2",
     "max_weight_norm",
+    "use_half_optimizer_state",
     "gradient_reduction_type",
     "learning_rate_function",
     "continuous_pipeline_optimizer_scaling",
@@ -92,6 +99,7 @@ pub const KEYS: [&str; 67] = [
     "low_latency_inference",
     "minimum_latency_inference",
     "merge_collectives",
+    "release",
 ];
 
 /// Most micro-batches of a step: far above any use, and few enough for cycles to be counted in 64
@@ -154,6 +162,22 @@ pub enum KeyError {
     /// Perplexity of a model that predicts no masked tokens.
     #[error("perplexity is that of masked tokens, which only pre-training predicts")]
     Perplexity,
+    /// Another choice than a release, which has no option for it, always takes.
+    #[error("`{key}`: release {release} has no such option and works as with {value}")]
+    FixedByRelease {
+        /// The key.
+        key: &'static str,
+        /// What the release does.
+        value: bool,
+        /// The release.
+        release: Release,
+    },
+    /// Types of moments that the optimiser doesn't have.
+    #[error(
+        "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of ADAM and \
+         LAMB"
+    )]
+    NoMoments,
     /// More micro-batches in a step than cycles are counted for.
     #[error(
         "an accumulation factor of {accumulation} times {batches_per_step} batches a step is more \
@@ -233,6 +257,8 @@ pub enum ValueForm {
     ShareForEach(u32),
     /// Sequences of a global batch that fit 64 bits.
     SmallerGlobalBatch,
+    /// Name of a [`Release`].
+    Release,
 }
 
 impl fmt::Display for ValueForm {
@@ -250,6 +276,7 @@ impl fmt::Display for ValueForm {
                 write!(f, "one number, or one for each of {ipus} encoder IPUs")
             }
             Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
+            Self::Release => write!(f, "one of {}", Release::ALL.map(Release::name).join(", ")),
         }
     }
 }
@@ -342,8 +369,17 @@ impl RunConfig {
         if model.inference_loss && task == Task::Squad(Mode::Inference) {
             return Err(KeyError::Perplexity);
         }
-        let placement = placement(&read, &model, task)?;
+        let release = release(&read)?;
+        let placement = placement(&read, &model, task, release)?;
+        let optimizer = optimizer(&read)?;
+        if task.trains()
+            && optimizer.kind == OptimizerKind::Sgd
+            && optimizer.moments != MomentTypes::FLOAT
+        {
+            return Err(KeyError::NoMoments);
+        }
         let config = Self {
+            release,
             task,
             model,
             placement,
@@ -352,7 +388,7 @@ impl RunConfig {
                 replicas: read.count("replication_factor", 1)?,
                 batches_per_step: read.count("batches_per_step", 1)?,
             },
-            optimizer: optimizer(&read)?,
+            optimizer,
             state: OptimizerState {
                 sharding: match read.switch("replicated_tensor_sharding", false)? {
                     true => Sharding::On,
@@ -364,7 +400,7 @@ impl RunConfig {
                 },
             },
             learning_rate: learning_rate(&read)?,
-            session: session(&read)?,
+            session: session(&read, task, release)?,
         };
         let Batching {
             accumulation,
@@ -389,6 +425,7 @@ impl RunConfig {
         let mut set = |key: &'static str, value: Value| {
             out.insert(key.into(), value);
         };
+        set("release", json!(self.release.name()));
         let (model, placement) = (&self.model, &self.placement);
         set("micro_batch_size", json!(model.micro_batch));
         set("sequence_length", json!(model.sequence_length));
@@ -428,6 +465,8 @@ impl RunConfig {
             let hidden_only = model.dropout == Dropout::Hidden;
             set("no_attn_dropout", json!(hidden_only));
         }
+        let identity = self.session.softmax_dropout_gradient == SoftmaxDropoutGradient::Identity;
+        set("disable_attention_dropout_bwd", json!(identity));
         set("dropout_prob", json!(model.dropout_probability));
         set("layer_norm_eps", json!(model.layer_norm_epsilon));
         set("task", json!(task_name(self.task)));
@@ -461,6 +500,8 @@ impl RunConfig {
             }),
         );
         set("squad_single_output", json!(model.squad_single_output));
+        let wraps = placement.squad_head == SquadHead::FirstIpu;
+        set("squad_wrap_final_layer", json!(wraps));
         set("inference_lm_perplexity", json!(model.inference_loss));
         let batching = &self.batching;
         set("global_batch_size", json!(self.global_batch_size()));
@@ -499,6 +540,8 @@ impl RunConfig {
         set("beta1", json!(update.beta1));
         set("beta2", json!(update.beta2));
         set("max_weight_norm", json!(update.max_weight_norm));
+        let half = update.moments == MomentTypes::HALF_FIRST;
+        set("use_half_optimizer_state", json!(half));
         set("squad_lr_scale", json!(update.squad_lr_scale));
         let scaled = update.stage_scaling == StageScaling::On;
         set("continuous_pipeline_optimizer_scaling", json!(scaled));
@@ -688,6 +731,12 @@ fn global_batch_size(keys: &Map<String, Value>) -> Result<Option<u64>> {
     }
 }
 
+fn release(read: &Reader<'_>) -> Result<Release> {
+    let name = read.text("release", Release::default().name())?;
+    let release = name.parse();
+    release.map_err(|_| read.out_of_range("release", ValueForm::Release))
+}
+
 fn task(read: &Reader<'_>) -> Result<Task> {
     let mode = match read.switch("inference", false)? {
         true => Mode::Inference,
@@ -771,7 +820,12 @@ fn activation(read: &Reader<'_>) -> Result<Activation> {
     })
 }
 
-fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<LayersPerIpu> {
+fn placement(
+    read: &Reader<'_>,
+    model: &BertConfig,
+    task: Task,
+    release: Release,
+) -> Result<LayersPerIpu> {
     let execution = match read.text("execution_mode", "DEFAULT")? {
         "DEFAULT" => Execution::Sequential,
         "PIPELINE" => Execution::Pipelined,
@@ -797,7 +851,7 @@ fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<Layers
             true => EncoderMemory::PoplibsDefault,
             false => EncoderMemory::PerIpu(read.shares("available_memory_proportion", of_encoder)?),
         },
-        squad_head: SquadHead::default_for(task.mode()),
+        squad_head: squad_head(read, task, release)?,
         recomputation: match (
             execution,
             read.switch("recompute_checkpoint_every_layer", true)?,
@@ -807,6 +861,38 @@ fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<Layers
             (Execution::Pipelined, true) => Recomputation::FromEveryLayer,
         },
         execution,
+    })
+}
+
+/// Before v2.1 the mode alone decided where the head for answers is: on the first IPU to train, on the
+/// last one to infer.
+fn squad_head(read: &Reader<'_>, task: Task, release: Release) -> Result<SquadHead> {
+    let wraps = match release {
+        Release::Revision96fef3f if matches!(task, Task::Squad(_)) => {
+            read.fixed("squad_wrap_final_layer", task.trains(), release)?
+        }
+        _ => read.switch("squad_wrap_final_layer", true)?,
+    };
+    Ok(match wraps {
+        true => SquadHead::FirstIpu,
+        false => SquadHead::LastEncoderIpu,
+    })
+}
+
+/// Before v2.1 the gradient of attention dropout was an identity in every run on SQuAD.
+fn softmax_dropout_gradient(
+    read: &Reader<'_>,
+    task: Task,
+    release: Release,
+) -> Result<SoftmaxDropoutGradient> {
+    let key = "disable_attention_dropout_bwd";
+    let is_identity = match release {
+        Release::Revision96fef3f => read.fixed(key, matches!(task, Task::Squad(_)), release)?,
+        _ => read.switch(key, false)?,
+    };
+    Ok(match is_identity {
+        true => SoftmaxDropoutGradient::Identity,
+        false => SoftmaxDropoutGradient::Exact,
     })
 }
 
@@ -830,6 +916,10 @@ fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
         max_weight_norm: match read.given("max_weight_norm") {
             Some(_) => Some(read.positive("max_weight_norm", 0.0)?),
             None => None,
+        },
+        moments: match read.switch("use_half_optimizer_state", false)? {
+            true => MomentTypes::HALF_FIRST,
+            false => MomentTypes::FLOAT,
         },
         squad_lr_scale: read.float("squad_lr_scale", usual.squad_lr_scale)?,
         stage_scaling: match read.switch("continuous_pipeline_optimizer_scaling", false)? {
@@ -856,7 +946,7 @@ fn learning_rate(read: &Reader<'_>) -> Result<LearningRate> {
     })
 }
 
-fn session(read: &Reader<'_>) -> Result<Session> {
+fn session(read: &Reader<'_>, task: Task, release: Release) -> Result<Session> {
     let minimum = read.switch("minimum_latency_inference", false)?;
     let low = read.switch("low_latency_inference", false)?;
     let grouped = read.switch("group_host_syncs", false)?;
@@ -875,6 +965,7 @@ fn session(read: &Reader<'_>) -> Result<Session> {
             true => Outlining::Off,
             false => Outlining::On,
         },
+        softmax_dropout_gradient: softmax_dropout_gradient(read, task, release)?,
         collective_merging: match read.switch("merge_collectives", false)? {
             true => CollectiveMerging::On,
             false => CollectiveMerging::Off,
@@ -912,6 +1003,18 @@ impl Reader<'_> {
 
     fn switch(&self, key: &'static str, usual: bool) -> Result<bool> {
         self.typed(key, usual, "true or false", Value::as_bool)
+    }
+
+    /// A switch that a release has no option for: only what it does there may be said.
+    fn fixed(&self, key: &'static str, value: bool, release: Release) -> Result<bool> {
+        match self.switch(key, value)? == value {
+            true => Ok(value),
+            false => Err(KeyError::FixedByRelease {
+                key,
+                value,
+                release,
+            }),
+        }
     }
 
     fn text<'b>(&'b self, key: &'static str, usual: &'b str) -> Result<&'b str> {
@@ -1053,13 +1156,16 @@ mod tests {
             json!({}),
             json!({"task": "SQUAD", "inference": true, "encoder_start_ipu": 0,
                    "minimum_latency_inference": true, "activation_type": "LRelu",
+                   "squad_wrap_final_layer": false,
                    "relu_leak": 0.3, "use_default_available_memory_proportion": true}),
             json!({"execution_mode": "PIPELINE", "recompute_checkpoint_every_layer": false,
                    "optimizer": "LAMB_NO_BIAS", "max_weight_norm": 3.0, "ff_size__": 640,
+                   "use_half_optimizer_state": true, "disable_attention_dropout_bwd": true,
                    "global_batch_size": 48, "micro_batch_size": 4, "replication_factor": 2,
                    "learning_rate_function": "Linear", "lr_schedule_by_step": {"10": 0.5, "9": 1},
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
-                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean"}),
+                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
+                   "release": "v3.0"}),
         ] {
             let config = read(keys).unwrap();
             let written = config.to_keys();
@@ -1095,7 +1201,17 @@ mod tests {
                 json!({"num_layers": 5, "layers_per_ipu": [2, 2]}),
                 "`layers_per_ipu`: expected counts that cover all 5 layers, got [2,2]",
             ),
+            (
+                json!({"use_half_optimizer_state": true}),
+                "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of \
+                 ADAM and LAMB",
+            ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"release": "v4.0"}),
+                "`release`: expected one of 96fef3f, v2.1, v2.2, v2.3, v2.4, v2.5, v2.6, v3.0, \
+                 v3.1, got \"v4.0\"",
+            ),
             (
                 json!({"gradient_accumulation_factor": 100_000, "batches_per_step": 100_000}),
                 "an accumulation factor of 100000 times 100000 batches a step is more than \
@@ -1106,6 +1222,46 @@ mod tests {
                 "a global batch of 10 sequences is no multiple of 4 x 1",
             ),
         ] {
+            assert_eq!(read(keys).unwrap_err().to_string(), expected);
+        }
+    }
+
+    /// The head wraps in inference, too, from v2.1 on, and gradients are exact there; before, neither
+    /// was an option.
+    #[test]
+    fn the_release_decides_what_squad_does_unless_told() {
+        let (first, last) = (SquadHead::FirstIpu, SquadHead::LastEncoderIpu);
+        let (exact, identity) = (
+            SoftmaxDropoutGradient::Exact,
+            SoftmaxDropoutGradient::Identity,
+        );
+        for (release, inference, head, gradient) in [
+            ("96fef3f", false, first, identity),
+            ("96fef3f", true, last, identity),
+            ("v2.1", false, first, exact),
+            ("v2.1", true, first, exact),
+            ("v3.1", true, first, exact),
+        ] {
+            let config = json!({"task": "SQUAD", "release": release, "inference": inference});
+            let config = read(config).unwrap();
+            assert_eq!(config.placement.squad_head, head, "{release}");
+            let found = config.session.softmax_dropout_gradient;
+            assert_eq!(found, gradient, "{release}");
+        }
+        let told = json!({"task": "SQUAD", "squad_wrap_final_layer": false,
+            "disable_attention_dropout_bwd": true});
+        let told = read(told).unwrap();
+        assert_eq!(told.placement.squad_head, last);
+        assert_eq!(told.session.softmax_dropout_gradient, identity);
+        for (key, task, value, works_as) in [
+            ("squad_wrap_final_layer", "SQUAD", false, true),
+            ("disable_attention_dropout_bwd", "SQUAD", false, true),
+            ("disable_attention_dropout_bwd", "PRETRAINING", true, false),
+        ] {
+            let mut keys = json!({"task": task, "release": "96fef3f"});
+            keys[key] = json!(value);
+            let expected =
+                format!("`{key}`: release 96fef3f has no such option and works as with {works_as}");
             assert_eq!(read(keys).unwrap_err().to_string(), expected);
         }
     }

@@ -17,6 +17,8 @@ words! {
         PipelineStages = "pipeline_stages",
         /// Adds the backward pass.
         Differentiate = "differentiate",
+        /// Makes the gradient of attention dropout an identity.
+        DisableAttnDropoutBwd = "disable_attn_dropout_bwd",
         /// Adds accumulators.
         Accumulate = "accumulate",
         /// Adds gradients of gathers row by row.

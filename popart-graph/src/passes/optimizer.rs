@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! s = all_reduce(sum)                       with replicas
-//! g = scale(cast(s))                        in f32, unless moments keep the loss scale
+//! g = scale(cast(s))                        cast only if both moments are f32
 //! m, v = adam_moment(Accl1, g), adam_moment(Accl2, g)
 //! sum = zero(s)
 //! x = adam_updater(m, v, [w], [step])
@@ -72,7 +72,8 @@ use ipu_sim::numerics::DType;
 
 use self::error::OptimizerError;
 use self::rules::{
-    Adam, Correction, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
+    Adam, Correction, LearningRate, MomentTypes, OptimizerOptions, Scaling, Sgd, UpdateRule,
+    WeightUpdate,
 };
 use super::accumulate::{Accumulated, AccumulatedGradients, beside};
 use crate::infer::InferError;
@@ -365,8 +366,8 @@ impl Ctx {
         let rate = self.rate(update.learning_rate_scale, &scope)?;
         let sum = self.reduced(accumulated.value, &scope)?;
         let gradient = self.gradient(sum, adam, &scope)?;
-        let first = (adam.first_moment, adam.beta1, false);
-        let second = (DType::F32, adam.beta2, true);
+        let first = (adam.moments.first, adam.beta1, false);
+        let second = (adam.moments.second, adam.beta2, true);
         let m = self.moment("Accl1___", weight, gradient, first, &scope)?;
         let v = self.moment("Accl2___", weight, gradient, second, &scope)?;
         self.clear(accumulated, sum, &scope)?;
@@ -385,7 +386,7 @@ impl Ctx {
         if bias_correction.is_some() {
             operands.push(self.step(weight, &scope)?);
         }
-        let loss_scale = match adam.keeps_loss_scale() {
+        let loss_scale = match adam.moments.keep_loss_scale() {
             true => self.scaling.loss_scale,
             false => 1.0,
         };
@@ -412,9 +413,10 @@ impl Ctx {
     ) -> Result<TensorId, InferError> {
         let mut factor = self.scaling.reduction_factor();
         let mut gradient = sum;
-        if !adam.keeps_loss_scale() {
+        if !adam.moments.keep_loss_scale() {
             factor /= self.scaling.loss_scale;
-            if self.graph.tensors[sum].dtype == DType::F16 {
+            let is_half = self.graph.tensors[sum].dtype == DType::F16;
+            if is_half && adam.moments == MomentTypes::FLOAT {
                 let to = DType::F32;
                 gradient = self.graph.add(OpKind::Cast { to }, &[sum], scope)?;
             }

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::inter_ipu_copies::CopyError;
 use super::optimizer::rules::{
-    Adam, Correction, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate,
+    Adam, Correction, LearningRate, MomentTypes, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, Value, eval};
@@ -101,7 +101,7 @@ const LAMB: UpdateRule = UpdateRule::Adam(Adam {
     weight_decay: 0.0,
     correction: Correction::None,
     max_weight_norm: Some(65504.0),
-    first_moment: DType::F32,
+    moments: MomentTypes::FLOAT,
 });
 
 const SGD: UpdateRule = UpdateRule::Sgd(Sgd {
@@ -141,6 +141,7 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
             sharding: Sharding::On,
             memory: StateMemory::OffChip,
         },
+        softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
         collective_merging: CollectiveMerging::Off,
         outlining: Outlining::Off,
     }

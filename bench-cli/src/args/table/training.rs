@@ -39,6 +39,12 @@ pub(super) const OPTIMIZER: Section = Section {
         maybe_float("--max-weight-norm", "max_weight_norm")
             .on_values()
             .help("limit of a weight norm in LAMB"),
+        switch(
+            "--use-half-optimizer-state",
+            "use_half_optimizer_state",
+            false,
+        )
+        .help("first moment of ADAM and LAMB in f16, both scaled as the loss is"),
         int("--epochs-inference", "epochs_inference", 1).help("passes over the data in inference"),
         switch("--stochastic-rounding", "stochastic_rounding", false)
             .no_effect(VALUES_ONLY)

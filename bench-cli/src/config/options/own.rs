@@ -90,6 +90,16 @@ impl From<KeyError> for Error {
             KeyError::AccumulationInInference { factor, batch } => {
                 Self::Incompatible(Incompatible::AccumulationInInference { factor, batch })
             }
+            KeyError::FixedByRelease {
+                key,
+                value,
+                release,
+            } => Self::Incompatible(Incompatible::FixedByRelease {
+                option: option_name(key),
+                value,
+                release,
+            }),
+            KeyError::NoMoments => Self::Incompatible(Incompatible::NoMoments),
             KeyError::Perplexity => Self::Incompatible(Incompatible::Perplexity),
             KeyError::Unknown { key } => unreachable!("`{key}` was looked up before"),
         }

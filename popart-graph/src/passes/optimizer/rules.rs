@@ -80,9 +80,42 @@ pub struct Adam {
     pub correction: Correction,
     /// LAMB's limit on the norm of a weight. `None`, and 0 as in PopART, is Adam.
     pub max_weight_norm: Option<f64>,
-    /// Type of the first moment. In `f16` both moments keep the loss scale, so that small
-    /// values don't vanish (PopART, `scaledOptimizerState`).
-    pub first_moment: DType,
+    /// Types of the moments.
+    pub moments: MomentTypes,
+}
+
+/// Types in which Adam and LAMB keep their moments.
+///
+/// PopART's are `accl1Type` and `accl2Type` (`adam.hpp`). With a first moment in `f16` both moments
+/// keep the loss scale, so that small values don't vanish (`scaledOptimizerState`, which the
+/// published application switches on with it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MomentTypes {
+    /// Of the first moment, the average of gradients.
+    pub first: DType,
+    /// Of the second moment, the average of their squares.
+    pub second: DType,
+}
+
+impl MomentTypes {
+    /// Both in `f32`, with the true values of the gradients (the default of PopART).
+    pub const FLOAT: Self = Self {
+        first: DType::F32,
+        second: DType::F32,
+    };
+
+    /// The first in `f16` (`use_half_optimizer_state` of the published application).
+    pub const HALF_FIRST: Self = Self {
+        first: DType::F16,
+        second: DType::F32,
+    };
+
+    /// Whether the moments keep the loss scale.
+    #[must_use]
+    pub fn keep_loss_scale(self) -> bool {
+        self.first == DType::F16
+    }
 }
 
 /// Treatment of the moments of Adam and LAMB, which start from zero, in early steps.
@@ -169,12 +202,5 @@ impl Sgd {
         };
         (1.0 - self.dampening) * self.velocity_scaling * replication
             / (scaling.loss_scale * scaling.accumulation_divisor())
-    }
-}
-
-impl Adam {
-    /// Whether the moments keep the loss scale.
-    pub(crate) fn keeps_loss_scale(&self) -> bool {
-        self.first_moment == DType::F16
     }
 }

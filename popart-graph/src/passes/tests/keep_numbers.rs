@@ -174,6 +174,7 @@ fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scal
             sharding: Sharding::On,
             memory: StateMemory::OffChip,
         },
+        softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
         collective_merging: CollectiveMerging::On,
         outlining: Outlining::On,
     }
