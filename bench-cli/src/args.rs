@@ -45,6 +45,8 @@ pub struct Arguments {
     pub metrics_json: Option<String>,
     /// Whether `--merge-collectives` was given.
     pub merge_collectives: bool,
+    /// Mean given by `--sequences-per-pack`.
+    pub sequences_per_pack: Option<Value>,
     /// Whether `--explain` was given.
     pub explain: bool,
     /// Choices of `--dump-ir`, `--dump-program` and `--memory-report`.
@@ -185,6 +187,7 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
     }
     let ours = |name: &str| given_ours.iter().find(|(ours, _)| *ours == name);
     given.merge_collectives = ours(table::MERGE_COLLECTIVES).is_some();
+    given.sequences_per_pack = ours(table::SEQUENCES_PER_PACK).map(|(_, value)| value.clone());
     given.explain = ours(table::EXPLAIN).is_some();
     given.print_config = ours(table::PRINT_CONFIG).is_some();
     given.quiet = ours(table::QUIET).is_some();

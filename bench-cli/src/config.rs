@@ -126,6 +126,9 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
     if given.merge_collectives {
         values.insert("merge_collectives".into(), json!(true));
     }
+    if let Some(mean) = &given.sequences_per_pack {
+        values.insert("sequences_per_pack".into(), mean.clone());
+    }
     values
 }
 

@@ -130,6 +130,14 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     let in_preset = |key: &str| values_of_preset.is_some_and(|preset| preset.contains_key(key));
     let asked = |key: &str| given.values.contains_key(key) || in_preset(key);
     notes.extend(unread::notes(asked, &options));
+    if (given.sequences_per_pack.is_some() || in_preset("sequences_per_pack"))
+        && let Some(reason) = uncounted(&options)
+    {
+        let option = table::SEQUENCES_PER_PACK;
+        notes.push(format!("no effect: {option}: {reason}"));
+        options.config.sequences_per_pack = None;
+    }
+    notes.extend(counted(&options));
     notes.extend(unfilled(&options));
     // One machine for both.
     let both = [Some(&options), validation.as_ref()];
@@ -165,6 +173,31 @@ fn unmergeable(options: &BertOptions) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Why a mean number of sequences says nothing.
+fn uncounted(options: &BertOptions) -> Option<&'static str> {
+    if !options.config.is_packed() {
+        Some("only --use-packed-sequence-format packs sequences")
+    } else if !options.makes_data() {
+        Some("the input files say how many a pack holds")
+    } else {
+        None
+    }
+}
+
+/// What packs that are made count as.
+fn counted(options: &BertOptions) -> Option<String> {
+    let config = &options.config;
+    let unsaid = config.is_packed() && options.makes_data() && config.sequences_per_pack.is_none();
+    let count = config.sequences_per_sample();
+    unsaid.then(|| {
+        format!(
+            "a pack that no file holds counts as {count} sequences, as the original counts it: {} \
+             says how many yours hold",
+            table::SEQUENCES_PER_PACK
+        )
+    })
 }
 
 /// Where the model doesn't fill the counts of layers.

@@ -13,7 +13,7 @@ use popart_graph::ir::{Op, OpKind, Recompute, TensorId};
 use popart_graph::passes::{OptimizerState, Outlining, Pipelining, Sharding, StateMemory};
 use rayon::prelude::*;
 use tests::compare::{Distance, norm};
-use tests::matrix::{FACTORS, PRETRAINING, SQUAD, all, asked_for, combined, turn};
+use tests::matrix::{FACTORS, PACKS, PRETRAINING, SQUAD, all, asked_for, combined, turn};
 use tests::plan::{adam, lamb, plain_sgd, sgd};
 use tests::{Case, Plan, Results};
 
@@ -234,6 +234,18 @@ fn a_step_with_sgd() {
     check(training(sgd(), Pipelining::Off, 1));
 }
 
+/// Losses, accuracies and weights of rows that hold several sequences, in turn and in a pipeline
+/// whose stages make the mask again.
+#[test]
+fn a_step_of_packs() {
+    for (pipelining, micro_batches) in [(Pipelining::Off, 2), (Pipelining::On, 8)] {
+        check(Plan {
+            sequence_format: PACKS,
+            ..training(lamb(), pipelining, micro_batches)
+        });
+    }
+}
+
 #[test]
 fn gradients_of_four_micro_batches_are_summed() {
     check(training(lamb(), Pipelining::Off, 4));
@@ -426,8 +438,9 @@ fn every_recomputation_has_a_graph_of_its_own() {
         );
         seen += u32::from(plan.layers_per_ipu == [2]);
     }
-    // Placements of 3, 5 and 7 stages without accumulation, with 8, and the first also with 4.
-    assert_eq!(seen, 7);
+    // Placements of 3, 5 and 7 stages without accumulation, with 8, and the first also with 4; that
+    // of packs of 5 stages.
+    assert_eq!(seen, 9);
 }
 
 /// Placement, accumulation, recomputation, split or merged queries, keys and values, serialised

@@ -11,7 +11,7 @@ mod training;
 
 use bench_core::config::keys::is_key;
 
-use super::spec::{OptionSpec, flag, maybe_text, text};
+use super::spec::{OptionSpec, flag, maybe_float, maybe_text, text};
 
 /// The options under one heading of the help.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +46,8 @@ pub const SYSTEM: &str = "--system";
 pub const METRICS_JSON: &str = "--metrics-json";
 /// Whether the weight update's collectives are merged.
 pub const MERGE_COLLECTIVES: &str = "--merge-collectives";
+/// Mean of the sequences of a pack.
+pub const SEQUENCES_PER_PACK: &str = "--sequences-per-pack";
 /// Whether to say where the time went.
 pub const EXPLAIN: &str = "--explain";
 /// Where to leave the graph after each pass.
@@ -70,6 +72,7 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         flag(MERGE_COLLECTIVES, "merge_collectives").help("merge the sums and gathers over replicas that are alike, as PopART can and BERT doesn't: fewer syncs for more memory"),
+        maybe_float(SEQUENCES_PER_PACK, "sequences_per_pack").help("sequences that a pack of generated data counts as, as many as a pack of yours holds on average; unset, one less than --max-sequences-per-pack, as the original counts them"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
         flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
         maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),
@@ -128,12 +131,12 @@ mod tests {
     use crate::args::spec::{Arity, Kind, Support};
 
     #[test]
-    fn names_are_unique_and_keys_are_139() {
+    fn names_are_unique_and_keys_are_141() {
         let names: BTreeSet<_> = options().map(|option| option.name).collect();
         let keys: BTreeSet<_> = options().map(|option| option.key).collect();
         assert_eq!(
             (options().count(), names.len(), keys.len()),
-            (141, 141, 139)
+            (143, 143, 141)
         );
     }
 
@@ -167,11 +170,11 @@ mod tests {
         let bare_off = |arity| arity == Arity::Optional { bare: false };
         assert_eq!(
             count(Kind::Int, one) + count(Kind::IntOrConfigFloat, one),
-            41
+            42
         );
         assert_eq!(count(Kind::Float, one), 14);
         assert_eq!(count(Kind::Text, one), 27);
-        assert_eq!(count(Kind::Bool, bare_on), 41);
+        assert_eq!(count(Kind::Bool, bare_on), 42);
         assert_eq!(count(Kind::Bool, bare_off), 4);
         assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 2);
         assert_eq!(count(Kind::Schedule, |arity| arity == Arity::Any), 4);

@@ -76,6 +76,14 @@ fn simulate(
     {
         console.note(&note)?;
     }
+    let old_form = runs.iter().find_map(|run| run.dataset.old_form());
+    if let Some(path) = old_form {
+        console.note(&format!(
+            "{}: packs in the form of v2.1 and v2.2, run with the graph of v2.3 and later: the \
+             same work, but for heads that read fixed slices instead of one-hot products",
+            path.display()
+        ))?;
+    }
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
         None => "while running the given options".into(),
@@ -155,8 +163,12 @@ fn runs(prepared: &PreparedRun) -> anyhow::Result<Vec<Run>> {
                 true => Error::Validation(Box::new(error)),
                 false => error,
             })?;
+            let mut request = request.clone();
+            if let Some(mean) = dataset.sequences_per_pack() {
+                request.options.config.sequences_per_pack = Some(mean);
+            }
             Ok(Run {
-                request: request.clone(),
+                request,
                 dataset,
                 validation,
             })

@@ -180,6 +180,12 @@ impl BertOptions {
         self.config.session.host_streams == HostStreams::Absent
     }
 
+    /// Whether samples are made rather than read from files.
+    #[must_use]
+    pub fn makes_data(&self) -> bool {
+        self.run.generated_data || self.is_synthetic()
+    }
+
     /// The options as keys: all of the application's in its order, then our own that are on.
     ///
     /// A key whose meaning didn't change since it was read is spelled as it was given.
@@ -195,7 +201,9 @@ impl BertOptions {
             }
         }
         // What the application doesn't know is there only if it does something.
-        now.retain(|key, value| self.as_read.get(key) != Some(value) || *value == true);
+        now.retain(|key, value| {
+            self.as_read.get(key) != Some(value) || *value == true || value.is_number()
+        });
         out.extend(now);
         out
     }

@@ -114,6 +114,14 @@ pub(super) const MODEL: Section = Section {
             .help("devices of one replica in phased execution"),
         switch("--squad-single-output", "squad_single_output", true)
             .help("return start and end logits of inference as one tensor"),
+        switch(
+            "--use-packed-sequence-format",
+            "use_packed_sequence_format",
+            false,
+        )
+        .help("pre-train on packs of several sequences a row (from v2.1 on)"),
+        int("--max-sequences-per-pack", "max_sequences_per_pack", 1)
+            .help("sequences of a pack at the most"),
     ],
 };
 

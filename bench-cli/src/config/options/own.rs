@@ -91,6 +91,8 @@ impl From<KeyError> for Error {
                 Self::Incompatible(Incompatible::AccumulationInInference { factor, batch })
             }
             KeyError::Perplexity => Self::Incompatible(Incompatible::Perplexity),
+            KeyError::PackedTask => Self::Incompatible(Incompatible::PackedTask),
+            KeyError::PackedInference => Self::Incompatible(Incompatible::PackedInference),
             KeyError::Unknown { key } => unreachable!("`{key}` was looked up before"),
         }
     }
