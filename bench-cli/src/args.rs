@@ -20,6 +20,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anstream::ColorChoice;
+use bench_core::config::keys::is_key;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use indexmap::IndexMap;
@@ -33,7 +34,7 @@ use spec::{Arity, Kind, OptionSpec, Support};
 /// Arguments of `ipu-bench bert`, read from the command line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Arguments {
-    /// Values by key, in table order: only what was given.
+    /// Values by key, in table order, keys of our own last: only what was given.
     pub values: IndexMap<&'static str, Value>,
     /// The options given, in the order of the line (a repeated one at its last place).
     pub names: Vec<&'static str>,
@@ -43,10 +44,6 @@ pub struct Arguments {
     pub system: Option<String>,
     /// The file named by `--metrics-json`.
     pub metrics_json: Option<String>,
-    /// Whether `--merge-collectives` was given.
-    pub merge_collectives: bool,
-    /// Mean given by `--sequences-per-pack`.
-    pub sequences_per_pack: Option<Value>,
     /// Whether `--explain` was given.
     pub explain: bool,
     /// Choices of `--dump-ir`, `--dump-program` and `--memory-report`.
@@ -181,13 +178,15 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
     given.metrics_json = text(table::METRICS_JSON);
     let mut given_ours = Vec::new();
     for option in table::OURS.options {
-        if let Some(value) = read(option, &matches)? {
-            given_ours.push((option.name, value));
+        let Some(value) = read(option, &matches)? else {
+            continue;
+        };
+        if is_key(option.key) {
+            given.values.insert(option.key, value.clone());
         }
+        given_ours.push((option.name, value));
     }
     let ours = |name: &str| given_ours.iter().find(|(ours, _)| *ours == name);
-    given.merge_collectives = ours(table::MERGE_COLLECTIVES).is_some();
-    given.sequences_per_pack = ours(table::SEQUENCES_PER_PACK).map(|(_, value)| value.clone());
     given.explain = ours(table::EXPLAIN).is_some();
     given.print_config = ours(table::PRINT_CONFIG).is_some();
     given.quiet = ours(table::QUIET).is_some();

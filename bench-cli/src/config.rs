@@ -123,12 +123,6 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
     for (key, value) in &given.values {
         values.insert((*key).to_string(), value.clone());
     }
-    if given.merge_collectives {
-        values.insert("merge_collectives".into(), json!(true));
-    }
-    if let Some(mean) = &given.sequences_per_pack {
-        values.insert("sequences_per_pack".into(), mean.clone());
-    }
     values
 }
 

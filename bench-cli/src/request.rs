@@ -6,6 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use bench_core::release::Release;
 use popart_graph::passes::CollectiveMerging;
 
 use crate::args::{Arguments, table};
@@ -130,7 +131,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     let in_preset = |key: &str| values_of_preset.is_some_and(|preset| preset.contains_key(key));
     let asked = |key: &str| given.values.contains_key(key) || in_preset(key);
     notes.extend(unread::notes(asked, &options));
-    if (given.sequences_per_pack.is_some() || in_preset("sequences_per_pack"))
+    if asked("sequences_per_pack")
         && let Some(reason) = uncounted(&options)
     {
         let option = table::SEQUENCES_PER_PACK;
@@ -138,6 +139,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         options.config.sequences_per_pack = None;
     }
     notes.extend(counted(&options));
+    notes.extend(later_graph(&options));
     notes.extend(unfilled(&options));
     // One machine for both.
     let both = [Some(&options), validation.as_ref()];
@@ -196,6 +198,17 @@ fn counted(options: &BertOptions) -> Option<String> {
             "a pack that no file holds counts as {count} sequences, as the original counts it: {} \
              says how many yours hold",
             table::SEQUENCES_PER_PACK
+        )
+    })
+}
+
+/// Where a release has another graph of packs than the one that runs.
+fn later_graph(options: &BertOptions) -> Option<String> {
+    let release = options.config.release;
+    (options.config.is_packed() && release <= Release::V2_2).then(|| {
+        format!(
+            "packs run with the graph of v2.3 and later, not with that of {release}: the same work, \
+             but for heads that read fixed slices instead of one-hot products"
         )
     })
 }

@@ -3,6 +3,7 @@
 //! Reports derive theirs; that of configurations is read off the option table, which also knows
 //! defaults and help.
 
+use bench_core::config::keys::is_key;
 use bench_core::validate::Validation;
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
@@ -69,6 +70,11 @@ fn config(keys: Keys) -> Value {
             .entry(option.key)
             .or_insert_with(|| property(option, keys));
     }
+    for option in table::OURS.options {
+        if is_key(option.key) {
+            properties.insert(option.key.into(), property(option, keys));
+        }
+    }
     if keys == Keys::All {
         for (key, kind) in [
             ("use_popdist", "boolean"),
@@ -80,7 +86,12 @@ fn config(keys: Keys) -> Value {
     }
     let required: Vec<&String> = match keys {
         Keys::Some => Vec::new(),
-        Keys::All => properties.keys().collect(),
+        // A switch of our own is there only if it is on, and a mean only if it is given.
+        Keys::All => {
+            let some_times = ["merge_collectives", "sequences_per_pack"];
+            let always = |key: &&String| !some_times.contains(&key.as_str());
+            properties.keys().filter(always).collect()
+        }
     };
     let required = json!(required);
     json!({

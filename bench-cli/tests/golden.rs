@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-/// Compares all 142 keys.
+/// Compares all 142 keys; what is there beside them the original's revision doesn't have.
 fn lines_resolve_as_the_original_parser_does(folder: &Path) {
     let text = std::fs::read_to_string(folder.join("benchmark_commands.json")).unwrap();
     let golden: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -56,9 +56,14 @@ fn lines_resolve_as_the_original_parser_does(folder: &Path) {
 }
 
 fn compare(line: usize, actual: &Map<String, Value>, expected: &Map<String, Value>) {
-    let keys = |map: &Map<String, Value>| map.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(actual), keys(expected), "line {line}");
-    assert_eq!(actual.len(), 142);
+    let known = |key: &&String| expected.contains_key(*key);
+    let actual_keys: Vec<_> = actual.keys().filter(known).collect();
+    assert_eq!(
+        actual_keys,
+        expected.keys().collect::<Vec<_>>(),
+        "line {line}"
+    );
+    assert_eq!(expected.len(), 142);
     for (key, expected) in expected {
         let expected = match expected.as_str() {
             Some(text) => json!(text.replace("<date>", "70-01-01-00-00-00")),

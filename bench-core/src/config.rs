@@ -18,10 +18,14 @@ use serde_json::{Map, Value};
 
 pub use keys::KeyError;
 
+use crate::release::Release;
+
 /// A run of BERT. [`Default`] is what the published application runs if nothing is said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Map<String, Value>", into = "Map<String, Value>")]
 pub struct RunConfig {
+    /// Release of the published application that it follows.
+    pub release: Release,
     /// Task of the model, and whether the model learns it or only runs it.
     pub task: Task,
     /// Which BERT, and the samples of a micro-batch.
@@ -122,6 +126,7 @@ pub struct Session {
 impl Default for RunConfig {
     fn default() -> Self {
         Self {
+            release: Release::default(),
             task: Task::Pretraining(Mode::Training),
             model: BertConfig {
                 num_layers: 2,

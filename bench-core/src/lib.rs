@@ -91,7 +91,8 @@
 //!
 //! # What to read next
 //!
-//! 1. [`config`]: what a run is, and [`config::keys`], its written form.
+//! 1. [`config`]: what a run is, and [`config::keys`], its written form; [`release`]: which release of
+//!    the published application it follows.
 //! 2. [`metrics`] and [`measure`]: what comes out, and the one definition of throughput and latency.
 //! 3. [`explain`]: where the cycles of a step went, and [`utilisation`], how much of the peak is used.
 //! 4. [`evaluate`](mod@evaluate) and [`compile`]: the way from a run to its metrics, for those who want
@@ -110,6 +111,7 @@
 
 pub mod config;
 pub mod presets;
+pub mod release;
 
 pub mod compile;
 pub mod evaluate;

@@ -48,6 +48,8 @@ pub const METRICS_JSON: &str = "--metrics-json";
 pub const MERGE_COLLECTIVES: &str = "--merge-collectives";
 /// Mean of the sequences of a pack.
 pub const SEQUENCES_PER_PACK: &str = "--sequences-per-pack";
+/// Which release of the application to follow.
+pub const RELEASE: &str = "--release";
 /// Whether to say where the time went.
 pub const EXPLAIN: &str = "--explain";
 /// Where to leave the graph after each pass.
@@ -73,6 +75,7 @@ pub const OURS: Section = Section {
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         flag(MERGE_COLLECTIVES, "merge_collectives").help("merge the sums and gathers over replicas that are alike, as PopART can and BERT doesn't: fewer syncs for more memory"),
         maybe_float(SEQUENCES_PER_PACK, "sequences_per_pack").help("sequences that a pack of generated data counts as, as many as a pack of yours holds on average; unset, one less than --max-sequences-per-pack, as the original counts them"),
+        maybe_text(RELEASE, "release").help("release of the benchmark to follow where its releases differ: 96fef3f, v2.1 to v2.6, v3.0 or v3.1 [default: v2.3]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
         flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
         maybe_text(DUMP_IR, "dump_ir").help("write the graph after each pass to files in this folder"),

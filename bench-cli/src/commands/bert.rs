@@ -79,8 +79,7 @@ fn simulate(
     let old_form = runs.iter().find_map(|run| run.dataset.old_form());
     if let Some(path) = old_form {
         console.note(&format!(
-            "{}: packs in the form of v2.1 and v2.2, run with the graph of v2.3 and later: the \
-             same work, but for heads that read fixed slices instead of one-hot products",
+            "{}: packs in the form of v2.1 and v2.2, as its size says; they run as those of v2.3 do",
             path.display()
         ))?;
     }
@@ -210,6 +209,10 @@ fn one(
 /// What the user should know before the run.
 fn say(prepared: &PreparedRun, console: &Console) -> anyhow::Result<()> {
     console.note(&format!("system: {}", prepared.request.machine.name))?;
+    console.note(&format!(
+        "release: {}",
+        prepared.request.options.config.release
+    ))?;
     for note in &prepared.notes {
         console.note(note)?;
     }

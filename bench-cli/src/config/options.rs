@@ -186,7 +186,8 @@ impl BertOptions {
         self.run.generated_data || self.is_synthetic()
     }
 
-    /// The options as keys: all of the application's in its order, then our own that are on.
+    /// The options as keys: all of the application's in its order, then the release and others of our
+    /// own that are on.
     ///
     /// A key whose meaning didn't change since it was read is spelled as it was given.
     #[must_use]
@@ -202,7 +203,8 @@ impl BertOptions {
         }
         // What the application doesn't know is there only if it does something.
         now.retain(|key, value| {
-            self.as_read.get(key) != Some(value) || *value == true || value.is_number()
+            let is_ours = key == "release" || value.is_number() || *value == true;
+            is_ours || self.as_read.get(key) != Some(value)
         });
         out.extend(now);
         out

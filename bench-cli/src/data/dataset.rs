@@ -13,6 +13,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bench_core::release::Release;
 use bert_model::config::{Mode, SequenceFormat};
 use bert_model::data::squad::{self, AnswerNotFound, Example};
 use bert_model::data::{PackForm, PackLayout, RecordLayout, Tokeniser};
@@ -153,7 +154,11 @@ fn records(options: &BertOptions) -> Result<Dataset> {
                 sequence_length,
                 mask_tokens,
                 sequences,
-                form: PackForm::Slices,
+                // Where the size of a file fits both.
+                form: match options.config.release {
+                    Release::V2_1 | Release::V2_2 => PackForm::Slots,
+                    _ => PackForm::Slices,
+                },
             },
             cached,
         )?,

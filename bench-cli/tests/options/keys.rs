@@ -86,7 +86,7 @@ fn what_acts_is_in_the_report_and_is_read_back() {
 }
 
 /// Keys that change a program or its time and no feature, each with the reason.
-const NO_FEATURE: [(&str, &str); 19] = [
+const NO_FEATURE: [(&str, &str); 20] = [
     (
         "max_positional_length",
         "rows that no sequence reads cost only their weight update",
@@ -119,6 +119,10 @@ const NO_FEATURE: [(&str, &str); 19] = [
     (
         "gradient_reduction_type",
         "one factor of an update whose share is a feature",
+    ),
+    (
+        "release",
+        "what it means for a run are features of their own",
     ),
     ("squad_lr_scale", RATE),
     ("learning_rate", RATE),

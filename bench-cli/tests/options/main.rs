@@ -248,6 +248,7 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         // Other values only move numbers; none leaves out what they are for.
         ("momentum" | "dropout_prob", ..) => "0",
         ("log_level", ..) => "ERROR",
+        ("release", ..) => "v2.1",
         (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
         (_, Kind::Float, _) => "0.25",
         (_, Kind::Bool, _) if default == "true" => "false",

@@ -1,8 +1,9 @@
 //! A run as keys and values, as the published configuration files have it.
 //!
 //! Names, choices and defaults are those of `bert.py` (graphcore/examples,
-//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` and `sequences_per_pack` are our own. Values leave JSON
-//! here, once, and are checked for what no model or machine can have.
+//! `applications/popart/bert`, `utils/arguments`); `merge_collectives`, `release` and
+//! `sequences_per_pack` are our own. Values leave JSON here, once, and are checked for what no model
+//! or machine can have.
 //!
 //! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
 //! have a place for it, and else forgotten: [`RunConfig::to_keys`] then leaves it out.
@@ -23,10 +24,12 @@ use popart_graph::passes::optimizer::rules::Correction;
 use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
 use serde_json::{Map, Value, json};
 
+use crate::release::Release;
+
 use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
 
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 70] = [
+pub const KEYS: [&str; 71] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -97,6 +100,7 @@ pub const KEYS: [&str; 70] = [
     "use_packed_sequence_format",
     "max_sequences_per_pack",
     "sequences_per_pack",
+    "release",
 ];
 
 /// Most micro-batches of a step: far above any use, and few enough for cycles to be counted in 64
@@ -249,6 +253,8 @@ pub enum ValueForm {
     SmallerGlobalBatch,
     /// A mean number of what is at most this.
     MeanUpTo(u32),
+    /// Name of a [`Release`].
+    Release,
 }
 
 impl fmt::Display for ValueForm {
@@ -267,6 +273,7 @@ impl fmt::Display for ValueForm {
             }
             Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
             Self::MeanUpTo(most) => write!(f, "a number above 0 and up to {most}"),
+            Self::Release => write!(f, "one of {}", Release::ALL.map(Release::name).join(", ")),
         }
     }
 }
@@ -364,6 +371,7 @@ impl RunConfig {
         let placement = placement(&read, &model, task)?;
         let sequences_per_pack = sequences_per_pack(&read, &model)?;
         let config = Self {
+            release: release(&read)?,
             task,
             model,
             placement,
@@ -410,6 +418,7 @@ impl RunConfig {
         let mut set = |key: &'static str, value: Value| {
             out.insert(key.into(), value);
         };
+        set("release", json!(self.release.name()));
         let (model, placement) = (&self.model, &self.placement);
         set("micro_batch_size", json!(model.micro_batch));
         set("sequence_length", json!(model.sequence_length));
@@ -714,6 +723,12 @@ fn global_batch_size(keys: &Map<String, Value>) -> Result<Option<u64>> {
             found: value.clone(),
         }),
     }
+}
+
+fn release(read: &Reader<'_>) -> Result<Release> {
+    let name = read.text("release", Release::default().name())?;
+    let release = name.parse();
+    release.map_err(|_| read.out_of_range("release", ValueForm::Release))
 }
 
 fn task(read: &Reader<'_>) -> Result<Task> {
@@ -1120,6 +1135,8 @@ mod tests {
             json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
                    "sequences_per_pack": 1.75}),
             json!({"max_sequences_per_pack": 3, "sequences_per_pack": 1.75}),
+                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
+                   "release": "v3.0"}),
         ] {
             let config = read(keys).unwrap();
             let written = config.to_keys();
@@ -1174,6 +1191,11 @@ mod tests {
                 "`sequences_per_pack`: expected a number above 0 and up to 3, got 3.5",
             ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"release": "v4.0"}),
+                "`release`: expected one of 96fef3f, v2.1, v2.2, v2.3, v2.4, v2.5, v2.6, v3.0, \
+                 v3.1, got \"v4.0\"",
+            ),
             (
                 json!({"gradient_accumulation_factor": 100_000, "batches_per_step": 100_000}),
                 "an accumulation factor of 100000 times 100000 batches a step is more than \
