@@ -246,6 +246,38 @@ fn a_step_of_packs() {
     }
 }
 
+/// The numbers of sequences come by one stream to the first stage with a layer, are copied on to
+/// the next, and are kept by both, which make their masks again from them.
+#[test]
+fn numbers_of_packs_go_from_stage_to_stage() {
+    let case = Case::new(Plan {
+        sequence_format: PACKS,
+        ..training(lamb(), Pipelining::On, 8)
+    })
+    .unwrap();
+    let ops = case.compiled.graph.ops.values();
+    let mut moved: Vec<(&str, u32, u32)> = ops
+        .clone()
+        .filter(|op| op.name.ends_with("input_mask"))
+        .map(|op| (op.kind.name(), op.ipu.unwrap().0, op.stage.unwrap().0))
+        .collect();
+    moved.sort_unstable();
+    assert_eq!(
+        moved,
+        [
+            ("ipu_copy", 1, 1),
+            ("restore", 1, 5),
+            ("restore", 2, 4),
+            ("stash", 1, 1),
+            ("stash", 2, 2),
+        ]
+    );
+    let masks = ops.filter(|op| op.kind == OpKind::AttentionMask);
+    let again = masks.map(|op| (op.stage.unwrap().0, op.recompute));
+    let expected = [(1, Recompute::Recompute), (2, Recompute::Recompute)];
+    assert_eq!(again.collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn gradients_of_four_micro_batches_are_summed() {
     check(training(lamb(), Pipelining::Off, 4));

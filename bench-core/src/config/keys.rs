@@ -1131,12 +1131,11 @@ mod tests {
                    "global_batch_size": 48, "micro_batch_size": 4, "replication_factor": 2,
                    "learning_rate_function": "Linear", "lr_schedule_by_step": {"10": 0.5, "9": 1},
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
-                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean"}),
+                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
+                   "release": "v3.0"}),
             json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
                    "sequences_per_pack": 1.75}),
             json!({"max_sequences_per_pack": 3, "sequences_per_pack": 1.75}),
-                   "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
-                   "release": "v3.0"}),
         ] {
             let config = read(keys).unwrap();
             let written = config.to_keys();

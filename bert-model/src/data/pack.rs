@@ -174,9 +174,9 @@ impl PackLayout {
 /// A sequence that is, or is to be, part of a pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
-    /// Its words in the order of the text, at positions from 0 on; the first is never masked.
+    /// Words in the order of the text, at positions from 0 on; the first is never masked.
     pub tokens: Vec<Token>,
-    /// 1 if its second part is a random one, else 0.
+    /// 1 if the second part is a random one, else 0.
     pub random_next: u32,
 }
 
@@ -402,7 +402,7 @@ impl Pack {
         }
     }
 
-    /// The same sequences in another form; none if it has no room for all masked words.
+    /// A pack of its sequences in another form; none if that has no room for all masked words.
     #[must_use]
     pub fn in_form(&self, form: PackForm) -> Option<Self> {
         let layout = PackLayout {
