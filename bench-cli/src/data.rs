@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! text, vocabulary ── pretraining ──▶ records ── inspect ──▶ text
+//!                                        └── packs ──▶ packs ── inspect ──▶ text
 //! our own sample  ── benchmark ────▶ the folder that the published lines read
 //! ```
 //!
@@ -12,6 +13,7 @@ pub mod benchmark;
 pub mod dataset;
 pub mod error;
 pub mod inspect;
+pub mod packs;
 pub mod pretraining;
 pub mod questions;
 pub mod vocabulary;
@@ -90,6 +92,7 @@ pub(crate) fn recipe_error(source: bert_model::data::DataError) -> Error {
         option: match field {
             RecipeField::SequenceLength => "--sequence-length",
             RecipeField::MaskTokens => "--mask-tokens",
+            RecipeField::SequencesPerPack => "--max-sequences-per-pack",
             RecipeField::MaskProbability => "--mlm-prob",
             RecipeField::ShortSequenceProbability => "--short-seq-prob",
         },

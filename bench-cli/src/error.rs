@@ -514,6 +514,15 @@ pub enum Incompatible {
     /// Two sources of data.
     #[error("choose either --synthetic-data or --generated-data, not both")]
     TwoSources,
+    /// Packs of another task than pre-training. The sentence is the original's.
+    #[error("Packed sequence format currently only supported for pretraining.")]
+    PackedTask,
+    /// Packs in inference, where the original fails over an unset variable.
+    #[error(
+        "--use-packed-sequence-format is for training only, there is no inference on packs: \
+         leave out --inference, or validate nothing with --no-validation"
+    )]
+    PackedInference,
     /// Perplexity of a model without masked tokens.
     #[error("Masked LM perplexity is only supported in pretraining")]
     Perplexity,

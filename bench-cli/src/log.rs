@@ -163,15 +163,17 @@ fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
     let squad = |text: String| Line::info(text).of("bert_data.squad_dataset");
     match &dataset.origin {
         SampleOrigin::Made if options.config.is_squad() => {
-            let samples = options.config.sequences_per_step();
+            let samples = options.config.samples_per_step();
             vec![squad(format!(
                 "Generating random dataset of {samples} samples"
             ))]
         }
-        SampleOrigin::Records { cached: true } => {
+        SampleOrigin::Records { cached: true } | SampleOrigin::Packs { cached: true, .. } => {
             vec![Line::info("Filling Dataset Cache").of("bert_data.pretraining_dataset")]
         }
-        SampleOrigin::Made | SampleOrigin::Records { cached: false } => vec![],
+        SampleOrigin::Made
+        | SampleOrigin::Records { cached: false }
+        | SampleOrigin::Packs { cached: false, .. } => vec![],
         SampleOrigin::Questions { not_found, padding } => {
             let missing = not_found
                 .iter()
@@ -326,6 +328,13 @@ fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, st
             format!("Iteration: {step:6} Epoch: {epoch:6.2}/{epochs} ")
         }
     };
+    let sequences = match options.config.is_packed() {
+        true => {
+            let thousands = sequences_until(options, dataset, step) / 1e3;
+            format!("Sequences processed: {thousands:6.1}k ")
+        }
+        false => String::new(),
+    };
     let values = match options.config.is_squad() {
         false => format!("Loss (MLM NSP): {NAN} {NAN} Accuracy (MLM NSP): {NAN} {NAN} "),
         true => format!("Loss: {NAN} Accuracy: {NAN} "),
@@ -340,7 +349,16 @@ fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, st
         },
     );
     let speed = speed(options, metrics);
-    Line::info(format!("{place}{values}Learning Rate: {rate:.5} {speed}"))
+    Line::info(format!(
+        "{place}{sequences}{values}Learning Rate: {rate:.5} {speed}"
+    ))
+}
+
+/// Sequences of the packs of all steps up to this one, which counts.
+fn sequences_until(options: &BertOptions, dataset: &Dataset, step: u64) -> f64 {
+    let steps = step - first_step(options, dataset) + 1;
+    let of_step = options.config.samples_per_step() as f64 * options.config.sequences_per_sample();
+    of_step * steps as f64
 }
 
 /// A value that is not computed, as `%5.3f` prints it.

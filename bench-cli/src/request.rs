@@ -6,6 +6,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use bench_core::release::Release;
 use popart_graph::passes::CollectiveMerging;
 
 use crate::args::own::OwnOptions;
@@ -135,6 +136,15 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     let on_line = |key: &str| given.values.contains_key(key) || given.own.contains_key(key);
     let asked = |key: &str| on_line(key) || in_preset(key);
     notes.extend(unread::notes(asked, &options));
+    if asked("sequences_per_pack")
+        && let Some(reason) = uncounted(&options)
+    {
+        let option = table::SEQUENCES_PER_PACK;
+        notes.push(format!("no effect: {option}: {reason}"));
+        options.config.sequences_per_pack = None;
+    }
+    notes.extend(counted(&options));
+    notes.extend(later_graph(&options));
     notes.extend(unfilled(&options));
     // One machine for both.
     let both = [Some(&options), validation.as_ref()];
@@ -171,6 +181,42 @@ fn unmergeable(options: &BertOptions) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Why a mean number of sequences says nothing.
+fn uncounted(options: &BertOptions) -> Option<&'static str> {
+    if !options.config.is_packed() {
+        Some("only --use-packed-sequence-format packs sequences")
+    } else if !options.makes_data() {
+        Some("the input files say how many a pack holds")
+    } else {
+        None
+    }
+}
+
+/// What packs that are made count as.
+fn counted(options: &BertOptions) -> Option<String> {
+    let config = &options.config;
+    let unsaid = config.is_packed() && options.makes_data() && config.sequences_per_pack.is_none();
+    let count = config.sequences_per_sample();
+    unsaid.then(|| {
+        format!(
+            "a pack that no file holds counts as {count} sequences, as the original counts it: {} \
+             says how many yours hold",
+            table::SEQUENCES_PER_PACK
+        )
+    })
+}
+
+/// Where a release has another graph of packs than the one that runs.
+fn later_graph(options: &BertOptions) -> Option<String> {
+    let release = options.config.release;
+    (options.config.is_packed() && release <= Release::V2_2).then(|| {
+        format!(
+            "packs run with the graph of v2.3 and later, not with that of {release}: the same work, \
+             but for heads that read fixed slices instead of one-hot products"
+        )
+    })
 }
 
 /// Where the model doesn't fill the counts of layers.

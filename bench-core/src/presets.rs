@@ -9,8 +9,12 @@ use crate::config::keys::is_key;
 use crate::config::{KeyError, RunConfig};
 
 /// Paths in the repository and texts of the configurations that ship.
-pub const PRESETS: [(&str, &str); 15] = [
+pub const PRESETS: [(&str, &str); 16] = [
     ("configs/demo.json", include_str!("../../configs/demo.json")),
+    (
+        "configs/mk2/packed/packed_pretrain_large_512.json",
+        include_str!("../../configs/mk2/packed/packed_pretrain_large_512.json"),
+    ),
     (
         "configs/mk2/pretrain_base_128.json",
         include_str!("../../configs/mk2/pretrain_base_128.json"),
@@ -146,6 +150,18 @@ mod tests {
             assert_eq!(half, is_of_v2_3, "{name}");
             assert_eq!(run.is_pipelined(), name.contains("384"), "{name}");
         }
+    }
+
+    /// Values of v3.1 (`configs/packed` of graphcore/examples): 9600 packs of up to three sequences
+    /// behind a weight update, on 16 IPUs.
+    #[test]
+    fn packs_are_found_by_name() {
+        let run = run("packed_pretrain_large_512", &Map::new());
+        let run = run.unwrap().unwrap();
+        assert_eq!(run.batching.accumulation, 1200);
+        assert_eq!((run.global_batch_size(), run.ipus_requested()), (9600, 16));
+        let (slots, sequences) = (run.model.label_slots(), run.model.sequences_per_row());
+        assert_eq!((slots, sequences, run.sequences_per_sample()), (78, 3, 2.0));
     }
 
     #[test]

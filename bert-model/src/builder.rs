@@ -147,8 +147,10 @@ impl<'a> Builder<'a> {
 
     /// Adds a stream of `u32`.
     pub(crate) fn input(&mut self, input: Input, shape: impl Into<Shape>) -> TensorId {
-        let tensor = self.graph.stream(input.name(), DType::U32, shape.into());
-        let part = Unit::Input(input).part(&mut self.graph.parts);
+        let format = self.config.sequence_format;
+        let name = input.name(format);
+        let tensor = self.graph.stream(name, DType::U32, shape.into());
+        let part = Unit::Input(input, format).part(&mut self.graph.parts);
         self.graph.tensors[tensor].part = Some(part);
         self.inputs.push(InputInfo { tensor, input });
         tensor

@@ -333,6 +333,7 @@ fn local(
             ..
         } => rows::sequence_mask(operands, *sequence_length, *mask_tokens),
 
+        OpKind::AttentionMask => rows::attention_mask(x),
         OpKind::NllLoss {
             reduction,
             ignore_index,
@@ -348,7 +349,10 @@ fn local(
             *ignore_index,
             label,
         )?,
-        OpKind::Accuracy { ignore_index } => loss::accuracy(x, operands[1], *ignore_index, label)?,
+        OpKind::Accuracy { ignore_index, .. } => {
+            let weights = operands.get(2).copied();
+            loss::accuracy(x, operands[1], weights, *ignore_index, label)?
+        }
 
         OpKind::Accumulate { factor } => {
             elementwise::zip(x, operands[1], |sum, gradient| sum + factor * gradient)

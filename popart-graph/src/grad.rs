@@ -91,7 +91,8 @@ impl Ctx {
         }
         for &op in order {
             let op = &graph.ops[op];
-            if op.kind != OpKind::Detach && op.inputs.iter().any(|&input| depends[input]) {
+            let stops = matches!(op.kind, OpKind::Detach | OpKind::AttentionMask);
+            if !stops && op.inputs.iter().any(|&input| depends[input]) {
                 for &output in &op.outputs {
                     depends[output] |= is_float(output);
                 }

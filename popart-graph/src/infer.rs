@@ -13,7 +13,7 @@ use smallvec::{SmallVec, smallvec};
 pub use self::error::{AttributeName, InferError};
 
 use self::error::Result;
-use crate::ir::{MultiKind, OpKind, Piece, Shape, TensorType};
+use crate::ir::{MultiKind, OpKind, Piece, Reduction, Shape, TensorType};
 
 /// Types of an operation's results.
 pub type Types = SmallVec<[TensorType; 2]>;
@@ -77,20 +77,27 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
             dtype,
         } => op.sequence_mask(*sequence_length, *mask_tokens, *dtype),
 
-        OpKind::NllLoss { .. } => {
+        OpKind::AttentionMask => op.attention_mask(),
+
+        OpKind::NllLoss { reduction, .. } => {
             op.count(2)?;
             op.probabilities_and_labels()?;
-            one(DType::F32, Shape::scalar())
+            one(DType::F32, op.loss_shape(*reduction))
         }
-        OpKind::NllSoftmaxGrad { .. } => {
+        OpKind::NllSoftmaxGrad { reduction, .. } => {
             op.count(3)?;
             op.probabilities_and_labels()?;
-            op.scalar_f32(2)?;
+            op.dtype(2, DType::F32)?;
+            op.has_shape(2, &op.loss_shape(*reduction))?;
             Ok(smallvec![op.inputs[0].clone()])
         }
-        OpKind::Accuracy { .. } => {
-            op.count(2)?;
+        OpKind::Accuracy { weighted, .. } => {
+            op.count(if *weighted { 3 } else { 2 })?;
             op.probabilities_and_labels()?;
+            if *weighted {
+                op.dtype(2, DType::U32)?;
+                op.has_shape(2, op.shape(1))?;
+            }
             one(DType::F32, Shape::from([2]))
         }
 
@@ -456,6 +463,27 @@ impl Operands<'_> {
             self.has_shape(operand, &Shape::from([micro_batch, 1]))?;
         }
         one(dtype, [micro_batch, 1, 1, sequence_length])
+    }
+
+    fn attention_mask(&self) -> Result<Types> {
+        self.count(2)?;
+        self.dtype(0, DType::U32)?;
+        self.rank(0, 2)?;
+        self.float(1)?;
+        self.rank(1, 4)?;
+        let (micro_batch, positions) = (self.dim(0, 0), self.dim(0, 1));
+        let scores = self.shape(1).with(0, micro_batch);
+        let scores = scores.with(2, positions).with(3, positions);
+        self.has_shape(1, &scores)?;
+        one(self.inputs[1].dtype, scores.with(1, 1))
+    }
+
+    /// Of the samples of the first operand: one number for all, or one for each.
+    fn loss_shape(&self, reduction: Option<Reduction>) -> Shape {
+        match reduction {
+            Some(_) => Shape::scalar(),
+            None => Shape::from([self.dim(0, 0)]),
+        }
     }
 
     fn probabilities_and_labels(&self) -> Result<()> {

@@ -40,7 +40,10 @@ pub use attribute::{
 pub use error::{Cycle, GraphError};
 pub use graph::{Graph, NewIds};
 pub use ipu_sim::vertex::UnaryFn;
-pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, OpLabel, Scope, nll_smallest_probability};
+pub use op::{
+    MASKED_PAIR_SCORE, MASKED_SCORE, MultiKind, Op, OpKind, OpLabel, Scope,
+    nll_smallest_probability,
+};
 pub use part::{Part, PartKind, Parts};
 pub use shape::Shape;
 pub use tag::OpTag;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bert_model::config::{Dropout, Mode, Task};
+use bert_model::config::{Dropout, Mode, SequenceFormat, Task};
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
 use popart_graph::passes::{
@@ -33,6 +33,7 @@ struct Placed {
     encoder_start_ipu: u32,
     layers_per_ipu: &'static [u32],
     squad_head: SquadHead,
+    sequence_format: SequenceFormat,
     /// Of the pipeline, backward ones included; 1 without one.
     n_stages: u32,
 }
@@ -44,6 +45,7 @@ const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -
         encoder_start_ipu,
         layers_per_ipu: &[1],
         squad_head: SquadHead::FirstIpu,
+        sequence_format: SequenceFormat::Single,
         n_stages,
     }
 }
@@ -51,7 +53,7 @@ const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -
 /// A pipeline for pre-training returns to its first IPU, for the projection shares the word
 /// table; one for SQuAD may end where its encoder does. Those with both layers on one IPU have a
 /// layer whose output may be kept while all between is computed again.
-const PLACEMENTS: [Placed; 7] = [
+const PLACEMENTS: [Placed; 9] = [
     // One IPU, and four in turn.
     Placed {
         layers_per_ipu: &[2],
@@ -82,7 +84,20 @@ const PLACEMENTS: [Placed; 7] = [
         layers_per_ipu: &[2],
         ..placed(Pipelining::On, 2, 7)
     },
+    // Packs, in turn and in a pipeline.
+    Placed {
+        sequence_format: PACKS,
+        ..placed(Pipelining::Off, 2, 1)
+    },
+    Placed {
+        layers_per_ipu: &[2],
+        sequence_format: PACKS,
+        ..placed(Pipelining::On, 1, 5)
+    },
 ];
+
+/// Rows of up to three sequences.
+pub const PACKS: SequenceFormat = SequenceFormat::Packed { sequences: 3 };
 
 const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 
@@ -142,6 +157,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         encoder_start_ipu: placed.encoder_start_ipu,
         layers_per_ipu: placed.layers_per_ipu,
         squad_head: placed.squad_head,
+        sequence_format: placed.sequence_format,
         split_qkv: qkv == 0,
         vocab_steps: 1 + vocab as u32,
         replicas: 1 + replicas as u32,

@@ -1,6 +1,6 @@
 //! What a case is: its model, its placement, its optimiser, its replicas.
 
-use bert_model::config::{BertConfig, Dropout, Task};
+use bert_model::config::{BertConfig, Dropout, SequenceFormat, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
@@ -68,6 +68,8 @@ pub struct Plan {
     pub dropout: Dropout,
     /// Gradient of attention dropout.
     pub softmax_dropout_gradient: SoftmaxDropoutGradient,
+    /// How rows hold sequences.
+    pub sequence_format: SequenceFormat,
     /// Width of the model.
     pub hidden_size: u32,
     /// IPUs of the machine.
@@ -116,6 +118,7 @@ impl Plan {
             reduction: Reduction::Sum,
             dropout: Dropout::HiddenAndAttention,
             softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
+            sequence_format: SequenceFormat::Single,
             hidden_size: 32,
             n_ipus: 8,
             n_tiles: 32,
@@ -132,6 +135,7 @@ impl Plan {
             vocab_steps: self.vocab_steps,
             reduction: self.reduction,
             dropout: self.dropout,
+            sequence_format: self.sequence_format,
             hidden_size: self.hidden_size,
             ..small_bert()
         }

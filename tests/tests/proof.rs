@@ -15,7 +15,7 @@ use popart_graph::passes::{
 };
 use rayon::prelude::*;
 use tests::compare::{Distance, norm};
-use tests::matrix::{FACTORS, PRETRAINING, SQUAD, all, asked_for, combined, turn};
+use tests::matrix::{FACTORS, PACKS, PRETRAINING, SQUAD, all, asked_for, combined, turn};
 use tests::plan::{adam, half_first_moment, lamb, plain_sgd, sgd};
 use tests::{Case, Plan, Results};
 
@@ -245,6 +245,50 @@ fn a_step_with_adam() {
 #[test]
 fn a_step_with_sgd() {
     check(training(sgd(), Pipelining::Off, 1));
+}
+
+/// Losses, accuracies and weights of rows that hold several sequences, in turn and in a pipeline
+/// whose stages make the mask again.
+#[test]
+fn a_step_of_packs() {
+    for (pipelining, micro_batches) in [(Pipelining::Off, 2), (Pipelining::On, 8)] {
+        check(Plan {
+            sequence_format: PACKS,
+            ..training(lamb(), pipelining, micro_batches)
+        });
+    }
+}
+
+/// The numbers of sequences come by one stream to the first stage with a layer, are copied on to
+/// the next, and are kept by both, which make their masks again from them.
+#[test]
+fn numbers_of_packs_go_from_stage_to_stage() {
+    let case = Case::new(Plan {
+        sequence_format: PACKS,
+        ..training(lamb(), Pipelining::On, 8)
+    })
+    .unwrap();
+    let ops = case.compiled.graph.ops.values();
+    let mut moved: Vec<(&str, u32, u32)> = ops
+        .clone()
+        .filter(|op| op.name.ends_with("input_mask"))
+        .map(|op| (op.kind.name(), op.ipu.unwrap().0, op.stage.unwrap().0))
+        .collect();
+    moved.sort_unstable();
+    assert_eq!(
+        moved,
+        [
+            ("ipu_copy", 1, 1),
+            ("restore", 1, 5),
+            ("restore", 2, 4),
+            ("stash", 1, 1),
+            ("stash", 2, 2),
+        ]
+    );
+    let masks = ops.filter(|op| op.kind == OpKind::AttentionMask);
+    let again = masks.map(|op| (op.stage.unwrap().0, op.recompute));
+    let expected = [(1, Recompute::Recompute), (2, Recompute::Recompute)];
+    assert_eq!(again.collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -487,8 +531,9 @@ fn every_recomputation_has_a_graph_of_its_own() {
         );
         seen += u32::from(plan.layers_per_ipu == [2]);
     }
-    // Placements of 3, 5 and 7 stages without accumulation, with 8, and the first also with 4.
-    assert_eq!(seen, 7);
+    // Placements of 3, 5 and 7 stages without accumulation, with 8, and the first also with 4; that
+    // of packs of 5 stages.
+    assert_eq!(seen, 9);
 }
 
 /// Placement, accumulation, recomputation, split or merged queries, keys and values, serialised

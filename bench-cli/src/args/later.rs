@@ -25,8 +25,6 @@ pub const LATER: &[LaterOption] = &[
         "--compile-only",
         Some("--device-connection-type offline compiles without a device"),
     ),
-    new("--use-packed-sequence-format", None),
-    new("--max-sequences-per-pack", None),
     new("--save-initializers-externally", None),
     new("--wandb-checkpoint", None),
     new("--wandb-save-checkpoints", None),

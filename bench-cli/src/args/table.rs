@@ -9,7 +9,7 @@ mod execution;
 mod model;
 mod training;
 
-use super::spec::{OptionSpec, flag, maybe_text, text};
+use super::spec::{OptionSpec, flag, maybe_float, maybe_text, text};
 
 /// The options under one heading of the help.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,8 @@ pub const SYSTEM: &str = "--system";
 pub const METRICS_JSON: &str = "--metrics-json";
 /// Whether the weight update's collectives are merged.
 pub const MERGE_COLLECTIVES: &str = "--merge-collectives";
+/// Mean of the sequences of a pack.
+pub const SEQUENCES_PER_PACK: &str = "--sequences-per-pack";
 /// Which release of the application to follow.
 pub const RELEASE: &str = "--release";
 /// Whether to say where the time went.
@@ -70,6 +72,7 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         flag(MERGE_COLLECTIVES, "merge_collectives").help("merge the sums and gathers over replicas that are alike, as PopART can and BERT doesn't: fewer syncs for more memory"),
+        maybe_float(SEQUENCES_PER_PACK, "sequences_per_pack").help("sequences that a pack of generated data counts as, as many as a pack of yours holds on average; unset, one less than --max-sequences-per-pack, as the original counts them"),
         maybe_text(RELEASE, "release").help("release of the benchmark to follow where its releases differ: 96fef3f, v2.1 to v2.6, v3.0 or v3.1 [default: v2.3]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
         flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
@@ -128,12 +131,12 @@ mod tests {
     use crate::args::spec::{Arity, Kind, Support};
 
     #[test]
-    fn names_are_unique_and_keys_are_142() {
+    fn names_are_unique_and_keys_are_144() {
         let names: BTreeSet<_> = options().map(|option| option.name).collect();
         let keys: BTreeSet<_> = options().map(|option| option.key).collect();
         assert_eq!(
             (options().count(), names.len(), keys.len()),
-            (144, 144, 142)
+            (146, 146, 144)
         );
     }
 
@@ -167,11 +170,11 @@ mod tests {
         let bare_off = |arity| arity == Arity::Optional { bare: false };
         assert_eq!(
             count(Kind::Int, one) + count(Kind::IntOrConfigFloat, one),
-            41
+            42
         );
         assert_eq!(count(Kind::Float, one), 14);
         assert_eq!(count(Kind::Text, one), 27);
-        assert_eq!(count(Kind::Bool, bare_on), 43);
+        assert_eq!(count(Kind::Bool, bare_on), 44);
         assert_eq!(count(Kind::Bool, bare_off), 5);
         assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 2);
         assert_eq!(count(Kind::Schedule, |arity| arity == Arity::Any), 4);

@@ -91,6 +91,13 @@ fn simulate(
     {
         console.note(&note)?;
     }
+    let old_form = runs.iter().find_map(|run| run.dataset.old_form());
+    if let Some(path) = old_form {
+        console.note(&format!(
+            "{}: packs in the form of v2.1 and v2.2, as its size says; they run as those of v2.3 do",
+            path.display()
+        ))?;
+    }
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
         None => "while running the given options".into(),
@@ -170,8 +177,12 @@ fn runs(prepared: &PreparedRun) -> anyhow::Result<Vec<Run>> {
                 true => Error::Validation(Box::new(error)),
                 false => error,
             })?;
+            let mut request = request.clone();
+            if let Some(mean) = dataset.sequences_per_pack() {
+                request.options.config.sequences_per_pack = Some(mean);
+            }
             Ok(Run {
-                request: request.clone(),
+                request,
                 dataset,
                 validation,
             })

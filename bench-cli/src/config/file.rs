@@ -76,7 +76,7 @@ mod tests {
     fn every_shipped_preset_resolves_alone() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
         let mut found = 0;
-        for folder in [root.clone(), root.join("mk2")] {
+        for folder in [root.clone(), root.join("mk2"), root.join("mk2/packed")] {
             for entry in std::fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path
@@ -91,6 +91,6 @@ mod tests {
                 }
             }
         }
-        assert!(found >= 13, "found only {found}");
+        assert!(found >= 14, "found only {found}");
     }
 }

@@ -184,6 +184,12 @@ impl BertOptions {
         self.config.session.host_streams == HostStreams::Absent
     }
 
+    /// Whether samples are made rather than read from files.
+    #[must_use]
+    pub fn makes_data(&self) -> bool {
+        self.run.generated_data || self.is_synthetic()
+    }
+
     /// The options as keys: all of the application's in its order, then the release and others of our
     /// own that are on.
     ///
@@ -201,7 +207,8 @@ impl BertOptions {
         }
         // What the application doesn't know is there only if it does something.
         now.retain(|key, value| {
-            key == "release" || self.as_read.get(key) != Some(value) || *value == true
+            let is_ours = key == "release" || value.is_number() || *value == true;
+            is_ours || self.as_read.get(key) != Some(value)
         });
         out.extend(now);
         out

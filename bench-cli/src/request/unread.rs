@@ -196,6 +196,11 @@ pub const RULES: &[Rule] = &[
         reason: "only --task PRETRAINING predicts masked tokens",
     },
     Rule {
+        keys: &["max_sequences_per_pack"],
+        idle: |options| !options.config.is_packed(),
+        reason: "only --use-packed-sequence-format packs sequences",
+    },
+    Rule {
         keys: &["relu_leak"],
         idle: |options| {
             !matches!(

@@ -129,6 +129,13 @@ fn base(option: &OptionSpec) -> String {
                 + " --learning-rate-function Linear --learning-rate 1 --lr-warmup-steps 4"
         }
         "merge_collectives" => format!("{pretraining} --replication-factor 2"),
+        "max_sequences_per_pack" => {
+            format!("{pretraining} --use-packed-sequence-format --no-validation")
+        }
+        "sequences_per_pack" => format!(
+            "{pretraining} --use-packed-sequence-format --max-sequences-per-pack 3 --no-validation"
+        ),
+        "use_packed_sequence_format" => format!("{pretraining} --no-validation"),
         "relu_leak" => format!("{pretraining} --activation-type LRelu"),
         "recompute_checkpoint_every_layer" => {
             format!("{pretraining} --num-layers 4 --layers-per-ipu 2")
@@ -368,6 +375,7 @@ fn idle(rule: &Rule) -> String {
         | "only --learning-rate-function Linear reads it"
         | "only --task SQUAD has that head"
         | "only --activation-type LRelu reads it"
+        | "only --use-packed-sequence-format packs sequences"
         | "only --synthetic-data reads it"
         | "only --device-connection-type ondemand waits"
         | "no validation follows the training" => training,

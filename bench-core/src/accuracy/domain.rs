@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bert_model::config::{Activation, Dropout, Task};
+use bert_model::config::{Activation, Dropout, SequenceFormat, Task};
 use bert_model::optim::OptimizerKind;
 use bert_model::placement::{EncoderMemory, Execution, Recomputation, SquadHead};
 use ipu_sim::numerics::DType;
@@ -100,6 +100,10 @@ impl Features {
         self.choice("word table in pieces", on(model.vocab_steps > 1));
         if !config.is_squad() {
             self.size(MASKED, model.mask_tokens.into());
+            // No published run of packs is among the measured ones.
+            if let SequenceFormat::Packed { sequences } = model.sequence_format {
+                self.size("sequences of a pack", sequences.into());
+            }
             self.choice("dense layer of the word head", on(model.cls_layer));
             self.choice("bias of the word head", on(model.projection_bias));
         }

@@ -1,15 +1,18 @@
 //! A run as keys and values, as the published configuration files have it.
 //!
 //! Names, choices and defaults are those of `bert.py` (graphcore/examples,
-//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` and `release` are our own.
-//! Values leave JSON here, once, and are checked for what no model or machine can have.
+//! `applications/popart/bert`, `utils/arguments`); `merge_collectives`, `release` and
+//! `sequences_per_pack` are our own. Values leave JSON here, once, and are checked for what no model
+//! or machine can have.
 //!
 //! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
 //! have a place for it, and else forgotten: [`RunConfig::to_keys`] then leaves it out.
 
 use std::fmt;
 
-use bert_model::config::{Activation, BertConfig, Dropout, Field, Mode, Rule, Task};
+use bert_model::config::{
+    Activation, BertConfig, Dropout, Field, Mode, Rule, SequenceFormat, Task,
+};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, encoder_ipus, ipus_requested,
@@ -28,7 +31,7 @@ use crate::release::Release;
 use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
 
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 71] = [
+pub const KEYS: [&str; 74] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -99,6 +102,9 @@ pub const KEYS: [&str; 71] = [
     "low_latency_inference",
     "minimum_latency_inference",
     "merge_collectives",
+    "use_packed_sequence_format",
+    "max_sequences_per_pack",
+    "sequences_per_pack",
     "release",
 ];
 
@@ -178,6 +184,15 @@ pub enum KeyError {
          LAMB"
     )]
     NoMoments,
+    /// Packs of another task than pre-training. The sentence is the application's.
+    #[error("Packed sequence format currently only supported for pretraining.")]
+    PackedTask,
+    /// Packs in inference, of which the application has no model either.
+    #[error(
+        "packs of sequences are only trained on: leave out `inference` or \
+         `use_packed_sequence_format`"
+    )]
+    PackedInference,
     /// More micro-batches in a step than cycles are counted for.
     #[error(
         "an accumulation factor of {accumulation} times {batches_per_step} batches a step is more \
@@ -257,6 +272,8 @@ pub enum ValueForm {
     ShareForEach(u32),
     /// Sequences of a global batch that fit 64 bits.
     SmallerGlobalBatch,
+    /// A mean number of what is at most this.
+    MeanUpTo(u32),
     /// Name of a [`Release`].
     Release,
 }
@@ -276,6 +293,7 @@ impl fmt::Display for ValueForm {
                 write!(f, "one number, or one for each of {ipus} encoder IPUs")
             }
             Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
+            Self::MeanUpTo(most) => write!(f, "a number above 0 and up to {most}"),
             Self::Release => write!(f, "one of {}", Release::ALL.map(Release::name).join(", ")),
         }
     }
@@ -306,6 +324,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
         Rule::Positive => write!(f, "a number above 0"),
         Rule::Finite => write!(f, "a finite number"),
         Rule::Float => write!(f, "a type of floating-point numbers"),
+        Rule::OnlyPretraining => write!(f, "no packs but in training on masked tokens"),
     }
 }
 
@@ -316,6 +335,7 @@ fn key_of(field: Field) -> &'static str {
         Field::SequenceLength => "sequence_length",
         Field::MaxPositionalLength => "max_positional_length",
         Field::MaskTokens => "mask_tokens",
+        Field::SequencesPerPack => "max_sequences_per_pack",
         Field::VocabLength => "vocab_length",
         Field::VocabSteps => "embedding_serialization_vocab_steps",
         Field::HiddenSize => "hidden_size",
@@ -378,6 +398,7 @@ impl RunConfig {
         {
             return Err(KeyError::NoMoments);
         }
+        let sequences_per_pack = sequences_per_pack(&read, &model)?;
         let config = Self {
             release,
             task,
@@ -401,6 +422,7 @@ impl RunConfig {
             },
             learning_rate: learning_rate(&read)?,
             session: session(&read, task, release)?,
+            sequences_per_pack,
         };
         let Batching {
             accumulation,
@@ -431,6 +453,13 @@ impl RunConfig {
         set("sequence_length", json!(model.sequence_length));
         set("max_positional_length", json!(model.max_positional_length));
         set("mask_tokens", json!(model.mask_tokens));
+        set("use_packed_sequence_format", json!(self.is_packed()));
+        if let SequenceFormat::Packed { sequences } = model.sequence_format {
+            set("max_sequences_per_pack", json!(sequences));
+            if let Some(mean) = self.sequences_per_pack {
+                set("sequences_per_pack", json!(mean));
+            }
+        }
         set("vocab_length", json!(model.vocab_length));
         set("hidden_size", json!(model.hidden_size));
         let usual = model.hidden_size.checked_mul(4) == Some(model.ff_size);
@@ -752,6 +781,34 @@ fn task(read: &Reader<'_>) -> Result<Task> {
     }
 }
 
+/// How rows hold sequences. The number of a pack's sequences is idle without packs.
+fn sequence_format(read: &Reader<'_>, task: Task) -> Result<SequenceFormat> {
+    let sequences = read.count("max_sequences_per_pack", 1)?;
+    if !read.switch("use_packed_sequence_format", false)? {
+        return Ok(SequenceFormat::Single);
+    }
+    match task {
+        Task::Squad(_) => Err(KeyError::PackedTask),
+        Task::Pretraining(Mode::Inference) => Err(KeyError::PackedInference),
+        Task::Pretraining(Mode::Training) => Ok(SequenceFormat::Packed { sequences }),
+    }
+}
+
+/// Sequences of a pack on average, if they are given and there are packs.
+fn sequences_per_pack(read: &Reader<'_>, model: &BertConfig) -> Result<Option<f64>> {
+    let key = "sequences_per_pack";
+    let Some(mean) = read.maybe_float(key)? else {
+        return Ok(None);
+    };
+    let SequenceFormat::Packed { sequences } = model.sequence_format else {
+        return Ok(None);
+    };
+    match mean > 0.0 && mean <= f64::from(sequences) {
+        true => Ok(Some(mean)),
+        false => Err(read.out_of_range(key, ValueForm::MeanUpTo(sequences))),
+    }
+}
+
 fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
     let usual = RunConfig::default().model;
     let hidden_size = read.count("hidden_size", usual.hidden_size)?;
@@ -767,6 +824,7 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
         },
         attention_heads: read.count("attention_heads", usual.attention_heads)?,
         sequence_length: read.count("sequence_length", usual.sequence_length)?,
+        sequence_format: sequence_format(read, task)?,
         max_positional_length: read.count("max_positional_length", usual.max_positional_length)?,
         mask_tokens: read.count("mask_tokens", usual.mask_tokens)?,
         vocab_length: read.count("vocab_length", usual.vocab_length)?,
@@ -1166,6 +1224,9 @@ mod tests {
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
                    "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
                    "release": "v3.0"}),
+            json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
+                   "sequences_per_pack": 1.75}),
+            json!({"max_sequences_per_pack": 3, "sequences_per_pack": 1.75}),
         ] {
             let config = read(keys).unwrap();
             let written = config.to_keys();
@@ -1205,6 +1266,24 @@ mod tests {
                 json!({"use_half_optimizer_state": true}),
                 "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of \
                  ADAM and LAMB",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "task": "SQUAD"}),
+                "Packed sequence format currently only supported for pretraining.",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "inference": true}),
+                "packs of sequences are only trained on: leave out `inference` or \
+                 `use_packed_sequence_format`",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 110}),
+                "`max_sequences_per_pack`: expected at most 109, got 110",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
+                       "sequences_per_pack": 3.5}),
+                "`sequences_per_pack`: expected a number above 0 and up to 3, got 3.5",
             ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
             (

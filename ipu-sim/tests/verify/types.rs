@@ -19,6 +19,7 @@ fn maps() -> Vec<(MapOp, usize)> {
     use MapOp::*;
     let unary = [
         UnaryFn::Neg,
+        UnaryFn::Abs,
         UnaryFn::Exp,
         UnaryFn::Log,
         UnaryFn::Square,

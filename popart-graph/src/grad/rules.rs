@@ -154,7 +154,10 @@ impl Step<'_> {
             ),
 
             // Nothing flows through these, so nothing reaches them from the loss.
-            OpKind::Detach | OpKind::OneHot { .. } | OpKind::SequenceMask { .. } => Ok(()),
+            OpKind::Detach
+            | OpKind::OneHot { .. }
+            | OpKind::SequenceMask { .. }
+            | OpKind::AttentionMask => Ok(()),
 
             // Not differentiable, or made after differentiation.
             OpKind::UnaryGrad(_)

@@ -13,7 +13,7 @@ use super::matmul::matmul;
 use super::products::planned;
 use super::value::Value;
 use super::{gather, loss, movement, norm, stash, state};
-use crate::ir::{BinaryFn, MultiKind, Op, OpId, OpKind, OpTag, UnaryFn};
+use crate::ir::{BinaryFn, MASKED_PAIR_SCORE, MultiKind, Op, OpId, OpKind, OpTag, UnaryFn};
 use crate::profile::{Line, LineKind};
 
 /// Lowers an operation and writes results that belong to variables into them.
@@ -94,6 +94,7 @@ fn role(tag: OpTag) -> Role {
         | OpTag::GatherGrad
         | OpTag::OneHot
         | OpTag::SequenceMask
+        | OpTag::AttentionMask
         | OpTag::NllLoss
         | OpTag::NllSoftmaxGrad
         | OpTag::Accuracy
@@ -220,6 +221,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> SmallVec<[
             dtype,
             name,
         )),
+        OpKind::AttentionMask => one(attention_mask(ctx, &inputs[0], &shape, dtype, name)),
         OpKind::NllLoss {
             reduction,
             ignore_index,
@@ -244,10 +246,11 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> SmallVec<[
             };
             one(loss::nll_softmax_grad(ctx, &loss, dloss, name))
         }
-        OpKind::Accuracy { ignore_index } => one(loss::accuracy(
+        OpKind::Accuracy { ignore_index, .. } => one(loss::accuracy(
             ctx,
             &inputs[0],
             &inputs[1],
+            inputs.get(2),
             *ignore_index,
             name,
         )),
@@ -529,4 +532,35 @@ fn sequence_mask(
         first: mask_tokens.unwrap_or(0),
     };
     ctx.builder.map_to_shape(mask, &rows, shape, dtype, name)
+}
+
+/// As the application's custom operation does it: the numbers as floats, their differences, and
+/// then the rest in place.
+fn attention_mask(
+    ctx: &mut Ctx<'_>,
+    numbers: &Value,
+    shape: &[u32],
+    dtype: DType,
+    name: &str,
+) -> Value {
+    let &[rows, _, positions, _] = shape else {
+        unreachable!("a mask of pairs has four axes");
+    };
+    let builder = &mut ctx.builder;
+    let cast = builder.part("numbers");
+    let numbers = builder.map(MapOp::Cast, &[numbers], dtype, &cast);
+    let column = builder.reshape(&numbers, &[rows, 1, positions, 1]);
+    let row = builder.reshape(&numbers, &[rows, 1, 1, positions]);
+    let apart = MapOp::Binary(vertex::BinaryFn::Sub);
+    let mut mask = builder.map_to_shape(apart, &[&column, &row], shape, dtype, name);
+    for step in [
+        MapOp::Unary(vertex::UnaryFn::Abs),
+        MapOp::Unary(vertex::UnaryFn::Tanh),
+        MapOp::Scale {
+            factor: MASKED_PAIR_SCORE,
+        },
+    ] {
+        mask = builder.map_in_place(step, &[&mask], 0);
+    }
+    mask
 }

@@ -101,6 +101,8 @@ impl From<KeyError> for Error {
             }),
             KeyError::NoMoments => Self::Incompatible(Incompatible::NoMoments),
             KeyError::Perplexity => Self::Incompatible(Incompatible::Perplexity),
+            KeyError::PackedTask => Self::Incompatible(Incompatible::PackedTask),
+            KeyError::PackedInference => Self::Incompatible(Incompatible::PackedInference),
             KeyError::Unknown { key } => unreachable!("`{key}` was looked up before"),
         }
     }
