@@ -5,7 +5,7 @@ const PRETRAINING: Task = Task::Pretraining(Mode::Training);
 const SQUAD: Task = Task::Squad(Mode::Training);
 const SQUAD_INFERENCE: Task = Task::Squad(Mode::Inference);
 
-fn options(encoder_start_ipu: u32, layers_per_ipu: &[u32], task: Task) -> LayersPerIpu {
+fn options(encoder_start_ipu: u32, layers_per_ipu: &[u32]) -> LayersPerIpu {
     LayersPerIpu {
         encoder_start_ipu,
         layers_per_ipu: layers_per_ipu.to_vec(),
@@ -23,7 +23,7 @@ pub(crate) fn published(
     num_layers: u32,
     task: Task,
 ) -> Placement {
-    let options = options(encoder_start_ipu, layers_per_ipu, task);
+    let options = options(encoder_start_ipu, layers_per_ipu);
     Placement::from_layers_per_ipu(&options, num_layers, task).unwrap()
 }
 
@@ -46,12 +46,12 @@ fn check(options: &LayersPerIpu, num_layers: u32, task: Task, expected: &[u32]) 
 fn published_stage_maps() {
     let wrapped = [0, 1, 2, 3, 0, 3, 2, 1, 0];
     for task in [PRETRAINING, SQUAD] {
-        check(&options(0, &[3, 7, 7, 7], task), 24, task, &wrapped);
-        check(&options(1, &[4, 4, 4], task), 12, task, &wrapped);
+        check(&options(0, &[3, 7, 7, 7]), 24, task, &wrapped);
+        check(&options(1, &[4, 4, 4]), 12, task, &wrapped);
     }
     let two_embedding_ipus = (0..14).chain([1, 0, 1]).chain((0..14).rev());
     let mk1 = check(
-        &options(2, &[2], PRETRAINING),
+        &options(2, &[2]),
         24,
         PRETRAINING,
         &two_embedding_ipus.collect::<Vec<_>>(),
@@ -60,10 +60,10 @@ fn published_stage_maps() {
 
     let unwrapped = |layers_per_ipu: &[u32]| LayersPerIpu {
         squad_head: SquadHead::LastEncoderIpu,
-        ..options(0, layers_per_ipu, SQUAD)
+        ..options(0, layers_per_ipu)
     };
     check(&unwrapped(&[6, 6]), 12, SQUAD, &[0, 1, 0]);
-    check(&options(0, &[6, 6], SQUAD), 12, SQUAD, &[0, 1, 0, 1, 0]);
+    check(&options(0, &[6, 6]), 12, SQUAD, &[0, 1, 0, 1, 0]);
     let up_and_down: Vec<u32> = (0..8).chain((0..7).rev()).collect();
     let layers = [2, 3, 3, 3, 3, 3, 3, 4];
     check(&unwrapped(&layers), 24, SQUAD, &up_and_down);
@@ -80,7 +80,7 @@ fn inference_has_forward_stages_only_and_may_need_one_ipu() {
     ] {
         let last = LayersPerIpu {
             squad_head: SquadHead::LastEncoderIpu,
-            ..options(start, list, task)
+            ..options(start, list)
         };
         let placement = check(&last, layers, task, unwrapped);
         assert_eq!(
@@ -88,22 +88,22 @@ fn inference_has_forward_stages_only_and_may_need_one_ipu() {
             placement.stage(Block::Squad)
         );
         let wrapped = [unwrapped, &[0]].concat();
-        check(&options(start, list, task), layers, task, &wrapped);
+        check(&options(start, list), layers, task, &wrapped);
     }
-    check(&options(0, &[3], task), 3, task, &[0]);
+    check(&options(0, &[3]), 3, task, &[0]);
     let task = Task::Pretraining(Mode::Inference);
-    check(&options(0, &[3], task), 3, task, &[0]);
+    check(&options(0, &[3]), 3, task, &[0]);
     // The projection on the vocabulary is where outputs are.
-    check(&options(0, &[2, 1], task), 3, task, &[0, 1, 0]);
+    check(&options(0, &[2, 1]), 3, task, &[0, 1, 0]);
     let two_embedding_ipus = [0, 1, 2, 3, 1, 0];
-    let placement = check(&options(2, &[2], task), 4, task, &two_embedding_ipus);
+    let placement = check(&options(2, &[2]), 4, task, &two_embedding_ipus);
     assert_eq!(placement.stage(Block::Outputs), placement.stage(Block::Mlm));
 }
 
 #[test]
 fn heads_wrap_to_the_embedding_ipus() {
     let placement = check(
-        &options(2, &[1], PRETRAINING),
+        &options(2, &[1]),
         2,
         PRETRAINING,
         &[0, 1, 2, 3, 1, 0, 1, 3, 2, 1, 0],
@@ -126,7 +126,7 @@ fn heads_wrap_to_the_embedding_ipus() {
 
 #[test]
 fn only_layers_that_stay_are_checkpoints() {
-    let mut options = options(0, &[3, 2], PRETRAINING);
+    let mut options = options(0, &[3, 2]);
     let kept = |options: &LayersPerIpu| -> Vec<bool> {
         let placement = Placement::from_layers_per_ipu(options, 5, PRETRAINING).unwrap();
         (0..5).map(|layer| placement.keeps_output(layer)).collect()
@@ -138,7 +138,7 @@ fn only_layers_that_stay_are_checkpoints() {
 
 #[test]
 fn memory_is_indexed_from_the_first_encoder_ipu() {
-    let mut options = options(1, &[1, 1], PRETRAINING);
+    let mut options = options(1, &[1, 1]);
     let shares = |options: &LayersPerIpu| -> Vec<f64> {
         let placement = Placement::from_layers_per_ipu(options, 2, PRETRAINING).unwrap();
         let stages = placement.stages.values();
@@ -183,7 +183,7 @@ proptest::proptest! {
         let mode = if inference { Mode::Inference } else { Mode::Training };
         for task in [Task::Pretraining(mode), Task::Squad(mode)] {
             let placement =
-                Placement::from_layers_per_ipu(&options(start, &list, task), num_layers, task);
+                Placement::from_layers_per_ipu(&options(start, &list), num_layers, task);
             let counted = replica_ipus(start, &list, num_layers);
             let fullest = layers_on_fullest_ipu(&list, num_layers);
             let Ok(placement) = placement else {
@@ -207,7 +207,6 @@ fn what_cannot_be_placed_is_an_error() {
         let error = Placement::from_layers_per_ipu(options, 4, PRETRAINING).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
-    let options = |start, list: &[u32]| options(start, list, PRETRAINING);
     check(&options(0, &[0]), "`layers_per_ipu` must be at least 1");
     check(
         &options(0, &[1, 2]),
@@ -235,8 +234,7 @@ fn what_cannot_be_placed_is_an_error() {
 
 #[test]
 fn placements_by_hand_are_checked() {
-    let good =
-        Placement::from_layers_per_ipu(&options(1, &[1, 1], PRETRAINING), 2, PRETRAINING).unwrap();
+    let good = Placement::from_layers_per_ipu(&options(1, &[1, 1]), 2, PRETRAINING).unwrap();
     #[track_caller]
     fn check(good: &Placement, change: impl FnOnce(&mut Placement), expected: &str) {
         let mut placement = good.clone();
