@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bert_model::model::{self, BertModel};
-use bert_model::optim::{self, GradientSums};
+use bert_model::optim::{self, GradientSums, LambNorms};
 use bert_model::placement::{Placement, layers_on_fullest_ipu};
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::program::{Program, StreamId};
@@ -201,12 +201,13 @@ fn host(config: &RunConfig) -> HostOptions {
         streams: config.session.host_streams,
         prefetch: match config.session.inference_io {
             InferenceIo::MinimumLatency => Prefetch::Off,
-            InferenceIo::Ordinary | InferenceIo::LowLatency => Prefetch::On,
+            InferenceIo::Ordinary | InferenceIo::LowLatency => Prefetch::Ahead(1),
         },
         outputs: match config.is_inference() {
             true => OutputReturn::All,
             false => OutputReturn::Sum,
         },
+        outputs_buffered: 1,
         start: RunStart::ByHost,
     }
 }
@@ -222,5 +223,5 @@ fn optimizer(config: &RunConfig, model: &BertModel) -> OptimizerOptions {
         true => LearningRate::Stream,
         false => LearningRate::Constant(config.learning_rate.rate),
     };
-    optim::weight_updates(&config.optimizer, model, sums, rate)
+    optim::weight_updates(&config.optimizer, LambNorms::OfAll, model, sums, rate)
 }

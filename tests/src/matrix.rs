@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use bert_model::config::{Dropout, Mode, Task};
+use bert_model::optim::LambNorms;
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
 use popart_graph::passes::{CollectiveMerging, OptimizerState, Pipelining, Sharding, StateMemory};
@@ -84,7 +85,7 @@ const PLACEMENTS: [Placed; 7] = [
 
 const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 
-/// What isn't a factor: tiles of an IPU, reduction, dropout and merged collectives take turns with
+/// What isn't a factor: tiles of an IPU, reduction, norms of LAMB, dropout and merged collectives take turns with
 /// the combinations.
 #[must_use]
 pub fn turn(values: Values) -> usize {
@@ -148,6 +149,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         n_tiles: [16, 32, 64][turn % 3],
         collective_merging: [CollectiveMerging::Off, CollectiveMerging::On][turn % 2],
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
+        norms: [LambNorms::OfAll, LambNorms::OfFactors][turn / 3 % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
         ..Plan::new(placed.task, placed.pipelining, micro_batches, optimizer)
     })
