@@ -12,6 +12,7 @@ pub mod benchmark;
 pub mod dataset;
 pub mod error;
 pub mod inspect;
+pub mod patterns;
 pub mod pretraining;
 pub mod questions;
 pub mod vocabulary;

@@ -5,6 +5,7 @@
 //! that change nothing here (folders, seeds, files) are left out.
 
 pub mod keys;
+pub mod synonyms;
 
 use bert_model::config::{BertConfig, Dropout, Mode, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
@@ -114,6 +115,8 @@ pub struct Session {
     pub inference_io: InferenceIo,
     /// When the device talks to the host.
     pub host_streams: HostStreams,
+    /// Batches that the host has ready before the device asks, at least one; read from v2.5 on.
+    pub buffering_depth: u32,
     /// Whether equal layers on an IPU share their code.
     pub outlining: Outlining,
     /// Whether collectives that are alike are one; the application asks PopART for none.
@@ -172,6 +175,7 @@ impl Default for RunConfig {
             session: Session {
                 inference_io: InferenceIo::Ordinary,
                 host_streams: HostStreams::WhereNeeded,
+                buffering_depth: 3,
                 outlining: Outlining::On,
                 collective_merging: CollectiveMerging::Off,
             },

@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::config::keys::is_key;
+use crate::config::synonyms::{set_mode, unified};
 use crate::config::{KeyError, RunConfig};
+use crate::release::signs::shown;
 
 /// Paths in the repository and texts of the configurations that ship.
 pub const PRESETS: [(&str, &str); 13] = [
@@ -61,8 +63,8 @@ pub const PRESETS: [(&str, &str); 13] = [
     ),
 ];
 
-/// The keys of a preset, such as `pretrain_large_128`, that shape its run; none of a name that
-/// doesn't ship.
+/// The keys of a preset, such as `pretrain_large_128`, that shape its run, with the release that
+/// it shows; none of a name that doesn't ship.
 ///
 /// # Panics
 ///
@@ -71,9 +73,14 @@ pub const PRESETS: [(&str, &str); 13] = [
 pub fn keys(name: &str) -> Option<Map<String, Value>> {
     let is_named = |path: &str| Path::new(path).file_stem() == Some(OsStr::new(name));
     let (_, text) = PRESETS.iter().find(|(path, _)| is_named(path))?;
-    let mut keys: Map<String, Value> =
+    let file: Map<String, Value> =
         serde_json::from_str(text).expect("presets are objects, as a test shows");
+    let mut keys = unified(&file).expect("what ships doesn't contradict itself, as a test shows");
+    set_mode(&mut keys);
     keys.retain(|key, _| is_key(key));
+    let release = shown(&file).release();
+    keys.entry("release")
+        .or_insert_with(|| release.name().into());
     Some(keys)
 }
 
@@ -91,6 +98,7 @@ pub fn run(name: &str, other: &Map<String, Value>) -> Option<Result<RunConfig, K
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::release::Release;
 
     #[test]
     fn every_preset_is_a_run() {
@@ -100,6 +108,22 @@ mod tests {
             assert!(run.is_ok(), "{name}: {run:?}");
         }
         assert_eq!(run("pretrain", &Map::new()), None);
+    }
+
+    #[test]
+    fn a_preset_is_of_the_release_that_it_shows() {
+        for (name, expected) in [
+            ("demo", Release::V2_3),
+            ("pretrain_large_128", Release::V2_2),
+            ("pretrain_large_128_POD64", Release::V2_5),
+            ("squad_base_128_inf", Release::V2_5),
+        ] {
+            let run = run(name, &Map::new()).unwrap().unwrap();
+            assert_eq!(run.release, expected, "{name}");
+        }
+        // Its mode is what the switch of its release says.
+        let pod64 = run("pretrain_large_128_POD64", &Map::new());
+        assert!(pod64.unwrap().unwrap().is_pipelined());
     }
 
     #[test]

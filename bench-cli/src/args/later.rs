@@ -16,23 +16,11 @@ pub struct LaterOption {
 
 /// Every option of later versions of the application that this one doesn't have.
 pub const LATER: &[LaterOption] = &[
-    new(
-        "--device-iterations",
-        Some("--batches-per-step counts them here"),
-    ),
-    new("--buffering-depth", None),
-    new(
-        "--compile-only",
-        Some("--device-connection-type offline compiles without a device"),
-    ),
     new("--use-packed-sequence-format", None),
     new("--max-sequences-per-pack", None),
     new("--squad-wrap-final-layer", None),
     new("--use-half-optimizer-state", None),
     new("--disable-attention-dropout-bwd", None),
-    new("--save-initializers-externally", None),
-    new("--wandb-checkpoint", None),
-    new("--wandb-save-checkpoints", None),
 ];
 
 const fn new(name: &'static str, instead: Option<&'static str>) -> LaterOption {
@@ -69,11 +57,11 @@ mod tests {
     #[test]
     fn words_and_keys_name_them() {
         for word in [
-            "--device-iterations",
-            "device_iterations",
-            "--device_iterations",
+            "--use-half-optimizer-state",
+            "use_half_optimizer_state",
+            "--use_half_optimizer_state",
         ] {
-            assert_eq!(named(word).unwrap().name, "--device-iterations");
+            assert_eq!(named(word).unwrap().name, "--use-half-optimizer-state");
         }
         assert_eq!(named("--device-tiles"), None);
     }

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use bench_core::presets::PRESETS;
+use bench_core::release::signs::{Shown, shown};
 use serde_json::{Map, Value};
 
 use super::text;
@@ -21,6 +22,10 @@ pub struct Preset {
     pub built_in: bool,
     /// The machine of the run, if the file is a report.
     pub machine: Option<SavedMachine>,
+    /// The same values as the file has them, under its own names.
+    pub written: Map<String, Value>,
+    /// What they show of the release that the file was written for.
+    pub shown: Shown,
 }
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
@@ -42,11 +47,20 @@ pub fn load(path: &str) -> Result<Preset> {
             }
         },
     };
-    let (values, machine) = json::parse(path, &text)?;
+    let (mut values, machine) = json::parse(path, &text)?;
+    let written = json::as_written(&text);
+    let shown = shown(&written);
+    if let Shown::Releases { last, .. } = shown {
+        values
+            .entry("release")
+            .or_insert_with(|| last.name().into());
+    }
     Ok(Preset {
         values,
         built_in,
         machine,
+        written,
+        shown,
     })
 }
 
