@@ -11,17 +11,18 @@
 
 pub mod file;
 pub mod options;
-pub mod text;
 
 use std::path::Path;
 
-use bench_core::config::keys::{self, Batch, KeyError};
+use bench_core::config::keys::{self, Batch, KeyError, is_key};
 use bench_core::config::synonyms;
+use bench_core::release::Release;
 use serde_json::{Map, Value, json};
 
 use crate::args::spec::{OptionSpec, Support};
 use crate::args::{Arguments, table};
 use crate::error::{AccumulationSource, Incompatible};
+use crate::launch::Launch;
 use crate::{Error, Result};
 pub use options::BertOptions;
 use options::{ConnectionType, InitialModel};
@@ -55,6 +56,8 @@ pub fn resolve(
     let warnings = compile_only(&mut values);
     set_execution_mode(&mut values);
     let asked = Asked::of(&values);
+    let launched = given.launch.map(|launch| set_launch(&mut values, launch));
+    let launched = launched.transpose()?;
     let accumulation_set = set_batch(&mut values)?;
     check_together(&values)?;
     check_runs(&values)?;
@@ -63,13 +66,20 @@ pub fn resolve(
     if values["minimum_latency_inference"] == true {
         values["low_latency_inference"] = json!(true);
     }
-    let folder = crate::args::values::show(&values["checkpoint_dir"]);
+    let mut folder = crate::args::values::show(&values["checkpoint_dir"]);
+    if let Some(launch) = given.launch {
+        folder += &format!("_rank_{}", launch.rank);
+    }
     values["checkpoint_dir"] = json!(Path::new(&folder).join(stamp).to_string_lossy());
-    values.insert("use_popdist".into(), json!(false));
-    values.insert("popdist_size".into(), json!(1));
-    values.insert("popdist_rank".into(), json!(0));
+    let (processes, rank) = given
+        .launch
+        .map_or((1, 0), |launch| (launch.processes, launch.rank));
+    values.insert("use_popdist".into(), json!(given.launch.is_some()));
+    values.insert("popdist_size".into(), json!(processes));
+    values.insert("popdist_rank".into(), json!(rank));
     let options = BertOptions::from_values(&values)?;
-    let notes = notes(given, &values, &options);
+    let mut notes = notes(given, &values, &options);
+    notes.splice(0..0, launched.into_iter().flatten());
     Ok(ResolvedConfig {
         options,
         accumulation_set,
@@ -94,6 +104,16 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
     let mut values = options.arguments();
     values["inference"] = json!(true);
     values["gradient_accumulation_factor"] = json!(1);
+    // One process of a launch validates.
+    if let Some(launch) = run.launch {
+        values["replication_factor"] = json!(launch.local_replicas);
+    }
+    values["use_popdist"] = json!(false);
+    values["popdist_size"] = json!(1);
+    if options.config.release == Release::Revision96fef3f {
+        // Its inference has the head elsewhere than its training.
+        values["squad_wrap_final_layer"] = Value::Null;
+    }
     if let Some(own) = values["validation_config"].as_object() {
         let own = own.clone();
         if let Some(pipeline) = own.get("pipeline").and_then(Value::as_bool) {
@@ -129,13 +149,21 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
             .or_insert_with(|| option.default_value());
     }
     let displaced = displaced(&given.names);
+    let of_a_run = |key: &str| table::by_key(key).is_some() || is_key(key);
     for (key, value) in preset.into_iter().flatten() {
-        if !displaced.contains(&key.as_str()) {
+        if of_a_run(key) && !displaced.contains(&key.as_str()) {
             values.insert(key.clone(), value.clone());
         }
     }
     for (key, value) in &given.values {
         values.insert((*key).to_string(), value.clone());
+    }
+    for (key, value) in given.own.iter().filter(|(key, _)| is_key(key)) {
+        values.insert((*key).to_string(), value.clone());
+    }
+    // The machine that the line names is of the generation that it is.
+    if given.own.contains_key("system") && !given.values.contains_key("device_version") {
+        values["device_version"] = Value::Null;
     }
     values
 }
@@ -246,6 +274,33 @@ fn set_execution_mode(values: &mut Map<String, Value>) {
         return;
     };
     values["execution_mode"] = json!(mode);
+}
+
+/// Gives the run the replicas of all processes of a launch. Returns what the user should hear.
+fn set_launch(values: &mut Map<String, Value>, launch: Launch) -> Result<Vec<String>> {
+    let Launch {
+        processes,
+        local_replicas,
+        ..
+    } = launch;
+    if values["inference"] == true {
+        return Err(Error::Incompatible(Incompatible::DistributedInference));
+    }
+    let total = launch.total_replicas();
+    let mut notes = vec![format!(
+        "launched as {processes} processes of {local_replicas} replicas each: the run is that of \
+         all {total} replicas"
+    )];
+    let asked = values["replication_factor"].as_i64().unwrap_or(1);
+    if asked > 1 && asked != i64::from(local_replicas) {
+        // The first words are the original's.
+        notes.push(format!(
+            "Overwriting the local replication factor {asked} to {local_replicas}, which the \
+             launcher asks for"
+        ));
+    }
+    values["replication_factor"] = json!(total);
+    Ok(notes)
 }
 
 /// Derives accumulation factor and global batch size from one another. Returns the factor where a

@@ -6,10 +6,14 @@
 use std::path::PathBuf;
 
 use bench_core::config::keys::MICRO_BATCHES_MAX;
+use bench_core::release::Release;
 use ipu_sim::device::DeviceError;
-use popart_graph::error::PipelineDepth;
+use popart_graph::passes::PassError;
+use popart_graph::passes::pipeline_stages::{PipelineDepth, PipelineError};
+use popart_graph::session::CompileError;
 
-use crate::args::later::LaterOption;
+use crate::args::hints::{self, Hint};
+use crate::args::{table, values};
 use crate::python::{repr, repr_items};
 
 /// The result of this crate's functions.
@@ -20,18 +24,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// Words that are no options and belong to none.
     #[error(
-        "unrecognized arguments: {}{}{}",
+        "unrecognized arguments: {}{}",
         words.join(" "),
-        did_you_mean(suggestions),
-        of_later_versions(later)
+        hints::lines(hints)
     )]
     Unrecognized {
         /// The words, in order.
         words: Vec<String>,
-        /// Options that look like one of them.
-        suggestions: Vec<&'static str>,
-        /// Those that are options of later versions.
-        later: Vec<LaterOption>,
+        /// What some of them were meant to be.
+        hints: Vec<Hint>,
     },
     /// A word that is no text.
     #[error("{}not UTF-8 text: {}", match option {
@@ -135,7 +136,10 @@ pub enum Error {
         other: &'static str,
     },
     /// An option that the simulator doesn't act on yet, with a value that asks it to.
-    #[error("argument {option}: not supported yet: {reason}")]
+    #[error(
+        "argument {option}: not supported yet: {reason}{}",
+        how_to_unset(option)
+    )]
     NotSupported {
         /// The option, with its value where only that one is refused.
         option: &'static str,
@@ -169,6 +173,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that should be text.
+    #[error("{}:{line}: not UTF-8 text", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The line that is none, from 1.
+        line: usize,
+    },
     /// A file that is not JSON, or not of the form expected.
     #[error("{path}:{}:{}: {}", json.line(), json.column(), without_place(json))]
     Json {
@@ -195,27 +207,25 @@ pub enum Error {
     },
     /// Keys that are no options.
     #[error(
-        "{path}: Unknown arg(s) in config file: {{{}}}{}{}",
+        "{path}: Unknown arg(s) in config file: {{{}}}{}",
         repr_items(keys),
-        did_you_mean(suggestions),
-        of_later_versions(later)
+        hints::lines(hints)
     )]
     UnknownKeys {
         /// The file.
         path: String,
         /// The keys, in order.
         keys: Vec<String>,
-        /// Keys that look like one of them.
-        suggestions: Vec<&'static str>,
-        /// Those that are options of later versions.
-        later: Vec<LaterOption>,
+        /// What some of them were meant to be.
+        hints: Vec<Hint>,
     },
     /// A value that the option it is for refuses.
-    #[error("{path}: {inner}")]
+    #[error("{path}")]
     ConfigValue {
         /// The file.
         path: String,
         /// Why.
+        #[source]
         inner: Box<Error>,
     },
     /// A file that can't be a configuration or a description.
@@ -241,6 +251,9 @@ pub enum Error {
     /// A file of data that is missing, too short or wrong.
     #[error(transparent)]
     Data(#[from] crate::data::DataError),
+    /// A launch that can't be.
+    #[error(transparent)]
+    Launch(#[from] crate::launch::LaunchError),
     /// Two outputs in one file, of which one would be lost.
     #[error("two outputs are to go to {}: each needs a file of its own", path.display())]
     SameFile {
@@ -428,7 +441,7 @@ impl From<bench_core::Error> for Error {
             bench_core::Error::Keys(error) => error.into(),
             bench_core::Error::TooLarge(error) => Self::TooLarge(error),
             bench_core::Error::Graph(error) => match *error {
-                popart_graph::error::Error::PipelineDepth { stages, depth } => {
+                CompileError::Pass(PassError::Pipeline(PipelineError::Depth { stages, depth })) => {
                     Self::PipelineDepth { stages, depth }
                 }
                 other => Self::Run(Box::new(other.into())),
@@ -505,17 +518,22 @@ fn without_place(error: &serde_json::Error) -> String {
     format!("{kind}: {what}")
 }
 
+/// How the command line takes back what a preset says.
+fn how_to_unset(option: &str) -> String {
+    match table::by_name(option) {
+        Some(known) if values::is_unset_by_nothing(known) => {
+            format!("; {option} '' unsets what a preset says")
+        }
+        _ => String::new(),
+    }
+}
+
 /// On a line of its own, so that the original's text stays whole.
 fn did_you_mean(suggestions: &[&'static str]) -> String {
     match suggestions {
         [] => String::new(),
         names => format!("\n  did you mean {}?", names.join(", ")),
     }
-}
-
-/// A line for each.
-fn of_later_versions(later: &[LaterOption]) -> String {
-    later.iter().map(|later| format!("\n  {later}")).collect()
 }
 
 /// The one of `names` that `word` looks most like, if it looks like any.
@@ -544,15 +562,44 @@ pub enum Incompatible {
     /// More pieces than samples.
     #[error("--batch-serialize cannot be > --micro-batch-size")]
     BatchSerialize,
+    /// Several processes that infer.
+    #[error("Distributed execution is only supported for training")]
+    DistributedInference,
     /// Two ways of serialising.
     #[error("--split-linear-layers is incompatible with --batch-serialize > 1")]
     SplitLinear,
     /// Two sources of data.
     #[error("choose either --synthetic-data or --generated-data, not both")]
     TwoSources,
+    /// Packs of another task than pre-training. The sentence is the original's.
+    #[error("Packed sequence format currently only supported for pretraining.")]
+    PackedTask,
+    /// Packs in inference, where the original fails over an unset variable.
+    #[error(
+        "--use-packed-sequence-format is for training only, there is no inference on packs: \
+         leave out --inference, or validate nothing with --no-validation"
+    )]
+    PackedInference,
     /// Perplexity of a model without masked tokens.
     #[error("Masked LM perplexity is only supported in pretraining")]
     Perplexity,
+    /// Another choice than a release, which has no option for it, always takes.
+    #[error(
+        "release {release} has no {option} and works as with {value}: leave the option out, or follow another --release"
+    )]
+    FixedByRelease {
+        /// Name of the option.
+        option: &'static str,
+        /// What the release does.
+        value: bool,
+        /// The release.
+        release: Release,
+    },
+    /// Types of moments that the optimiser doesn't have.
+    #[error(
+        "--use-half-optimizer-state is for moments, and SGD has none: give an --optimizer of ADAM or LAMB"
+    )]
+    NoMoments,
     /// No training and no validation.
     #[error(
         "--no-training leaves the validation, but --no-validation or --no-model-save turns it off: nothing is left to run"

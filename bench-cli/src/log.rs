@@ -174,9 +174,18 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
 
 fn device(request: &RunRequest) -> [Line; 2] {
     let config = &request.options.config;
-    let needed = config.ipus_per_replica() * config.batching.replicas;
     let requested = config.ipus_requested();
-    let need = format!("Need {needed} IPUs. Requesting {requested} IPUs.");
+    let need = match request.options.run.launch {
+        None => {
+            let needed = config.ipus_per_replica() * config.batching.replicas;
+            format!("Need {needed} IPUs. Requesting {requested} IPUs.")
+        }
+        Some(launch) => {
+            let needed = config.ipus_per_replica() * launch.local_replicas;
+            let requested = needed.next_power_of_two();
+            format!("Need {needed} IPUs per instance. Requesting {requested} IPUs per instance.")
+        }
+    };
     let acquired = format!(
         "Acquired device: simulated {} with {requested} IPUs",
         request.machine.name
@@ -197,12 +206,12 @@ fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
     });
     let rest = match &dataset.origin {
         SampleOrigin::Made if options.config.is_squad() => {
-            let samples = options.config.sequences_per_step();
+            let samples = options.config.samples_per_step();
             vec![squad(format!(
                 "Generating random dataset of {samples} samples"
             ))]
         }
-        SampleOrigin::Records { cached: true } => {
+        SampleOrigin::Records { cached: true } | SampleOrigin::Packs { cached: true, .. } => {
             // Nothing is read into it, which takes no time.
             let filled = (release >= Release::V2_3)
                 .then(|| loader("Dataset cache filled in 0.00 seconds.".into()));
@@ -210,7 +219,9 @@ fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
                 .chain(filled)
                 .collect()
         }
-        SampleOrigin::Made | SampleOrigin::Records { cached: false } => vec![],
+        SampleOrigin::Made
+        | SampleOrigin::Records { cached: false }
+        | SampleOrigin::Packs { cached: false, .. } => vec![],
         SampleOrigin::Questions { not_found, padding } => {
             let missing = not_found
                 .iter()
@@ -377,6 +388,13 @@ fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, st
             format!("Iteration: {step:6} Epoch: {epoch:6.2}/{epochs} ")
         }
     };
+    let sequences = match options.config.is_packed() {
+        true => {
+            let thousands = sequences_until(options, dataset, step) / 1e3;
+            format!("Sequences processed: {thousands:6.1}k ")
+        }
+        false => String::new(),
+    };
     let values = match (options.config.is_squad(), release >= Release::V3_0) {
         (false, false) => format!("Loss (MLM NSP): {NAN} {NAN} Accuracy (MLM NSP): {NAN} {NAN} "),
         (true, false) => format!("Loss: {NAN} Accuracy: {NAN} "),
@@ -396,7 +414,16 @@ fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, st
         },
     );
     let speed = speed(options, metrics);
-    Line::info(format!("{place}{values}Learning Rate: {rate:.5} {speed}"))
+    Line::info(format!(
+        "{place}{sequences}{values}Learning Rate: {rate:.5} {speed}"
+    ))
+}
+
+/// Sequences of the packs of all steps up to this one, which counts.
+fn sequences_until(options: &BertOptions, dataset: &Dataset, step: u64) -> f64 {
+    let steps = step - first_step(options, dataset) + 1;
+    let of_step = options.config.samples_per_step() as f64 * options.config.sequences_per_sample();
+    of_step * steps as f64
 }
 
 /// A value that is not computed, as `%5.3f` prints it.

@@ -86,9 +86,10 @@ fn config(keys: Keys) -> Value {
     }
     let required: Vec<&String> = match keys {
         Keys::Some => Vec::new(),
-        // A switch of our own is there only if it is on.
+        // A switch of our own is there only if it is on, and a mean only if it is given.
         Keys::All => {
-            let always = |key: &&String| *key != "merge_collectives";
+            let some_times = ["merge_collectives", "sequences_per_pack"];
+            let always = |key: &&String| !some_times.contains(&key.as_str());
             properties.keys().filter(always).collect()
         }
     };

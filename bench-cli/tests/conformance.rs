@@ -360,15 +360,7 @@ const FILES: &[Row] = &[
 
 /// Parts of names of files that are refused by name, with a part of the reason. Nothing else is
 /// refused, and all of these are.
-const REFUSED: [(&str, &str); 4] = [
-    ("phased/", "phased execution is not supported"),
-    ("packed_pretrain_", "Unknown arg(s) in config file"),
-    ("mk1/squad_", "Unknown arg(s) in config file"),
-    (
-        "squad_base_384 squad_large_384",
-        "Unknown arg(s) in config file",
-    ),
-];
+const REFUSED: [(&str, &str); 1] = [("phased/", "phased execution is not supported")];
 
 /// What a refused file is refused for.
 fn refused(name: &str) -> Option<&'static str> {

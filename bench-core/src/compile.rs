@@ -192,6 +192,7 @@ fn training(config: &RunConfig, model: &BertModel) -> Training {
             },
             memory: config.state.memory,
         },
+        softmax_dropout_gradient: config.session.softmax_dropout_gradient,
         collective_merging: config.session.collective_merging,
         outlining: config.session.outlining,
     }

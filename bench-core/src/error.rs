@@ -20,7 +20,7 @@ pub enum Error {
     Model(#[from] bert_model::error::Error),
     /// A graph that can't be compiled.
     #[error(transparent)]
-    Graph(Box<popart_graph::error::Error>),
+    Graph(Box<popart_graph::session::CompileError>),
     /// A matrix product that has no plan.
     #[error(transparent)]
     Plan(#[from] popart_graph::plan::PlanError),
@@ -59,8 +59,8 @@ of_machine!(
     ipu_sim::verify::VerifyError,
 );
 
-impl From<popart_graph::error::Error> for Error {
-    fn from(error: popart_graph::error::Error) -> Self {
+impl From<popart_graph::session::CompileError> for Error {
+    fn from(error: popart_graph::session::CompileError) -> Self {
         Self::Graph(Box::new(error))
     }
 }

@@ -11,8 +11,12 @@ use crate::config::{KeyError, RunConfig};
 use crate::release::signs::shown;
 
 /// Paths in the repository and texts of the configurations that ship.
-pub const PRESETS: [(&str, &str); 13] = [
+pub const PRESETS: [(&str, &str); 16] = [
     ("configs/demo.json", include_str!("../../configs/demo.json")),
+    (
+        "configs/mk2/packed/packed_pretrain_large_512.json",
+        include_str!("../../configs/mk2/packed/packed_pretrain_large_512.json"),
+    ),
     (
         "configs/mk2/pretrain_base_128.json",
         include_str!("../../configs/mk2/pretrain_base_128.json"),
@@ -54,12 +58,20 @@ pub const PRESETS: [(&str, &str); 13] = [
         include_str!("../../configs/mk2/squad_base_384.json"),
     ),
     (
+        "configs/mk2/squad_base_384_96fef3f.json",
+        include_str!("../../configs/mk2/squad_base_384_96fef3f.json"),
+    ),
+    (
         "configs/mk2/squad_large_128_inf.json",
         include_str!("../../configs/mk2/squad_large_128_inf.json"),
     ),
     (
         "configs/mk2/squad_large_384.json",
         include_str!("../../configs/mk2/squad_large_384.json"),
+    ),
+    (
+        "configs/mk2/squad_large_384_96fef3f.json",
+        include_str!("../../configs/mk2/squad_large_384_96fef3f.json"),
     ),
 ];
 
@@ -97,6 +109,9 @@ pub fn run(name: &str, other: &Map<String, Value>) -> Option<Result<RunConfig, K
 
 #[cfg(test)]
 mod tests {
+    use bert_model::placement::Placement;
+    use popart_graph::passes::optimizer::rules::MomentTypes;
+
     use super::*;
     use crate::release::Release;
 
@@ -110,6 +125,49 @@ mod tests {
         assert_eq!(run("pretrain", &Map::new()), None);
     }
 
+    /// IPUs of a replica, micro-batch, replicas, accumulation factor, batches a step and stages of
+    /// the pipeline, as the files of each release resolve them.
+    #[test]
+    fn squad_presets_are_those_of_their_releases() {
+        for (name, expected) in [
+            ("squad_base_384", [2, 2, 4, 16, 4, 3]),
+            ("squad_large_384", [8, 4, 2, 32, 4, 15]),
+            ("squad_base_384_96fef3f", [4, 2, 1, 16, 4, 9]),
+            ("squad_large_384_96fef3f", [4, 2, 4, 32, 4, 9]),
+            ("squad_base_128_inf", [1, 1, 1, 1, 16, 1]),
+            ("squad_large_128_inf", [1, 1, 1, 1, 16, 1]),
+        ] {
+            let run = run(name, &Map::new()).unwrap().unwrap();
+            let (layers, task) = (run.model.num_layers, run.task);
+            let placement = Placement::from_layers_per_ipu(&run.placement, layers, task).unwrap();
+            let found = [
+                run.ipus_per_replica(),
+                run.model.micro_batch,
+                run.batching.replicas,
+                run.batching.accumulation,
+                run.batching.batches_per_step,
+                placement.stage_ipus(task).len() as u32,
+            ];
+            assert_eq!(found, expected, "{name}");
+            let half = run.optimizer.moments == MomentTypes::HALF_FIRST;
+            let is_of_v2_3 = name.ends_with("384");
+            assert_eq!(half, is_of_v2_3, "{name}");
+            assert_eq!(run.is_pipelined(), name.contains("384"), "{name}");
+        }
+    }
+
+    /// Values of v3.1 (`configs/packed` of graphcore/examples): 9600 packs of up to three sequences
+    /// behind a weight update, on 16 IPUs.
+    #[test]
+    fn packs_are_found_by_name() {
+        let run = run("packed_pretrain_large_512", &Map::new());
+        let run = run.unwrap().unwrap();
+        assert_eq!(run.batching.accumulation, 1200);
+        assert_eq!((run.global_batch_size(), run.ipus_requested()), (9600, 16));
+        let (slots, sequences) = (run.model.label_slots(), run.model.sequences_per_row());
+        assert_eq!((slots, sequences, run.sequences_per_sample()), (78, 3, 2.0));
+    }
+
     #[test]
     fn a_preset_is_of_the_release_that_it_shows() {
         for (name, expected) in [
@@ -117,6 +175,9 @@ mod tests {
             ("pretrain_large_128", Release::V2_2),
             ("pretrain_large_128_POD64", Release::V2_5),
             ("squad_base_128_inf", Release::V2_5),
+            ("squad_base_384", Release::V2_5),
+            ("squad_base_384_96fef3f", Release::Revision96fef3f),
+            ("packed_pretrain_large_512", Release::V3_1),
         ] {
             let run = run(name, &Map::new()).unwrap().unwrap();
             assert_eq!(run.release, expected, "{name}");

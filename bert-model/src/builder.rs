@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use popart_graph::error::Result;
+use popart_graph::infer::InferError;
 use popart_graph::ir::{
     BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Purpose,
     Recompute, Scope, Shape, TensorId, UnaryFn,
@@ -20,6 +20,9 @@ use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, W
 use crate::optim::decays;
 use crate::parts::Unit;
 use crate::placement::{Block, Execution, Placement};
+
+/// The result of building a part of a model.
+pub(crate) type Result<T> = std::result::Result<T, InferError>;
 
 /// How weights of matrix products and tables start
 /// (`applications/popart/bert/bert_model.py`, `normal_init_tensor`).
@@ -144,8 +147,10 @@ impl<'a> Builder<'a> {
 
     /// Adds a stream of `u32`.
     pub(crate) fn input(&mut self, input: Input, shape: impl Into<Shape>) -> TensorId {
-        let tensor = self.graph.stream(input.name(), DType::U32, shape.into());
-        let part = Unit::Input(input).part(&mut self.graph.parts);
+        let format = self.config.sequence_format;
+        let name = input.name(format);
+        let tensor = self.graph.stream(name, DType::U32, shape.into());
+        let part = Unit::Input(input, format).part(&mut self.graph.parts);
         self.graph.tensors[tensor].part = Some(part);
         self.inputs.push(InputInfo { tensor, input });
         tensor

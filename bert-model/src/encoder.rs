@@ -1,10 +1,9 @@
 //! One encoder layer: its two halves, and whether its output is kept.
 
-use popart_graph::error::Result;
 use popart_graph::ir::TensorId;
 
 use crate::attention::attention;
-use crate::builder::Builder;
+use crate::builder::{Builder, Result};
 use crate::feed_forward::feed_forward;
 
 /// `[B S, H] -> [B S, H]`.

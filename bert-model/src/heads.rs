@@ -6,13 +6,14 @@
 //! `lm_prediction_head`, `projection` and `squad_projection`, and
 //! `applications/popart/bert/bert.py` for losses and accuracies.
 
-use popart_graph::error::Result;
+use ipu_sim::numerics::DType;
 use popart_graph::ir::{
     BinaryFn, Init, MatMulPass, MemoryProportion, OpKind, Piece, Purpose, Reduction, Shape,
     TensorId, UnaryFn,
 };
 
-use crate::builder::{Builder, Component, NORMAL};
+use crate::builder::{Builder, Component, NORMAL, Result};
+use crate::config::SequenceFormat;
 use crate::interface::{Input, Output};
 use crate::placement::Block;
 
@@ -32,6 +33,9 @@ pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<T
     let next_sentence = next_sentence_logits(builder, x)?;
     let transformed = transform(builder, x)?;
     let words = word_logits(builder, transformed)?;
+    if let SequenceFormat::Packed { .. } = builder.config.sequence_format {
+        return packed_scores(builder, words, next_sentence);
+    }
 
     let mlm_loss = Score {
         logits: words,
@@ -51,6 +55,63 @@ pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<T
     }
     .build(builder, NSP)?;
     total_loss(builder, mlm_loss, nsp_loss)
+}
+
+/// Losses and accuracies of packs: sums over all sequences, whatever the reduction
+/// (`applications/popart/bert/bert.py`, from v2.3 on).
+fn packed_scores(
+    builder: &mut Builder,
+    words: TensorId,
+    next_sentence: TensorId,
+) -> Result<Option<TensorId>> {
+    let labels = flat(builder, MLM, "Labels", Input::MaskLabels)?;
+    let weights = flat(builder, MLM, "Weights", Input::MaskWeights)?;
+    let p = builder.op(MLM, "Softmax", OpKind::Softmax, &[words])?;
+    let nll = OpKind::NllLoss {
+        reduction: Some(Reduction::Sum),
+        ignore_index: Some(NO_WORD),
+    };
+    let mlm_loss = builder.op(MLM, "Loss", nll, &[p, labels])?;
+    builder.output(MLM, Output::MlmLoss, mlm_loss)?;
+    let accuracy = OpKind::Accuracy {
+        ignore_index: None,
+        weighted: true,
+    };
+    let right = builder.op(MLM, "Accuracy", accuracy.clone(), &[p, labels, weights])?;
+    builder.output(MLM, Output::MlmAccuracy, right)?;
+
+    let labels = flat(builder, NSP, "Labels", Input::NspLabels)?;
+    let weights = flat(builder, NSP, "Weights", Input::NspWeights)?;
+    let p = builder.op(NSP, "Softmax", OpKind::Softmax, &[next_sentence])?;
+    let nll = OpKind::NllLoss {
+        reduction: None,
+        ignore_index: None,
+    };
+    let losses = builder.op(NSP, "Loss", nll, &[p, labels])?;
+    let of_loss = Component {
+        purpose: Purpose::Loss,
+        ..NSP
+    };
+    let cast = OpKind::Cast { to: DType::F32 };
+    let factors = builder.op(of_loss, "Loss/Weights", cast, &[weights])?;
+    let weighted = OpKind::Binary(BinaryFn::Mul);
+    let losses = builder.op(of_loss, "Loss/Weighted", weighted, &[losses, factors])?;
+    let sum = OpKind::ReduceSum {
+        axes: [0].into_iter().collect(),
+        keep_dims: false,
+    };
+    let nsp_loss = builder.op(of_loss, "Loss/Sum", sum, &[losses])?;
+    builder.output(NSP, Output::NspLoss, nsp_loss)?;
+    let right = builder.op(NSP, "Accuracy", accuracy, &[p, labels, weights])?;
+    builder.output(NSP, Output::NspAccuracy, right)?;
+    total_loss(builder, Some(mlm_loss), Some(nsp_loss))
+}
+
+/// A stream of the host, of any shape, as one row.
+fn flat(builder: &mut Builder, component: Component, name: &str, input: Input) -> Result<TensorId> {
+    let stream = builder.tensor_of(input);
+    let elements = builder.graph.tensors[stream].shape.dims().iter().product();
+    builder.reshape(component, name, stream, Shape::from([elements]))
 }
 
 /// The head for answers, and when training the sum of its losses.
@@ -120,11 +181,18 @@ fn answer_logits(builder: &mut Builder, logits: TensorId, column: u32) -> Result
     builder.reshape(component, "Reshape", x, shape)
 }
 
-/// Logits `[B, 2]` from the hidden state of `[CLS]`, at position `M`.
+/// Logits `[B, 2]` from the hidden state of `[CLS]`, at position `M`; of packs `[B K, 2]`, from the
+/// last `K` positions.
 fn next_sentence_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
     let width = builder.config.hidden_size;
-    let position = builder.config.mask_tokens;
-    let pooled = positions(builder, NSP, x, position..position + 1)?;
+    let places = match builder.config.sequence_format {
+        SequenceFormat::Single => builder.config.mask_tokens..builder.config.mask_tokens + 1,
+        SequenceFormat::Packed { sequences } => {
+            let length = builder.config.sequence_length;
+            length - sequences..length
+        }
+    };
+    let pooled = positions(builder, NSP, x, places)?;
     let weight = builder.weight(NSP, "PoolW", [width, width], NORMAL);
     let bias = builder.weight(NSP, "PoolB", [width], Init::Zeros);
     let pooled = builder.matmul(NSP, "Pool", [pooled, weight])?;
@@ -179,10 +247,10 @@ fn transform(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
     builder.norm(CLS, x)
 }
 
-/// Logits of the masked words, the first `M` positions: `[B S, H] -> [B M, V]`,
+/// Logits of the masked words, the first `M` positions, of packs `M + K - 1`: `[B S, H] -> [B M, V]`,
 /// through the word table, one slice of the vocabulary after the other.
 fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
-    let x = positions(builder, MLM, x, 0..builder.config.mask_tokens)?;
+    let x = positions(builder, MLM, x, 0..builder.config.label_slots())?;
     // One layout must serve product and look-up, so the plan stands alone.
     let table = builder.word_table.clone();
     let piece = match table.len() {
@@ -244,13 +312,16 @@ impl Score {
         if let Some(output) = self.loss {
             scores = builder.op(component, "Softmax", OpKind::Softmax, &[scores])?;
             let nll = OpKind::NllLoss {
-                reduction: builder.config.reduction,
+                reduction: Some(builder.config.reduction),
                 ignore_index,
             };
             let value = builder.op(component, "Loss", nll, &[scores, labels])?;
             loss = Some((output, value));
         }
-        let accuracy = OpKind::Accuracy { ignore_index };
+        let accuracy = OpKind::Accuracy {
+            ignore_index,
+            weighted: false,
+        };
         let accuracy = builder.op(component, "Accuracy", accuracy, &[scores, labels])?;
         if let Some((output, loss)) = loss {
             let reported = match builder.config.reduction {

@@ -30,7 +30,7 @@
 //!     encoder_start_ipu: 0,
 //!     layers_per_ipu: vec![3, 7, 7, 7],
 //!     memory: EncoderMemory::PerIpu(vec![0.15, 0.25, 0.25, 0.25]),
-//!     squad_head: SquadHead::default_for(task.mode()),
+//!     squad_head: SquadHead::FirstIpu,
 //!     recomputation: Recomputation::FromEveryLayer,
 //!     execution: Execution::Pipelined,
 //! };

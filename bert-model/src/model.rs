@@ -6,7 +6,7 @@ use popart_graph::ir::{Graph, PartId, StageId, TensorId};
 use popart_graph::passes::RecomputeMode;
 
 use crate::builder::Builder;
-use crate::config::{BertConfig, Task};
+use crate::config::{BertConfig, SequenceFormat, Task};
 use crate::error::Result;
 use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
 use crate::parts::Unit;
@@ -109,6 +109,21 @@ fn streams(builder: &mut Builder) {
     let config = builder.config;
     let rows = config.rows();
     let micro_batch = config.micro_batch;
+    if let SequenceFormat::Packed { sequences } = config.sequence_format {
+        let labels = [micro_batch, config.label_slots()];
+        builder.input(Input::Indices, [rows]);
+        builder.input(
+            Input::SequenceNumbers,
+            [micro_batch, config.sequence_length],
+        );
+        builder.input(Input::Segments, [rows]);
+        builder.input(Input::Positions, [rows]);
+        builder.input(Input::MaskLabels, labels);
+        builder.input(Input::MaskWeights, labels);
+        builder.input(Input::NspLabels, [micro_batch, sequences]);
+        builder.input(Input::NspWeights, [micro_batch, sequences]);
+        return seed(builder);
+    }
     builder.input(Input::Indices, [rows]);
     builder.input(Input::Positions, [rows]);
     builder.input(Input::Segments, [rows]);
@@ -127,6 +142,11 @@ fn streams(builder: &mut Builder) {
             }
         }
     }
+    seed(builder);
+}
+
+/// Makes the stream that dropout draws from, if there is any.
+fn seed(builder: &mut Builder) {
     if builder.has_dropout() {
         builder.input(Input::Seed, [2]);
     }

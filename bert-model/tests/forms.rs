@@ -5,7 +5,7 @@ use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
 };
-use popart_graph::passes::optimizer::rules::Correction;
+use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -104,10 +104,12 @@ fn optimizers() {
             velocity_scaling: 1.0,
             beta1: 0.9,
             beta2: 0.999,
+            moments: MomentTypes::HALF_FIRST,
             max_weight_norm: Some(65_504.0),
             squad_lr_scale: 1.0,
             stage_scaling: StageScaling::On,
         });
         assert_eq!(written["kind"], expected);
+        assert_eq!(written["moments"], json!({"first": "f16", "second": "f32"}));
     }
 }

@@ -7,7 +7,7 @@ mod reference;
 
 use std::collections::BTreeMap;
 
-use bert_model::config::{Activation, BertConfig, Dropout, Mode, Task};
+use bert_model::config::{Activation, BertConfig, Dropout, Mode, SequenceFormat, Task};
 use bert_model::data::{MicroBatch, generated};
 use bert_model::init::{generator, initial_values};
 use bert_model::interface::{Input, Output};
@@ -31,7 +31,7 @@ fn placement(config: &BertConfig, task: Task) -> Placement {
         encoder_start_ipu: 2,
         layers_per_ipu: vec![1],
         memory: EncoderMemory::PerIpu(vec![0.25]),
-        squad_head: SquadHead::default_for(task.mode()),
+        squad_head: SquadHead::FirstIpu,
         recomputation: Recomputation::FromEveryLayer,
         execution: Execution::Pipelined,
     };
@@ -112,6 +112,7 @@ impl Case {
                 Task::Pretraining(_) => self.stream(Input::SequenceIndex),
                 Task::Squad(_) => self.stream(Input::SequencePadIndex),
             },
+            numbers: self.stream(Input::SequenceNumbers),
             seed: self.stream(Input::Seed),
         };
         Reference::new(&self.config, weights, sample)
@@ -215,6 +216,54 @@ fn pretraining_equals_plain_loops() {
     }
 }
 
+/// Packs of up to three sequences.
+fn packed() -> BertConfig {
+    BertConfig {
+        sequence_format: SequenceFormat::Packed { sequences: 3 },
+        sequence_length: 12,
+        max_positional_length: 12,
+        micro_batch: 3,
+        ..BertConfig::tiny()
+    }
+}
+
+/// Losses of packs are sums over all their sequences, whatever the reduction.
+#[test]
+fn packs_equal_plain_loops() {
+    for reduction in [Reduction::Sum, Reduction::Mean] {
+        let config = BertConfig {
+            reduction,
+            ..packed()
+        };
+        let case = Case::new(&config, PRETRAINING);
+        let numbers = case.stream(Input::SequenceNumbers);
+        let several = numbers.chunks(12).any(|row| row.contains(&2));
+        assert!(several && numbers.contains(&0), "{numbers:?}");
+        let values = case.values();
+        let mut reference = case.reference();
+        let hidden = reference.encoder();
+        let words = reference.words(&hidden);
+        let mlm = reference.score(&words, &case.stream(Input::MaskLabels), Some(0));
+        let labels = case.stream(Input::NspLabels);
+        let weights = case.stream(Input::NspWeights);
+        let rows = reference.next_sentence(&hidden).into_iter();
+        let used = rows
+            .zip(labels)
+            .zip(weights)
+            .filter(|(_, weight)| *weight == 1);
+        let (rows, labels): (Vec<_>, Vec<_>) = used.map(|(pair, _)| pair).unzip();
+        let nsp = reference.score(&rows, &labels, None);
+        let sums = [&mlm, &nsp].map(|scored| scored.mean * scored.accuracy[1]);
+        assert!(sums.iter().all(|&sum| sum > 0.0));
+        assert_close(&case.result(&values, Output::MlmLoss), &sums[..1]);
+        assert_close(&case.result(&values, Output::NspLoss), &sums[1..]);
+        assert_close(&case.result(&values, Output::MlmAccuracy), &mlm.accuracy);
+        assert_close(&case.result(&values, Output::NspAccuracy), &nsp.accuracy);
+        let total = floats(&values[case.model.loss.unwrap()]);
+        assert_close(total, &[sums[0] + sums[1]]);
+    }
+}
+
 #[test]
 fn squad_equals_plain_loops() {
     for config in variants() {
@@ -282,8 +331,12 @@ fn inference_has_no_dropout_and_gives_what_was_asked_for() {
 
 #[test]
 fn every_weight_learns_along_its_gradient() {
-    for task in [PRETRAINING, SQUAD] {
-        let mut case = Case::new(&BertConfig::tiny(), task);
+    for (task, config) in [
+        (PRETRAINING, BertConfig::tiny()),
+        (SQUAD, BertConfig::tiny()),
+        (PRETRAINING, packed()),
+    ] {
+        let mut case = Case::new(&config, task);
         let loss = case.model.loss.unwrap();
         let weights: Vec<TensorId> = case.model.weights.iter().map(|w| w.tensor).collect();
         let gradients = backward(&mut case.model.graph, loss, 1.0, &weights).unwrap();

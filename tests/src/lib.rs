@@ -164,6 +164,7 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
                 updates: plan.updates,
                 optimizer: optimizer(model, config, plan),
                 state: plan.state,
+                softmax_dropout_gradient: plan.softmax_dropout_gradient,
                 collective_merging: plan.collective_merging,
                 outlining: plan.outlining,
             }),

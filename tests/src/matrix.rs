@@ -3,14 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use bert_model::config::{Dropout, Mode, Task};
+use bert_model::config::{Dropout, Mode, SequenceFormat, Task};
 use bert_model::optim::LambNorms;
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
-use popart_graph::passes::{CollectiveMerging, OptimizerState, Pipelining, Sharding, StateMemory};
+use popart_graph::passes::{
+    CollectiveMerging, OptimizerState, Pipelining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 
 use crate::Plan;
-use crate::plan::{adam, lamb, other_correction, plain_sgd, sgd};
+use crate::plan::{adam, half_first_moment, lamb, other_correction, plain_sgd, sgd};
 
 /// Training on masked words and next sentences.
 pub const PRETRAINING: Task = Task::Pretraining(Mode::Training);
@@ -23,7 +25,7 @@ pub const SQUAD: Task = Task::Squad(Mode::Training);
 pub type Values = [usize; 8];
 
 /// How many values each factor has.
-pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 6, 2, 4];
+pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 8, 2, 4];
 
 /// Which model is where.
 struct Placed {
@@ -32,6 +34,7 @@ struct Placed {
     encoder_start_ipu: u32,
     layers_per_ipu: &'static [u32],
     squad_head: SquadHead,
+    sequence_format: SequenceFormat,
     /// Of the pipeline, backward ones included; 1 without one.
     n_stages: u32,
 }
@@ -43,6 +46,7 @@ const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -
         encoder_start_ipu,
         layers_per_ipu: &[1],
         squad_head: SquadHead::FirstIpu,
+        sequence_format: SequenceFormat::Single,
         n_stages,
     }
 }
@@ -50,7 +54,7 @@ const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -
 /// A pipeline for pre-training returns to its first IPU, for the projection shares the word
 /// table; one for SQuAD may end where its encoder does. Those with both layers on one IPU have a
 /// layer whose output may be kept while all between is computed again.
-const PLACEMENTS: [Placed; 7] = [
+const PLACEMENTS: [Placed; 9] = [
     // One IPU, and four in turn.
     Placed {
         layers_per_ipu: &[2],
@@ -81,12 +85,25 @@ const PLACEMENTS: [Placed; 7] = [
         layers_per_ipu: &[2],
         ..placed(Pipelining::On, 2, 7)
     },
+    // Packs, in turn and in a pipeline.
+    Placed {
+        sequence_format: PACKS,
+        ..placed(Pipelining::Off, 2, 1)
+    },
+    Placed {
+        layers_per_ipu: &[2],
+        sequence_format: PACKS,
+        ..placed(Pipelining::On, 1, 5)
+    },
 ];
+
+/// Rows of up to three sequences.
+pub const PACKS: SequenceFormat = SequenceFormat::Packed { sequences: 3 };
 
 const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 
-/// What isn't a factor: tiles of an IPU, reduction, norms of LAMB, dropout and merged collectives take turns with
-/// the combinations.
+/// What isn't a factor: tiles of an IPU, reduction, norms of LAMB, dropout, its gradient behind a
+/// softmax and merged collectives take turns with the combinations.
 #[must_use]
 pub fn turn(values: Values) -> usize {
     values.iter().sum()
@@ -123,6 +140,8 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         other_correction(adam()),
         sgd(),
         plain_sgd(),
+        half_first_moment(lamb()),
+        half_first_moment(other_correction(adam())),
     ][optimizer];
     let several_layers = placed.layers_per_ipu != [1];
     if recomputation == Recomputation::FromEveryLayer && !several_layers {
@@ -139,6 +158,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         encoder_start_ipu: placed.encoder_start_ipu,
         layers_per_ipu: placed.layers_per_ipu,
         squad_head: placed.squad_head,
+        sequence_format: placed.sequence_format,
         split_qkv: qkv == 0,
         vocab_steps: 1 + vocab as u32,
         replicas: 1 + replicas as u32,
@@ -151,6 +171,10 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
         norms: [LambNorms::OfAll, LambNorms::OfFactors][turn / 3 % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
+        softmax_dropout_gradient: [
+            SoftmaxDropoutGradient::Exact,
+            SoftmaxDropoutGradient::Identity,
+        ][turn / 6 % 2],
         ..Plan::new(placed.task, placed.pipelining, micro_batches, optimizer)
     })
 }

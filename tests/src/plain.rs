@@ -22,7 +22,8 @@ use bert_model::data::MicroBatch;
 use bert_model::optim::{LambNorms, OptimizerKind, OptimizerOptions};
 use popart_graph::eval::{EvalOptions, Inputs, PerReplica, Value, Values, eval};
 use popart_graph::grad::backward;
-use popart_graph::ir::{Graph, Reduction, TensorId};
+use popart_graph::ir::{Graph, Op, OpKind, Phase, Reduction, TensorId};
+use popart_graph::passes::SoftmaxDropoutGradient;
 use popart_graph::passes::optimizer::rules::Correction;
 
 use crate::{Case, Result, Results, Tensors, plan};
@@ -48,6 +49,9 @@ pub fn run(case: &Case) -> Result<Results> {
         Some(loss) => backward(&mut graph, loss, 1.0, &weights)?,
         None => Default::default(),
     };
+    if case.plan.softmax_dropout_gradient == SoftmaxDropoutGradient::Identity {
+        disable_attention_dropout(&mut graph);
+    }
     let is_weight = |(id, _): &(&TensorId, &Vec<f64>)| weights.contains(id);
     let first = case.variables.iter().filter(is_weight);
     let mut state = State {
@@ -89,6 +93,19 @@ pub fn run(case: &Case) -> Result<Results> {
         results.outputs.entry(id).or_default().extend(values);
     }
     Ok(results)
+}
+
+/// Lets the gradients of attention dropout pass unchanged, told by their names.
+fn disable_attention_dropout(graph: &mut Graph) {
+    let of_attention = |op: &&mut Op| {
+        op.phase == Phase::Backward
+            && matches!(op.kind, OpKind::Dropout { .. })
+            && op.name.contains("Attention/Z")
+    };
+    for op in graph.ops.values_mut().filter(of_attention) {
+        op.kind = OpKind::Identity;
+        op.inputs.truncate(1);
+    }
 }
 
 /// The gradient of the first micro-batch's loss by every weight, along a direction of its own for
@@ -278,7 +295,14 @@ impl State {
 
     /// All variables of the compiled graph, by the names that PopART gives them; accumulators are
     /// empty after an update.
+    /// A first moment in `f16` keeps the loss scale, and the second its square.
     fn named(&self, case: &Case) -> Result<Tensors> {
+        let options = &case.plan.optimizer;
+        let kept = match options.moments.keep_loss_scale() {
+            true => options.loss_scaling,
+            false => 1.0,
+        };
+        let times = |values: &[f64], factor: f64| values.iter().map(|x| x * factor).collect();
         let graph = &case.compiled.graph;
         let by_name = self
             .weights
@@ -297,8 +321,9 @@ impl State {
                 .ok_or_else(|| format!("`{name}` is of no weight"))?;
             let values = match state {
                 "" => self.weights[weight].clone(),
-                "Accl" | "Accl1" => self.first[weight].clone(),
-                "Accl2" => self.second[weight].clone(),
+                "Accl" => self.first[weight].clone(),
+                "Accl1" => times(&self.first[weight], kept),
+                "Accl2" => times(&self.second[weight], kept * kept),
                 "Accum" => vec![0.0; self.weights[weight].len()],
                 "Step" => vec![f64::from(self.updates)],
                 _ => return Err(format!("`{name}` has no definition").into()),

@@ -1,6 +1,6 @@
 //! What a case is: its model, its placement, its optimiser, its replicas.
 
-use bert_model::config::{BertConfig, Dropout, Task};
+use bert_model::config::{BertConfig, Dropout, SequenceFormat, Task};
 use bert_model::optim::{LambNorms, OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
@@ -8,9 +8,10 @@ use bert_model::placement::{
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
 use popart_graph::ir::{Reduction, StageId};
-use popart_graph::passes::optimizer::rules::Correction;
+use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
 use popart_graph::passes::{
-    CollectiveMerging, OptimizerState, Outlining, Pipelining, Sharding, StateMemory,
+    CollectiveMerging, OptimizerState, Outlining, Pipelining, Sharding, SoftmaxDropoutGradient,
+    StateMemory,
 };
 
 use crate::Result;
@@ -23,7 +24,7 @@ pub const LEARNING_RATES: [f64; 2] = [0.007_812_5, 0.003_906_25];
 /// updates of a run: small, for there are many, and what one rounds the next ones magnify.
 pub const LEARNING_RATE_IN_STAGES: f64 = 0.000_976_562_5;
 
-/// The loss scale of all cases; a power of two, as users take it.
+/// The loss scale of all cases with moments in `f32`; a power of two, as users take it.
 const LOSS_SCALE: f64 = 8.0;
 
 /// Published decay of weights (`applications/popart/bert`, pre-training presets).
@@ -67,6 +68,10 @@ pub struct Plan {
     pub reduction: Reduction,
     /// Which dropouts there are.
     pub dropout: Dropout,
+    /// Gradient of attention dropout.
+    pub softmax_dropout_gradient: SoftmaxDropoutGradient,
+    /// How rows hold sequences.
+    pub sequence_format: SequenceFormat,
     /// Width of the model.
     pub hidden_size: u32,
     /// IPUs of the machine.
@@ -105,7 +110,7 @@ impl Plan {
             // A pipeline with one more IPU would take eleven micro-batches to fill.
             encoder_start_ipu: if pipelined { 1 } else { 2 },
             layers_per_ipu: &[1],
-            squad_head: SquadHead::default_for(task.mode()),
+            squad_head: SquadHead::FirstIpu,
             split_qkv: BertConfig::base().split_qkv,
             vocab_steps: 2,
             replicas: 1,
@@ -115,6 +120,8 @@ impl Plan {
             },
             reduction: Reduction::Sum,
             dropout: Dropout::HiddenAndAttention,
+            softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
+            sequence_format: SequenceFormat::Single,
             hidden_size: 32,
             n_ipus: 8,
             n_tiles: 32,
@@ -131,6 +138,7 @@ impl Plan {
             vocab_steps: self.vocab_steps,
             reduction: self.reduction,
             dropout: self.dropout,
+            sequence_format: self.sequence_format,
             hidden_size: self.hidden_size,
             ..small_bert()
         }
@@ -190,6 +198,17 @@ pub fn other_correction(options: OptimizerOptions) -> OptimizerOptions {
     }
 }
 
+/// The same with the first moment in `f16`, and both moments scaled as the loss is: by so much that
+/// those of queries and keys, whose gradients are small at first, are no subnormal numbers.
+#[must_use]
+pub fn half_first_moment(options: OptimizerOptions) -> OptimizerOptions {
+    OptimizerOptions {
+        moments: MomentTypes::HALF_FIRST,
+        loss_scaling: 4096.0,
+        ..options
+    }
+}
+
 /// Gradient descent without momentum.
 #[must_use]
 pub fn plain_sgd() -> OptimizerOptions {
@@ -216,6 +235,7 @@ fn with_kind(kind: OptimizerKind) -> OptimizerOptions {
         velocity_scaling: 1.0,
         beta1: 0.9,
         beta2: 0.999,
+        moments: MomentTypes::FLOAT,
         max_weight_norm: Some(65504.0),
         squad_lr_scale: 1.0,
         stage_scaling: StageScaling::Off,

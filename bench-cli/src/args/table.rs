@@ -10,9 +10,7 @@ mod execution;
 mod model;
 mod training;
 
-use bench_core::config::keys::is_key;
-
-use super::spec::{OptionSpec, flag, maybe_text, text};
+use super::spec::{OptionSpec, flag, maybe_float, maybe_text, text};
 
 /// The options under one heading of the help.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +45,8 @@ pub const SYSTEM: &str = "--system";
 pub const METRICS_JSON: &str = "--metrics-json";
 /// Whether the weight update's collectives are merged.
 pub const MERGE_COLLECTIVES: &str = "--merge-collectives";
+/// Mean of the sequences of a pack.
+pub const SEQUENCES_PER_PACK: &str = "--sequences-per-pack";
 /// Which release of the application to follow.
 pub const RELEASE: &str = "--release";
 /// Whether to say where the time went.
@@ -73,6 +73,7 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         flag(MERGE_COLLECTIVES, "merge_collectives").help("merge the sums and gathers over replicas that are alike, as PopART can and BERT doesn't: fewer syncs for more memory"),
+        maybe_float(SEQUENCES_PER_PACK, "sequences_per_pack").help("sequences that a pack of generated data counts as, as many as a pack of yours holds on average; unset, one less than --max-sequences-per-pack, as the original counts them"),
         maybe_text(RELEASE, "release").help("release of the benchmark to follow where its releases differ: 96fef3f, v2.1 to v2.6, v3.0 or v3.1 [default: v2.3]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
         flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
@@ -109,11 +110,10 @@ pub fn by_key(key: &str) -> Option<&'static OptionSpec> {
     options().find(|option| option.key == key)
 }
 
-/// The option of our own that stores its value under `key` of a run.
+/// The option of our own that stores its value under `key`.
 #[must_use]
 pub fn own_by_key(key: &str) -> Option<&'static OptionSpec> {
-    let mut own = OURS.options.iter();
-    own.find(|option| option.key == key && is_key(key))
+    OURS.options.iter().find(|option| option.key == key)
 }
 
 /// The option called `name`, dashes included; ours too.
@@ -137,7 +137,7 @@ mod tests {
         let keys: BTreeSet<_> = options().map(|option| option.key).collect();
         assert_eq!(
             (options().count(), names.len(), keys.len()),
-            (149, 149, 144)
+            (154, 154, 149)
         );
     }
 
@@ -171,12 +171,12 @@ mod tests {
         let bare_off = |arity| arity == Arity::Optional { bare: false };
         assert_eq!(
             count(Kind::Int, one) + count(Kind::IntOrConfigFloat, one),
-            43
+            44
         );
         assert_eq!(count(Kind::Float, one), 14);
         assert_eq!(count(Kind::Text, one), 31);
-        assert_eq!(count(Kind::Bool, bare_on), 42);
-        assert_eq!(count(Kind::Bool, bare_off), 4);
+        assert_eq!(count(Kind::Bool, bare_on), 45);
+        assert_eq!(count(Kind::Bool, bare_off), 5);
         assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 3);
         assert_eq!(count(Kind::Schedule, |arity| arity == Arity::Any), 4);
     }

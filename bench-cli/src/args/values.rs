@@ -7,7 +7,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::spec::{Kind, OptionSpec};
+use super::spec::{Arity, Kind, OptionSpec};
+use super::table;
 use crate::{Error, Result};
 
 const MODES: &[&str] = &["DEFAULT", "PIPELINE", "PHASED"];
@@ -43,6 +44,9 @@ pub fn from_words(option: &OptionSpec, words: &[String]) -> Result<Value> {
 
 /// The value of one word; never an object.
 pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
+    if word.is_empty() && is_unset_by_nothing(option) {
+        return Ok(Value::Null);
+    }
     let invalid = |kind| Error::InvalidValue {
         option: option.name,
         kind,
@@ -70,9 +74,6 @@ pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
         Kind::Json => unreachable!("{} takes an object", option.name),
         Kind::Schedule => schedule(option, &[word.to_string()]),
         Kind::Text | Kind::Constant(_) => {
-            if option.key == "engine_cache" && word.is_empty() {
-                return Ok(Value::Null);
-            }
             if option.choices.is_empty() || option.choices.contains(&word) {
                 return Ok(json!(word));
             }
@@ -83,6 +84,14 @@ pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
             })
         }
     }
+}
+
+/// Whether an empty word unsets an option, whatever a preset says. It does for one that may stay
+/// unset, but not for an output of our own: that would be lost.
+#[must_use]
+pub fn is_unset_by_nothing(option: &OptionSpec) -> bool {
+    let optional = option.default_value().is_null() && option.arity == Arity::One;
+    optional && table::by_key(option.key).is_some()
 }
 
 fn bool_word(word: &str) -> Option<bool> {

@@ -3,15 +3,15 @@
 //! The shipped presets are built in, so that they work outside the repository. What an object may
 //! hold is [`crate::args::json`]'s to say.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bench_core::presets::PRESETS;
 use bench_core::release::signs::{Shown, shown};
 use serde_json::{Map, Value};
 
-use super::text;
 use crate::args::json::{self, SavedMachine};
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// A preset, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,18 +34,11 @@ pub struct Preset {
 ///
 /// No such file and no such preset; text that is not a JSON object; unknown keys, wrong types.
 pub fn load(path: &str) -> Result<Preset> {
-    let (text, built_in) = match text::read(path) {
-        Ok(text) => (text?, false),
-        Err(source) => match built_in(path) {
-            Some(text) if source.kind() == std::io::ErrorKind::NotFound => (text.to_string(), true),
-            _ => {
-                return Err(Error::File {
-                    action: "read",
-                    path: path.into(),
-                    source,
-                });
-            }
-        },
+    let (text, built_in) = match (text::read_settings(Path::new(path)), built_in(path)) {
+        (Err(Error::File { source, .. }), Some(text)) if source.kind() == ErrorKind::NotFound => {
+            (text.to_string(), true)
+        }
+        (text, _) => (text?, false),
     };
     let (mut values, machine) = json::parse(path, &text)?;
     let written = json::as_written(&text);
@@ -97,7 +90,7 @@ mod tests {
     fn every_shipped_preset_resolves_alone() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
         let mut found = 0;
-        for folder in [root.clone(), root.join("mk2")] {
+        for folder in [root.clone(), root.join("mk2"), root.join("mk2/packed")] {
             for entry in std::fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path
@@ -112,6 +105,6 @@ mod tests {
                 }
             }
         }
-        assert!(found >= 13, "found only {found}");
+        assert!(found >= 14, "found only {found}");
     }
 }

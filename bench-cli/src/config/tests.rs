@@ -7,7 +7,7 @@ use crate::args::parse;
 
 fn resolve_line(line: &str, preset: Value) -> Result<ResolvedConfig> {
     let given = parse(line.split_whitespace().map(String::from))?;
-    let preset = crate::args::json::check("a.json", preset.as_object().unwrap())?;
+    let (preset, _) = crate::args::json::parse("a.json", &preset.to_string())?;
     resolve(&given, Some(&preset), "date")
 }
 
@@ -25,10 +25,41 @@ fn check(line: &str, preset: Value, expected: &[(&str, Value)]) {
 fn check_error(line: &str, preset: Value, expected: &str, status: u8) {
     let error = resolve_line(line, preset).expect_err(line);
     assert_eq!(
-        (error.to_string().as_str(), error.exit_code()),
+        (crate::error::chain(&error).as_str(), error.exit_code()),
         (expected, status),
         "{line}"
     );
+}
+
+/// What other people's files set is taken back, or says how.
+#[test]
+fn the_line_goes_over_the_preset() {
+    let ends = json!({"epochs": 1, "device_version": "ipu1", "tf_checkpoint": "x/model.ckpt"});
+    check(
+        "--system mk2-pod16",
+        ends.clone(),
+        &[
+            ("device_version", Value::Null),
+            ("tf_checkpoint", json!("x/model.ckpt")),
+        ],
+    );
+    check(
+        "--tf-checkpoint= --device-version=",
+        ends,
+        &[
+            ("device_version", Value::Null),
+            ("tf_checkpoint", Value::Null),
+        ],
+    );
+    let target = json!({"epochs": 1, "internal_exchange_optimisation_target": "cycles"});
+    check(
+        "--internal-exchange-optimisation-target=",
+        target.clone(),
+        &[],
+    );
+    let error = resolve_line("", target).unwrap_err().to_string();
+    let how = "; --internal-exchange-optimisation-target '' unsets what a preset says";
+    assert!(error.ends_with(how), "{error}");
 }
 
 #[test]
@@ -415,6 +446,60 @@ fn validation_goes_over_the_training() {
         "--inference --gradient-accumulation-factor 1 --global-batch-size 8",
     ] {
         assert_eq!(validated(line, preset.clone(), &keys), None, "{line}");
+    }
+}
+
+/// From v2.1 on it has the head where the training has it, unless its own settings say otherwise; at
+/// 96fef3f inference has it on the last IPU.
+#[test]
+fn validation_has_the_answer_head_where_the_release_has_it() {
+    let key = "squad_wrap_final_layer";
+    for (preset, trained, validated_with) in [
+        (json!({"release": "96fef3f"}), true, false),
+        (json!({"release": "v2.1"}), true, true),
+        (json!({}), true, true),
+        (json!({key: false}), false, false),
+        (
+            json!({key: false, "validation_config": {key: true}}),
+            false,
+            true,
+        ),
+        (json!({"validation_config": {key: false}}), true, false),
+    ] {
+        let mut preset = preset;
+        preset["task"] = json!("SQUAD");
+        let resolved = resolve_line("--epochs 1", preset.clone()).unwrap();
+        let values = resolved.options.arguments();
+        assert_eq!(values[key], json!(trained), "{preset}");
+        assert_eq!(
+            validated("--epochs 1", preset.clone(), &[key]),
+            Some(vec![json!(validated_with)]),
+            "{preset}"
+        );
+    }
+    let own = json!({"task": "SQUAD", "release": "96fef3f", "validation_config": {key: true}});
+    let resolved = resolve_line("--epochs 1", own).unwrap();
+    let text = crate::error::chain(&validation(&resolved).unwrap_err());
+    assert_eq!(
+        text,
+        "in the validation after training (--no-validation leaves it out): release 96fef3f has no \
+         --squad-wrap-final-layer and works as with false: leave the option out, or follow another \
+         --release, aborting"
+    );
+}
+
+/// Half of the state in `f16` is for optimisers that have moments, in the runs that use them.
+#[test]
+fn state_in_f16_needs_moments() {
+    let half = json!({"use_half_optimizer_state": true});
+    check_error(
+        "--epochs 1",
+        half.clone(),
+        "--use-half-optimizer-state is for moments, and SGD has none: give an --optimizer of ADAM or LAMB, aborting",
+        1,
+    );
+    for line in ["--epochs 1 --optimizer ADAM", "--inference"] {
+        assert!(resolve_line(line, half.clone()).is_ok(), "{line}");
     }
 }
 

@@ -71,6 +71,19 @@ fn pretraining_by_epochs() {
     );
 }
 
+/// Packs say how many sequences were in them, in thousands, the step included.
+#[test]
+fn sequences_of_packs_are_said() {
+    let line = "--config packed_pretrain_large_512.json --training-steps 2 --steps-per-log 1 \
+                --generated-data --no-model-save --sequences-per-pack 1.75";
+    check(
+        line,
+        metrics(),
+        expect![[r#"
+        "#]],
+    );
+}
+
 #[test]
 fn squad_training_by_steps() {
     check(

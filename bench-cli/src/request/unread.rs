@@ -8,7 +8,7 @@
 
 use bench_core::config::RateFunction;
 use bench_core::release::Release;
-use bert_model::config::Activation;
+use bert_model::config::{Activation, Dropout};
 use bert_model::optim::OptimizerKind;
 use bert_model::placement::EncoderMemory;
 use indexmap::IndexMap;
@@ -63,6 +63,7 @@ pub const RULES: &[Rule] = &[
             "beta1",
             "beta2",
             "max_weight_norm",
+            "use_half_optimizer_state",
             "learning_rate_function",
             "lr_warmup_start",
             "lr_warmup_steps",
@@ -77,6 +78,7 @@ pub const RULES: &[Rule] = &[
             "recompute_checkpoint_every_layer",
             "no_dropout",
             "no_attn_dropout",
+            "disable_attention_dropout_bwd",
             "dropout_prob",
             "update_embedding_dict",
             "epochs",
@@ -176,14 +178,28 @@ pub const RULES: &[Rule] = &[
         reason: "only --learning-rate-function Scheduled reads it",
     },
     Rule {
-        keys: &["squad_lr_scale", "squad_single_output"],
+        keys: &[
+            "squad_lr_scale",
+            "squad_single_output",
+            "squad_wrap_final_layer",
+        ],
         idle: |options| !options.config.is_squad(),
         reason: "only --task SQUAD has that head",
+    },
+    Rule {
+        keys: &["squad_wrap_final_layer"],
+        idle: |options| options.config.ipus_per_replica() == 1,
+        reason: "the first IPU is the last one, too",
     },
     Rule {
         keys: &["mask_tokens", "no_cls_layer", "projection_bias"],
         idle: |options| options.config.is_squad(),
         reason: "only --task PRETRAINING predicts masked tokens",
+    },
+    Rule {
+        keys: &["max_sequences_per_pack"],
+        idle: |options| !options.config.is_packed(),
+        reason: "only --use-packed-sequence-format packs sequences",
     },
     Rule {
         keys: &["relu_leak"],
@@ -199,6 +215,11 @@ pub const RULES: &[Rule] = &[
         keys: &["no_attn_dropout", "dropout_prob"],
         idle: |options| !options.config.has_dropout(),
         reason: "--no-dropout leaves out all dropout",
+    },
+    Rule {
+        keys: &["disable_attention_dropout_bwd"],
+        idle: |options| options.config.model.dropout != Dropout::HiddenAndAttention,
+        reason: "there is no dropout on attention probabilities",
     },
     Rule {
         keys: &["synthetic_data_initializer"],
@@ -382,12 +403,12 @@ mod tests {
 
     #[test]
     fn presets_ask_too() {
-        let notes = notes("--config squad_base_384.json");
+        let notes = notes("--config squad_base_384_96fef3f.json");
         let expected = "no effect: --replicated-tensor-sharding: there is only one replica";
         assert!(notes.iter().any(|note| note == expected), "{notes:#?}");
         // The line goes over the preset.
         let notes = self::notes(
-            "--config squad_base_384.json --replication-factor 2 --global-batch-size 64",
+            "--config squad_base_384_96fef3f.json --replication-factor 2 --global-batch-size 64",
         );
         assert!(
             !notes.iter().any(|note| note.contains("sharding")),

@@ -138,6 +138,13 @@ fn base_of_key(option: &OptionSpec) -> String {
                 + " --learning-rate-function Linear --learning-rate 1 --lr-warmup-steps 4"
         }
         "merge_collectives" => format!("{pretraining} --replication-factor 2"),
+        "max_sequences_per_pack" => {
+            format!("{pretraining} --use-packed-sequence-format --no-validation")
+        }
+        "sequences_per_pack" => format!(
+            "{pretraining} --use-packed-sequence-format --max-sequences-per-pack 3 --no-validation"
+        ),
+        "use_packed_sequence_format" => format!("{pretraining} --no-validation"),
         "relu_leak" => format!("{pretraining} --activation-type LRelu"),
         "recompute_checkpoint_every_layer" => {
             format!("{pretraining} --num-layers 4 --layers-per-ipu 2")
@@ -180,6 +187,7 @@ fn base_of_key(option: &OptionSpec) -> String {
         "no_model_save" | "no_validation" | "no_training" | "validation_config" => {
             pretraining.replace("--no-model-save", "")
         }
+        "squad_wrap_final_layer" => format!("{pretraining} --task SQUAD"),
         "inference" | "global_batch_size" => pretraining.replace(
             "--gradient-accumulation-factor 12 --execution-mode PIPELINE",
             "",
@@ -255,6 +263,7 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         ("log_level", ..) => "ERROR",
         ("release", ..) => "v2.2",
         ("buffering_depth", ..) => "1",
+        ("squad_wrap_final_layer", ..) => "false",
         (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
         (_, Kind::Float, _) => "0.25",
         (_, Kind::Bool, _) if default == "true" => "false",
@@ -379,6 +388,7 @@ fn idle(rule: &Rule) -> String {
         | "only --learning-rate-function Linear reads it"
         | "only --task SQUAD has that head"
         | "only --activation-type LRelu reads it"
+        | "only --use-packed-sequence-format packs sequences"
         | "only --synthetic-data reads it"
         | "only --device-connection-type ondemand waits"
         | "no validation follows the training" => training,
@@ -400,6 +410,8 @@ fn idle(rule: &Rule) -> String {
         "only --learning-rate-function Scheduled reads it" => {
             format!("{training} --learning-rate-function Linear")
         }
+        "the first IPU is the last one, too" => format!("{squad} --inference"),
+        "there is no dropout on attention probabilities" => format!("{training} --no-attn-dropout"),
         "only --task PRETRAINING predicts masked tokens" => format!("{squad} --inference"),
         "--no-dropout leaves out all dropout" => format!("{training} --no-dropout"),
         "releases before v2.5 leave it to the library" => training,

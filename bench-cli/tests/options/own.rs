@@ -24,6 +24,7 @@ fn own(name: &str) -> Own {
     match name {
         table::SYSTEM => Own::Acts(&["bow-pod16"]),
         table::MERGE_COLLECTIVES => Own::Acts(&[]),
+        table::SEQUENCES_PER_PACK => Own::Acts(&["1.5"]),
         table::RELEASE => Own::Acts(&["v2.2"]),
         table::METRICS_JSON => Own::Writes("metrics.json"),
         table::DUMP_IR => Own::Writes("graphs"),

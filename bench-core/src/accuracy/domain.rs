@@ -2,15 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bert_model::config::{Activation, Dropout, Task};
+use bert_model::config::{Activation, Dropout, SequenceFormat, Task};
 use bert_model::optim::OptimizerKind;
-use bert_model::placement::{EncoderMemory, Execution, Recomputation};
+use bert_model::placement::{EncoderMemory, Execution, Recomputation, SquadHead};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::units::Cycles;
 use popart_graph::ir::{MemoryProportion, Phase};
 use popart_graph::lower::HostStreams;
-use popart_graph::passes::{CollectiveMerging, Outlining, Sharding, StateMemory};
+use popart_graph::passes::optimizer::rules::MomentTypes;
+use popart_graph::passes::{
+    CollectiveMerging, Outlining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{InferenceIo, RunConfig};
@@ -86,12 +89,7 @@ impl Features {
             Task::Squad(_) => "SQuAD",
         };
         self.choice("task", task);
-        let dtype = match model.dtype {
-            DType::F16 => "f16",
-            DType::F32 => "f32",
-            DType::U32 => "u32",
-        };
-        self.choice("type of weights", dtype);
+        self.choice("type of weights", type_name(model.dtype));
         self.size("sequence length", model.sequence_length.into());
         self.size("hidden size", model.hidden_size.into());
         let of_head = f64::from(model.hidden_size) / f64::from(model.attention_heads);
@@ -102,6 +100,10 @@ impl Features {
         self.choice("word table in pieces", on(model.vocab_steps > 1));
         if !config.is_squad() {
             self.size(MASKED, model.mask_tokens.into());
+            // No published run of packs is among the measured ones.
+            if let SequenceFormat::Packed { sequences } = model.sequence_format {
+                self.size("sequences of a pack", sequences.into());
+            }
             self.choice("dense layer of the word head", on(model.cls_layer));
             self.choice("bias of the word head", on(model.projection_bias));
         }
@@ -124,6 +126,10 @@ impl Features {
 
     fn add_session(&mut self, config: &RunConfig) {
         let (placement, session) = (&config.placement, &config.session);
+        if config.is_squad() && config.ipus_per_replica() > 1 {
+            let wraps = placement.squad_head == SquadHead::FirstIpu;
+            self.choice("answer head on the first IPU", on(wraps));
+        }
         self.size("replicas", config.batching.replicas.into());
         self.size("IPUs of a replica", config.ipus_per_replica().into());
         let mode = if config.is_inference() {
@@ -190,6 +196,12 @@ impl Features {
                 on(config.state.memory == StateMemory::OffChip),
             );
         }
+        if has_moments {
+            let MomentTypes { first, second } = optimizer.moments;
+            for (name, dtype) in [("first moment", first), ("second moment", second)] {
+                self.choice(name, type_name(dtype));
+            }
+        }
         if has_moments && config.batching.replicas > 1 {
             self.choice(
                 "sharded optimiser state",
@@ -208,6 +220,10 @@ impl Features {
                 "attention dropout",
                 on(model.dropout == Dropout::HiddenAndAttention),
             );
+        }
+        if model.dropout == Dropout::HiddenAndAttention {
+            let exact = config.session.softmax_dropout_gradient == SoftmaxDropoutGradient::Exact;
+            self.choice("gradient of attention dropout", on(exact));
         }
         if config.is_pipelined() {
             let every_layer = config.placement.recomputation == Recomputation::FromEveryLayer;
@@ -236,6 +252,14 @@ fn update_share(time: &Explanation) -> f64 {
     let update = update.copied().unwrap_or_default();
     let total = ipu.by_cause.total().0.max(1);
     (1e3 * update.0 as f64 / total as f64).round() / 1e3
+}
+
+fn type_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F16 => "f16",
+        DType::F32 => "f32",
+        DType::U32 => "u32",
+    }
 }
 
 fn on(switch: bool) -> &'static str {

@@ -284,7 +284,7 @@ fn a_constant_of_another_value_counts_in_full() {
 #[test]
 fn effects_are_those_of_timing_again() {
     let runs = [
-        "--config configs/mk2/squad_large_384.json --generated-data true",
+        "--config configs/mk2/squad_large_384_96fef3f.json --generated-data true",
         "--config configs/mk2/squad_base_128_inf.json --generated-data true \
          --minimum-latency-inference true",
         LARGE,

@@ -1,15 +1,18 @@
 //! A run as keys and values, as the published configuration files have it.
 //!
 //! Names, choices and defaults are those of `bert.py` (graphcore/examples,
-//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` and `release` are our own.
-//! Values leave JSON here, once, and are checked for what no model or machine can have.
+//! `applications/popart/bert`, `utils/arguments`); `merge_collectives`, `release` and
+//! `sequences_per_pack` are our own. Values leave JSON here, once, and are checked for what no model
+//! or machine can have.
 //!
 //! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
 //! have a place for it, and else forgotten: [`RunConfig::to_keys`] then leaves it out.
 
 use std::fmt;
 
-use bert_model::config::{Activation, BertConfig, Dropout, Field, Mode, Rule, Task};
+use bert_model::config::{
+    Activation, BertConfig, Dropout, Field, Mode, Rule, SequenceFormat, Task,
+};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, encoder_ipus, ipus_requested,
@@ -17,15 +20,17 @@ use bert_model::placement::{
 use ipu_sim::numerics::DType;
 use popart_graph::ir::Reduction;
 use popart_graph::lower::HostStreams;
-use popart_graph::passes::optimizer::rules::Correction;
-use popart_graph::passes::{CollectiveMerging, OptimizerState, Outlining, Sharding, StateMemory};
+use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
+use popart_graph::passes::{
+    CollectiveMerging, OptimizerState, Outlining, Sharding, SoftmaxDropoutGradient, StateMemory,
+};
 use serde_json::{Map, Value, json};
 
 use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session, synonyms};
 use crate::release::Release;
 
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 69] = [
+pub const KEYS: [&str; 75] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -43,6 +48,7 @@ pub const KEYS: [&str; 69] = [
     "recompute_checkpoint_every_layer",
     "no_dropout",
     "no_attn_dropout",
+    "disable_attention_dropout_bwd",
     "dropout_prob",
     "layer_norm_eps",
     "task",
@@ -58,6 +64,7 @@ pub const KEYS: [&str; 69] = [
     "projection_bias",
     "execution_mode",
     "squad_single_output",
+    "squad_wrap_final_layer",
     "inference_lm_perplexity",
     "squad_lr_scale",
     "global_batch_size",
@@ -74,6 +81,7 @@ pub const KEYS: [&str; 69] = [
     "beta1",
     "beta2",
     "max_weight_norm",
+    "use_half_optimizer_state",
     "gradient_reduction_type",
     "learning_rate_function",
     "continuous_pipeline_optimizer_scaling",
@@ -94,6 +102,9 @@ pub const KEYS: [&str; 69] = [
     "minimum_latency_inference",
     "buffering_depth",
     "merge_collectives",
+    "use_packed_sequence_format",
+    "max_sequences_per_pack",
+    "sequences_per_pack",
     "release",
 ];
 
@@ -165,6 +176,31 @@ pub enum KeyError {
     /// Perplexity of a model that predicts no masked tokens.
     #[error("perplexity is that of masked tokens, which only pre-training predicts")]
     Perplexity,
+    /// Another choice than a release, which has no option for it, always takes.
+    #[error("`{key}`: release {release} has no such option and works as with {value}")]
+    FixedByRelease {
+        /// The key.
+        key: &'static str,
+        /// What the release does.
+        value: bool,
+        /// The release.
+        release: Release,
+    },
+    /// Types of moments that the optimiser doesn't have.
+    #[error(
+        "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of ADAM and \
+         LAMB"
+    )]
+    NoMoments,
+    /// Packs of another task than pre-training. The sentence is the application's.
+    #[error("Packed sequence format currently only supported for pretraining.")]
+    PackedTask,
+    /// Packs in inference, of which the application has no model either.
+    #[error(
+        "packs of sequences are only trained on: leave out `inference` or \
+         `use_packed_sequence_format`"
+    )]
+    PackedInference,
     /// More micro-batches in a step than cycles are counted for.
     #[error(
         "an accumulation factor of {accumulation} times {batches_per_step} batches a step is more \
@@ -247,6 +283,8 @@ pub enum ValueForm {
     ShareForEach(u32),
     /// Sequences of a global batch that fit 64 bits.
     SmallerGlobalBatch,
+    /// A mean number of what is at most this.
+    MeanUpTo(u32),
     /// Name of a [`Release`].
     Release,
 }
@@ -266,6 +304,7 @@ impl fmt::Display for ValueForm {
                 write!(f, "one number, or one for each of {ipus} encoder IPUs")
             }
             Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
+            Self::MeanUpTo(most) => write!(f, "a number above 0 and up to {most}"),
             Self::Release => write!(f, "one of {}", Release::ALL.map(Release::name).join(", ")),
         }
     }
@@ -296,6 +335,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
         Rule::Positive => write!(f, "a number above 0"),
         Rule::Finite => write!(f, "a finite number"),
         Rule::Float => write!(f, "a type of floating-point numbers"),
+        Rule::OnlyPretraining => write!(f, "no packs but in training on masked tokens"),
     }
 }
 
@@ -306,6 +346,7 @@ fn key_of(field: Field) -> &'static str {
         Field::SequenceLength => "sequence_length",
         Field::MaxPositionalLength => "max_positional_length",
         Field::MaskTokens => "mask_tokens",
+        Field::SequencesPerPack => "max_sequences_per_pack",
         Field::VocabLength => "vocab_length",
         Field::VocabSteps => "embedding_serialization_vocab_steps",
         Field::HiddenSize => "hidden_size",
@@ -363,9 +404,18 @@ impl RunConfig {
         if model.inference_loss && task == Task::Squad(Mode::Inference) {
             return Err(KeyError::Perplexity);
         }
-        let placement = placement(&read, &model, task)?;
+        let release = release(&read)?;
+        let placement = placement(&read, &model, task, release)?;
+        let optimizer = optimizer(&read)?;
+        if task.trains()
+            && optimizer.kind == OptimizerKind::Sgd
+            && optimizer.moments != MomentTypes::FLOAT
+        {
+            return Err(KeyError::NoMoments);
+        }
+        let sequences_per_pack = sequences_per_pack(&read, &model)?;
         let config = Self {
-            release: release(&read)?,
+            release,
             task,
             model,
             placement,
@@ -374,7 +424,7 @@ impl RunConfig {
                 replicas: read.count("replication_factor", 1)?,
                 batches_per_step: read.count("batches_per_step", 1)?,
             },
-            optimizer: optimizer(&read)?,
+            optimizer,
             state: OptimizerState {
                 sharding: match read.switch("replicated_tensor_sharding", false)? {
                     true => Sharding::On,
@@ -386,7 +436,8 @@ impl RunConfig {
                 },
             },
             learning_rate: learning_rate(&read)?,
-            session: session(&read)?,
+            session: session(&read, task, release)?,
+            sequences_per_pack,
         };
         let Batching {
             accumulation,
@@ -417,6 +468,13 @@ impl RunConfig {
         set("sequence_length", json!(model.sequence_length));
         set("max_positional_length", json!(model.max_positional_length));
         set("mask_tokens", json!(model.mask_tokens));
+        set("use_packed_sequence_format", json!(self.is_packed()));
+        if let SequenceFormat::Packed { sequences } = model.sequence_format {
+            set("max_sequences_per_pack", json!(sequences));
+            if let Some(mean) = self.sequences_per_pack {
+                set("sequences_per_pack", json!(mean));
+            }
+        }
         set("vocab_length", json!(model.vocab_length));
         set("hidden_size", json!(model.hidden_size));
         let usual = model.hidden_size.checked_mul(4) == Some(model.ff_size);
@@ -451,6 +509,8 @@ impl RunConfig {
             let hidden_only = model.dropout == Dropout::Hidden;
             set("no_attn_dropout", json!(hidden_only));
         }
+        let identity = self.session.softmax_dropout_gradient == SoftmaxDropoutGradient::Identity;
+        set("disable_attention_dropout_bwd", json!(identity));
         set("dropout_prob", json!(model.dropout_probability));
         set("layer_norm_eps", json!(model.layer_norm_epsilon));
         set("task", json!(task_name(self.task)));
@@ -484,6 +544,8 @@ impl RunConfig {
             }),
         );
         set("squad_single_output", json!(model.squad_single_output));
+        let wraps = placement.squad_head == SquadHead::FirstIpu;
+        set("squad_wrap_final_layer", json!(wraps));
         set("inference_lm_perplexity", json!(model.inference_loss));
         let batching = &self.batching;
         set("global_batch_size", json!(self.global_batch_size()));
@@ -522,6 +584,8 @@ impl RunConfig {
         set("beta1", json!(update.beta1));
         set("beta2", json!(update.beta2));
         set("max_weight_norm", json!(update.max_weight_norm));
+        let half = update.moments == MomentTypes::HALF_FIRST;
+        set("use_half_optimizer_state", json!(half));
         set("squad_lr_scale", json!(update.squad_lr_scale));
         let scaled = update.stage_scaling == StageScaling::On;
         set("continuous_pipeline_optimizer_scaling", json!(scaled));
@@ -733,6 +797,34 @@ fn task(read: &Reader<'_>) -> Result<Task> {
     }
 }
 
+/// How rows hold sequences. The number of a pack's sequences is idle without packs.
+fn sequence_format(read: &Reader<'_>, task: Task) -> Result<SequenceFormat> {
+    let sequences = read.count("max_sequences_per_pack", 1)?;
+    if !read.switch("use_packed_sequence_format", false)? {
+        return Ok(SequenceFormat::Single);
+    }
+    match task {
+        Task::Squad(_) => Err(KeyError::PackedTask),
+        Task::Pretraining(Mode::Inference) => Err(KeyError::PackedInference),
+        Task::Pretraining(Mode::Training) => Ok(SequenceFormat::Packed { sequences }),
+    }
+}
+
+/// Sequences of a pack on average, if they are given and there are packs.
+fn sequences_per_pack(read: &Reader<'_>, model: &BertConfig) -> Result<Option<f64>> {
+    let key = "sequences_per_pack";
+    let Some(mean) = read.maybe_float(key)? else {
+        return Ok(None);
+    };
+    let SequenceFormat::Packed { sequences } = model.sequence_format else {
+        return Ok(None);
+    };
+    match mean > 0.0 && mean <= f64::from(sequences) {
+        true => Ok(Some(mean)),
+        false => Err(read.out_of_range(key, ValueForm::MeanUpTo(sequences))),
+    }
+}
+
 fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
     let usual = RunConfig::default().model;
     let hidden_size = read.count("hidden_size", usual.hidden_size)?;
@@ -748,6 +840,7 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
         },
         attention_heads: read.count("attention_heads", usual.attention_heads)?,
         sequence_length: read.count("sequence_length", usual.sequence_length)?,
+        sequence_format: sequence_format(read, task)?,
         max_positional_length: read.count("max_positional_length", usual.max_positional_length)?,
         mask_tokens: read.count("mask_tokens", usual.mask_tokens)?,
         vocab_length: read.count("vocab_length", usual.vocab_length)?,
@@ -807,7 +900,12 @@ fn activation(read: &Reader<'_>) -> Result<Activation> {
     })
 }
 
-fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<LayersPerIpu> {
+fn placement(
+    read: &Reader<'_>,
+    model: &BertConfig,
+    task: Task,
+    release: Release,
+) -> Result<LayersPerIpu> {
     let execution = match read.text("execution_mode", "DEFAULT")? {
         "DEFAULT" => Execution::Sequential,
         "PIPELINE" => Execution::Pipelined,
@@ -833,7 +931,7 @@ fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<Layers
             true => EncoderMemory::PoplibsDefault,
             false => EncoderMemory::PerIpu(read.shares("available_memory_proportion", of_encoder)?),
         },
-        squad_head: SquadHead::default_for(task.mode()),
+        squad_head: squad_head(read, task, release)?,
         recomputation: match (
             execution,
             read.switch("recompute_checkpoint_every_layer", true)?,
@@ -843,6 +941,38 @@ fn placement(read: &Reader<'_>, model: &BertConfig, task: Task) -> Result<Layers
             (Execution::Pipelined, true) => Recomputation::FromEveryLayer,
         },
         execution,
+    })
+}
+
+/// Before v2.1 the mode alone decided where the head for answers is: on the first IPU to train, on the
+/// last one to infer.
+fn squad_head(read: &Reader<'_>, task: Task, release: Release) -> Result<SquadHead> {
+    let wraps = match release {
+        Release::Revision96fef3f if matches!(task, Task::Squad(_)) => {
+            read.fixed("squad_wrap_final_layer", task.trains(), release)?
+        }
+        _ => read.switch("squad_wrap_final_layer", true)?,
+    };
+    Ok(match wraps {
+        true => SquadHead::FirstIpu,
+        false => SquadHead::LastEncoderIpu,
+    })
+}
+
+/// Before v2.1 the gradient of attention dropout was an identity in every run on SQuAD.
+fn softmax_dropout_gradient(
+    read: &Reader<'_>,
+    task: Task,
+    release: Release,
+) -> Result<SoftmaxDropoutGradient> {
+    let key = "disable_attention_dropout_bwd";
+    let is_identity = match release {
+        Release::Revision96fef3f => read.fixed(key, matches!(task, Task::Squad(_)), release)?,
+        _ => read.switch(key, false)?,
+    };
+    Ok(match is_identity {
+        true => SoftmaxDropoutGradient::Identity,
+        false => SoftmaxDropoutGradient::Exact,
     })
 }
 
@@ -866,6 +996,10 @@ fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
         max_weight_norm: match read.given("max_weight_norm") {
             Some(_) => Some(read.positive("max_weight_norm", 0.0)?),
             None => None,
+        },
+        moments: match read.switch("use_half_optimizer_state", false)? {
+            true => MomentTypes::HALF_FIRST,
+            false => MomentTypes::FLOAT,
         },
         squad_lr_scale: read.float("squad_lr_scale", usual.squad_lr_scale)?,
         stage_scaling: match read.switch("continuous_pipeline_optimizer_scaling", false)? {
@@ -892,7 +1026,7 @@ fn learning_rate(read: &Reader<'_>) -> Result<LearningRate> {
     })
 }
 
-fn session(read: &Reader<'_>) -> Result<Session> {
+fn session(read: &Reader<'_>, task: Task, release: Release) -> Result<Session> {
     let minimum = read.switch("minimum_latency_inference", false)?;
     let low = read.switch("low_latency_inference", false)?;
     let grouped = read.switch("group_host_syncs", false)?;
@@ -912,6 +1046,7 @@ fn session(read: &Reader<'_>) -> Result<Session> {
             true => Outlining::Off,
             false => Outlining::On,
         },
+        softmax_dropout_gradient: softmax_dropout_gradient(read, task, release)?,
         collective_merging: match read.switch("merge_collectives", false)? {
             true => CollectiveMerging::On,
             false => CollectiveMerging::Off,
@@ -949,6 +1084,18 @@ impl Reader<'_> {
 
     fn switch(&self, key: &'static str, usual: bool) -> Result<bool> {
         self.typed(key, usual, "true or false", Value::as_bool)
+    }
+
+    /// A switch that a release has no option for: only what it does there may be said.
+    fn fixed(&self, key: &'static str, value: bool, release: Release) -> Result<bool> {
+        match self.switch(key, value)? == value {
+            true => Ok(value),
+            false => Err(KeyError::FixedByRelease {
+                key,
+                value,
+                release,
+            }),
+        }
     }
 
     fn text<'b>(&'b self, key: &'static str, usual: &'b str) -> Result<&'b str> {
@@ -1097,14 +1244,19 @@ mod tests {
             json!({}),
             json!({"task": "SQUAD", "inference": true, "encoder_start_ipu": 0,
                    "minimum_latency_inference": true, "activation_type": "LRelu",
+                   "squad_wrap_final_layer": false,
                    "relu_leak": 0.3, "use_default_available_memory_proportion": true}),
             json!({"execution_mode": "PIPELINE", "recompute_checkpoint_every_layer": false,
                    "optimizer": "LAMB_NO_BIAS", "max_weight_norm": 3.0, "ff_size__": 640,
+                   "use_half_optimizer_state": true, "disable_attention_dropout_bwd": true,
                    "global_batch_size": 48, "micro_batch_size": 4, "replication_factor": 2,
                    "learning_rate_function": "Linear", "lr_schedule_by_step": {"10": 0.5, "9": 1},
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
                    "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
                    "release": "v3.0"}),
+            json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
+                   "sequences_per_pack": 1.75}),
+            json!({"max_sequences_per_pack": 3, "sequences_per_pack": 1.75}),
         ] {
             let config = read(keys).unwrap();
             let written = config.to_keys();
@@ -1140,6 +1292,29 @@ mod tests {
                 json!({"num_layers": 5, "layers_per_ipu": [2, 2]}),
                 "`layers_per_ipu`: expected counts that cover all 5 layers, got [2,2]",
             ),
+            (
+                json!({"use_half_optimizer_state": true}),
+                "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of \
+                 ADAM and LAMB",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "task": "SQUAD"}),
+                "Packed sequence format currently only supported for pretraining.",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "inference": true}),
+                "packs of sequences are only trained on: leave out `inference` or \
+                 `use_packed_sequence_format`",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 110}),
+                "`max_sequences_per_pack`: expected at most 109, got 110",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
+                       "sequences_per_pack": 3.5}),
+                "`sequences_per_pack`: expected a number above 0 and up to 3, got 3.5",
+            ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
             (
                 json!({"gradient_reduction_type": "RunningMean"}),
@@ -1164,6 +1339,46 @@ mod tests {
                 "a global batch of 10 sequences is no multiple of 4 x 1",
             ),
         ] {
+            assert_eq!(read(keys).unwrap_err().to_string(), expected);
+        }
+    }
+
+    /// The head wraps in inference, too, from v2.1 on, and gradients are exact there; before, neither
+    /// was an option.
+    #[test]
+    fn the_release_decides_what_squad_does_unless_told() {
+        let (first, last) = (SquadHead::FirstIpu, SquadHead::LastEncoderIpu);
+        let (exact, identity) = (
+            SoftmaxDropoutGradient::Exact,
+            SoftmaxDropoutGradient::Identity,
+        );
+        for (release, inference, head, gradient) in [
+            ("96fef3f", false, first, identity),
+            ("96fef3f", true, last, identity),
+            ("v2.1", false, first, exact),
+            ("v2.1", true, first, exact),
+            ("v3.1", true, first, exact),
+        ] {
+            let config = json!({"task": "SQUAD", "release": release, "inference": inference});
+            let config = read(config).unwrap();
+            assert_eq!(config.placement.squad_head, head, "{release}");
+            let found = config.session.softmax_dropout_gradient;
+            assert_eq!(found, gradient, "{release}");
+        }
+        let told = json!({"task": "SQUAD", "squad_wrap_final_layer": false,
+            "disable_attention_dropout_bwd": true});
+        let told = read(told).unwrap();
+        assert_eq!(told.placement.squad_head, last);
+        assert_eq!(told.session.softmax_dropout_gradient, identity);
+        for (key, task, value, works_as) in [
+            ("squad_wrap_final_layer", "SQUAD", false, true),
+            ("disable_attention_dropout_bwd", "SQUAD", false, true),
+            ("disable_attention_dropout_bwd", "PRETRAINING", true, false),
+        ] {
+            let mut keys = json!({"task": task, "release": "96fef3f"});
+            keys[key] = json!(value);
+            let expected =
+                format!("`{key}`: release 96fef3f has no such option and works as with {works_as}");
             assert_eq!(read(keys).unwrap_err().to_string(), expected);
         }
     }

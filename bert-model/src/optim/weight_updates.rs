@@ -5,10 +5,9 @@
 //! learning rate itself, of which only a factor depends on the weight.
 
 use ipu_sim::ids::Id;
-use ipu_sim::numerics::DType;
 use popart_graph::ir::{Reduction, StageId};
 use popart_graph::passes::optimizer::rules::{
-    self, Adam, Correction, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate,
+    self, Adam, Correction, LearningRate, MomentTypes, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -77,6 +76,8 @@ pub struct OptimizerOptions {
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
+    /// Types of the moments of Adam and LAMB; SGD has none.
+    pub moments: MomentTypes,
     /// LAMB's limit on a weight's norm.
     pub max_weight_norm: Option<f64>,
     /// Multiplies the learning rate of the head for answers.
@@ -164,7 +165,7 @@ fn weight_update(
             weight_decay,
             correction,
             max_weight_norm,
-            first_moment: DType::F32,
+            moments: options.moments,
         })
     };
     WeightUpdate {
@@ -208,6 +209,7 @@ mod tests {
         velocity_scaling: 1.0,
         beta1: 0.9,
         beta2: 0.999,
+        moments: MomentTypes::FLOAT,
         max_weight_norm: None,
         squad_lr_scale: 2.0,
         stage_scaling: StageScaling::Off,

@@ -2,9 +2,9 @@
 //!
 //! Encoder layers are dealt out to consecutive IPUs; embeddings and heads sit on
 //! the first ones, the heads one stage after the encoder
-//! (`applications/popart/bert/bert_model.py`, `init_device_placement`). Inference has one more
-//! stage: its results are copied to the first IPU, and the host takes them there. Where the head
-//! ends on that IPU, the two are one stage.
+//! (`applications/popart/bert/bert_model.py`, `init_device_placement`). The host takes answers of
+//! inference where their head is: the application declares one more stage for them on the first
+//! IPU, which gets no operation.
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use popart_graph::ir::{MemoryProportion, StageId};
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Block, Execution, Placement, PlacementError, Recomputation, Result, Stage};
-use crate::config::{Mode, Task};
+use crate::config::Task;
 
 /// Where the head for answers runs.
 #[derive(
@@ -24,18 +24,6 @@ pub enum SquadHead {
     FirstIpu,
     /// On the IPU and stage of the last encoder layer.
     LastEncoderIpu,
-}
-
-impl SquadHead {
-    /// Where the application puts it if nothing is said: first IPU to train, last
-    /// to infer.
-    #[must_use]
-    pub fn default_for(mode: Mode) -> Self {
-        match mode {
-            Mode::Training => SquadHead::FirstIpu,
-            Mode::Inference => SquadHead::LastEncoderIpu,
-        }
-    }
 }
 
 /// Memory for temporaries of the matrix products of encoder layers.
@@ -250,9 +238,8 @@ impl Placement {
             }
             (Block::NextSentence | Block::Cls, _) => (head_stage, rest_of_embedding),
             (Block::Mlm, _) | (Block::Loss, Task::Pretraining(_)) => (mlm_stage, 0),
-            (Block::Squad, _) | (Block::Loss, Task::Squad(_)) => squad,
+            (Block::Squad, _) | (Block::Loss | Block::Outputs, Task::Squad(_)) => squad,
             (Block::Outputs, Task::Pretraining(_)) => (mlm_stage + 1, 0),
-            (Block::Outputs, Task::Squad(_)) => (squad.0 + 1, 0),
         };
         let mut placed: Vec<(Block, u32, u32)> = Block::of_model(num_layers, task)
             .into_iter()

@@ -10,7 +10,7 @@ fn options(encoder_start_ipu: u32, layers_per_ipu: &[u32], task: Task) -> Layers
         encoder_start_ipu,
         layers_per_ipu: layers_per_ipu.to_vec(),
         memory: EncoderMemory::PoplibsDefault,
-        squad_head: SquadHead::default_for(task.mode()),
+        squad_head: SquadHead::FirstIpu,
         recomputation: Recomputation::FromEveryLayer,
         execution: Execution::Pipelined,
     }
@@ -63,6 +63,7 @@ fn published_stage_maps() {
         ..options(0, layers_per_ipu, SQUAD)
     };
     check(&unwrapped(&[6, 6]), 12, SQUAD, &[0, 1, 0]);
+    check(&options(0, &[6, 6], SQUAD), 12, SQUAD, &[0, 1, 0, 1, 0]);
     let up_and_down: Vec<u32> = (0..8).chain((0..7).rev()).collect();
     let layers = [2, 3, 3, 3, 3, 3, 3, 4];
     check(&unwrapped(&layers), 24, SQUAD, &up_and_down);
@@ -71,8 +72,24 @@ fn published_stage_maps() {
 #[test]
 fn inference_has_forward_stages_only_and_may_need_one_ipu() {
     let task = SQUAD_INFERENCE;
-    check(&options(0, &[6, 6], task), 12, task, &[0, 1, 0]);
-    check(&options(1, &[4, 4, 4], task), 12, task, &[0, 1, 2, 3, 0]);
+    // The head wraps to the first IPU or not; no copy follows where it doesn't.
+    for (start, list, layers, unwrapped) in [
+        (0, &[6, 6][..], 12, &[0, 1][..]),
+        (1, &[4, 4, 4], 12, &[0, 1, 2, 3]),
+        (0, &[2, 3, 3, 3, 3, 3, 3, 4], 24, &[0, 1, 2, 3, 4, 5, 6, 7]),
+    ] {
+        let last = LayersPerIpu {
+            squad_head: SquadHead::LastEncoderIpu,
+            ..options(start, list, task)
+        };
+        let placement = check(&last, layers, task, unwrapped);
+        assert_eq!(
+            placement.stage(Block::Outputs),
+            placement.stage(Block::Squad)
+        );
+        let wrapped = [unwrapped, &[0]].concat();
+        check(&options(start, list, task), layers, task, &wrapped);
+    }
     check(&options(0, &[3], task), 3, task, &[0]);
     let task = Task::Pretraining(Mode::Inference);
     check(&options(0, &[3], task), 3, task, &[0]);

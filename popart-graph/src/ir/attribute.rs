@@ -125,7 +125,8 @@ pub fn saved(function: UnaryFn) -> Saved {
         | UnaryFn::Rsqrt
         | UnaryFn::Square
         | UnaryFn::Reciprocal
-        | UnaryFn::Neg => Saved::Input,
+        | UnaryFn::Neg
+        | UnaryFn::Abs => Saved::Input,
     }
 }
 

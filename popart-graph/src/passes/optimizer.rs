@@ -14,7 +14,7 @@
 //!
 //! ```text
 //! s = all_reduce(sum)                       with replicas
-//! g = scale(cast(s))                        in f32, unless moments keep the loss scale
+//! g = scale(cast(s))                        cast only if both moments are f32
 //! m, v = adam_moment(Accl1, g), adam_moment(Accl2, g)
 //! sum = zero(s)
 //! x = adam_updater(m, v, [w], [step])
@@ -62,6 +62,7 @@
 //! update %0 = %16
 //! ```
 
+pub mod error;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -69,11 +70,13 @@ use std::collections::BTreeMap;
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
 
+use self::error::OptimizerError;
 use self::rules::{
-    Adam, Correction, LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
+    Adam, Correction, LearningRate, MomentTypes, OptimizerOptions, Scaling, Sgd, UpdateRule,
+    WeightUpdate,
 };
 use super::accumulate::{Accumulated, AccumulatedGradients, beside};
-use crate::error::Result;
+use crate::infer::InferError;
 use crate::ir::{
     BiasCorrection, BinaryFn, Constant, Graph, OpId, OpKind, Part, Phase, Scope, Shape, TensorId,
 };
@@ -89,7 +92,7 @@ pub fn optimizer(
     mut graph: Graph,
     accumulated: &AccumulatedGradients,
     options: &OptimizerOptions,
-) -> Result<(Graph, Option<TensorId>)> {
+) -> Result<(Graph, Option<TensorId>), OptimizerError> {
     options.scaling.check()?;
     let rate = learning_rate(&mut graph, options.learning_rate);
     let producers = graph.producers();
@@ -193,7 +196,7 @@ impl Ctx {
         }
     }
 
-    fn rate(&mut self, scale: f64, scope: &Scope) -> Result<TensorId> {
+    fn rate(&mut self, scale: f64, scope: &Scope) -> Result<TensorId, InferError> {
         if scale == 1.0 {
             return Ok(self.rate);
         }
@@ -215,7 +218,7 @@ impl Ctx {
     }
 
     /// The sum over replicas.
-    fn reduced(&mut self, value: TensorId, scope: &Scope) -> Result<TensorId> {
+    fn reduced(&mut self, value: TensorId, scope: &Scope) -> Result<TensorId, InferError> {
         if self.scaling.replicas == 1 {
             return Ok(value);
         }
@@ -229,7 +232,12 @@ impl Ctx {
         self.graph.updates[position].1 = value;
     }
 
-    fn clear(&mut self, accumulated: Accumulated, sum: TensorId, scope: &Scope) -> Result<()> {
+    fn clear(
+        &mut self,
+        accumulated: Accumulated,
+        sum: TensorId,
+        scope: &Scope,
+    ) -> Result<(), InferError> {
         if let Some(variable) = accumulated.variable {
             let zero = self.graph.add(OpKind::Zero, &[sum], scope)?;
             self.set_accumulator(variable, zero);
@@ -237,7 +245,12 @@ impl Ctx {
         Ok(())
     }
 
-    fn sgd(&mut self, update: &WeightUpdate, sgd: Sgd, accumulated: Accumulated) -> Result<()> {
+    fn sgd(
+        &mut self,
+        update: &WeightUpdate,
+        sgd: Sgd,
+        accumulated: Accumulated,
+    ) -> Result<(), InferError> {
         let weight = update.weight;
         let scope = self.scope(weight, accumulated);
         let rate = self.rate(update.learning_rate_scale, &scope)?;
@@ -274,7 +287,11 @@ impl Ctx {
     }
 
     /// Updates weights that share a norm, or a single one.
-    fn adam(&mut self, group: &[&WeightUpdate], all: &AccumulatedGradients) -> Result<()> {
+    fn adam(
+        &mut self,
+        group: &[&WeightUpdate],
+        all: &AccumulatedGradients,
+    ) -> Result<(), InferError> {
         let mut pending = Vec::new();
         let mut norms: Option<[TensorId; 2]> = None;
         // Weights that share a norm wait for the last of their gradients.
@@ -327,7 +344,12 @@ impl Ctx {
         Ok(())
     }
 
-    fn sum(&mut self, left: TensorId, right: TensorId, scope: &Scope) -> Result<TensorId> {
+    fn sum(
+        &mut self,
+        left: TensorId,
+        right: TensorId,
+        scope: &Scope,
+    ) -> Result<TensorId, InferError> {
         self.graph
             .add(OpKind::Binary(BinaryFn::Add), &[left, right], scope)
     }
@@ -339,13 +361,13 @@ impl Ctx {
         adam: &Adam,
         accumulated: Accumulated,
         scope: Scope,
-    ) -> Result<Pending> {
+    ) -> Result<Pending, InferError> {
         let weight = update.weight;
         let rate = self.rate(update.learning_rate_scale, &scope)?;
         let sum = self.reduced(accumulated.value, &scope)?;
         let gradient = self.gradient(sum, adam, &scope)?;
-        let first = (adam.first_moment, adam.beta1, false);
-        let second = (DType::F32, adam.beta2, true);
+        let first = (adam.moments.first, adam.beta1, false);
+        let second = (adam.moments.second, adam.beta2, true);
         let m = self.moment("Accl1___", weight, gradient, first, &scope)?;
         let v = self.moment("Accl2___", weight, gradient, second, &scope)?;
         self.clear(accumulated, sum, &scope)?;
@@ -364,7 +386,7 @@ impl Ctx {
         if bias_correction.is_some() {
             operands.push(self.step(weight, &scope)?);
         }
-        let loss_scale = match adam.keeps_loss_scale() {
+        let loss_scale = match adam.moments.keep_loss_scale() {
             true => self.scaling.loss_scale,
             false => 1.0,
         };
@@ -383,12 +405,18 @@ impl Ctx {
     }
 
     /// The gradient, without the factors that it was made with.
-    fn gradient(&mut self, sum: TensorId, adam: &Adam, scope: &Scope) -> Result<TensorId> {
+    fn gradient(
+        &mut self,
+        sum: TensorId,
+        adam: &Adam,
+        scope: &Scope,
+    ) -> Result<TensorId, InferError> {
         let mut factor = self.scaling.reduction_factor();
         let mut gradient = sum;
-        if !adam.keeps_loss_scale() {
+        if !adam.moments.keep_loss_scale() {
             factor /= self.scaling.loss_scale;
-            if self.graph.tensors[sum].dtype == DType::F16 {
+            let is_half = self.graph.tensors[sum].dtype == DType::F16;
+            if is_half && adam.moments == MomentTypes::FLOAT {
                 let to = DType::F32;
                 gradient = self.graph.add(OpKind::Cast { to }, &[sum], scope)?;
             }
@@ -404,7 +432,7 @@ impl Ctx {
         gradient: TensorId,
         (dtype, beta, square): (DType, f64, bool),
         scope: &Scope,
-    ) -> Result<TensorId> {
+    ) -> Result<TensorId, InferError> {
         let shape = self.graph.tensors[weight].shape.clone();
         let variable = self.graph.variable_beside(weight, prefix, dtype, shape);
         let kind = OpKind::AdamMoment { beta, square };
@@ -414,7 +442,7 @@ impl Ctx {
     }
 
     /// The number of this update, counted from 1.
-    fn step(&mut self, weight: TensorId, scope: &Scope) -> Result<TensorId> {
+    fn step(&mut self, weight: TensorId, scope: &Scope) -> Result<TensorId, InferError> {
         let one = match self.one {
             Some(one) => one,
             None => {

@@ -37,8 +37,23 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::{Error, Result};
-use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
+use crate::ir::{Cycle, Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
+
+/// Why what is computed again can't be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecomputeError {
+    /// A checkpoint that no operation computes.
+    #[error("{tensor} `{name}` is not the result of an operation")]
+    NotComputed {
+        /// The checkpoint.
+        tensor: TensorId,
+        /// Its name.
+        name: String,
+    },
+    /// Operations wait for each other.
+    #[error(transparent)]
+    Cycle(#[from] Cycle),
+}
 
 /// Options of recomputation: results and stages that are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,14 +70,16 @@ pub struct RecomputeOptions {
 ///
 /// # Errors
 /// A checkpoint is not the result of an operation.
-pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph> {
+pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph, RecomputeError> {
     let producers = graph.producers();
     let mut kept: BTreeSet<OpId> = BTreeSet::new();
     for &tensor in &options.checkpoints {
-        kept.insert(producers[tensor].ok_or_else(|| Error::NotComputed {
-            tensor,
-            name: graph.tensors[tensor].name.clone(),
-        })?);
+        kept.insert(
+            producers[tensor].ok_or_else(|| RecomputeError::NotComputed {
+                tensor,
+                name: graph.tensors[tensor].name.clone(),
+            })?,
+        );
     }
     let before_checkpoint = before_last_checkpoint(&graph, &kept, options.loss_stage)?;
     kept.extend(graph.outputs.iter().filter_map(|&output| producers[output]));
@@ -89,7 +106,7 @@ fn before_last_checkpoint(
     graph: &Graph,
     kept: &BTreeSet<OpId>,
     loss_stage: Option<StageId>,
-) -> Result<BTreeSet<OpId>> {
+) -> Result<BTreeSet<OpId>, Cycle> {
     let consumers = graph.consumers();
     let mut before = BTreeSet::new();
     for id in graph.topological_order()?.into_iter().rev() {

@@ -62,8 +62,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipu_sim::ids::IdVec;
 use ipu_sim::units::Elements;
 
-use crate::error::Result;
-use crate::ir::{BinaryFn, Graph, OpId, OpKind, Phase, Shape, TensorId, TensorKind};
+use crate::infer::InferError;
+use crate::ir::{BinaryFn, Graph, GraphError, OpId, OpKind, Phase, Shape, TensorId, TensorKind};
 
 /// Elements from which on a tensor is sharded (PopART, `TensorLocationSettings`).
 pub const ELEMENTS_SHARDED_MIN: Elements = Elements(8192);
@@ -72,7 +72,7 @@ pub const ELEMENTS_SHARDED_MIN: Elements = Elements(8192);
 ///
 /// # Errors
 /// None on a well-formed graph.
-pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph> {
+pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph, GraphError> {
     if replicas < 2 {
         return Ok(graph);
     }
@@ -187,7 +187,7 @@ impl Ctx {
         weights
     }
 
-    fn rewrite(&mut self, op: OpId, weights: &BTreeSet<TensorId>) -> Result<()> {
+    fn rewrite(&mut self, op: OpId, weights: &BTreeSet<TensorId>) -> Result<(), InferError> {
         let operation = self.graph.ops[op].clone();
         let any_sharded = operation.inputs.iter().any(|id| self.full.contains_key(id));
         match operation.kind {
@@ -212,7 +212,7 @@ impl Ctx {
     }
 
     /// Lets an operation read shards of all operands that aren't single numbers.
-    fn take_shards(&mut self, op: OpId) -> Result<()> {
+    fn take_shards(&mut self, op: OpId) -> Result<(), InferError> {
         for operand in 0..self.graph.ops[op].inputs.len() {
             let input = self.graph.ops[op].inputs[operand];
             if self.graph.tensors[input].shape.rank() > 0 {
@@ -224,7 +224,7 @@ impl Ctx {
 
     /// A shard of a tensor for `reader`: scattered instead of reduced, computed from shards,
     /// or cut out.
-    fn shard_of(&mut self, tensor: TensorId, reader: OpId) -> Result<TensorId> {
+    fn shard_of(&mut self, tensor: TensorId, reader: OpId) -> Result<TensorId, InferError> {
         if self.full.contains_key(&tensor) {
             return Ok(tensor);
         }
@@ -268,7 +268,7 @@ impl Ctx {
     }
 
     /// Gathers a weight's new value and lets the weight take that.
-    fn gather_weight(&mut self, op: OpId) -> Result<()> {
+    fn gather_weight(&mut self, op: OpId) -> Result<(), InferError> {
         let value = self.graph.ops[op].outputs[0];
         self.shrink(value);
         let gathered = self.gathered(value, op)?;
@@ -278,7 +278,7 @@ impl Ctx {
         Ok(())
     }
 
-    fn gathered(&mut self, value: TensorId, beside: OpId) -> Result<TensorId> {
+    fn gathered(&mut self, value: TensorId, beside: OpId) -> Result<TensorId, InferError> {
         let kind = OpKind::AllGather {
             shards: self.shards,
             shape: self.full[&value].clone(),
@@ -288,7 +288,7 @@ impl Ctx {
     }
 
     /// Lets an operation that knows nothing of shards read the whole.
-    fn gather_operands(&mut self, op: OpId) -> Result<()> {
+    fn gather_operands(&mut self, op: OpId) -> Result<(), InferError> {
         for operand in 0..self.graph.ops[op].inputs.len() {
             let input = self.graph.ops[op].inputs[operand];
             if self.full.contains_key(&input) {
@@ -299,7 +299,7 @@ impl Ctx {
     }
 
     /// Sums partial norms over replicas before anything but a sum reads them.
-    fn sum_partials(&mut self, op: OpId) -> Result<()> {
+    fn sum_partials(&mut self, op: OpId) -> Result<(), InferError> {
         let operation = self.graph.ops[op].clone();
         let is_partial = |id: &TensorId| self.partial.contains(id);
         if operation.kind == OpKind::Binary(BinaryFn::Add)

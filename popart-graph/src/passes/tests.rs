@@ -10,8 +10,9 @@ use ipu_sim::numerics::DType;
 use ipu_sim::units::Bytes;
 use proptest::prelude::*;
 
+use super::inter_ipu_copies::CopyError;
 use super::optimizer::rules::{
-    Adam, Correction, LearningRate, Scaling, Sgd, UpdateRule, WeightUpdate,
+    Adam, Correction, LearningRate, MomentTypes, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, Value, eval};
@@ -100,7 +101,7 @@ const LAMB: UpdateRule = UpdateRule::Adam(Adam {
     weight_decay: 0.0,
     correction: Correction::None,
     max_weight_norm: Some(65504.0),
-    first_moment: DType::F32,
+    moments: MomentTypes::FLOAT,
 });
 
 const SGD: UpdateRule = UpdateRule::Sgd(Sgd {
@@ -140,16 +141,17 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
             sharding: Sharding::On,
             memory: StateMemory::OffChip,
         },
+        softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
         collective_merging: CollectiveMerging::Off,
         outlining: Outlining::Off,
     }
 }
 
-fn train(graph: Graph, options: &Training) -> Result<Prepared> {
+fn train(graph: Graph, options: &Training) -> Result<Prepared, PassError> {
     super::train(graph, options, &mut Watch::nobody())
 }
 
-fn infer(graph: Graph, options: &Inference) -> Result<Prepared> {
+fn infer(graph: Graph, options: &Inference) -> Result<Prepared, PassError> {
     super::infer(graph, options, &mut Watch::nobody())
 }
 
@@ -436,10 +438,11 @@ fn placed(mut graph: Graph, n_ipus: u32) -> Graph {
 }
 
 /// Errors of random graphs that can't have a pipeline.
-fn is_expected(error: &Error) -> bool {
+fn is_expected(error: &PassError) -> bool {
     matches!(
         error,
-        Error::PipelineOnOneIpu | Error::VariableOnTwoIpus { .. } | Error::Malformed(_)
+        PassError::Pipeline(PipelineError::OnOneIpu | PipelineError::Malformed(_))
+            | PassError::Copies(CopyError::VariableOnTwoIpus { .. })
     )
 }
 
@@ -608,7 +611,7 @@ proptest! {
             options.recompute = RecomputeMode::None;
         }
         let pipelined = match train(model.graph.clone(), &options) {
-            Err(Error::PipelineOnOneIpu) => return Ok(()),
+            Err(PassError::Pipeline(PipelineError::OnOneIpu)) => return Ok(()),
             other => other.unwrap(),
         };
         prop_assert!(hops_are_single(&pipelined));

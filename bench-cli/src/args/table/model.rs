@@ -55,6 +55,11 @@ pub(super) const MODEL: Section = Section {
             .help("leave out dropout after embedding, attention and feed-forward"),
         switch("--no-attn-dropout", "no_attn_dropout", false)
             .help("leave out dropout on attention probabilities"),
+        maybe_switch(
+            "--disable-attention-dropout-bwd",
+            "disable_attention_dropout_bwd",
+        )
+        .help("leave dropout out of the gradient of attention probabilities, which is inexact then [default: false; release 96fef3f does so for SQuAD]"),
         float("--dropout-prob", "dropout_prob", 0.1).help("probability of dropping a value"),
         float("--attn-dropout-prob", "attn_dropout_prob", 0.1)
             .no_effect(PHASED)
@@ -114,6 +119,17 @@ pub(super) const MODEL: Section = Section {
             .help("devices of one replica in phased execution"),
         switch("--squad-single-output", "squad_single_output", true)
             .help("return start and end logits of inference as one tensor"),
+        maybe_switch("--squad-wrap-final-layer", "squad_wrap_final_layer")
+            .bare(false)
+            .help("put the SQuAD head on the first IPU instead of the last [default: true; release 96fef3f: true in training, false in inference]"),
+        switch(
+            "--use-packed-sequence-format",
+            "use_packed_sequence_format",
+            false,
+        )
+        .help("pre-train on packs of several sequences a row (from v2.1 on)"),
+        int("--max-sequences-per-pack", "max_sequences_per_pack", 1)
+            .help("sequences of a pack at the most"),
     ],
 };
 

@@ -7,7 +7,7 @@ use crate::args::spec::*;
 const VALUES_ONLY: &str = "it changes values, not simulated time";
 const ORDER_ONLY: &str = "the order of samples does not change simulated time";
 const NO_CACHE: &str = "features are not cached";
-const CHECKPOINT: &str = "checkpoints are not read";
+const WEIGHTS: &str = "the values of weights do not change simulated time: they are not read";
 
 pub(super) const OPTIMIZER: Section = Section {
     title: "Optimizer Config",
@@ -39,6 +39,12 @@ pub(super) const OPTIMIZER: Section = Section {
         maybe_float("--max-weight-norm", "max_weight_norm")
             .on_values()
             .help("limit of a weight norm in LAMB"),
+        switch(
+            "--use-half-optimizer-state",
+            "use_half_optimizer_state",
+            false,
+        )
+        .help("first moment of ADAM and LAMB in f16, both scaled as the loss is"),
         int("--epochs-inference", "epochs_inference", 1).help("passes over the data in inference"),
         switch("--stochastic-rounding", "stochastic_rounding", false)
             .no_effect(VALUES_ONLY)
@@ -113,10 +119,10 @@ pub(super) const INITIALISATION: Section = Section {
     title: "Initialisation Config",
     options: &[
         maybe_text("--tf-checkpoint", "tf_checkpoint")
-            .not_yet(CHECKPOINT)
+            .no_effect(WEIGHTS)
             .help("TensorFlow checkpoint to start from"),
         maybe_text("--onnx-checkpoint", "onnx_checkpoint")
-            .no_effect("the values of weights do not change simulated time: they are not read")
+            .no_effect(WEIGHTS)
             .help("ONNX checkpoint to start from"),
         maybe_text("--checkpoint-input-dir", "onnx_checkpoint")
             .no_effect("the values of weights do not change simulated time: they are not read")

@@ -100,7 +100,19 @@ impl From<KeyError> for Error {
                 batch,
                 given: AccumulationSource::Both,
             },
+            KeyError::FixedByRelease {
+                key,
+                value,
+                release,
+            } => Self::Incompatible(Incompatible::FixedByRelease {
+                option: option_name(key),
+                value,
+                release,
+            }),
+            KeyError::NoMoments => Self::Incompatible(Incompatible::NoMoments),
             KeyError::Perplexity => Self::Incompatible(Incompatible::Perplexity),
+            KeyError::PackedTask => Self::Incompatible(Incompatible::PackedTask),
+            KeyError::PackedInference => Self::Incompatible(Incompatible::PackedInference),
             KeyError::Unknown { key } => unreachable!("`{key}` was looked up before"),
         }
     }
@@ -109,6 +121,16 @@ impl From<KeyError> for Error {
 fn option_name(key: &str) -> &'static str {
     let option = table::by_key(key).or_else(|| table::own_by_key(key));
     option.expect("the key is in the option table").name
+}
+
+/// The launch of a run of all its replicas.
+fn launch(read: &Reader<'_>) -> Result<Option<Launch>> {
+    let processes = read.number("popdist_size", 1)?;
+    Ok(read.switch("use_popdist").then(|| Launch {
+        processes,
+        rank: read.values["popdist_rank"].as_u64().unwrap_or_default() as u32,
+        local_replicas: read.values["replication_factor"].as_u64().unwrap_or(1) as u32 / processes,
+    }))
 }
 
 impl BertOptions {
@@ -137,6 +159,7 @@ impl BertOptions {
                     "zeros" => SyntheticValues::Zeros,
                     _ => SyntheticValues::RandomNormal,
                 },
+                launch: launch(&read)?,
                 training: !read.switch("no_training"),
                 validation: !read.switch("no_validation"),
                 model_save: !read.switch("no_model_save"),

@@ -8,7 +8,8 @@ use crate::passes::optimizer::rules::{
     LearningRate, OptimizerOptions, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
 use crate::passes::{
-    CollectiveMerging, OptimizerState, RecomputeMode, Sharding, StateMemory, Training,
+    CollectiveMerging, OptimizerState, RecomputeMode, Sharding, SoftmaxDropoutGradient,
+    StateMemory, Training,
 };
 
 /// `loss = x v w`, with `v` on IPU 0 and `w` on IPU 1: three stages.
@@ -61,6 +62,7 @@ fn lowered(micro_batches: u32, machine: &MachineSpec) -> Lowered {
             sharding: Sharding::Off,
             memory: StateMemory::OnChip,
         },
+        softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
         collective_merging: CollectiveMerging::Off,
         outlining: Outlining::On,
     };

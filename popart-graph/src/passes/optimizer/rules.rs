@@ -7,7 +7,7 @@ use ipu_sim::numerics::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::error::OptimizerError;
 use crate::ir::{Reduction, TensorId};
 
 /// How the weights of a model are updated.
@@ -80,9 +80,42 @@ pub struct Adam {
     pub correction: Correction,
     /// LAMB's limit on the norm of a weight. `None`, and 0 as in PopART, is Adam.
     pub max_weight_norm: Option<f64>,
-    /// Type of the first moment. In `f16` both moments keep the loss scale, so that small
-    /// values don't vanish (PopART, `scaledOptimizerState`).
-    pub first_moment: DType,
+    /// Types of the moments.
+    pub moments: MomentTypes,
+}
+
+/// Types in which Adam and LAMB keep their moments.
+///
+/// PopART's are `accl1Type` and `accl2Type` (`adam.hpp`). With a first moment in `f16` both moments
+/// keep the loss scale, so that small values don't vanish (`scaledOptimizerState`, which the
+/// published application switches on with it).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MomentTypes {
+    /// Of the first moment, the average of gradients.
+    pub first: DType,
+    /// Of the second moment, the average of their squares.
+    pub second: DType,
+}
+
+impl MomentTypes {
+    /// Both in `f32`, with the true values of the gradients (the default of PopART).
+    pub const FLOAT: Self = Self {
+        first: DType::F32,
+        second: DType::F32,
+    };
+
+    /// The first in `f16` (`use_half_optimizer_state` of the published application).
+    pub const HALF_FIRST: Self = Self {
+        first: DType::F16,
+        second: DType::F32,
+    };
+
+    /// Whether the moments keep the loss scale.
+    #[must_use]
+    pub fn keep_loss_scale(self) -> bool {
+        self.first == DType::F16
+    }
 }
 
 /// Treatment of the moments of Adam and LAMB, which start from zero, in early steps.
@@ -115,35 +148,18 @@ impl Scaling {
         self.accumulation > 1
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        let checks = [
-            (
-                "loss_scale",
-                self.loss_scale,
-                "above 0",
-                self.loss_scale > 0.0,
-            ),
-            (
-                "accumulation",
-                self.accumulation.into(),
-                "at least 1",
-                self.accumulation > 0,
-            ),
-            (
-                "replicas",
-                self.replicas.into(),
-                "at least 1",
-                self.replicas > 0,
-            ),
-        ];
-        match checks.into_iter().find(|&(.., good)| !good) {
-            Some((option, got, expected, _)) => Err(Error::OptionRange {
-                option,
-                expected,
-                got,
-            }),
-            None => Ok(()),
+    pub(crate) fn check(&self) -> Result<(), OptimizerError> {
+        let got = self.loss_scale;
+        if got.is_nan() || got <= 0.0 {
+            return Err(OptimizerError::LossScale { got });
         }
+        if self.accumulation == 0 {
+            return Err(OptimizerError::NoMicroBatch);
+        }
+        if self.replicas == 0 {
+            return Err(OptimizerError::NoReplica);
+        }
+        Ok(())
     }
 
     /// By what the sum over micro-batches is divided.
@@ -186,12 +202,5 @@ impl Sgd {
         };
         (1.0 - self.dampening) * self.velocity_scaling * replication
             / (scaling.loss_scale * scaling.accumulation_divisor())
-    }
-}
-
-impl Adam {
-    /// Whether the moments keep the loss scale.
-    pub(crate) fn keeps_loss_scale(&self) -> bool {
-        self.first_moment == DType::F16
     }
 }

@@ -18,7 +18,7 @@ const LAMB: Adam = Adam {
     weight_decay: 0.01,
     correction: Correction::None,
     max_weight_norm: Some(65504.0),
-    first_moment: DType::F32,
+    moments: MomentTypes::FLOAT,
 };
 
 const SGD: Sgd = Sgd {
@@ -255,7 +255,7 @@ fn slices_of_one_weight_share_a_norm() {
 fn moments_that_keep_the_loss_scale_give_the_same_step() {
     let scaling = scaling(2, 4, Reduction::Mean);
     let half = Adam {
-        first_moment: DType::F16,
+        moments: MomentTypes::HALF_FIRST,
         ..LAMB
     };
     let got = train(1, UpdateRule::Adam(half), scaling, false);
@@ -359,6 +359,74 @@ fn the_chain_of_lamb() {
         update %15 = %16
         update %0 = %20
     "#]].assert_eq(&print(&graph));
+}
+
+/// With a first moment in `f16` the sum of gradients isn't cast, and both moments and the epsilon
+/// keep the loss scale of 8: only the reduction over 16 micro-batches and 4 replicas is taken out.
+#[test]
+fn the_chain_of_adam_with_half_of_its_state_in_f16() {
+    let (graph, _, gradients) = weights(1, DType::F16);
+    let adam = Adam {
+        max_weight_norm: None,
+        moments: MomentTypes::HALF_FIRST,
+        ..LAMB
+    };
+    let scaling = scaling(16, 4, Reduction::Mean);
+    let options = options(&gradients, UpdateRule::Adam(adam), scaling);
+    let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+    let (graph, _) = optimizer(graph, &accumulated, &options).unwrap();
+    expect![[r#"
+        variable %0: f16[2] "w0"
+        stream %1: f16[2] "sent"
+        variable %3: f16[2] = zeros "Accum___w0"
+        constant %5: f32[] = splat(0.5) "learningRate"
+        variable %8: f16[2] = zeros "Accl1___w0"
+        variable %10: f32[2] = zeros "Accl2___w0"
+        %2: f16[2] = identity(%1) @ipu0 bwd "backward"
+        %4: f16[2] = accumulate(%3, %2) {factor: 1.0} @ipu0 acc "Accum___w0"
+        %6: f16[2] = all_reduce(%4) @ipu0 upd "w0"
+        %7: f16[2] = scale(%6) {factor: 0.015625} @ipu0 upd "w0"
+        %9: f16[2] = adam_moment(%8, %7) {beta: 0.9, square: false} @ipu0 upd "w0"
+        %11: f32[2] = adam_moment(%10, %7) {beta: 0.99, square: true} @ipu0 upd "w0"
+        %12: f16[2] = zero(%6) @ipu0 upd "w0"
+        %13: f16[2] = adam_updater(%9, %11, %0) {epsilon: 8e-6, weight_decay: 0.01} @ipu0 upd "w0"
+        %14: f16[2] = adam_update(%0, %13, %5) @ipu0 upd "w0"
+        inputs %1
+        update %3 = %12
+        update %8 = %9
+        update %10 = %11
+        update %0 = %14
+    "#]]
+    .assert_eq(&print(&graph));
+}
+
+/// PopART casts the sum of gradients only if it is in `f16` and both moments are in `f32`.
+#[test]
+fn gradients_are_cast_for_two_moments_in_f32_only() {
+    for (moments, casts) in [
+        ([DType::F32, DType::F32], 1),
+        ([DType::F16, DType::F32], 0),
+        ([DType::F16, DType::F16], 0),
+        ([DType::F32, DType::F16], 0),
+    ] {
+        let (graph, _, gradients) = weights(1, DType::F16);
+        let [first, second] = moments;
+        let adam = Adam {
+            moments: MomentTypes { first, second },
+            ..LAMB
+        };
+        let scaling = scaling(2, 1, Reduction::Mean);
+        let options = options(&gradients, UpdateRule::Adam(adam), scaling);
+        let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+        let (graph, _) = optimizer(graph, &accumulated, &options).unwrap();
+        let is_cast = |op: &&crate::ir::Op| matches!(op.kind, OpKind::Cast { .. });
+        assert_eq!(graph.ops.values().filter(is_cast).count(), casts);
+        let of = |prefix: &str| {
+            let named = |tensor: &&crate::ir::Tensor| tensor.name.starts_with(prefix);
+            graph.tensors.values().find(named).unwrap().dtype
+        };
+        assert_eq!([of("Accl1___"), of("Accl2___")], moments);
+    }
 }
 
 #[test]

@@ -12,7 +12,8 @@ use crate::passes::differentiate::Gradients;
 use crate::passes::offload_optimizer_state::offload_optimizer_state;
 use crate::passes::optimizer::optimizer;
 use crate::passes::optimizer::rules::{
-    Adam, Correction, LearningRate, OptimizerOptions, Scaling, UpdateRule, WeightUpdate,
+    Adam, Correction, LearningRate, MomentTypes, OptimizerOptions, Scaling, UpdateRule,
+    WeightUpdate,
 };
 use crate::testing::check_header;
 use crate::text::print;
@@ -43,7 +44,7 @@ fn lamb(sizes: &[u32], dtype: DType) -> (Graph, Vec<TensorId>) {
         weight_decay: 0.25,
         correction: Correction::Bias,
         max_weight_norm: Some(65504.0),
-        first_moment: DType::F32,
+        moments: MomentTypes::FLOAT,
     });
     let weights: Vec<TensorId> = gradients.keys().copied().collect();
     let options = OptimizerOptions {

@@ -7,6 +7,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::grad::GradError;
 use crate::testing::sample_inputs;
 use crate::text::parse;
 
@@ -17,7 +18,7 @@ const TOLERANCE: f64 = 1e-9;
 type Seen = Vec<(&'static str, Graph)>;
 
 /// Trains with all graphs on the way, that of the model first.
-fn watched(graph: &Graph, options: &Training) -> Result<Seen> {
+fn watched(graph: &Graph, options: &Training) -> Result<Seen, PassError> {
     let mut seen: Seen = vec![("model", graph.clone())];
     let mut see = |pass, graph: &Graph| seen.push((pass, graph.clone()));
     super::super::train(graph.clone(), options, &mut Watch::by(&mut see))?;
@@ -74,11 +75,7 @@ fn close(got: &PerReplica, want: &PerReplica, replicas: u32) -> bool {
 }
 
 /// Compares the graph after each pass with the one before it.
-fn check(
-    seen: &Seen,
-    weights: &[TensorId],
-    replicas: u32,
-) -> std::result::Result<(), TestCaseError> {
+fn check(seen: &Seen, weights: &[TensorId], replicas: u32) -> Result<(), TestCaseError> {
     let mut last = results(&seen[0].1, weights, replicas);
     for (pass, graph) in &seen[1..] {
         let read = parse(&print(graph));
@@ -177,6 +174,7 @@ fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scal
             sharding: Sharding::On,
             memory: StateMemory::OffChip,
         },
+        softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
         collective_merging: CollectiveMerging::On,
         outlining: Outlining::On,
     }
@@ -200,7 +198,7 @@ proptest! {
         };
         match watched(&graph, &options(&weights, loss, rule, scaling)) {
             // Not every operation can be differentiated, and not every sum is one float.
-            Err(Error::NoGradient { .. } | Error::Independent { .. } | Error::LossNotScalar { .. }) => {}
+            Err(PassError::Grad(GradError::NoGradient { .. } | GradError::Independent { .. } | GradError::LossNotScalar { .. })) => {}
             Err(error) => prop_assert!(false, "{error}"),
             Ok(seen) => check(&seen, &weights, replicas)?,
         }
@@ -245,7 +243,7 @@ proptest! {
             false => RecomputeMode::None,
         };
         match watched(&model.graph, &options) {
-            Err(Error::PipelineOnOneIpu) => {}
+            Err(PassError::Pipeline(PipelineError::OnOneIpu)) => {}
             Err(error) => prop_assert!(false, "{error}"),
             Ok(seen) => check(&seen, &model.weights, replicas)?,
         }

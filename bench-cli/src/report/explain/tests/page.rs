@@ -11,7 +11,11 @@ use crate::report::shares;
 const COLUMNS: [(&str, &str, u32); 4] = [
     ("IPU 1", LARGE, 1),
     ("IPU 0", LARGE, 0),
-    ("SQuAD", "--config configs/mk2/squad_large_384.json", 1),
+    (
+        "SQuAD",
+        "--config configs/mk2/squad_large_384_96fef3f.json",
+        1,
+    ),
     (
         "inference",
         "--config configs/mk2/squad_base_128_inf.json",
