@@ -22,9 +22,9 @@ pub struct Preset {
     pub built_in: bool,
     /// The machine of the run, if the file is a report.
     pub machine: Option<SavedMachine>,
-    /// The same values as the file has them, under its own names.
+    /// Values as the file has them, under its own names.
     pub written: Map<String, Value>,
-    /// What they show of the release that the file was written for.
+    /// Releases that the file may have been written for, as its values show.
     pub shown: Shown,
 }
 

@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 
 use super::Release;
 
-/// What a configuration has that only some releases have.
+/// Name or value of a configuration that only some releases have.
 #[derive(Clone, Copy, Debug)]
 pub struct Sign {
-    /// What is seen, in words.
+    /// Name or value that is seen, in words.
     pub seen: &'static str,
     /// Oldest release that has it.
     pub first: Release,
@@ -247,7 +247,7 @@ fn reads_from(keys: &Map<String, Value>, folder: &str) -> bool {
     names.any(|name| name.starts_with(folder))
 }
 
-/// What a configuration shows of its release.
+/// Releases that a configuration may have been written for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// Nothing that tells releases apart.
@@ -300,7 +300,7 @@ impl fmt::Display for Shown {
     }
 }
 
-/// What the `keys` of a configuration, as they are in its file, show of its release.
+/// Releases that the `keys` of a configuration show, as they are in its file.
 #[must_use]
 pub fn shown(keys: &Map<String, Value>) -> Shown {
     let seen: Vec<&Sign> = SIGNS.iter().filter(|sign| (sign.is_in)(keys)).collect();
