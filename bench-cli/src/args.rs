@@ -12,7 +12,6 @@
 
 pub mod hints;
 pub mod json;
-pub mod later;
 pub mod own;
 pub mod spec;
 pub mod table;
@@ -149,6 +148,7 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
     refuse_conflicts(&given.names)?;
     for option in table::options() {
         if let Some(value) = read(option, &matches)? {
+            refuse_other_value(option, &value, &given)?;
             given.values.insert(option.key, value);
         }
     }
@@ -346,6 +346,18 @@ fn refuse_conflicts(names: &[&'static str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a value of an option that another name of it has on the line with another value.
+fn refuse_other_value(option: &OptionSpec, value: &Value, given: &Arguments) -> Result<()> {
+    let Some(other) = given.values.get(option.key).filter(|other| *other != value) else {
+        return Ok(());
+    };
+    let first = table::by_key(option.key).expect("it is the option's key");
+    Err(Error::TwoValues {
+        names: [first.name.into(), option.name.into()],
+        values: [values::show(other), values::show(value)],
+    })
 }
 
 fn read(option: &OptionSpec, matches: &ArgMatches) -> Result<Option<Value>> {

@@ -14,13 +14,14 @@ pub mod options;
 
 use std::path::Path;
 
-use bench_core::config::keys::{self, Batch, is_key};
+use bench_core::config::keys::{self, Batch, KeyError, is_key};
+use bench_core::config::synonyms;
 use bench_core::release::Release;
 use serde_json::{Map, Value, json};
 
-use crate::args::spec::Support;
+use crate::args::spec::{OptionSpec, Support};
 use crate::args::{Arguments, table};
-use crate::error::Incompatible;
+use crate::error::{AccumulationSource, Incompatible};
 use crate::launch::Launch;
 use crate::{Error, Result};
 pub use options::BertOptions;
@@ -33,6 +34,8 @@ pub struct ResolvedConfig {
     pub options: BertOptions,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
+    /// Warnings of the log on what `--compile-only` settles by itself.
+    pub warnings: Vec<&'static str>,
     /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
 }
@@ -48,13 +51,17 @@ pub fn resolve(
     preset: Option<&Map<String, Value>>,
     stamp: &str,
 ) -> Result<ResolvedConfig> {
+    refuse_two_values(given)?;
     let mut values = overlay(given, preset);
+    let warnings = compile_only(&mut values);
     set_execution_mode(&mut values);
+    let asked = Asked::of(&values);
     let launched = given.launch.map(|launch| set_launch(&mut values, launch));
     let launched = launched.transpose()?;
     let accumulation_set = set_batch(&mut values)?;
     check_together(&values)?;
     check_runs(&values)?;
+    asked.check(&values)?;
     refuse_unsupported(&values)?;
     if values["minimum_latency_inference"] == true {
         values["low_latency_inference"] = json!(true);
@@ -71,11 +78,12 @@ pub fn resolve(
     values.insert("popdist_size".into(), json!(processes));
     values.insert("popdist_rank".into(), json!(rank));
     let options = BertOptions::from_values(&values)?;
-    let mut notes = notes(&values, &options);
+    let mut notes = notes(given, &values, &options);
     notes.splice(0..0, launched.into_iter().flatten());
     Ok(ResolvedConfig {
         options,
         accumulation_set,
+        warnings,
         notes,
     })
 }
@@ -108,6 +116,10 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
     }
     if let Some(own) = values["validation_config"].as_object() {
         let own = own.clone();
+        if let Some(pipeline) = own.get("pipeline").and_then(Value::as_bool) {
+            let mode = if pipeline { "PIPELINE" } else { "DEFAULT" };
+            values["execution_mode"] = json!(mode);
+        }
         values.extend(own);
     }
     let mut validates = || -> Result<BertOptions> {
@@ -116,7 +128,9 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
         refuse_unsupported(&values)?;
         // That of the training counts its accumulation.
         values["global_batch_size"] = Value::Null;
+        let asked = Asked::of(&values);
         set_batch(&mut values)?;
+        asked.check(&values)?;
         let mut validation = BertOptions::from_values(&values)?;
         if run.training {
             validation.output.initial = InitialModel::Trained;
@@ -154,9 +168,88 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
     values
 }
 
-/// Keys that the preset loses because the command line chose another of their group.
+/// Refuses two names of one setting with different values on the line.
+fn refuse_two_values(given: &Arguments) -> Result<()> {
+    let line = given.values.iter();
+    let line = line.map(|(key, value)| ((*key).to_string(), value.clone()));
+    match synonyms::unified(&line.collect()) {
+        Err(KeyError::TwoValues { names, values }) => Err(Error::TwoValues {
+            names: names.map(|key| table::by_key(key).map_or(key, |option| option.name).into()),
+            values: values.map(|value| crate::args::values::show(&value)),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Where a run is only compiled, makes its device absent and its data generated, as the application
+/// does from v2.3 on; gives its warnings of what nobody asked for.
+fn compile_only(values: &mut Map<String, Value>) -> Vec<&'static str> {
+    let mut warnings = Vec::new();
+    if values["compile_only"] != true {
+        return warnings;
+    }
+    values["device_connection_type"] = json!("offline");
+    if values["engine_cache"].is_null() {
+        values["engine_cache"] = json!("./session_cache/executable.popart");
+        warnings.push(
+            "Warning: --engine-cache path must be set for compile only mode. \
+             Defaulting to './session_cache/executable.popart'.",
+        );
+    }
+    if values["generated_data"] != true && values["synthetic_data"] != true {
+        values["generated_data"] = json!(true);
+        values["input_files"] = Value::Null;
+        warnings.push(
+            "Warning: --generated-data must be set for compile only mode. \
+             Defaulting to using generated data. \
+             --input-files will be ignored for compile only model.",
+        );
+    }
+    warnings
+}
+
+/// Counts of a batch as somebody asked for them.
+struct Asked {
+    factor: bool,
+    global: bool,
+}
+
+impl Asked {
+    fn of(values: &Map<String, Value>) -> Self {
+        Self {
+            factor: !values["gradient_accumulation_factor"].is_null(),
+            global: !values["global_batch_size"].is_null(),
+        }
+    }
+
+    /// Refuses accumulation in inference, which changes none of the counts of a file.
+    fn check(&self, values: &Map<String, Value>) -> Result<()> {
+        let Batch {
+            accumulation,
+            global,
+        } = keys::batch(values)?;
+        if values["inference"] != true || accumulation == 1 {
+            return Ok(());
+        }
+        Err(Error::AccumulationInInference {
+            factor: accumulation,
+            batch: global / accumulation,
+            given: match (self.factor, self.global) {
+                (true, true) => AccumulationSource::Both,
+                (false, true) => AccumulationSource::GlobalBatch,
+                _ => AccumulationSource::Factor,
+            },
+        })
+    }
+}
+
+/// Keys that the preset loses because the command line chose another of their group, or another name
+/// of the execution mode.
 fn displaced(names: &[&str]) -> Vec<&'static str> {
     let mut keys = Vec::new();
+    if names.contains(&"--execution-mode") {
+        keys.extend(["pipeline", "virtual_graph", "phased_execution"]);
+    }
     for group in table::EXCLUSIVE {
         for name in names.iter().filter(|name| group.contains(name)) {
             let others = group.iter().filter(|other| *other != name);
@@ -281,12 +374,23 @@ fn refuse_unsupported(values: &Map<String, Value>) -> Result<()> {
     Ok(())
 }
 
+/// Whether it is this one of the options of its key that was asked for: the one that the line names,
+/// else the first.
+fn is_meant(given: &Arguments, option: &OptionSpec) -> bool {
+    let mut same = table::options().filter(|other| other.key == option.key);
+    match same.find(|other| given.names.contains(&other.name)) {
+        Some(_) => given.names.contains(&option.name),
+        None => table::by_key(option.key) == Some(option),
+    }
+}
+
 /// One line for each reason why something asked for changes nothing.
-fn notes(values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
+fn notes(given: &Arguments, values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
     let mut by_reason: indexmap::IndexMap<&str, Vec<&str>> = indexmap::IndexMap::new();
     for option in table::options() {
         if let Support::NoEffect(reason) = option.support
             && !option.is_default(&values[option.key])
+            && is_meant(given, option)
         {
             by_reason.entry(reason).or_default().push(option.name);
         }

@@ -14,6 +14,7 @@ pub mod dataset;
 pub mod error;
 pub mod inspect;
 pub mod packs;
+pub mod patterns;
 pub mod pretraining;
 pub mod questions;
 pub mod vocabulary;

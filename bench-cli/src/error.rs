@@ -111,6 +111,22 @@ pub enum Error {
         /// What it names: a file or a folder.
         place: &'static str,
     },
+    /// A file with two names of one setting and different values.
+    #[error("{path}: {inner}")]
+    TwoConfigValues {
+        /// The file.
+        path: String,
+        /// Both names and their values.
+        inner: bench_core::config::KeyError,
+    },
+    /// Two names of one setting with different values.
+    #[error("{} and {} are one setting, got {} and {}", names[0], names[1], values[0], values[1])]
+    TwoValues {
+        /// Both names.
+        names: [String; 2],
+        /// Their values.
+        values: [String; 2],
+    },
     /// Two options that exclude each other.
     #[error("argument {option}: not allowed with argument {other}")]
     NotAllowedWith {
@@ -267,11 +283,8 @@ pub enum Error {
         /// Weight updates of one step.
         batches_per_step: u32,
     },
-    /// A step with too few micro-batches to fill the pipeline.
-    #[error(
-        "a pipeline of {stages} stages{} needs {} {stages} or more, got {}",
-        without_accumulation(*depth), depth_option(*depth), depth.micro_batches()
-    )]
+    /// A step with too few micro-batches to fill the pipeline, in PopART's words where it has some.
+    #[error("{}", pipeline_depth(*stages, *depth))]
     PipelineDepth {
         /// Stages of the pipeline.
         stages: usize,
@@ -303,6 +316,19 @@ pub enum Error {
     /// Settings that do not go together, in the words of the original.
     #[error("{0}, aborting")]
     Incompatible(Incompatible),
+    /// Accumulation where no gradients are, in PopART's words.
+    #[error(
+        "Gradient Accumulation only available when training.\n  \
+         The factor is {factor}: {} makes it 1", settings(*given, *batch)
+    )]
+    AccumulationInInference {
+        /// The factor.
+        factor: u64,
+        /// Sequences of all replicas in one pass.
+        batch: u64,
+        /// Which settings the factor comes from.
+        given: AccumulationSource,
+    },
     /// A global batch that its factors do not give.
     #[error(
         "User settings for global batch size and factors are inconsistent.\n\n  \
@@ -433,19 +459,50 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-fn without_accumulation(depth: PipelineDepth) -> &'static str {
-    match depth {
-        PipelineDepth::Accumulation(_) | PipelineDepth::MicroBatches(_) => "",
-        // Then micro-batches of several weight updates are on the way at the same time.
-        PipelineDepth::Updates(_) => " without accumulation",
+/// Settings that an accumulation factor comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccumulationSource {
+    /// The factor itself.
+    Factor,
+    /// The global batch size.
+    GlobalBatch,
+    /// Both.
+    Both,
+}
+
+/// The words that make an accumulation factor 1.
+fn settings(given: AccumulationSource, batch: u64) -> String {
+    let (factor, global) = (
+        "--gradient-accumulation-factor 1",
+        format!("--global-batch-size {batch}"),
+    );
+    match given {
+        AccumulationSource::Factor => factor.into(),
+        AccumulationSource::GlobalBatch => global,
+        AccumulationSource::Both => format!("{factor} with {global}"),
     }
 }
 
-fn depth_option(depth: PipelineDepth) -> &'static str {
-    match depth {
-        PipelineDepth::Accumulation(_) => "--gradient-accumulation-factor",
-        PipelineDepth::Updates(_) | PipelineDepth::MicroBatches(_) => "--batches-per-step",
-    }
+fn pipeline_depth(stages: usize, depth: PipelineDepth) -> String {
+    let (name, option) = match depth {
+        PipelineDepth::Accumulation(_) => (
+            "gradient accumulation factor",
+            "--gradient-accumulation-factor",
+        ),
+        PipelineDepth::MicroBatches(_) => ("batchesPerStep", "--batches-per-step"),
+        // Then micro-batches of several weight updates are on the way at the same time.
+        PipelineDepth::Updates(updates) => {
+            return format!(
+                "a pipeline of {stages} stages without accumulation needs --batches-per-step \
+                 {stages} or more, got {updates}"
+            );
+        }
+    };
+    format!(
+        "For pipelining, depth ({name}) must equal at least the number of pipeline stages \
+         ({stages}).\n  It is {} here: {option} {stages} or more runs",
+        depth.micro_batches()
+    )
 }
 
 /// What a parser of JSON says, without the place that it says it of.
@@ -543,16 +600,6 @@ pub enum Incompatible {
         "--use-half-optimizer-state is for moments, and SGD has none: give an --optimizer of ADAM or LAMB"
     )]
     NoMoments,
-    /// Accumulation where no gradients are.
-    #[error(
-        "--inference accumulates no gradients, but the gradient accumulation factor is {factor}: give --gradient-accumulation-factor 1 and a --global-batch-size of {batch}"
-    )]
-    AccumulationInInference {
-        /// The factor.
-        factor: u64,
-        /// Sequences of all replicas in one pass.
-        batch: u64,
-    },
     /// No training and no validation.
     #[error(
         "--no-training leaves the validation, but --no-validation or --no-model-save turns it off: nothing is left to run"
@@ -590,6 +637,7 @@ impl Error {
             | Error::InvalidChoice { .. }
             | Error::Stdout { .. }
             | Error::NotAllowedWith { .. }
+            | Error::TwoValues { .. }
             | Error::NotSupported { .. }
             | Error::Command { .. } => 2,
             _ => 1,

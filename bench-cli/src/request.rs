@@ -1,5 +1,6 @@
 //! From the words of a command line to a run that can be simulated.
 
+mod faults;
 pub mod unread;
 
 use std::fs;
@@ -7,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bench_core::release::Release;
+use bench_core::release::signs::Shown;
 use popart_graph::passes::CollectiveMerging;
 
 use crate::args::own::OwnOptions;
@@ -75,6 +77,10 @@ pub struct PreparedRun {
     pub validation: Option<RunRequest>,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
+    /// Warnings of the log on what `--compile-only` settles by itself.
+    pub warnings: Vec<&'static str>,
+    /// Why the run follows its release.
+    pub release_reason: String,
     /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
     /// What the run prints and leaves behind.
@@ -116,8 +122,20 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     let ResolvedConfig {
         mut options,
         accumulation_set,
+        warnings,
         mut notes,
     } = resolved;
+    let release_reason = match (given.own.get("release"), &preset) {
+        (Some(_), _) => format!("{} says so", table::RELEASE),
+        (None, Some(preset)) if preset.written.contains_key("release") => {
+            format!("{} says so", given.config.as_deref().unwrap_or_default())
+        }
+        (None, Some(preset)) => preset.shown.to_string(),
+        (None, None) => Shown::Nothing.to_string(),
+    };
+    if let Some(preset) = &preset {
+        notes.extend(faults::notes(&preset.written, &options));
+    }
     if options.config.session.collective_merging == CollectiveMerging::On
         && let Some(reason) = unmergeable(&options)
     {
@@ -167,6 +185,8 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         }),
         request: RunRequest { options, machine },
         accumulation_set,
+        warnings,
+        release_reason,
         notes,
         own,
     })

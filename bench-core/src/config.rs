@@ -5,6 +5,7 @@
 //! that change nothing here (folders, seeds, files) are left out.
 
 pub mod keys;
+pub mod synonyms;
 
 use bert_model::config::{BertConfig, Dropout, Mode, SequenceFormat, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
@@ -120,6 +121,8 @@ pub struct Session {
     pub inference_io: InferenceIo,
     /// When the device talks to the host.
     pub host_streams: HostStreams,
+    /// Batches that the host has ready before the device asks, at least one; read from v2.5 on.
+    pub buffering_depth: u32,
     /// Whether equal layers on an IPU share their code.
     pub outlining: Outlining,
     /// Gradient of attention dropout, in training.
@@ -181,6 +184,7 @@ impl Default for RunConfig {
             session: Session {
                 inference_io: InferenceIo::Ordinary,
                 host_streams: HostStreams::WhereNeeded,
+                buffering_depth: 3,
                 outlining: Outlining::On,
                 softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
                 collective_merging: CollectiveMerging::Off,

@@ -6,7 +6,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::config::keys::is_key;
+use crate::config::synonyms::{set_mode, unified};
 use crate::config::{KeyError, RunConfig};
+use crate::release::signs::shown;
 
 /// Paths in the repository and texts of the configurations that ship.
 pub const PRESETS: [(&str, &str); 16] = [
@@ -73,8 +75,8 @@ pub const PRESETS: [(&str, &str); 16] = [
     ),
 ];
 
-/// The keys of a preset, such as `pretrain_large_128`, that shape its run; none of a name that
-/// doesn't ship.
+/// The keys of a preset, such as `pretrain_large_128`, that shape its run, with the release that
+/// it shows; none of a name that doesn't ship.
 ///
 /// # Panics
 ///
@@ -83,13 +85,14 @@ pub const PRESETS: [(&str, &str); 16] = [
 pub fn keys(name: &str) -> Option<Map<String, Value>> {
     let is_named = |path: &str| Path::new(path).file_stem() == Some(OsStr::new(name));
     let (_, text) = PRESETS.iter().find(|(path, _)| is_named(path))?;
-    let mut keys: Map<String, Value> =
+    let file: Map<String, Value> =
         serde_json::from_str(text).expect("presets are objects, as a test shows");
-    // The word for it from v2.3 on.
-    if keys.get("pipeline") == Some(&Value::Bool(true)) {
-        keys.insert("execution_mode".into(), "PIPELINE".into());
-    }
+    let mut keys = unified(&file).expect("what ships doesn't contradict itself, as a test shows");
+    set_mode(&mut keys);
     keys.retain(|key, _| is_key(key));
+    let release = shown(&file).release();
+    keys.entry("release")
+        .or_insert_with(|| release.name().into());
     Some(keys)
 }
 
@@ -110,6 +113,7 @@ mod tests {
     use popart_graph::passes::optimizer::rules::MomentTypes;
 
     use super::*;
+    use crate::release::Release;
 
     #[test]
     fn every_preset_is_a_run() {
@@ -162,6 +166,25 @@ mod tests {
         assert_eq!((run.global_batch_size(), run.ipus_requested()), (9600, 16));
         let (slots, sequences) = (run.model.label_slots(), run.model.sequences_per_row());
         assert_eq!((slots, sequences, run.sequences_per_sample()), (78, 3, 2.0));
+    }
+
+    #[test]
+    fn a_preset_is_of_the_release_that_it_shows() {
+        for (name, expected) in [
+            ("demo", Release::V2_3),
+            ("pretrain_large_128", Release::V2_2),
+            ("pretrain_large_128_POD64", Release::V2_5),
+            ("squad_base_128_inf", Release::V2_5),
+            ("squad_base_384", Release::V2_5),
+            ("squad_base_384_96fef3f", Release::Revision96fef3f),
+            ("packed_pretrain_large_512", Release::V3_1),
+        ] {
+            let run = run(name, &Map::new()).unwrap().unwrap();
+            assert_eq!(run.release, expected, "{name}");
+        }
+        // Its mode is what the switch of its release says.
+        let pod64 = run("pretrain_large_128_POD64", &Map::new());
+        assert!(pod64.unwrap().unwrap().is_pipelined());
     }
 
     #[test]

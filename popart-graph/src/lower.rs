@@ -136,7 +136,7 @@ pub(crate) fn lower(
             streams => streams,
         },
     };
-    let mut outputs = Outputs::new(options.host.outputs);
+    let mut outputs = Outputs::new(&options.host);
     let steps = match options.execution {
         Execution::Sequential { repeats } => {
             one_after_the_other(&mut ctx, order, *repeats, &mut outputs)
@@ -188,15 +188,17 @@ fn in_section(
 /// What leaves for the host.
 struct Outputs {
     returned: OutputReturn,
+    buffered: u32,
     streams: Vec<(TensorId, StreamId)>,
     /// After everything else of a run.
     last: Vec<Step>,
 }
 
 impl Outputs {
-    fn new(returned: OutputReturn) -> Self {
+    fn new(host: &HostOptions) -> Self {
         Self {
-            returned,
+            returned: host.outputs,
+            buffered: host.outputs_buffered,
             streams: Vec::new(),
             last: Vec::new(),
         }
@@ -228,7 +230,7 @@ impl Outputs {
         let stream = ctx.builder.program.streams.push(Stream {
             name: name.clone(),
             prefetch: false,
-            buffering_depth: 1,
+            buffering_depth: self.buffered,
         });
         self.streams.push((tensor, stream));
         let layout = ctx.builder.spread(&value.shape(), value.dtype);

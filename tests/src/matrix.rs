@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use bert_model::config::{Dropout, Mode, SequenceFormat, Task};
+use bert_model::optim::LambNorms;
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
 use popart_graph::passes::{
@@ -101,8 +102,8 @@ pub const PACKS: SequenceFormat = SequenceFormat::Packed { sequences: 3 };
 
 const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 
-/// What isn't a factor: tiles of an IPU, reduction, dropout, its gradient behind a softmax and merged
-/// collectives take turns with the combinations.
+/// What isn't a factor: tiles of an IPU, reduction, norms of LAMB, dropout, its gradient behind a
+/// softmax and merged collectives take turns with the combinations.
 #[must_use]
 pub fn turn(values: Values) -> usize {
     values.iter().sum()
@@ -168,6 +169,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         n_tiles: [16, 32, 64][turn % 3],
         collective_merging: [CollectiveMerging::Off, CollectiveMerging::On][turn % 2],
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
+        norms: [LambNorms::OfAll, LambNorms::OfFactors][turn / 3 % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
         softmax_dropout_gradient: [
             SoftmaxDropoutGradient::Exact,

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use bert_model::config::Task;
 use bert_model::data::MicroBatch;
-use bert_model::optim::{OptimizerKind, OptimizerOptions};
+use bert_model::optim::{LambNorms, OptimizerKind, OptimizerOptions};
 use popart_graph::eval::{EvalOptions, Inputs, PerReplica, Value, Values, eval};
 use popart_graph::grad::backward;
 use popart_graph::ir::{Graph, Op, OpKind, Phase, Reduction, TensorId};
@@ -255,6 +255,7 @@ impl State {
             *of_step += sum(step);
         }
         let ratio = |weight: &TensorId| match squares[whole(weight)] {
+            _ if case.plan.norms == LambNorms::OfFactors && is_added(case, *weight) => 1.0,
             (0.0, _) | (_, 0.0) => 1.0,
             (of_weight, of_step) => of_weight.sqrt().min(limit) / of_step.sqrt(),
         };
@@ -335,6 +336,13 @@ impl State {
 
 fn name(graph: &Graph, tensor: TensorId) -> &str {
     &graph.tensors[tensor].name
+}
+
+/// Biases and shifts of norms, whose steps LAMB may take as they are.
+fn is_added(case: &Case, weight: TensorId) -> bool {
+    let name = name(&case.model.graph, weight);
+    let added = ["B", "Beta", "Bias"];
+    added.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// Biases and the weights of norms don't (`applications/popart/bert/bert_optimizer`).

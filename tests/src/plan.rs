@@ -1,7 +1,7 @@
 //! What a case is: its model, its placement, its optimiser, its replicas.
 
 use bert_model::config::{BertConfig, Dropout, SequenceFormat, Task};
-use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
+use bert_model::optim::{LambNorms, OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
 };
@@ -44,6 +44,8 @@ pub struct Plan {
     pub updates: u32,
     /// What is done to the weights; without effect in inference.
     pub optimizer: OptimizerOptions,
+    /// Which weights LAMB scales by their norms.
+    pub norms: LambNorms,
     /// What a pipeline computes again.
     pub recomputation: Recomputation,
     /// Forward stages that compute nothing again, whatever the others do.
@@ -99,6 +101,7 @@ impl Plan {
             micro_batches,
             updates: 1,
             optimizer,
+            norms: LambNorms::OfAll,
             recomputation: match pipelined {
                 true => Recomputation::FromStageInput,
                 false => Recomputation::Off,

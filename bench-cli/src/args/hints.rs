@@ -5,7 +5,6 @@
 
 use std::fmt;
 
-use super::later::{self, LaterOption};
 use super::spec::{OptionSpec, Support};
 use super::table;
 use crate::error::most_like;
@@ -192,8 +191,6 @@ pub enum Hint {
     },
     /// A name from elsewhere.
     Foreign(ForeignName, Form),
-    /// An option of later versions.
-    Later(LaterOption),
 }
 
 /// Which form of a name a user wrote.
@@ -209,7 +206,6 @@ impl fmt::Display for Hint {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Alike { word, meant } => write!(out, "{}: did you mean {meant}?", repr(word)),
-            Self::Later(later) => write!(out, "{later}"),
             Self::Foreign(foreign, form) => {
                 let ForeignName { name, origin, .. } = foreign;
                 let option = |key: &&'static str| match form {
@@ -239,9 +235,6 @@ pub fn lines(hints: &[Hint]) -> String {
 pub fn of(word: &str, form: Form) -> Option<Hint> {
     let key = word.trim_start_matches('-').replace('-', "_");
     let key = key.to_ascii_lowercase();
-    if let Some(later) = later::named(word) {
-        return Some(Hint::Later(later));
-    }
     if let Some(foreign) = ELSEWHERE.iter().find(|foreign| foreign.name == key) {
         return Some(Hint::Foreign(*foreign, form));
     }

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use bench_core::config::keys::is_key;
+use bench_core::config::synonyms;
 use serde_json::{Map, Value, json};
 
 use super::hints::{self, Form};
@@ -68,6 +69,20 @@ fn object(path: &str, text: &str) -> Result<Map<String, Value>> {
         path: path.to_string(),
         found,
     })
+}
+
+/// The keys of a preset or of the run of a report, under the names that they have in `text`; none of
+/// a text that [`parse`] refuses.
+#[must_use]
+pub fn as_written(text: &str) -> Map<String, Value> {
+    let mut values: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    match (
+        values.contains_key("schema_version"),
+        values.remove("options"),
+    ) {
+        (true, Some(Value::Object(options))) => options,
+        _ => values,
+    }
 }
 
 /// A preset, or what the program itself wrote of a run: a report with its machine, or a resolved
@@ -136,8 +151,14 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
 ///
 /// # Errors
 ///
-/// Unknown keys, all of them; else the first value that does not fit.
+/// Two names of one key with different values; unknown keys, all of them; else the first value that
+/// does not fit.
 fn check(path: &str, values: &Map<String, Value>, level: Level) -> Result<Map<String, Value>> {
+    let unified = synonyms::unified(values).map_err(|inner| Error::TwoConfigValues {
+        path: path.into(),
+        inner,
+    })?;
+    let values = &unified;
     let keys: Vec<String> = values
         .keys()
         .filter(|key| known(key, level).is_none())
@@ -292,6 +313,21 @@ mod tests {
             (r#"{"loss_scaling": 20}"#, "loss_scaling", json!(20)),
             (r#"{"input_files": "x"}"#, "input_files", json!(["x"])),
             (
+                r#"{"device_iterations": "7"}"#,
+                "batches_per_step",
+                json!(7),
+            ),
+            (
+                r#"{"checkpoint_output_dir": "c"}"#,
+                "checkpoint_dir",
+                json!("c"),
+            ),
+            (
+                r#"{"checkpoint_input_dir": "m.onnx"}"#,
+                "onnx_checkpoint",
+                json!("m.onnx"),
+            ),
+            (
                 r#"{"lr_warmup_start": 0.002}"#,
                 "lr_warmup_start",
                 json!(0.002),
@@ -381,10 +417,17 @@ mod tests {
                  'dtype': did you mean popart_dtype?",
             ),
             (
+                r#"{"device_iterations": 4, "batches_per_step": 8}"#,
+                "a.json: `batches_per_step` and `device_iterations` are one setting, got 8 and 4",
+            ),
+            (
+                r#"{"validation_config": {"device_iterations": 4, "batches_per_step": 8}}"#,
+                "a.json: key 'validation_config': `batches_per_step` and `device_iterations` are \
+                 one setting, got 8 and 4",
+            ),
+            (
                 r#"{"device_iterations": 4, "seeds": 1, "explian": 1}"#,
-                "a.json: Unknown arg(s) in config file: {'device_iterations', 'seeds', 'explian'}\n  \
-                 --device-iterations is an option of later versions of the benchmark: \
-                 --batches-per-step counts them here\n  \
+                "a.json: Unknown arg(s) in config file: {'seeds', 'explian'}\n  \
                  'explian': did you mean explain?",
             ),
         ] {

@@ -11,6 +11,7 @@ use bench_cli::clock::Date;
 use bench_cli::config::options::{BertOptions, ConnectionType};
 use bench_cli::console::Console;
 use bench_cli::data::dataset::{self, Dataset};
+use bench_cli::data::patterns;
 use bench_cli::inspect::Inspect;
 use bench_cli::launch::Launch;
 use bench_cli::log::{self, Process};
@@ -53,7 +54,8 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let metrics = own.metrics_json.iter().map(Path::new);
     let inspected = own.inspect.files()?;
     let outputs = metrics.chain(inspected.iter().map(PathBuf::as_path));
-    report::check_apart(outputs.clone(), inputs(&given, &prepared))?;
+    let inputs = inputs(&given, &prepared);
+    report::check_apart(outputs.clone(), inputs.iter().map(PathBuf::as_path))?;
     report::check_all_writable(outputs)?;
     let command = ["ipu-bench".into(), "bert".into()]
         .into_iter()
@@ -64,15 +66,13 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
 }
 
 /// The files that a run reads, or would if they were there.
-fn inputs<'a>(given: &'a Arguments, prepared: &'a PreparedRun) -> impl Iterator<Item = &'a Path> {
-    let named = given
-        .config
-        .iter()
-        .chain(&prepared.own.system)
-        .map(Path::new);
+fn inputs(given: &Arguments, prepared: &PreparedRun) -> Vec<PathBuf> {
+    let named = given.config.iter().chain(&prepared.own.system);
+    let named = named.map(PathBuf::from);
     let data = &prepared.request.options.data;
-    let data = data.input_files.iter().chain(&data.vocab_file);
-    named.chain(data.map(PathBuf::as_path))
+    let files = patterns::files(&data.input_files);
+    let files = files.unwrap_or_else(|_| data.input_files.clone());
+    named.chain(files).chain(data.vocab_file.clone()).collect()
 }
 
 /// The runs of a program, one after the other, with their lines, and the files of the first.
@@ -114,6 +114,7 @@ fn simulate(
         options,
         failed: None,
     };
+    log.print(log::compile_only(&prepared.warnings));
     log.print(log::program(prepared.accumulation_set, &process));
     for (number, this) in runs.iter().enumerate() {
         let first = number == 0;
@@ -225,8 +226,8 @@ fn one(
 fn say(prepared: &PreparedRun, console: &Console) -> anyhow::Result<()> {
     console.note(&format!("system: {}", prepared.request.machine.name))?;
     console.note(&format!(
-        "release: {}",
-        prepared.request.options.config.release
+        "release: {}: {}",
+        prepared.request.options.config.release, prepared.release_reason
     ))?;
     for note in &prepared.notes {
         console.note(note)?;
@@ -280,7 +281,7 @@ impl Log<'_> {
         }
         let least = self.options.output.log_level;
         let mut stdout = io::stdout().lock();
-        let mut lines = lines.into_iter().filter(|line| line.level >= least);
+        let mut lines = lines.into_iter().filter(|line| line.appears(least));
         let printed = lines
             .try_for_each(|line| writeln!(stdout, "{}", line.render(Date::now())))
             .and_then(|()| stdout.flush());

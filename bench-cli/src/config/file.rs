@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use bench_core::presets::PRESETS;
+use bench_core::release::signs::{Shown, shown};
 use serde_json::{Map, Value};
 
 use crate::args::json::{self, SavedMachine};
@@ -21,6 +22,10 @@ pub struct Preset {
     pub built_in: bool,
     /// The machine of the run, if the file is a report.
     pub machine: Option<SavedMachine>,
+    /// Values as the file has them, under its own names.
+    pub written: Map<String, Value>,
+    /// Releases that the file may have been written for, as its values show.
+    pub shown: Shown,
 }
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
@@ -35,11 +40,20 @@ pub fn load(path: &str) -> Result<Preset> {
         }
         (text, _) => (text?, false),
     };
-    let (values, machine) = json::parse(path, &text)?;
+    let (mut values, machine) = json::parse(path, &text)?;
+    let written = json::as_written(&text);
+    let shown = shown(&written);
+    if let Shown::Releases { last, .. } = shown {
+        values
+            .entry("release")
+            .or_insert_with(|| last.name().into());
+    }
     Ok(Preset {
         values,
         built_in,
         machine,
+        written,
+        shown,
     })
 }
 

@@ -110,6 +110,8 @@ pub struct Run {
     pub validation: bool,
     /// Whether saved models were wanted; they are not written.
     pub model_save: bool,
+    /// Bytes of the largest merged copy with the host, if limited; only the log says so.
+    pub max_copy_merge_size: Option<u32>,
 }
 
 /// Kinds of synthetic data.

@@ -132,6 +132,84 @@ fn execution_modes() {
     }
 }
 
+/// In one source they contradict each other; the line goes over the preset.
+#[test]
+fn two_names_of_one_setting() {
+    for (line, first, second) in [
+        (
+            "--device-iterations 4 --batches-per-step 8",
+            "--batches-per-step and --device-iterations",
+            "8 and 4",
+        ),
+        (
+            "--pipeline false --execution-mode PIPELINE",
+            "--execution-mode and --pipeline",
+            "PIPELINE and false",
+        ),
+        (
+            "--checkpoint-dir a --checkpoint-output-dir b",
+            "--checkpoint-dir and --checkpoint-output-dir",
+            "a and b",
+        ),
+    ] {
+        let expected = format!("{first} are one setting, got {second}");
+        check_error(&format!("--epochs 1 {line}"), json!({}), &expected, 2);
+    }
+    check(
+        "--epochs 1 --device-iterations 4 --batches-per-step 4",
+        json!({}),
+        &[("batches_per_step", json!(4))],
+    );
+    check(
+        "--epochs 1 --device-iterations 4 --execution-mode DEFAULT",
+        json!({"batches_per_step": 8, "pipeline": true}),
+        &[
+            ("batches_per_step", json!(4)),
+            ("execution_mode", json!("DEFAULT")),
+        ],
+    );
+}
+
+#[test]
+fn what_is_only_compiled_needs_no_device_and_no_data() {
+    let resolved = resolve_line("--epochs 1 --compile-only", json!({})).unwrap();
+    let options = &resolved.options;
+    assert_eq!(options.device.connection, ConnectionType::Offline);
+    assert!(options.run.generated_data);
+    assert_eq!(resolved.warnings.len(), 2);
+    let line = "--epochs 1 --compile-only --synthetic-data --engine-cache a";
+    let resolved = resolve_line(line, json!({"input_files": ["a"]})).unwrap();
+    assert!(!resolved.options.run.generated_data);
+    assert!(resolved.warnings.is_empty());
+}
+
+/// Its placement is its own, as in the presets of Mk1.
+#[test]
+fn the_validation_may_lie_elsewhere() {
+    let preset = json!({
+        "task": "SQUAD", "num_layers": 12, "layers_per_ipu": [1], "encoder_start_ipu": 2,
+        "pipeline": true, "device_iterations": 64, "gradient_accumulation_factor": 1,
+        "validation_config": {
+            "layers_per_ipu": [6], "encoder_start_ipu": 1, "device_iterations": 16,
+            "sequence_length": 256, "max_copy_merge_size": 32000, "pipeline": true,
+        },
+    });
+    let resolved = resolve_line("--epochs 1 --generated-data", preset).unwrap();
+    let validation = validation(&resolved).unwrap().unwrap();
+    let of = |options: &BertOptions| {
+        let config = &options.config;
+        (
+            config.ipus_per_replica(),
+            config.batching.batches_per_step,
+            config.model.sequence_length,
+            options.run.max_copy_merge_size,
+            config.is_pipelined(),
+        )
+    };
+    assert_eq!(of(&resolved.options), (14, 64, 128, None, true));
+    assert_eq!(of(&validation), (3, 16, 256, Some(32_000), true));
+}
+
 #[test]
 fn batch_rule() {
     for (line, accumulation, global, set) in [
@@ -438,7 +516,8 @@ fn validation_is_checked_like_a_run() {
         ),
         (
             json!({"gradient_accumulation_factor": 2}),
-            "--inference accumulates no gradients, but the gradient accumulation factor is 2: give --gradient-accumulation-factor 1 and a --global-batch-size of 1, aborting",
+            "Gradient Accumulation only available when training.\n  \
+             The factor is 2: --gradient-accumulation-factor 1 makes it 1",
         ),
     ] {
         let resolved = resolve_line("--epochs 1", json!({"validation_config": own})).unwrap();
@@ -459,7 +538,8 @@ fn runs_that_compute_nothing() {
     check_error(
         "--inference --global-batch-size 32 --micro-batch-size 2",
         json!({}),
-        "--inference accumulates no gradients, but the gradient accumulation factor is 16: give --gradient-accumulation-factor 1 and a --global-batch-size of 2, aborting",
+        "Gradient Accumulation only available when training.\n  \
+         The factor is 16: --global-batch-size 2 makes it 1",
         1,
     );
     check_error(

@@ -18,7 +18,9 @@ use bert_model::config::{Mode, SequenceFormat};
 use bert_model::data::squad::{self, AnswerNotFound, Example};
 use bert_model::data::{PackForm, PackLayout, RecordLayout, Tokeniser};
 
-use super::{DataError, data_error, inspect, packs, questions, read_vocabulary, recipe_error};
+use super::{
+    DataError, data_error, inspect, packs, patterns, questions, read_vocabulary, recipe_error,
+};
 use crate::Result;
 use crate::config::options::BertOptions;
 
@@ -29,6 +31,8 @@ pub struct Dataset {
     pub steps_per_epoch: u64,
     /// Origin of the samples.
     pub origin: SampleOrigin,
+    /// Files that they are read from, in order.
+    pub files: Vec<PathBuf>,
 }
 
 /// Where samples come from.
@@ -66,6 +70,7 @@ impl Dataset {
         Self {
             steps_per_epoch: 1,
             origin: SampleOrigin::Made,
+            files: Vec::new(),
         }
     }
 
@@ -108,26 +113,22 @@ pub fn open(options: &BertOptions) -> Result<Dataset> {
     if files.is_empty() {
         return Err(DataError::NoInputFiles.into());
     }
-    for path in files {
-        if !path.exists() {
-            return Err(DataError::Missing { path: path.clone() }.into());
-        }
-    }
+    let files = patterns::files(files)?;
     match options.config.is_squad() {
-        false => records(options),
-        true => questions(options),
+        false => records(options, files),
+        true => questions(options, files),
     }
 }
 
 /// Files of records: an epoch reads a copy of each.
-fn records(options: &BertOptions) -> Result<Dataset> {
+fn records(options: &BertOptions, files: Vec<PathBuf>) -> Result<Dataset> {
     let data = &options.data;
     let is_tf_record = |path: &Path| {
         let name = path.as_os_str().to_string_lossy().to_lowercase();
         name.ends_with("tfrecord")
     };
     let model = &options.config.model;
-    if let Some(path) = data.input_files.iter().find(|path| is_tf_record(path)) {
+    if let Some(path) = files.iter().find(|path| is_tf_record(path)) {
         return Err(match options.config.is_packed() {
             false => DataError::TfRecord { path: path.clone() },
             true => DataError::PackedTfRecord,
@@ -142,14 +143,14 @@ fn records(options: &BertOptions) -> Result<Dataset> {
                 sequence_length,
                 mask_tokens,
             };
-            let files = data.input_files.iter();
             let counts = files
+                .iter()
                 .map(|path| inspect::count(path, layout))
                 .collect::<Result<Vec<u64>>>()?;
             (counts, SampleOrigin::Records { cached })
         }
         SequenceFormat::Packed { sequences } => packed_files(
-            &data.input_files,
+            &files,
             PackLayout {
                 sequence_length,
                 mask_tokens,
@@ -180,6 +181,7 @@ fn records(options: &BertOptions) -> Result<Dataset> {
     Ok(Dataset {
         steps_per_epoch,
         origin,
+        files,
     })
 }
 
@@ -211,9 +213,9 @@ fn packed_files(
 }
 
 /// The first file, which is one of questions: its samples are windows of their texts.
-fn questions(options: &BertOptions) -> Result<Dataset> {
+fn questions(options: &BertOptions, files: Vec<PathBuf>) -> Result<Dataset> {
     let data = &options.data;
-    let path = &data.input_files[0];
+    let path = &files[0];
     let file = data.vocab_file.as_ref();
     let vocabulary = read_vocabulary(file.ok_or(DataError::NoVocabulary)?)?;
     let tokeniser = Tokeniser::new(&vocabulary, data.case);
@@ -251,6 +253,7 @@ fn questions(options: &BertOptions) -> Result<Dataset> {
     Ok(Dataset {
         steps_per_epoch,
         origin: SampleOrigin::Questions { not_found, padding },
+        files,
     })
 }
 
@@ -332,6 +335,11 @@ mod tests {
             &[16],
             "--input-files none",
             Err("No such file or directory: 'none'"),
+        );
+        check(
+            &[16],
+            "--input-files src/none*",
+            Err("No such file or directory: 'src/none*'"),
         );
         check(&[16], "--input-files src", Err("src"));
         check(&[16], "--input-files Cargo.TFRecord", Err("No such file"));

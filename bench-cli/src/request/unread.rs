@@ -7,6 +7,7 @@
 //! Left out: what is idle only at certain sizes, as a count of tiles that the model doesn't fill.
 
 use bench_core::config::RateFunction;
+use bench_core::release::Release;
 use bert_model::config::{Activation, Dropout};
 use bert_model::optim::OptimizerKind;
 use bert_model::placement::EncoderMemory;
@@ -226,7 +227,12 @@ pub const RULES: &[Rule] = &[
         reason: "only --synthetic-data reads it",
     },
     Rule {
-        keys: &["group_host_syncs"],
+        keys: &["buffering_depth"],
+        idle: |options| options.config.release < Release::V2_5,
+        reason: "releases before v2.5 leave it to the library",
+    },
+    Rule {
+        keys: &["group_host_syncs", "buffering_depth"],
         idle: |options| options.is_synthetic(),
         reason: "synthetic data needs no host",
     },

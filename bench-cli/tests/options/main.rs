@@ -105,13 +105,22 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
     }
     let printed = lines
         .into_iter()
-        .filter(|line| line.level >= options.output.log_level);
+        .filter(|line| line.appears(options.output.log_level));
     observed.log = printed.map(|line| line.text).collect();
     Ok(observed)
 }
 
 /// A line on which the option can act.
 fn base(option: &OptionSpec) -> String {
+    let line = base_of_key(option);
+    match option.name {
+        // The same setting under another name: the line may not have both.
+        "--device-iterations" => line.replace("--batches-per-step", option.name),
+        _ => line,
+    }
+}
+
+fn base_of_key(option: &OptionSpec) -> String {
     let pretraining = format!(
         "{MODEL} --num-layers 2 --mask-tokens 4 --training-steps 3 \
          --gradient-accumulation-factor 12 --execution-mode PIPELINE --optimizer LAMB"
@@ -119,7 +128,7 @@ fn base(option: &OptionSpec) -> String {
     let squad = format!("{MODEL} --num-layers 1 --task SQUAD --inference");
     match option.key {
         "epochs" => pretraining.replace("--training-steps 3", "--epochs 1"),
-        "pipeline" => pretraining.replace("PIPELINE", "DEFAULT"),
+        "pipeline" => pretraining.replace("--execution-mode PIPELINE", ""),
         "momentum" | "dampening" | "velocity_scaling" => pretraining.replace("LAMB", "SGD"),
         "lr_warmup_start"
         | "lr_warmup_steps"
@@ -168,6 +177,9 @@ fn base(option: &OptionSpec) -> String {
             }
         }
         "host_embedding" => squad,
+        "buffering_depth" => {
+            format!("{squad} --minimum-latency-inference --release v2.5")
+        }
         "inference_lm_perplexity" => squad.replace("SQUAD", "PRETRAINING") + " --mask-tokens 4",
         "squad_lr_scale" => {
             pretraining.replace("PIPELINE", "DEFAULT") + " --task SQUAD --num-layers 1"
@@ -249,7 +261,8 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         // Other values only move numbers; none leaves out what they are for.
         ("momentum" | "dropout_prob", ..) => "0",
         ("log_level", ..) => "ERROR",
-        ("release", ..) => "v2.1",
+        ("release", ..) => "v2.2",
+        ("buffering_depth", ..) => "1",
         ("squad_wrap_final_layer", ..) => "false",
         (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
         (_, Kind::Float, _) => "0.25",
@@ -401,7 +414,10 @@ fn idle(rule: &Rule) -> String {
         "there is no dropout on attention probabilities" => format!("{training} --no-attn-dropout"),
         "only --task PRETRAINING predicts masked tokens" => format!("{squad} --inference"),
         "--no-dropout leaves out all dropout" => format!("{training} --no-dropout"),
-        "synthetic data needs no host" => training.replace("--generated-data", "--synthetic-data"),
+        "releases before v2.5 leave it to the library" => training,
+        "synthetic data needs no host" => {
+            training.replace("--generated-data", "--synthetic-data") + " --release v2.5"
+        }
         "--use-default-available-memory-proportion stands before it" => format!(
             "{training} --hidden-size 256 --device-tiles 64 \
              --use-default-available-memory-proportion true"

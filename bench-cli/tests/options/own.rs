@@ -25,7 +25,7 @@ fn own(name: &str) -> Own {
         table::SYSTEM => Own::Acts(&["bow-pod16"]),
         table::MERGE_COLLECTIVES => Own::Acts(&[]),
         table::SEQUENCES_PER_PACK => Own::Acts(&["1.5"]),
-        table::RELEASE => Own::Says(&["v2.1"], |_, stderr| stderr.contains("release: v2.1")),
+        table::RELEASE => Own::Acts(&["v2.2"]),
         table::METRICS_JSON => Own::Writes("metrics.json"),
         table::DUMP_IR => Own::Writes("graphs"),
         table::DUMP_PROGRAM => Own::Writes("program.txt"),

@@ -26,12 +26,11 @@ use popart_graph::passes::{
 };
 use serde_json::{Map, Value, json};
 
+use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session, synonyms};
 use crate::release::Release;
 
-use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
-
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 74] = [
+pub const KEYS: [&str; 75] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -101,6 +100,7 @@ pub const KEYS: [&str; 74] = [
     "synthetic_data",
     "low_latency_inference",
     "minimum_latency_inference",
+    "buffering_depth",
     "merge_collectives",
     "use_packed_sequence_format",
     "max_sequences_per_pack",
@@ -146,6 +146,14 @@ pub enum KeyError {
         expected: ValueForm,
         /// The value.
         found: Value,
+    },
+    /// Two names of one setting with different values.
+    #[error("`{}` and `{}` are one setting, got {} and {}", names[0], names[1], values[0], values[1])]
+    TwoValues {
+        /// Both names.
+        names: [&'static str; 2],
+        /// Their values.
+        values: [Value; 2],
     },
     /// A choice that the application has and nothing here computes.
     #[error("`{key}`: {choice} is not supported")]
@@ -238,6 +246,8 @@ pub enum UnsupportedChoice {
     Mrpc,
     /// `execution_mode: PHASED`.
     Phased,
+    /// `gradient_reduction_type: RunningMean`.
+    RunningMean,
 }
 
 impl fmt::Display for UnsupportedChoice {
@@ -245,6 +255,7 @@ impl fmt::Display for UnsupportedChoice {
         f.write_str(match self {
             Self::Mrpc => "MRPC",
             Self::Phased => "PHASED",
+            Self::RunningMean => "RunningMean",
         })
     }
 }
@@ -371,8 +382,12 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// A key that isn't one of [`KEYS`]; a value out of range; a choice that is not supported.
+    /// A key that isn't one of [`KEYS`] and no later name of one; a value out of range; a choice that
+    /// is not supported.
     pub fn from_keys(keys: &Map<String, Value>) -> Result<Self> {
+        let mut unified = synonyms::unified(keys)?;
+        synonyms::set_mode(&mut unified);
+        let keys = &unified;
         if let Some(key) = keys.keys().find(|key| !is_key(key)) {
             return Err(KeyError::Unknown { key: key.clone() });
         }
@@ -626,6 +641,7 @@ impl RunConfig {
             // Nothing is streamed.
             HostStreams::Absent => {}
         }
+        set("buffering_depth", json!(session.buffering_depth));
         set("no_outlining", json!(session.outlining == Outlining::Off));
         set(
             "merge_collectives",
@@ -838,6 +854,12 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
         fully_connected_pass: !read.switch("disable_fully_connected_pass", false)?,
         reduction: match read.text("gradient_reduction_type", "Sum")? {
             "Mean" => Reduction::Mean,
+            "RunningMean" => {
+                return Err(KeyError::NotSupported {
+                    key: "gradient_reduction_type",
+                    choice: UnsupportedChoice::RunningMean,
+                });
+            }
             _ => Reduction::Sum,
         },
         split_qkv: read.switch("split_qkv", false)?,
@@ -1019,6 +1041,7 @@ fn session(read: &Reader<'_>, task: Task, release: Release) -> Result<Session> {
             (false, true) => HostStreams::Grouped,
             (false, false) => HostStreams::WhereNeeded,
         },
+        buffering_depth: read.count("buffering_depth", 3)?,
         outlining: match read.switch("no_outlining", false)? {
             true => Outlining::Off,
             false => Outlining::On,
@@ -1209,6 +1232,13 @@ mod tests {
     }
 
     #[test]
+    fn later_names_are_read() {
+        let later = json!({"device_iterations": 7, "pipeline": true});
+        let first = json!({"batches_per_step": 7, "execution_mode": "PIPELINE"});
+        assert_eq!(read(later), read(first));
+    }
+
+    #[test]
     fn what_is_written_is_read_again() {
         for keys in [
             json!({}),
@@ -1286,6 +1316,14 @@ mod tests {
                 "`sequences_per_pack`: expected a number above 0 and up to 3, got 3.5",
             ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"gradient_reduction_type": "RunningMean"}),
+                "`gradient_reduction_type`: RunningMean is not supported",
+            ),
+            (
+                json!({"device_iterations": 2, "batches_per_step": 3}),
+                "`batches_per_step` and `device_iterations` are one setting, got 3 and 2",
+            ),
             (
                 json!({"release": "v4.0"}),
                 "`release`: expected one of 96fef3f, v2.1, v2.2, v2.3, v2.4, v2.5, v2.6, v3.0, \

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::args::table;
 use crate::args::values::show;
-use crate::error::Incompatible;
+use crate::error::{AccumulationSource, Incompatible};
 use crate::{Error, Result};
 
 /// The run that the resolved `values` make.
@@ -50,6 +50,10 @@ impl From<KeyError> for Error {
                 expected: expected.into(),
                 found: show(&found),
             },
+            KeyError::TwoValues { names, values } => Self::TwoValues {
+                names: names.map(|name| format!("key '{name}'")),
+                values: [show(&values[0]), show(&values[1])],
+            },
             KeyError::NotSupported { choice, .. } => match choice {
                 UnsupportedChoice::Mrpc => Self::NotSupported {
                     option: "--task MRPC",
@@ -58,6 +62,10 @@ impl From<KeyError> for Error {
                 UnsupportedChoice::Phased => Self::NotSupported {
                     option: "--execution-mode PHASED",
                     reason: "phased execution is not supported",
+                },
+                UnsupportedChoice::RunningMean => Self::NotSupported {
+                    option: "--gradient-reduction-type RunningMean",
+                    reason: "gradients are accumulated as sums; Mean gives the same mean",
                 },
             },
             KeyError::TooManyMicroBatches {
@@ -87,9 +95,11 @@ impl From<KeyError> for Error {
                 micro,
                 replicas,
             },
-            KeyError::AccumulationInInference { factor, batch } => {
-                Self::Incompatible(Incompatible::AccumulationInInference { factor, batch })
-            }
+            KeyError::AccumulationInInference { factor, batch } => Self::AccumulationInInference {
+                factor,
+                batch,
+                given: AccumulationSource::Both,
+            },
             KeyError::FixedByRelease {
                 key,
                 value,
@@ -153,6 +163,10 @@ impl BertOptions {
                 training: !read.switch("no_training"),
                 validation: !read.switch("no_validation"),
                 model_save: !read.switch("no_model_save"),
+                max_copy_merge_size: match read.value("max_copy_merge_size").as_i64() {
+                    Some(-1) => None,
+                    _ => Some(read.number("max_copy_merge_size", 0)?),
+                },
             },
             output: Output {
                 steps_per_log: read.steps("steps_per_log")?,
@@ -225,6 +239,8 @@ impl BertOptions {
         set("no_training", json!(!run.training));
         set("no_validation", json!(!run.validation));
         set("no_model_save", json!(!run.model_save));
+        let merged = run.max_copy_merge_size.map_or(-1, i64::from);
+        set("max_copy_merge_size", json!(merged));
         let output = &self.output;
         set("steps_per_log", json!(output.steps_per_log));
         set("report_hw_cycle_count", json!(output.report_hw_cycle_count));
