@@ -369,7 +369,7 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             let line = format!(
                 "--use-packed-sequence-format --max-sequences-per-pack 3 --epochs 1 \
-                 --micro-batch-size 2 --no-validation --input-files {}",
+                 --micro-batch-size 2 --batches-per-step 1 --no-validation --input-files {}",
                 path.display()
             );
             let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
@@ -381,7 +381,7 @@ mod tests {
             assert_eq!(found.old_form(), old);
         }
         let packed = "--use-packed-sequence-format --no-validation";
-        check(&[16], packed, Err("or of 2432 in the form of v2.1"));
+        check(&[16], packed, Err("or of 2312 in the form of v2.1"));
     }
 
     fn token(position: u32) -> Token {

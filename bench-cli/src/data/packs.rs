@@ -266,7 +266,7 @@ mod tests {
             recipe: Recipe {
                 layout,
                 mask_probability: 0.15,
-                short_sequence_probability: 0.5,
+                short_sequence_probability: 1.0,
                 pad_position: 64,
                 seed: 7,
             },
