@@ -111,6 +111,7 @@ pub fn weight_updates(
             reduction: sums.reduction,
         },
         learning_rate,
+        clip_norm: None,
     }
 }
 
