@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use bench_core::release::Release;
+use bert_model::placement::EncoderPlacement;
 use popart_graph::passes::CollectiveMerging;
 
 use crate::args::own::OwnOptions;
@@ -221,7 +222,10 @@ fn later_graph(options: &BertOptions) -> Option<String> {
 
 /// Where the model doesn't fill the counts of layers.
 fn unfilled(options: &BertOptions) -> Option<String> {
-    let counts = &options.config.placement.layers_per_ipu;
+    let EncoderPlacement::Layers(layers) = &options.config.placement.encoder else {
+        return None;
+    };
+    let counts = &layers.layers_per_ipu;
     let room: u64 = counts.iter().copied().map(u64::from).sum();
     let layers = options.config.model.num_layers;
     (counts.len() > 1 && room > u64::from(layers)).then(|| {

@@ -90,6 +90,12 @@ impl From<KeyError> for Error {
             KeyError::AccumulationInInference { factor, batch } => {
                 Self::Incompatible(Incompatible::AccumulationInInference { factor, batch })
             }
+            error @ (KeyError::TwoPlacements { .. }
+            | KeyError::TwoMomentTypes
+            | KeyError::NoMomentsInHalf
+            | KeyError::NoHalfLayers
+            | KeyError::HalfLayers(_)
+            | KeyError::Clipping(_)) => Self::Keys(error),
             KeyError::FixedByRelease {
                 key,
                 value,
