@@ -13,6 +13,7 @@
 pub mod hints;
 pub mod json;
 pub mod later;
+pub mod mlperf;
 pub mod own;
 pub mod spec;
 pub mod table;

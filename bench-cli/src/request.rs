@@ -133,6 +133,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     {
         notes.insert(0, format!("no file {path}: the built-in preset stands in"));
     }
+    notes.splice(0..0, preset.iter().flat_map(|preset| preset.notes.clone()));
     let in_preset = |key: &str| values_of_preset.is_some_and(|preset| preset.contains_key(key));
     let on_line = |key: &str| given.values.contains_key(key) || given.own.contains_key(key);
     let asked = |key: &str| on_line(key) || in_preset(key);
