@@ -12,6 +12,7 @@
 
 pub mod hints;
 pub mod json;
+pub mod mlperf;
 pub mod own;
 pub mod spec;
 pub mod table;
@@ -105,7 +106,7 @@ fn value_name(option: &OptionSpec) -> &'static str {
         Kind::Text | Kind::Constant(_) => "TEXT",
         Kind::Mode => "MODE",
         Kind::Schedule => "INT:FLOAT",
-        Kind::Json => "JSON",
+        Kind::Json | Kind::Halves => "JSON",
     }
 }
 
@@ -327,6 +328,7 @@ fn reword(error: &clap::Error) -> Error {
 
 fn names_in_order(matches: &ArgMatches) -> Vec<&'static str> {
     let mut names: Vec<(usize, &'static str)> = table::options()
+        .chain(table::OURS.options)
         .filter(|option| given_on_line(option, matches))
         .filter_map(|option| Some((matches.index_of(option.name)?, option.name)))
         .collect();

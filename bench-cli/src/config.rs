@@ -120,6 +120,7 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
             let mode = if pipeline { "PIPELINE" } else { "DEFAULT" };
             values["execution_mode"] = json!(mode);
         }
+        place_anew(&mut values, &own);
         values.extend(own);
     }
     let mut validates = || -> Result<BertOptions> {
@@ -141,6 +142,16 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
     Ok(Some(validation))
 }
 
+/// Forgets where the encoder layers are if what comes over it places them in the other form.
+fn place_anew(values: &mut Map<String, Value>, over: &Map<String, Value>) {
+    let (whole, half) = (keys::LAYER_KEYS, keys::HALF_LAYER_KEYS);
+    for (form, other) in [(whole, half), (half, whole)] {
+        if form.iter().any(|key| over.contains_key(*key)) {
+            other.iter().for_each(|key| drop(values.remove(*key)));
+        }
+    }
+}
+
 fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String, Value> {
     let mut values = Map::new();
     for option in table::options() {
@@ -160,6 +171,21 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
     }
     for (key, value) in given.own.iter().filter(|(key, _)| is_key(key)) {
         values.insert((*key).to_string(), value.clone());
+    }
+    // What the application takes if nothing is said is nothing that somebody said.
+    let in_preset = |key: &str| {
+        let preset = preset.is_some_and(|preset| preset.get(key).is_some_and(|v| !v.is_null()));
+        preset && !displaced.contains(&key)
+    };
+    let is_set = |key: &str, values: &Map<String, Value>| {
+        values.get(key).is_some_and(|value| !value.is_null())
+    };
+    if keys::HALF_LAYER_KEYS.iter().any(|key| is_set(key, &values)) {
+        for key in keys::LAYER_KEYS {
+            if !in_preset(key) && !given.values.contains_key(key) {
+                values.remove(key);
+            }
+        }
     }
     // The machine that the line names is of the generation that it is.
     if given.own.contains_key("system") && !given.values.contains_key("device_version") {
@@ -387,9 +413,11 @@ fn is_meant(given: &Arguments, option: &OptionSpec) -> bool {
 /// One line for each reason why something asked for changes nothing.
 fn notes(given: &Arguments, values: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
     let mut by_reason: indexmap::IndexMap<&str, Vec<&str>> = indexmap::IndexMap::new();
-    for option in table::options() {
+    for option in table::options().chain(table::OURS.options) {
         if let Support::NoEffect(reason) = option.support
-            && !option.is_default(&values[option.key])
+            && values
+                .get(option.key)
+                .is_some_and(|value| !option.is_default(value))
             && is_meant(given, option)
         {
             by_reason.entry(reason).or_default().push(option.name);

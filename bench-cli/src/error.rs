@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use bench_core::config::KeyError;
 use bench_core::config::keys::MICRO_BATCHES_MAX;
 use bench_core::release::Release;
 use ipu_sim::device::DeviceError;
@@ -313,6 +314,9 @@ pub enum Error {
     /// A run that can't be evaluated for a reason that has no option's name.
     #[error(transparent)]
     Run(Box<bench_core::Error>),
+    /// Keys of a run that don't go together.
+    #[error(transparent)]
+    Keys(KeyError),
     /// Settings that do not go together, in the words of the original.
     #[error("{0}, aborting")]
     Incompatible(Incompatible),

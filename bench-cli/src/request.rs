@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use bench_core::release::Release;
 use bench_core::release::signs::Shown;
+use bert_model::placement::EncoderPlacement;
 use popart_graph::passes::CollectiveMerging;
 
 use crate::args::own::OwnOptions;
@@ -150,6 +151,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     {
         notes.insert(0, format!("no file {path}: the built-in preset stands in"));
     }
+    notes.splice(0..0, preset.iter().flat_map(|preset| preset.notes.clone()));
     let in_preset = |key: &str| values_of_preset.is_some_and(|preset| preset.contains_key(key));
     let on_line = |key: &str| given.values.contains_key(key) || given.own.contains_key(key);
     let asked = |key: &str| on_line(key) || in_preset(key);
@@ -241,7 +243,10 @@ fn later_graph(options: &BertOptions) -> Option<String> {
 
 /// Where the model doesn't fill the counts of layers.
 fn unfilled(options: &BertOptions) -> Option<String> {
-    let counts = &options.config.placement.layers_per_ipu;
+    let EncoderPlacement::Layers(layers) = &options.config.placement.encoder else {
+        return None;
+    };
+    let counts = &layers.layers_per_ipu;
     let room: u64 = counts.iter().copied().map(u64::from).sum();
     let layers = options.config.model.num_layers;
     (counts.len() > 1 && room > u64::from(layers)).then(|| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bert_model::model::{self, BertModel};
 use bert_model::optim::{self, GradientSums, LambNorms};
-use bert_model::placement::{Placement, layers_on_fullest_ipu};
+use bert_model::placement::{EncoderPlacement, Halves, Placement};
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::program::{Program, StreamId};
 use ipu_sim::spec::MachineSpec;
@@ -21,6 +21,7 @@ use popart_graph::session::{self, Purpose, SessionOptions};
 use crate::config::{InferenceIo, RunConfig};
 use crate::error::{Error, LargePart, Result, TooLarge};
 use crate::explain::StagePlacement;
+use crate::explain::pipeline::Movable;
 use crate::release::Release;
 
 /// A program and what it is for.
@@ -66,7 +67,7 @@ pub fn compile(
     }
     refuse_crowded(config, machine)?;
     let (task, layers) = (config.task, config.model.num_layers);
-    let placement = Placement::from_layers_per_ipu(&config.placement, layers, task);
+    let placement = Placement::from_options(&config.placement, layers, task);
     let placement = placement.map_err(bert_model::error::Error::from)?;
     let model = model::build(&config.model, &placement, task)?;
     watch.show("model", &model.graph);
@@ -87,6 +88,10 @@ pub fn compile(
             stage_ipus: compiled.execution.stage_ipus(),
             micro_batches: compiled.execution.micro_batches(),
             updates_in_stages: compiled.updates_in_stages,
+            movable: match config.placement.encoder {
+                EncoderPlacement::Layers(_) => Movable::Layer,
+                EncoderPlacement::Halves(_) => Movable::HalfLayer,
+            },
         },
         matmul_flops: compiled.matmul_flops,
         ends: read.zip(write),
@@ -105,14 +110,19 @@ fn refuse_crowded(config: &RunConfig, machine: &MachineSpec) -> Result<()> {
     if model.num_layers <= FEW_LAYERS {
         return Ok(());
     }
-    let layers = layers_on_fullest_ipu(&config.placement.layers_per_ipu, model.num_layers);
     let [hidden, ff] = [model.hidden_size, model.ff_size].map(u128::from);
-    // Query, key, value and output; into the feed-forward block and out of it.
-    let elements = 4 * hidden * hidden + 2 * hidden * ff;
-    let needed = u128::from(layers) * elements * u128::from(model.dtype.size().0);
+    let size = |halves: Halves| {
+        // Query, key, value and output; into the feed-forward block and out of it.
+        let attention = u128::from(halves.attention) * 4 * hidden * hidden;
+        let feed_forward = u128::from(halves.feed_forward) * 2 * hidden * ff;
+        (attention + feed_forward) * u128::from(model.dtype.size().0)
+    };
+    let encoder = &config.placement.encoder;
+    let fullest = encoder.fullest_ipu(model.num_layers, size);
+    let needed = size(fullest);
     let tile = &machine.tile;
     let available = tile.memory * u64::from(tile.tiles_per_ipu);
-    check_size(LargePart::EncoderLayers(layers), needed, available)
+    check_size(LargePart::Encoder(fullest), needed, available)
 }
 
 /// Refuses a model that no plan can make fit: one of whose matrix products alone fills its IPU,

@@ -10,7 +10,8 @@ pub mod synonyms;
 use bert_model::config::{BertConfig, Dropout, Mode, SequenceFormat, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, ipus_requested, replica_ipus,
+    EncoderMemory, EncoderPlacement, Execution, LayersPerIpu, PlacementOptions, Recomputation,
+    SquadHead, ipus_requested,
 };
 use popart_graph::lower::HostStreams;
 use popart_graph::passes::optimizer::rules::MomentTypes;
@@ -35,7 +36,7 @@ pub struct RunConfig {
     /// Which BERT, and the samples of a micro-batch.
     pub model: BertConfig,
     /// Where its layers lie.
-    pub placement: LayersPerIpu,
+    pub placement: PlacementOptions,
     /// How micro-batches are grouped.
     pub batching: Batching,
     /// The weight update.
@@ -140,9 +141,11 @@ impl Default for RunConfig {
                 num_layers: 2,
                 ..BertConfig::base()
             },
-            placement: LayersPerIpu {
-                encoder_start_ipu: 2,
-                layers_per_ipu: vec![2],
+            placement: PlacementOptions {
+                encoder: EncoderPlacement::Layers(LayersPerIpu {
+                    encoder_start_ipu: 2,
+                    layers_per_ipu: vec![2],
+                }),
                 memory: EncoderMemory::PerIpu(vec![0.152_587_890_6]),
                 squad_head: SquadHead::FirstIpu,
                 recomputation: Recomputation::Off,
@@ -164,6 +167,7 @@ impl Default for RunConfig {
                 beta2: 0.999,
                 moments: MomentTypes::FLOAT,
                 max_weight_norm: None,
+                clip_norm: None,
                 squad_lr_scale: 1.0,
                 stage_scaling: StageScaling::Off,
             },
@@ -261,19 +265,14 @@ impl RunConfig {
         }
     }
 
-    /// IPUs of one replica: up to that of the last encoder layer.
+    /// IPUs of one replica: up to the last with a part of the encoder.
     ///
     /// # Panics
     ///
     /// If [`RunConfig::check`] refuses the placement.
     #[must_use]
     pub fn ipus_per_replica(&self) -> u32 {
-        let LayersPerIpu {
-            encoder_start_ipu,
-            layers_per_ipu,
-            ..
-        } = &self.placement;
-        let ipus = replica_ipus(*encoder_start_ipu, layers_per_ipu, self.model.num_layers);
+        let ipus = self.placement.encoder.replica_ipus(self.model.num_layers);
         ipus.expect("a configuration that was checked places all layers")
     }
 

@@ -11,7 +11,7 @@ use crate::config::{KeyError, RunConfig};
 use crate::release::signs::shown;
 
 /// Paths in the repository and texts of the configurations that ship.
-pub const PRESETS: [(&str, &str); 16] = [
+pub const PRESETS: [(&str, &str); 17] = [
     ("configs/demo.json", include_str!("../../configs/demo.json")),
     (
         "configs/mk2/packed/packed_pretrain_large_512.json",
@@ -73,6 +73,10 @@ pub const PRESETS: [(&str, &str); 16] = [
         "configs/mk2/squad_large_384_96fef3f.json",
         include_str!("../../configs/mk2/squad_large_384_96fef3f.json"),
     ),
+    (
+        "configs/mlperf/bert_large_512_pod64_v1.1.json",
+        include_str!("../../configs/mlperf/bert_large_512_pod64_v1.1.json"),
+    ),
 ];
 
 /// The keys of a preset, such as `pretrain_large_128`, that shape its run, with the release that
@@ -109,7 +113,8 @@ pub fn run(name: &str, other: &Map<String, Value>) -> Option<Result<RunConfig, K
 
 #[cfg(test)]
 mod tests {
-    use bert_model::placement::Placement;
+    use bert_model::placement::{Block, Placement};
+    use popart_graph::ir::StageId;
     use popart_graph::passes::optimizer::rules::MomentTypes;
 
     use super::*;
@@ -123,6 +128,37 @@ mod tests {
             assert!(run.is_ok(), "{name}: {run:?}");
         }
         assert_eq!(run("pretrain", &Map::new()), None);
+    }
+
+    /// Stages, stage of the loss and stages with the backward ones, IPUs and sequences of the
+    /// submission to MLPerf Training v1.1 for a POD64.
+    #[test]
+    fn the_mlperf_preset_is_placed_as_submitted() {
+        let run = run("bert_large_512_pod64_v1.1", &Map::new())
+            .unwrap()
+            .unwrap();
+        let (layers, task) = (run.model.num_layers, run.task);
+        let placement = Placement::from_options(&run.placement, layers, task).unwrap();
+        placement.validate(layers, task).unwrap();
+        assert_eq!(placement.stages.len(), 9);
+        assert_eq!(placement.stage(Block::Loss), StageId(8));
+        let ipus: Vec<u32> = placement.stage_ipus(task).iter().map(|ipu| ipu.0).collect();
+        let up_and_down = [0, 1, 2, 3, 4, 5, 6, 7, 0, 7, 6, 5, 4, 3, 2, 1, 0];
+        assert_eq!(ipus, up_and_down);
+        let shares = placement
+            .stages
+            .values()
+            .map(|stage| stage.memory_proportion.value());
+        let expected = [0.2, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.2];
+        assert_eq!(shares.collect::<Vec<_>>(), expected);
+        assert_eq!((run.ipus_per_replica(), run.ipus_requested()), (8, 64));
+        assert_eq!(run.global_batch_size(), 2 * 96 * 8);
+        assert!(!run.model.next_sentence && run.model.attention_bias);
+        assert_eq!(run.optimizer.clip_norm, Some(1.0));
+        assert_eq!(
+            (run.model.label_slots(), run.model.sequences_per_row()),
+            (78, 3)
+        );
     }
 
     /// IPUs of a replica, micro-batch, replicas, accumulation factor, batches a step and stages of
@@ -139,7 +175,7 @@ mod tests {
         ] {
             let run = run(name, &Map::new()).unwrap().unwrap();
             let (layers, task) = (run.model.num_layers, run.task);
-            let placement = Placement::from_layers_per_ipu(&run.placement, layers, task).unwrap();
+            let placement = Placement::from_options(&run.placement, layers, task).unwrap();
             let found = [
                 run.ipus_per_replica(),
                 run.model.micro_batch,

@@ -170,12 +170,18 @@ fn head(
     builder.op(component, &format!("{name}/Transpose"), transpose, &[x])
 }
 
-/// The mask `[B, 1, 1, S]`, made once on every IPU.
+/// The mask `[B, 1, 1, S]`, made once on every IPU, or in a pipeline in every stage, for another
+/// stage of the IPU is at another micro-batch.
 fn mask(builder: &mut Builder, component: Component) -> Result<TensorId> {
     let ipu = builder.placement.ipu(component.block);
-    if let Some(&mask) = builder.masks.get(&ipu) {
+    let stage = builder.pipeline_stage(component.block);
+    if let Some(&mask) = builder.masks.get(&(ipu, stage)) {
         return Ok(mask);
     }
+    let name = match builder.masks.keys().any(|&(other, _)| other == ipu) {
+        true => format!("Mask/{}/{}", ipu.index(), builder.masks.len()),
+        false => format!("Mask/{}", ipu.index()),
+    };
     let kind = OpKind::SequenceMask {
         sequence_length: builder.config.sequence_length,
         mask_tokens: match builder.task {
@@ -186,12 +192,12 @@ fn mask(builder: &mut Builder, component: Component) -> Result<TensorId> {
     };
     let indices = builder.mask_indices.clone();
     let component = Component {
-        name: &format!("Mask/{}", ipu.index()),
+        name: &name,
         unit: Unit::Mask,
         ..component
     };
     let mask = builder.op(component, "SequenceMask", kind, &indices)?;
     let mask = builder.detach(component, "Detach", mask)?;
-    builder.masks.insert(ipu, mask);
+    builder.masks.insert((ipu, stage), mask);
     Ok(mask)
 }

@@ -12,7 +12,7 @@ use ipu_sim::numerics::DType;
 use popart_graph::infer::InferError;
 use popart_graph::ir::{
     BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Purpose,
-    Recompute, Scope, Shape, TensorId, UnaryFn,
+    Recompute, Scope, Shape, StageId, TensorId, UnaryFn,
 };
 
 use crate::config::{Activation, BertConfig, Dropout, Task};
@@ -48,8 +48,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) word_table: Vec<TensorId>,
     /// The mask indices, as the encoder reads them.
     pub(crate) mask_indices: Vec<TensorId>,
-    /// The attention mask of each IPU that has one.
-    pub(crate) masks: BTreeMap<IpuId, TensorId>,
+    /// The attention mask of each IPU and pipeline stage that has one.
+    pub(crate) masks: BTreeMap<(IpuId, Option<StageId>), TensorId>,
     next_dropout: u32,
 }
 
@@ -117,15 +117,19 @@ impl<'a> Builder<'a> {
             && self.config.dropout_probability > 0.0
     }
 
-    /// Surroundings of the operation `name` of a component.
-    pub(crate) fn scope(&mut self, component: Component, name: &str) -> Scope {
-        let stage = self.placement.stage(component.block);
+    /// The pipeline stage of a block; none without a pipeline.
+    pub(crate) fn pipeline_stage(&self, block: Block) -> Option<StageId> {
         let is_pipeline =
             self.placement.execution == Execution::Pipelined && self.placement.stages.len() > 1;
+        is_pipeline.then(|| self.placement.stage(block))
+    }
+
+    /// Surroundings of the operation `name` of a component.
+    pub(crate) fn scope(&mut self, component: Component, name: &str) -> Scope {
         Scope {
             name: component.path(name),
-            ipu: Some(self.placement.stages[stage].ipu),
-            stage: is_pipeline.then_some(stage),
+            ipu: Some(self.placement.ipu(component.block)),
+            stage: self.pipeline_stage(component.block),
             part: Some(component.unit.part(&mut self.graph.parts)),
             phase: Phase::Forward,
             recompute: Recompute::Checkpoint,

@@ -134,6 +134,8 @@ pub struct BertConfig {
     /// Whether pre-training transforms hidden states before the projection on
     /// the vocabulary.
     pub cls_layer: bool,
+    /// Whether pre-training also predicts if one sentence follows the other.
+    pub next_sentence: bool,
     /// Whether the projection on the vocabulary has a bias.
     pub projection_bias: bool,
     /// Whether looking words up trains the word table.
@@ -184,6 +186,7 @@ impl BertConfig {
             split_qkv: false,
             split_linear_layers: false,
             cls_layer: true,
+            next_sentence: true,
             projection_bias: false,
             update_embedding_dict: true,
             vocab_steps: 1,

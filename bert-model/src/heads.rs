@@ -28,9 +28,12 @@ const SQUAD: Component = Component::new(Block::Squad, "Squad");
 /// The label that marks a place without a masked word.
 const NO_WORD: u32 = 0;
 
-/// Both heads of pre-training, and when training the sum of their losses.
+/// The heads of pre-training, and when training the sum of their losses.
 pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<TensorId>> {
-    let next_sentence = next_sentence_logits(builder, x)?;
+    let next_sentence = match builder.config.next_sentence {
+        true => Some(next_sentence_logits(builder, x)?),
+        false => None,
+    };
     let transformed = transform(builder, x)?;
     let words = word_logits(builder, transformed)?;
     if let SequenceFormat::Packed { .. } = builder.config.sequence_format {
@@ -46,6 +49,9 @@ pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<T
         accuracy: Output::MlmAccuracy,
     }
     .build(builder, MLM)?;
+    let Some(next_sentence) = next_sentence else {
+        return Ok(mlm_loss.filter(|_| builder.task.trains()));
+    };
     let nsp_loss = Score {
         logits: next_sentence,
         labels: builder.tensor_of(Input::NspLabels),
@@ -62,7 +68,7 @@ pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<T
 fn packed_scores(
     builder: &mut Builder,
     words: TensorId,
-    next_sentence: TensorId,
+    next_sentence: Option<TensorId>,
 ) -> Result<Option<TensorId>> {
     let labels = flat(builder, MLM, "Labels", Input::MaskLabels)?;
     let weights = flat(builder, MLM, "Weights", Input::MaskWeights)?;
@@ -80,6 +86,9 @@ fn packed_scores(
     let right = builder.op(MLM, "Accuracy", accuracy.clone(), &[p, labels, weights])?;
     builder.output(MLM, Output::MlmAccuracy, right)?;
 
+    let Some(next_sentence) = next_sentence else {
+        return Ok(Some(mlm_loss));
+    };
     let labels = flat(builder, NSP, "Labels", Input::NspLabels)?;
     let weights = flat(builder, NSP, "Weights", Input::NspWeights)?;
     let p = builder.op(NSP, "Softmax", OpKind::Softmax, &[next_sentence])?;
@@ -251,6 +260,7 @@ fn transform(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
 /// through the word table, one slice of the vocabulary after the other.
 fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
     let x = positions(builder, MLM, x, 0..builder.config.label_slots())?;
+    keep_for_logits(builder, x);
     // One layout must serve product and look-up, so the plan stands alone.
     let table = builder.word_table.clone();
     let piece = match table.len() {
@@ -266,6 +276,7 @@ fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
         &[logits] => logits,
         slices => builder.op(MLM, "Concat", OpKind::Concat { axis: 1 }, slices)?,
     };
+    keep_for_logits(builder, logits);
     if !builder.config.projection_bias {
         return Ok(logits);
     }
@@ -275,7 +286,16 @@ fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
         [builder.config.vocab_length],
         Init::Zeros,
     );
-    builder.add(MLM, "ProjectionB", [logits, bias])
+    let logits = builder.add(MLM, "ProjectionB", [logits, bias])?;
+    keep_for_logits(builder, logits);
+    Ok(logits)
+}
+
+/// Keeps a step on the way to the logits of masked words where the placement says so.
+fn keep_for_logits(builder: &mut Builder, x: TensorId) {
+    if builder.task.trains() && builder.placement.keeps_logits() {
+        builder.checkpoints.push(x);
+    }
 }
 
 /// Logits `[n, c]` beside their labels, `n` in all.

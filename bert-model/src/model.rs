@@ -20,8 +20,8 @@ pub struct BertModel {
     pub graph: Graph,
     /// The sum to train on; `None` for inference.
     pub loss: Option<TensorId>,
-    /// Outputs of encoder layers to keep for the backward pass, beside what
-    /// arrives on an IPU.
+    /// Results to keep for the backward pass beside what arrives on an IPU, such as outputs of
+    /// encoder layers.
     pub checkpoints: Vec<TensorId>,
     /// All weights, in the order in which they are first read.
     pub weights: Vec<WeightInfo>,
@@ -87,8 +87,10 @@ pub fn build(config: &BertConfig, placement: &Placement, task: Task) -> Result<B
         Task::Pretraining(_) => heads::pretraining(&mut builder, x)?,
         Task::Squad(_) => heads::squad(&mut builder, x)?,
     };
+    let has_next_sentence = config.next_sentence;
     let blocks = placement.blocks.keys();
     let parts = blocks
+        .filter(|&&block| block != Block::NextSentence || has_next_sentence)
         .map(|&block| (block, Unit::Block(block).part(&mut builder.graph.parts)))
         .collect();
     Ok(BertModel {
@@ -120,8 +122,10 @@ fn streams(builder: &mut Builder) {
         builder.input(Input::Positions, [rows]);
         builder.input(Input::MaskLabels, labels);
         builder.input(Input::MaskWeights, labels);
-        builder.input(Input::NspLabels, [micro_batch, sequences]);
-        builder.input(Input::NspWeights, [micro_batch, sequences]);
+        if config.next_sentence {
+            builder.input(Input::NspLabels, [micro_batch, sequences]);
+            builder.input(Input::NspWeights, [micro_batch, sequences]);
+        }
         return seed(builder);
     }
     builder.input(Input::Indices, [rows]);
@@ -132,7 +136,9 @@ fn streams(builder: &mut Builder) {
             builder.input(Input::MaskTokensIndex, [micro_batch, 1]);
             builder.input(Input::SequenceIndex, [micro_batch, 1]);
             builder.input(Input::MaskLabels, [micro_batch, config.mask_tokens]);
-            builder.input(Input::NspLabels, [micro_batch]);
+            if config.next_sentence {
+                builder.input(Input::NspLabels, [micro_batch]);
+            }
         }
         Task::Squad(_) => {
             builder.input(Input::SequencePadIndex, [micro_batch, 1]);

@@ -13,7 +13,8 @@ use bert_model::init::{generator, initial_values};
 use bert_model::interface::{Input, Output};
 use bert_model::model::{BertModel, build};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+    Block, EncoderMemory, EncoderPlacement, Execution, LayersPerIpu, Placement, PlacementOptions,
+    Recomputation, SquadHead,
 };
 use ipu_sim::numerics::DType;
 use popart_graph::eval::{EvalOptions, Inputs, PerReplica, Value, Values, eval};
@@ -27,15 +28,17 @@ const PRETRAINING: Task = Task::Pretraining(Mode::Training);
 const SQUAD: Task = Task::Squad(Mode::Training);
 
 fn placement(config: &BertConfig, task: Task) -> Placement {
-    let options = LayersPerIpu {
-        encoder_start_ipu: 2,
-        layers_per_ipu: vec![1],
+    let options = PlacementOptions {
+        encoder: EncoderPlacement::Layers(LayersPerIpu {
+            encoder_start_ipu: 2,
+            layers_per_ipu: vec![1],
+        }),
         memory: EncoderMemory::PerIpu(vec![0.25]),
         squad_head: SquadHead::FirstIpu,
         recomputation: Recomputation::FromEveryLayer,
         execution: Execution::Pipelined,
     };
-    Placement::from_layers_per_ipu(&options, config.num_layers, task).unwrap()
+    Placement::from_options(&options, config.num_layers, task).unwrap()
 }
 
 /// A model with random weights, large enough for every part to matter, and a batch.
@@ -327,6 +330,33 @@ fn inference_has_no_dropout_and_gives_what_was_asked_for() {
         &mlm.accuracy,
     );
     assert_eq!(case.model.output(Output::NspLoss), None);
+}
+
+/// A model without a next-sentence head learns words only, from records without its labels.
+#[test]
+fn without_next_sentences_there_are_words_only() {
+    let config = BertConfig {
+        next_sentence: false,
+        ..BertConfig::tiny()
+    };
+    let case = Case::new(&config, PRETRAINING);
+    let mut reference = case.reference();
+    let hidden = reference.encoder();
+    let words = reference.words(&hidden);
+    let mlm = reference.score(&words, &case.stream(Input::MaskLabels), Some(0));
+    assert_close(&case.result(&case.values(), Output::MlmLoss), &[mlm.mean]);
+    let model = &case.model;
+    assert!(model.loss.is_some());
+    for absent in [Output::NspLoss, Output::NspAccuracy] {
+        assert_eq!(model.output(absent), None);
+    }
+    assert_eq!(model.input(Input::NspLabels), None);
+    let names = model
+        .weights
+        .iter()
+        .map(|weight| &model.graph.tensors[weight.tensor].name);
+    assert!(!names.into_iter().any(|name| name.starts_with("NSP")));
+    assert!(!model.parts.contains_key(&Block::NextSentence));
 }
 
 #[test]

@@ -72,7 +72,9 @@ pub fn work(kind: &OpKind, inputs: &[TensorType], outputs: &[TensorType]) -> Wor
             }
         }
         OpKind::Binary(function) => match function {
-            BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div => of_result(1),
+            BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div | BinaryFn::Max => {
+                of_result(1)
+            }
         },
         OpKind::Scale { .. } => of_result(1),
         OpKind::Unary(function) => of_result(function_flops(*function)),

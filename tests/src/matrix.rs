@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use bert_model::config::{Dropout, Mode, SequenceFormat, Task};
 use bert_model::optim::LambNorms;
+use bert_model::optim::{OptimizerKind, OptimizerOptions};
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
 use popart_graph::passes::{
@@ -25,7 +26,7 @@ pub const SQUAD: Task = Task::Squad(Mode::Training);
 pub type Values = [usize; 8];
 
 /// How many values each factor has.
-pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 8, 2, 4];
+pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 4, 2, 2, 8, 2, 4];
 
 /// Which model is where.
 struct Placed {
@@ -33,6 +34,8 @@ struct Placed {
     pipelining: Pipelining,
     encoder_start_ipu: u32,
     layers_per_ipu: &'static [u32],
+    /// Halves of layers by stage, in place of whole layers.
+    half_layers: &'static [(u32, u32, u32)],
     squad_head: SquadHead,
     sequence_format: SequenceFormat,
     /// Of the pipeline, backward ones included; 1 without one.
@@ -45,6 +48,7 @@ const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -
         pipelining,
         encoder_start_ipu,
         layers_per_ipu: &[1],
+        half_layers: &[],
         squad_head: SquadHead::FirstIpu,
         sequence_format: SequenceFormat::Single,
         n_stages,
@@ -53,8 +57,10 @@ const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -
 
 /// A pipeline for pre-training returns to its first IPU, for the projection shares the word
 /// table; one for SQuAD may end where its encoder does. Those with both layers on one IPU have a
-/// layer whose output may be kept while all between is computed again.
-const PLACEMENTS: [Placed; 9] = [
+/// layer whose output may be kept while all between is computed again. Three have a layer cut in the
+/// middle: between the first IPU and another, also of packs, and between three IPUs with the heads
+/// in a stage of their own.
+const PLACEMENTS: [Placed; 12] = [
     // One IPU, and four in turn.
     Placed {
         layers_per_ipu: &[2],
@@ -85,6 +91,15 @@ const PLACEMENTS: [Placed; 9] = [
         layers_per_ipu: &[2],
         ..placed(Pipelining::On, 2, 7)
     },
+    Placed {
+        half_layers: &[(1, 2, 1), (0, 0, 1)],
+        ..placed(Pipelining::On, 0, 5)
+    },
+    Placed {
+        task: SQUAD,
+        half_layers: &[(1, 1, 0), (2, 1, 2)],
+        ..placed(Pipelining::On, 0, 7)
+    },
     // Packs, in turn and in a pipeline.
     Placed {
         sequence_format: PACKS,
@@ -95,6 +110,11 @@ const PLACEMENTS: [Placed; 9] = [
         sequence_format: PACKS,
         ..placed(Pipelining::On, 1, 5)
     },
+    Placed {
+        half_layers: &[(1, 1, 0), (0, 1, 2)],
+        sequence_format: PACKS,
+        ..placed(Pipelining::On, 0, 5)
+    },
 ];
 
 /// Rows of up to three sequences.
@@ -103,7 +123,7 @@ pub const PACKS: SequenceFormat = SequenceFormat::Packed { sequences: 3 };
 const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 
 /// What isn't a factor: tiles of an IPU, reduction, norms of LAMB, dropout, its gradient behind a
-/// softmax and merged collectives take turns with the combinations.
+/// softmax, merged collectives, clipped gradients and the next-sentence head take turns with the combinations.
 #[must_use]
 pub fn turn(values: Values) -> usize {
     values.iter().sum()
@@ -132,6 +152,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         Recomputation::Off,
         Recomputation::FromStageInput,
         Recomputation::FromEveryLayer,
+        Recomputation::FromEveryBlock,
     ][recomputation];
     let optimizer = [
         lamb(),
@@ -143,9 +164,12 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         half_first_moment(lamb()),
         half_first_moment(other_correction(adam())),
     ][optimizer];
+    let in_halves = !placed.half_layers.is_empty();
     let several_layers = placed.layers_per_ipu != [1];
-    if recomputation == Recomputation::FromEveryLayer && !several_layers {
-        return None;
+    match recomputation {
+        Recomputation::FromEveryLayer if in_halves || !several_layers => return None,
+        Recomputation::FromEveryBlock if !in_halves => return None,
+        _ => {}
     }
     let (valid, updates) = match placed.pipelining {
         Pipelining::On if micro_batches == 1 => (true, placed.n_stages + 1),
@@ -157,6 +181,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         recomputation,
         encoder_start_ipu: placed.encoder_start_ipu,
         layers_per_ipu: placed.layers_per_ipu,
+        half_layers: placed.half_layers,
         squad_head: placed.squad_head,
         sequence_format: placed.sequence_format,
         split_qkv: qkv == 0,
@@ -175,9 +200,35 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
             SoftmaxDropoutGradient::Exact,
             SoftmaxDropoutGradient::Identity,
         ][turn / 6 % 2],
-        ..Plan::new(placed.task, placed.pipelining, micro_batches, optimizer)
+        next_sentence: turn % 4 != 1,
+        ..Plan::new(
+            placed.task,
+            placed.pipelining,
+            micro_batches,
+            clipped(optimizer, placed.pipelining, micro_batches, turn),
+        )
     })
 }
+
+/// The optimiser with a limit on the norm of all gradients at every second turn, where it can have
+/// one.
+fn clipped(
+    optimizer: OptimizerOptions,
+    pipelining: Pipelining,
+    micro_batches: u32,
+    turn: usize,
+) -> OptimizerOptions {
+    let updates_in_stages = pipelining == Pipelining::On && micro_batches == 1;
+    let takes =
+        optimizer.kind != OptimizerKind::Sgd && !updates_in_stages && turn.is_multiple_of(2);
+    OptimizerOptions {
+        clip_norm: takes.then_some(CLIP_NORM),
+        ..optimizer
+    }
+}
+
+/// Below the norms of all gradients here, so that all are clipped.
+const CLIP_NORM: f64 = 0.25;
 
 /// All combinations that can be.
 #[must_use]

@@ -186,9 +186,16 @@ impl State {
             Reduction::Mean => n,
         };
         let options = &case.plan.optimizer;
+        // One factor for all gradients, where their common norm is too large.
+        let squares = sums.values().flatten().map(|sum| (sum / divisor).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
+        let factor = match options.clip_norm {
+            Some(limit) if norm > limit => limit / norm,
+            _ => 1.0,
+        };
         let mut steps = Tensors::new();
         for (weight, sum) in sums {
-            let gradient: Vec<f64> = sum.iter().map(|sum| sum / divisor).collect();
+            let gradient: Vec<f64> = sum.iter().map(|sum| factor * sum / divisor).collect();
             let decays = decays(name(&case.model.graph, weight));
             match options.kind {
                 OptimizerKind::Sgd => self.sgd(weight, &gradient, options, decays, rate),

@@ -244,6 +244,7 @@ pub fn from_json(option: &OptionSpec, value: &Value, path: &str) -> Result<Value
                 scalar
             })
         }
+        Value::Array(_) if option.kind == Kind::Halves => Ok(value.clone()),
         Value::Array(items) if option.is_list() => {
             if items.is_empty() && option.arity == Arity::OneOrMore {
                 return Err(wrong());
@@ -277,7 +278,7 @@ fn scalar(option: &OptionSpec, value: &Value) -> Option<Value> {
         Kind::IntOrConfigFloat | Kind::Float => value.is_number(),
         Kind::Bool => value.is_boolean(),
         Kind::Text | Kind::Mode | Kind::Constant(_) => value.is_string(),
-        Kind::Schedule | Kind::Json => false,
+        Kind::Schedule | Kind::Json | Kind::Halves => false,
     };
     fits.then(|| value.clone())
 }
@@ -291,6 +292,7 @@ fn expected(option: &OptionSpec) -> &'static str {
         (Kind::Bool, _) => "true or false",
         (Kind::Schedule, _) => "an object of whole numbers and rates",
         (Kind::Json, _) => "an object",
+        (Kind::Halves, _) => "a list of [IPU, [attention blocks, feed-forward blocks]]",
         (_, true) => "a list of texts",
         (_, false) => "a text",
     }

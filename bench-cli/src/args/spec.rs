@@ -25,6 +25,8 @@ pub enum Kind {
     Schedule,
     /// A JSON object, or the path of a file that holds one.
     Json,
+    /// A JSON list of `[IPU, [attention blocks, feed-forward blocks]]`, in one word.
+    Halves,
     /// No word at all: the option stores this text under its key.
     Constant(&'static str),
 }
@@ -318,6 +320,11 @@ pub(super) const fn mode(
 /// A JSON object that may stay unset.
 pub(super) const fn maybe_json(name: &'static str, key: &'static str) -> OptionSpec {
     OptionSpec::new(name, key, Kind::Json, Arity::One, Default::Null)
+}
+
+/// A list of half layers that may stay unset.
+pub(super) const fn maybe_halves(name: &'static str, key: &'static str) -> OptionSpec {
+    OptionSpec::new(name, key, Kind::Halves, Arity::One, Default::Null)
 }
 
 /// An option that stores `value` under the key of another one.

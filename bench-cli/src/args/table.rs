@@ -10,7 +10,7 @@ mod execution;
 mod model;
 mod training;
 
-use super::spec::{OptionSpec, flag, maybe_float, maybe_text, text};
+use super::spec::{OptionSpec, flag, int, maybe_float, maybe_halves, maybe_text, switch, text};
 
 /// The options under one heading of the help.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +45,16 @@ pub const SYSTEM: &str = "--system";
 pub const METRICS_JSON: &str = "--metrics-json";
 /// Whether the weight update's collectives are merged.
 pub const MERGE_COLLECTIVES: &str = "--merge-collectives";
+/// Half layers by pipeline stage.
+pub const ATT_FFN_PLACEMENT: &str = "--att-ffn-placement";
+/// Stage of the first half layer.
+pub const ENCODER_START_PIPELINE_STAGE: &str = "--encoder-start-pipeline-stage";
+/// Largest norm of all gradients.
+pub const GRADIENT_CLIPPING_NORM: &str = "--gradient-clipping-norm";
+/// Type of the moments.
+pub const LAMB_ACCL_DTYPE: &str = "--lamb-accl-dtype";
+/// Whether the model has no next-sentence head.
+pub const REDUCE_NSP_OVERHEAD: &str = "--reduce-nsp-overhead";
 /// Mean of the sequences of a pack.
 pub const SEQUENCES_PER_PACK: &str = "--sequences-per-pack";
 /// Which release of the application to follow.
@@ -73,6 +83,15 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         flag(MERGE_COLLECTIVES, "merge_collectives").help("merge the sums and gathers over replicas that are alike, as PopART can and BERT doesn't: fewer syncs for more memory"),
+        maybe_halves(ATT_FFN_PLACEMENT, "att_ffn_placement").help("half layers by pipeline stage, in place of --encoder-start-ipu and --layers-per-ipu, as Graphcore's MLPerf submissions place them: a JSON list of [IPU, [attention blocks, feed-forward blocks]]"),
+        int(ENCODER_START_PIPELINE_STAGE, "encoder_start_pipeline_stage", 1)
+            .no_effect("stages on one IPU that follow each other are one, and none may be left out")
+            .help("pipeline stage of the first group of --att-ffn-placement: 1, or 0 for a first group on IPU 0"),
+        maybe_float(GRADIENT_CLIPPING_NORM, "gradient_clipping_norm").help("largest norm of the gradients of all weights together; ADAM and LAMB make those of a larger one smaller alike"),
+        text(LAMB_ACCL_DTYPE, "lamb_accl_dtype", "FLOAT")
+            .choices(&["FLOAT", "FLOAT16"])
+            .help("type of both moments of ADAM and LAMB; in FLOAT16 they keep the loss scale"),
+        switch(REDUCE_NSP_OVERHEAD, "reduce_nsp_overhead", false).help("leave the next-sentence head out of pre-training"),
         maybe_float(SEQUENCES_PER_PACK, "sequences_per_pack").help("sequences that a pack of generated data counts as, as many as a pack of yours holds on average; unset, one less than --max-sequences-per-pack, as the original counts them"),
         maybe_text(RELEASE, "release").help("release of the benchmark to follow where its releases differ: 96fef3f, v2.1 to v2.6, v3.0 or v3.1 [default: v2.3]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
@@ -97,6 +116,10 @@ pub const EXCLUSIVE: &[&[&str]] = &[
     &["--tf-checkpoint", "--onnx-checkpoint", "--wandb-checkpoint"],
     &["--virtual-graph", "--pipeline", "--phased-execution"],
     &["--single-device", "--dual-device"],
+    &["--layers-per-ipu", ATT_FFN_PLACEMENT],
+    &["--layers-per-ipu", ENCODER_START_PIPELINE_STAGE],
+    &["--encoder-start-ipu", ATT_FFN_PLACEMENT],
+    &["--encoder-start-ipu", ENCODER_START_PIPELINE_STAGE],
 ];
 
 /// The options of [`SECTIONS`] in order.

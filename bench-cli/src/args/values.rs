@@ -72,6 +72,13 @@ pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
         Kind::Mode if MODES.contains(&word) => Ok(json!(word)),
         Kind::Mode => Err(invalid("ExecutionMode")),
         Kind::Json => unreachable!("{} takes an object", option.name),
+        Kind::Halves => {
+            let list: Option<Value> = serde_json::from_str(word).ok();
+            let list = list.filter(Value::is_array);
+            list.ok_or_else(|| {
+                invalid("JSON list of [IPU, [attention blocks, feed-forward blocks]]")
+            })
+        }
         Kind::Schedule => schedule(option, &[word.to_string()]),
         Kind::Text | Kind::Constant(_) => {
             if option.choices.is_empty() || option.choices.contains(&word) {
@@ -124,12 +131,12 @@ fn schedule(option: &OptionSpec, words: &[String]) -> Result<Value> {
     Ok(Value::Object(pairs))
 }
 
-/// A value as one would type it: lists with blanks between their items.
+/// A value as one would type it: lists with blanks between their items, lists of lists as JSON.
 #[must_use]
 pub fn show(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) => {
+        Value::Array(items) if !items.iter().any(Value::is_array) => {
             let items: Vec<String> = items.iter().map(show).collect();
             items.join(" ")
         }

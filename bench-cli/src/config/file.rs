@@ -11,6 +11,7 @@ use bench_core::release::signs::{Shown, shown};
 use serde_json::{Map, Value};
 
 use crate::args::json::{self, SavedMachine};
+use crate::args::mlperf::{self, Translated};
 use crate::{Error, Result, text};
 
 /// A preset, checked.
@@ -26,6 +27,8 @@ pub struct Preset {
     pub written: Map<String, Value>,
     /// Releases that the file may have been written for, as its values show.
     pub shown: Shown,
+    /// Lines that say what was made of a file in other names.
+    pub notes: Vec<String>,
 }
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
@@ -39,6 +42,13 @@ pub fn load(path: &str) -> Result<Preset> {
             (text.to_string(), true)
         }
         (text, _) => (text?, false),
+    };
+    // Text that is no JSON object is for the parser to refuse.
+    let object: Option<Map<String, Value>> = serde_json::from_str(&text).ok();
+    let translated = object.map(|values| mlperf::translated(path, &values));
+    let (text, notes) = match translated.transpose()?.flatten() {
+        Some(Translated { values, notes }) => (Value::Object(values).to_string(), notes),
+        None => (text, Vec::new()),
     };
     let (mut values, machine) = json::parse(path, &text)?;
     let written = json::as_written(&text);
@@ -54,6 +64,7 @@ pub fn load(path: &str) -> Result<Preset> {
         machine,
         written,
         shown,
+        notes,
     })
 }
 
@@ -90,7 +101,7 @@ mod tests {
     fn every_shipped_preset_resolves_alone() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
         let mut found = 0;
-        for folder in [root.clone(), root.join("mk2"), root.join("mk2/packed")] {
+        for folder in ["", "mk2", "mk2/packed", "mlperf"].map(|folder| root.join(folder)) {
             for entry in std::fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path

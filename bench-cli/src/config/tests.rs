@@ -549,3 +549,83 @@ fn runs_that_compute_nothing() {
         1,
     );
 }
+
+/// Whole layers and half layers are two forms of one thing: the line's goes over the preset's, and
+/// the defaults of the other form are nobody's.
+#[test]
+fn half_layers_take_the_place_of_whole_ones() {
+    let groups = json!([[1, [2, 1]], [0, [0, 1]]]);
+    let absent = ["layers_per_ipu", "encoder_start_ipu"].map(|key| (key, Value::Null));
+    let halves = |line: &str, preset: Value| {
+        let resolved = resolve_line(line, preset).unwrap();
+        let arguments = resolved.options.arguments();
+        assert_eq!(arguments["att_ffn_placement"], groups, "{line}");
+        for (key, _) in &absent {
+            assert!(!arguments.contains_key(*key), "{line}: {key}");
+        }
+        // As `--print-config` writes it and `--config` reads it.
+        let text = serde_json::to_string(&arguments).unwrap();
+        let (read, _) = crate::args::json::parse("a.json", &text).unwrap();
+        let again = resolve(&crate::args::Arguments::default(), Some(&read), "date").unwrap();
+        assert_eq!(again.options.config, resolved.options.config, "{line}");
+        resolved
+    };
+    let line = "--epochs 1 --att-ffn-placement [[1,[2,1]],[0,[0,1]]]";
+    halves(line, json!({}));
+    halves(line, json!({"layers_per_ipu": [1], "encoder_start_ipu": 1}));
+    halves("--epochs 1", json!({"att_ffn_placement": groups}));
+    check(
+        "--epochs 1 --layers-per-ipu 1",
+        json!({"att_ffn_placement": groups, "encoder_start_pipeline_stage": 1}),
+        &[
+            ("layers_per_ipu", json!([1])),
+            ("encoder_start_ipu", json!(2)),
+        ],
+    );
+    // The validation may have its layers elsewhere.
+    let trained = halves(
+        &format!("{line} --validation-config {{\"layers_per_ipu\":[1]}}"),
+        json!({}),
+    );
+    let validated = validation(&trained).unwrap().unwrap().arguments();
+    assert_eq!(validated["layers_per_ipu"], json!([1]));
+    assert!(!validated.contains_key("att_ffn_placement"));
+}
+
+#[test]
+fn whole_and_half_layers_at_once_are_refused() {
+    check_error(
+        "--epochs 1 --layers-per-ipu 1 --att-ffn-placement [[0,[2,2]]]",
+        json!({}),
+        "argument --att-ffn-placement: not allowed with argument --layers-per-ipu",
+        2,
+    );
+    check_error(
+        "--epochs 1",
+        json!({"att_ffn_placement": [[0, [2, 2]]], "encoder_start_ipu": 0}),
+        "`encoder_start_ipu` places whole layers and `att_ffn_placement` half layers: give one of \
+         them, and leave the other out",
+        1,
+    );
+    check_error(
+        "--epochs 1 --att-ffn-placement 3",
+        json!({}),
+        "argument --att-ffn-placement: invalid JSON list of [IPU, [attention blocks, feed-forward \
+         blocks]] value: '3'",
+        2,
+    );
+    check_error(
+        "--epochs 1 --att-ffn-placement [[1,[2,3]],[0,[0,-1]]]",
+        json!({}),
+        "argument --att-ffn-placement: expected a list of [IPU, [attention blocks, feed-forward \
+         blocks]], got [[1,[2,3]],[0,[0,-1]]]",
+        1,
+    );
+    check_error(
+        "--epochs 1 --att-ffn-placement [[1,[2,2]]] --encoder-start-pipeline-stage 2",
+        json!({}),
+        "`encoder_start_pipeline_stage` must be 1, or 0 for a first group on IPU 0, got 2: nothing \
+         would run in the stages before",
+        1,
+    );
+}

@@ -64,6 +64,7 @@ pub const RULES: &[Rule] = &[
             "beta2",
             "max_weight_norm",
             "use_half_optimizer_state",
+            "lamb_accl_dtype",
             "learning_rate_function",
             "lr_warmup_start",
             "lr_warmup_steps",
@@ -71,6 +72,7 @@ pub const RULES: &[Rule] = &[
             "lr_steps_per_decay_update",
             "lr_schedule_by_epoch",
             "lr_schedule_by_step",
+            "gradient_clipping_norm",
             "squad_lr_scale",
             "continuous_pipeline_optimizer_scaling",
             "optimizer_state_offchip",
@@ -188,13 +190,22 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         keys: &["squad_wrap_final_layer"],
-        idle: |options| options.config.ipus_per_replica() == 1,
+        idle: |options| {
+            let config = &options.config;
+            let encoder = &config.placement.encoder;
+            encoder.ends_on_first_ipu(config.model.num_layers)
+        },
         reason: "the first IPU is the last one, too",
     },
     Rule {
         keys: &["mask_tokens", "no_cls_layer", "projection_bias"],
         idle: |options| options.config.is_squad(),
         reason: "only --task PRETRAINING predicts masked tokens",
+    },
+    Rule {
+        keys: &["reduce_nsp_overhead"],
+        idle: |options| options.config.is_squad(),
+        reason: "only --task PRETRAINING predicts next sentences",
     },
     Rule {
         keys: &["max_sequences_per_pack"],

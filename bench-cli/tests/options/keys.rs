@@ -207,11 +207,13 @@ fn the_validation_keeps_every_key() {
 }
 
 /// Keys that advice changes on purpose, with those that follow from them.
-const ADVISED: [&str; 12] = [
+const ADVISED: [&str; 14] = [
     "micro_batch_size",
     "gradient_accumulation_factor",
     "global_batch_size",
     "layers_per_ipu",
+    "att_ffn_placement",
+    "encoder_start_pipeline_stage",
     "optimizer_state_offchip",
     "replicated_tensor_sharding",
     "enable_half_partials",

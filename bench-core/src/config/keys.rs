@@ -2,8 +2,11 @@
 //!
 //! Names, choices and defaults are those of `bert.py` (graphcore/examples,
 //! `applications/popart/bert`, `utils/arguments`); `merge_collectives`, `release` and
-//! `sequences_per_pack` are our own. Values leave JSON here, once, and are checked for what no model
-//! or machine can have.
+//! `sequences_per_pack` are our own.
+//! Half layers, clipped gradients and a model without a next-sentence head are of Graphcore's
+//! submissions to MLPerf Training (mlcommons/training_results_v1.1, `bert_model.py` and
+//! `bert_optimizer.py`).
+//! Values leave JSON here, once, and are checked for what no model or machine can have.
 //!
 //! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
 //! have a place for it, and else forgotten: [`RunConfig::to_keys`] then leaves it out.
@@ -15,7 +18,8 @@ use bert_model::config::{
 };
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, encoder_ipus, ipus_requested,
+    EncoderMemory, EncoderPlacement, Execution, Halves, HalvesPerStage, LayersPerIpu,
+    PlacementError, PlacementOptions, Recomputation, SquadHead, StageHalves, ipus_requested,
 };
 use ipu_sim::numerics::DType;
 use popart_graph::ir::Reduction;
@@ -30,7 +34,7 @@ use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Sessio
 use crate::release::Release;
 
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 75] = [
+pub const KEYS: [&str; 80] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -102,11 +106,22 @@ pub const KEYS: [&str; 75] = [
     "minimum_latency_inference",
     "buffering_depth",
     "merge_collectives",
+    "att_ffn_placement",
+    "encoder_start_pipeline_stage",
+    "gradient_clipping_norm",
+    "reduce_nsp_overhead",
+    "lamb_accl_dtype",
     "use_packed_sequence_format",
     "max_sequences_per_pack",
     "sequences_per_pack",
     "release",
 ];
+
+/// Keys that place whole encoder layers.
+pub const LAYER_KEYS: [&str; 2] = ["encoder_start_ipu", "layers_per_ipu"];
+
+/// Keys that place half encoder layers.
+pub const HALF_LAYER_KEYS: [&str; 2] = ["att_ffn_placement", "encoder_start_pipeline_stage"];
 
 /// Most micro-batches of a step: far above any use, and few enough for cycles to be counted in 64
 /// bits.
@@ -173,6 +188,41 @@ pub enum KeyError {
         /// Sequences of all replicas in one pass.
         batch: u64,
     },
+    /// A type for moments that the optimiser doesn't have.
+    #[error(
+        "`lamb_accl_dtype`: SGD has no moments, expected `optimizer` to be one of ADAM and LAMB"
+    )]
+    NoMomentsInHalf,
+    /// Two types for the second moment.
+    #[error(
+        "`use_half_optimizer_state` keeps the second moment in FLOAT and `lamb_accl_dtype` in \
+         FLOAT16: give one of them"
+    )]
+    TwoMomentTypes,
+    /// Encoder layers placed in two forms at once.
+    #[error(
+        "`{whole}` places whole layers and `{half}` half layers: give one of them, and leave the \
+         other out"
+    )]
+    TwoPlacements {
+        /// A key of the one form.
+        whole: &'static str,
+        /// A key of the other.
+        half: &'static str,
+    },
+    /// A start of half layers that nothing says where they are.
+    #[error("`encoder_start_pipeline_stage` needs `att_ffn_placement`, which has the half layers")]
+    NoHalfLayers,
+    /// Half layers that can't be placed so.
+    #[error(transparent)]
+    HalfLayers(#[from] PlacementError),
+    /// A norm of all gradients where they aren't all known before a weight changes.
+    #[error(
+        "`gradient_clipping_norm` {reason}: expected {expected}",
+        reason = .0.reason(),
+        expected = .0.expected(),
+    )]
+    Clipping(ClippingConflict),
     /// Perplexity of a model that predicts no masked tokens.
     #[error("perplexity is that of masked tokens, which only pre-training predicts")]
     Perplexity,
@@ -239,6 +289,34 @@ pub enum KeyError {
     },
 }
 
+/// A setting beside which gradients can't be clipped by their norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClippingConflict {
+    /// SGD.
+    Sgd,
+    /// A pipeline that updates weights in its stages.
+    UpdatesInStages,
+}
+
+impl ClippingConflict {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Sgd => "limits the gradients of ADAM and LAMB",
+            Self::UpdatesInStages => {
+                "is over the gradients of all stages, of which each changes its weights at once \
+                 without accumulation"
+            }
+        }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Sgd => "one of these as `optimizer`",
+            Self::UpdatesInStages => "a `gradient_accumulation_factor` above 1",
+        }
+    }
+}
+
 /// A choice of the application that has no model here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnsupportedChoice {
@@ -281,6 +359,8 @@ pub enum ValueForm {
     Shares,
     /// A share for all encoder IPUs or for each.
     ShareForEach(u32),
+    /// A share for all IPUs of a replica or for each.
+    ShareForEachIpu(u32),
     /// Sequences of a global batch that fit 64 bits.
     SmallerGlobalBatch,
     /// A mean number of what is at most this.
@@ -302,6 +382,9 @@ impl fmt::Display for ValueForm {
             Self::Shares => write!(f, "numbers above 0 and up to 1"),
             Self::ShareForEach(ipus) => {
                 write!(f, "one number, or one for each of {ipus} encoder IPUs")
+            }
+            Self::ShareForEachIpu(ipus) => {
+                write!(f, "one number, or one for each of {ipus} IPUs")
             }
             Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
             Self::MeanUpTo(most) => write!(f, "a number above 0 and up to {most}"),
@@ -411,7 +494,10 @@ impl RunConfig {
             && optimizer.kind == OptimizerKind::Sgd
             && optimizer.moments != MomentTypes::FLOAT
         {
-            return Err(KeyError::NoMoments);
+            return Err(match optimizer.moments == MomentTypes::HALF {
+                true => KeyError::NoMomentsInHalf,
+                false => KeyError::NoMoments,
+            });
         }
         let sequences_per_pack = sequences_per_pack(&read, &model)?;
         let config = Self {
@@ -450,9 +536,25 @@ impl RunConfig {
                 batches_per_step,
             });
         }
+        if let Some(conflict) = config.clipping_conflict() {
+            return Err(KeyError::Clipping(conflict));
+        }
         ipus_requested(config.ipus_per_replica(), replicas)
             .map_err(|_| read.out_of_range("replication_factor", ValueForm::FewerIpus))?;
         Ok(config)
+    }
+
+    /// What keeps the gradients from being clipped as asked.
+    fn clipping_conflict(&self) -> Option<ClippingConflict> {
+        if self.is_inference() || self.optimizer.clip_norm.is_none() {
+            None
+        } else if self.optimizer.kind == OptimizerKind::Sgd {
+            Some(ClippingConflict::Sgd)
+        } else if self.is_pipelined() && self.batching.accumulation == 1 {
+            Some(ClippingConflict::UpdatesInStages)
+        } else {
+            None
+        }
     }
 
     /// The run as keys, those left out that beside the others change nothing.
@@ -490,8 +592,24 @@ impl RunConfig {
         set("attention_bias", json!(model.attention_bias));
         set("inference", json!(self.is_inference()));
         set("num_layers", json!(model.num_layers));
-        set("encoder_start_ipu", json!(placement.encoder_start_ipu));
-        set("layers_per_ipu", json!(placement.layers_per_ipu));
+        match &placement.encoder {
+            EncoderPlacement::Layers(layers) => {
+                set("encoder_start_ipu", json!(layers.encoder_start_ipu));
+                set("layers_per_ipu", json!(layers.layers_per_ipu));
+            }
+            EncoderPlacement::Halves(halves) => {
+                let group = |group: &StageHalves| {
+                    json!([
+                        group.ipu,
+                        [group.halves.attention, group.halves.feed_forward]
+                    ])
+                };
+                let groups: Vec<Value> = halves.groups.iter().map(group).collect();
+                set("att_ffn_placement", Value::Array(groups));
+                let start = halves.encoder_start_pipeline_stage;
+                set("encoder_start_pipeline_stage", json!(start));
+            }
+        }
         let of_poplibs = match &placement.memory {
             EncoderMemory::PoplibsDefault => true,
             EncoderMemory::PerIpu(shares) => {
@@ -501,7 +619,10 @@ impl RunConfig {
         };
         set("use_default_available_memory_proportion", json!(of_poplibs));
         if self.is_pipelined() {
-            let every_layer = placement.recomputation == Recomputation::FromEveryLayer;
+            let every_layer = match placement.recomputation {
+                Recomputation::FromEveryLayer | Recomputation::FromEveryBlock => true,
+                Recomputation::Off | Recomputation::FromStageInput => false,
+            };
             set("recompute_checkpoint_every_layer", json!(every_layer));
         }
         set("no_dropout", json!(model.dropout == Dropout::Off));
@@ -535,6 +656,7 @@ impl RunConfig {
         set("update_embedding_dict", json!(model.update_embedding_dict));
         set("no_cls_layer", json!(!model.cls_layer));
         set("projection_bias", json!(model.projection_bias));
+        set("reduce_nsp_overhead", json!(!model.next_sentence));
         set(
             "execution_mode",
             json!(if self.is_pipelined() {
@@ -584,8 +706,14 @@ impl RunConfig {
         set("beta1", json!(update.beta1));
         set("beta2", json!(update.beta2));
         set("max_weight_norm", json!(update.max_weight_norm));
+        set("gradient_clipping_norm", json!(update.clip_norm));
         let half = update.moments == MomentTypes::HALF_FIRST;
         set("use_half_optimizer_state", json!(half));
+        let dtype = match update.moments == MomentTypes::HALF {
+            true => "FLOAT16",
+            false => "FLOAT",
+        };
+        set("lamb_accl_dtype", json!(dtype));
         set("squad_lr_scale", json!(update.squad_lr_scale));
         let scaled = update.stage_scaling == StageScaling::On;
         set("continuous_pipeline_optimizer_scaling", json!(scaled));
@@ -866,6 +994,7 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
         attention_bias: read.switch("attention_bias", false)?,
         activation: activation(read)?,
         cls_layer: !read.switch("no_cls_layer", false)?,
+        next_sentence: !read.switch("reduce_nsp_overhead", false)?,
         projection_bias: read.switch("projection_bias", false)?,
         update_embedding_dict: read.switch("update_embedding_dict", true)?,
         squad_single_output: read.switch("squad_single_output", true)?,
@@ -905,7 +1034,7 @@ fn placement(
     model: &BertConfig,
     task: Task,
     release: Release,
-) -> Result<LayersPerIpu> {
+) -> Result<PlacementOptions> {
     let execution = match read.text("execution_mode", "DEFAULT")? {
         "DEFAULT" => Execution::Sequential,
         "PIPELINE" => Execution::Pipelined,
@@ -916,20 +1045,13 @@ fn placement(
             });
         }
     };
-    let usual = RunConfig::default().placement;
-    let layers_per_ipu = read.counts("layers_per_ipu", usual.layers_per_ipu)?;
-    let of_encoder = encoder_ipus(&layers_per_ipu, model.num_layers)
-        .map_err(|_| read.out_of_range("layers_per_ipu", ValueForm::AllLayers(model.num_layers)))?;
-    let encoder_start_ipu = read.number("encoder_start_ipu", usual.encoder_start_ipu, 0)?;
-    if encoder_start_ipu.checked_add(of_encoder).is_none() {
-        return Err(read.out_of_range("encoder_start_ipu", ValueForm::FewerIpusOfAReplica));
-    }
-    Ok(LayersPerIpu {
-        encoder_start_ipu,
-        layers_per_ipu,
+    let (encoder, ipus) = encoder(read, model.num_layers)?;
+    Ok(PlacementOptions {
         memory: match read.switch("use_default_available_memory_proportion", false)? {
             true => EncoderMemory::PoplibsDefault,
-            false => EncoderMemory::PerIpu(read.shares("available_memory_proportion", of_encoder)?),
+            false => {
+                EncoderMemory::PerIpu(read.shares("available_memory_proportion", ipus, &encoder)?)
+            }
         },
         squad_head: squad_head(read, task, release)?,
         recomputation: match (
@@ -938,10 +1060,41 @@ fn placement(
         ) {
             (Execution::Sequential, _) => Recomputation::Off,
             (Execution::Pipelined, false) => Recomputation::FromStageInput,
-            (Execution::Pipelined, true) => Recomputation::FromEveryLayer,
+            (Execution::Pipelined, true) => match encoder {
+                EncoderPlacement::Layers(_) => Recomputation::FromEveryLayer,
+                EncoderPlacement::Halves(_) => Recomputation::FromEveryBlock,
+            },
         },
         execution,
+        encoder,
     })
+}
+
+/// Where the encoder runs, and how many shares of memory a list of them has.
+fn encoder(read: &Reader<'_>, num_layers: u32) -> Result<(EncoderPlacement, u32)> {
+    let given = |keys: [&'static str; 2]| keys.into_iter().find(|key| read.given(key).is_some());
+    if let (Some(whole), Some(half)) = (given(LAYER_KEYS), given(HALF_LAYER_KEYS)) {
+        return Err(KeyError::TwoPlacements { whole, half });
+    }
+    if given(HALF_LAYER_KEYS).is_some() {
+        let halves = HalvesPerStage {
+            encoder_start_pipeline_stage: read.number("encoder_start_pipeline_stage", 1, 0)?,
+            groups: read.halves("att_ffn_placement")?,
+        };
+        let ipus = halves.replica_ipus(num_layers)?;
+        return Ok((EncoderPlacement::Halves(halves), ipus));
+    }
+    let layers = LayersPerIpu {
+        encoder_start_ipu: read.number("encoder_start_ipu", 2, 0)?,
+        layers_per_ipu: read.counts("layers_per_ipu", vec![2])?,
+    };
+    let ipus = layers
+        .encoder_ipus(num_layers)
+        .map_err(|_| read.out_of_range("layers_per_ipu", ValueForm::AllLayers(num_layers)))?;
+    layers
+        .replica_ipus(num_layers)
+        .map_err(|_| read.out_of_range("encoder_start_ipu", ValueForm::FewerIpusOfAReplica))?;
+    Ok((EncoderPlacement::Layers(layers), ipus))
 }
 
 /// Before v2.1 the mode alone decided where the head for answers is: on the first IPU to train, on the
@@ -997,9 +1150,18 @@ fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
             Some(_) => Some(read.positive("max_weight_norm", 0.0)?),
             None => None,
         },
-        moments: match read.switch("use_half_optimizer_state", false)? {
-            true => MomentTypes::HALF_FIRST,
-            false => MomentTypes::FLOAT,
+        clip_norm: match read.given("gradient_clipping_norm") {
+            Some(_) => Some(read.positive("gradient_clipping_norm", 0.0)?),
+            None => None,
+        },
+        moments: match (
+            read.switch("use_half_optimizer_state", false)?,
+            read.text("lamb_accl_dtype", "FLOAT")? == "FLOAT16",
+        ) {
+            (true, true) => return Err(KeyError::TwoMomentTypes),
+            (true, false) => MomentTypes::HALF_FIRST,
+            (false, true) => MomentTypes::HALF,
+            (false, false) => MomentTypes::FLOAT,
         },
         squad_lr_scale: read.float("squad_lr_scale", usual.squad_lr_scale)?,
         stage_scaling: match read.switch("continuous_pipeline_optimizer_scaling", false)? {
@@ -1169,7 +1331,37 @@ impl Reader<'_> {
         items.map(|item| self.whole(key, item, 1)).collect()
     }
 
-    fn shares(&self, key: &'static str, ipus: u32) -> Result<Vec<f64>> {
+    /// A list of `[ipu, [attention halves, feed-forward halves]]`.
+    fn halves(&self, key: &'static str) -> Result<Vec<StageHalves>> {
+        let Some(value) = self.given(key) else {
+            return Err(KeyError::NoHalfLayers);
+        };
+        let group = |item: &Value| {
+            let count = |item: &Value| u32::try_from(item.as_u64()?).ok();
+            let [ipu, halves] = item.as_array()?.as_slice() else {
+                return None;
+            };
+            let [attention, feed_forward] = halves.as_array()?.as_slice() else {
+                return None;
+            };
+            Some(StageHalves {
+                ipu: count(ipu)?,
+                halves: Halves {
+                    attention: count(attention)?,
+                    feed_forward: count(feed_forward)?,
+                },
+            })
+        };
+        let groups = value.as_array().filter(|items| !items.is_empty());
+        let groups: Option<Vec<StageHalves>> = groups.and_then(|g| g.iter().map(group).collect());
+        groups.ok_or_else(|| KeyError::WrongType {
+            key,
+            expected: "a list of [IPU, [attention blocks, feed-forward blocks]]",
+            found: value.clone(),
+        })
+    }
+
+    fn shares(&self, key: &'static str, ipus: u32, encoder: &EncoderPlacement) -> Result<Vec<f64>> {
         let Some(value) = self.given(key) else {
             return Ok(vec![0.152_587_890_6]);
         };
@@ -1187,7 +1379,11 @@ impl Reader<'_> {
             return Err(self.out_of_range(key, ValueForm::Shares));
         }
         if list.len() != 1 && list.len() < ipus as usize {
-            return Err(self.out_of_range(key, ValueForm::ShareForEach(ipus)));
+            let expected = match encoder {
+                EncoderPlacement::Layers(_) => ValueForm::ShareForEach(ipus),
+                EncoderPlacement::Halves(_) => ValueForm::ShareForEachIpu(ipus),
+            };
+            return Err(self.out_of_range(key, expected));
         }
         Ok(list)
     }
@@ -1254,6 +1450,12 @@ mod tests {
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
                    "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
                    "release": "v3.0"}),
+            json!({"execution_mode": "PIPELINE", "att_ffn_placement": [[1, [2, 1]], [0, [0, 1]]],
+                   "gradient_accumulation_factor": 8, "optimizer": "LAMB_NO_BIAS",
+                   "available_memory_proportion": [0.2, 0.25], "reduce_nsp_overhead": true,
+                   "gradient_clipping_norm": 1.0, "lamb_accl_dtype": "FLOAT16"}),
+            json!({"execution_mode": "PIPELINE", "att_ffn_placement": [[0, [2, 2]]],
+                   "encoder_start_pipeline_stage": 0, "recompute_checkpoint_every_layer": false}),
             json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
                    "sequences_per_pack": 1.75}),
             json!({"max_sequences_per_pack": 3, "sequences_per_pack": 1.75}),
@@ -1291,6 +1493,67 @@ mod tests {
             (
                 json!({"num_layers": 5, "layers_per_ipu": [2, 2]}),
                 "`layers_per_ipu`: expected counts that cover all 5 layers, got [2,2]",
+            ),
+            (
+                json!({"layers_per_ipu": [2], "att_ffn_placement": [[1, [2, 2]]]}),
+                "`layers_per_ipu` places whole layers and `att_ffn_placement` half layers: give \
+                 one of them, and leave the other out",
+            ),
+            (
+                json!({"encoder_start_ipu": 1, "encoder_start_pipeline_stage": 1}),
+                "`encoder_start_ipu` places whole layers and `encoder_start_pipeline_stage` half \
+                 layers: give one of them, and leave the other out",
+            ),
+            (
+                json!({"encoder_start_pipeline_stage": 1}),
+                "`encoder_start_pipeline_stage` needs `att_ffn_placement`, which has the half \
+                 layers",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, 2, 2]]}),
+                "`att_ffn_placement`: expected a list of [IPU, [attention blocks, feed-forward \
+                 blocks]], got [[1,2,2]]",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, [2, -2]]]}),
+                "`att_ffn_placement`: expected a list of [IPU, [attention blocks, feed-forward \
+                 blocks]], got [[1,[2,-2]]]",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, [2, 1]]]}),
+                "`att_ffn_placement` must have 2 attention and 2 feed-forward blocks, got 2 and 1",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, [2, 1]], [3, [0, 1]]],
+                       "available_memory_proportion": [0.2, 0.3, 0.4]}),
+                "`available_memory_proportion`: expected one number, or one for each of 4 IPUs, \
+                 got [0.2,0.3,0.4]",
+            ),
+            (
+                json!({"lamb_accl_dtype": "FLOAT16"}),
+                "`lamb_accl_dtype`: SGD has no moments, expected `optimizer` to be one of ADAM and \
+                 LAMB",
+            ),
+            (
+                json!({"lamb_accl_dtype": "FLOAT16", "use_half_optimizer_state": true}),
+                "`use_half_optimizer_state` keeps the second moment in FLOAT and \
+                 `lamb_accl_dtype` in FLOAT16: give one of them",
+            ),
+            (
+                json!({"gradient_clipping_norm": 1.0}),
+                "`gradient_clipping_norm` limits the gradients of ADAM and LAMB: expected one of \
+                 these as `optimizer`",
+            ),
+            (
+                json!({"gradient_clipping_norm": 1.0, "optimizer": "ADAM",
+                       "execution_mode": "PIPELINE"}),
+                "`gradient_clipping_norm` is over the gradients of all stages, of which each \
+                 changes its weights at once without accumulation: expected a \
+                 `gradient_accumulation_factor` above 1",
+            ),
+            (
+                json!({"gradient_clipping_norm": 0}),
+                "`gradient_clipping_norm`: expected a number above 0, got 0",
             ),
             (
                 json!({"use_half_optimizer_state": true}),

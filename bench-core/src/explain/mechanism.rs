@@ -246,6 +246,7 @@ impl Mechanism {
             | OpTag::LambUpdate
             | OpTag::SgdUpdate
             | OpTag::SgdMomentum
+            | OpTag::Binary(BinaryFn::Max)
             | OpTag::CallInput
             | OpTag::CallOutput => Self::Other,
         }

@@ -31,7 +31,11 @@ pub fn parameters(config: &BertConfig, task: Task) -> Elements {
                 true => v,
                 false => 0,
             };
-            h * h + h + 2 * h + 2 + transform + projection_bias
+            let next_sentence = match config.next_sentence {
+                true => h * h + h + 2 * h + 2,
+                false => 0,
+            };
+            next_sentence + transform + projection_bias
         }
     };
     Elements(embedding + n(config.num_layers) * layer + heads)
@@ -57,7 +61,11 @@ pub fn flops_forward(config: &BertConfig, task: Task) -> Flops {
                 false => 0,
             };
             let projection = 2 * n(config.label_slots()) * h * n(config.vocab_length);
-            (2 * h * h + 4 * h) * n(config.sequences_per_row()) + transform + projection
+            let next_sentence = match config.next_sentence {
+                true => (2 * h * h + 4 * h) * n(config.sequences_per_row()),
+                false => 0,
+            };
+            next_sentence + transform + projection
         }
     };
     Flops(n(config.num_layers) * layer + segments + heads)
@@ -125,6 +133,7 @@ mod tests {
         let without = BertConfig {
             split_qkv: true,
             cls_layer: false,
+            next_sentence: false,
             ..BertConfig::tiny()
         };
         let packed = BertConfig {

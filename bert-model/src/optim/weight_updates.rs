@@ -80,6 +80,9 @@ pub struct OptimizerOptions {
     pub moments: MomentTypes,
     /// LAMB's limit on a weight's norm.
     pub max_weight_norm: Option<f64>,
+    /// Largest norm of the gradients of all weights together (`gradient_clipping_norm`); those of a
+    /// larger one are made smaller alike.
+    pub clip_norm: Option<f64>,
     /// Multiplies the learning rate of the head for answers.
     pub squad_lr_scale: f64,
     /// Whether rates depend on the stage.
@@ -123,6 +126,7 @@ pub fn weight_updates(
             reduction: sums.reduction,
         },
         learning_rate,
+        clip_norm: options.clip_norm,
     }
 }
 
@@ -211,6 +215,7 @@ mod tests {
         beta2: 0.999,
         moments: MomentTypes::FLOAT,
         max_weight_norm: None,
+        clip_norm: None,
         squad_lr_scale: 2.0,
         stage_scaling: StageScaling::Off,
     };

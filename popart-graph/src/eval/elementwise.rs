@@ -26,6 +26,7 @@ pub(super) fn binary(function: BinaryFn, x: Local<'_>, y: Local<'_>, shape: &Sha
         BinaryFn::Sub => |x, y| x - y,
         BinaryFn::Mul => |x, y| x * y,
         BinaryFn::Div => |x, y| x / y,
+        BinaryFn::Max => f64::max,
     };
     let (left, right) = (x.floats(), y.floats());
     let mut result = Vec::with_capacity(count(shape));

@@ -250,6 +250,7 @@ impl Step<'_> {
                 BinaryFn::Add | BinaryFn::Sub => dy,
                 BinaryFn::Mul => self.add(multiply.clone(), &[dy, right])?,
                 BinaryFn::Div => self.add(divide.clone(), &[dy, right])?,
+                BinaryFn::Max => return Err(self.no_gradient()),
             };
             let part = self.summed_to(part, &self.shape(0))?;
             self.give(0, part);
@@ -264,6 +265,7 @@ impl Step<'_> {
                     let quotient = self.add(divide, &[product, right])?;
                     self.add(negate, &[quotient])?
                 }
+                BinaryFn::Max => return Err(self.no_gradient()),
             };
             let part = self.summed_to(part, &self.shape(1))?;
             self.give(1, part);

@@ -97,6 +97,8 @@ words! {
         Mul = "mul",
         /// `a / b`.
         Div = "div",
+        /// The larger of the two; no gradient flows back.
+        Max = "max",
     }
 }
 

@@ -381,6 +381,7 @@ fn binary(f: BinaryFn) -> vertex::BinaryFn {
         BinaryFn::Sub => vertex::BinaryFn::Sub,
         BinaryFn::Mul => vertex::BinaryFn::Mul,
         BinaryFn::Div => vertex::BinaryFn::Div,
+        BinaryFn::Max => vertex::BinaryFn::Max,
     }
 }
 

@@ -154,6 +154,7 @@ inputs %1
                 reduction: Reduction::Mean,
             },
             learning_rate: LearningRate::Stream,
+            clip_norm: None,
         }
     }
 

@@ -21,6 +21,9 @@
 //! w = lamb_update(w, x, |w|^2, |x|^2, rate) | adam_update(w, x, rate)
 //! ```
 //!
+//! With a limit on the norm of all gradients, every `g` is multiplied with one number before that
+//! (`clip`).
+//!
 //! Of SGD without momentum (`sgd0decompose.cpp`): `w = sgd_update(w, s, rate)`; with
 //! (`sgd1decompose.cpp`): `v = all_reduce(velocity)`, `w = sgd_update(w, v, rate)`,
 //! `velocity = sgd_momentum(v, w)`, where the decay uses the new weight.
@@ -62,6 +65,7 @@
 //! update %0 = %16
 //! ```
 
+mod clip;
 pub mod error;
 pub mod rules;
 
@@ -105,7 +109,11 @@ pub fn optimizer(
         one: None,
         producers,
         accumulators,
+        clipped: BTreeMap::new(),
     };
+    if let Some(clip_norm) = options.clip_norm {
+        ctx.clip(options, accumulated, clip_norm)?;
+    }
     for group in groups(options) {
         match group[0].rule {
             UpdateRule::Sgd(sgd) => {
@@ -172,6 +180,17 @@ struct Ctx {
     producers: IdVec<TensorId, Option<OpId>>,
     /// Where [`Graph::updates`] has the accumulators.
     accumulators: BTreeMap<TensorId, usize>,
+    /// Gradients by weight, where they are prepared all together before the first update.
+    clipped: BTreeMap<TensorId, Gradient>,
+}
+
+/// The gradient of a weight over all micro-batches and replicas.
+#[derive(Clone, Copy, Debug)]
+struct Gradient {
+    /// The sum, as it was accumulated.
+    sum: TensorId,
+    /// What moments are made of.
+    value: TensorId,
 }
 
 /// The chain of one weight up to its last operation.
@@ -364,8 +383,13 @@ impl Ctx {
     ) -> Result<Pending, InferError> {
         let weight = update.weight;
         let rate = self.rate(update.learning_rate_scale, &scope)?;
-        let sum = self.reduced(accumulated.value, &scope)?;
-        let gradient = self.gradient(sum, adam, &scope)?;
+        let Gradient {
+            sum,
+            value: gradient,
+        } = match self.clipped.get(&weight) {
+            Some(&clipped) => clipped,
+            None => self.summed(accumulated, adam, &scope)?,
+        };
         let first = (adam.moments.first, adam.beta1, false);
         let second = (adam.moments.second, adam.beta2, true);
         let m = self.moment("Accl1___", weight, gradient, first, &scope)?;
@@ -402,6 +426,18 @@ impl Ctx {
             scope,
             max_weight_norm: adam.max_weight_norm.filter(|&norm| norm != 0.0),
         })
+    }
+
+    /// The gradient of a weight over all replicas.
+    fn summed(
+        &mut self,
+        accumulated: Accumulated,
+        adam: &Adam,
+        scope: &Scope,
+    ) -> Result<Gradient, InferError> {
+        let sum = self.reduced(accumulated.value, scope)?;
+        let value = self.gradient(sum, adam, scope)?;
+        Ok(Gradient { sum, value })
     }
 
     /// The gradient, without the factors that it was made with.

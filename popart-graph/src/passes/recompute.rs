@@ -5,6 +5,7 @@
 //! - copies between IPUs,
 //! - producers of checkpoints,
 //! - producers of what the host reads, which a second run would overwrite too early,
+//! - producers of what a later forward stage on the same IPU reads, which runs nothing again,
 //! - operations of stages that are to keep everything, and
 //! - operations of the loss stage after its last checkpoint, which would run twice in a
 //!   row for nothing.
@@ -83,6 +84,7 @@ pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph, 
     }
     let before_checkpoint = before_last_checkpoint(&graph, &kept, options.loss_stage)?;
     kept.extend(graph.outputs.iter().filter_map(|&output| producers[output]));
+    kept.extend(read_by_later_forward_stages(&graph));
     for (id, op) in (0..).map(OpId).zip(graph.ops.values_mut()) {
         let once = op.phase != Phase::Forward
             || kept.contains(&id)
@@ -98,6 +100,23 @@ pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph, 
         };
     }
     Ok(graph)
+}
+
+/// Forward operations whose results a later forward stage reads on the same IPU.
+fn read_by_later_forward_stages(graph: &Graph) -> Vec<OpId> {
+    let consumers = graph.consumers();
+    let forward = graph
+        .ops
+        .iter()
+        .filter(|(_, op)| op.phase == Phase::Forward);
+    let read_later = forward.filter(|(_, op)| {
+        let mut readers = op.outputs.iter().flat_map(|&output| &consumers[output]);
+        readers.any(|&reader| {
+            let reader = &graph.ops[reader];
+            reader.phase == Phase::Forward && reader.ipu == op.ipu && reader.stage != op.stage
+        })
+    });
+    read_later.map(|(id, _)| id).collect()
 }
 
 /// Forward operations of the loss stage that only matter to what follows through one of the

@@ -14,6 +14,7 @@
 //! sum = zero(s)                       sum = zero(sum)
 //! ```
 //!
+//! A factor by which gradients are clipped multiplies their shards.
 //! Norms that are summed over slices of a weight are summed before the all-reduce. A reader of
 //! a moment that knows nothing of shards gets them gathered.
 //! **Leaves alone** smaller weights, SGD, and everything without replicas. Running it twice
@@ -107,6 +108,7 @@ pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph, Graph
             ctx.shrink(variable);
         }
     }
+    ctx.shard_clipped(&order)?;
     let weights = ctx.sharded_weights(&order);
     for op in order {
         ctx.rewrite(op, &weights)?;
@@ -149,14 +151,40 @@ impl Ctx {
 
     /// Whether a gradient is scattered already.
     fn comes_in_shards(&self, gradient: TensorId) -> bool {
-        let Some(op) = self.producers[gradient].map(|op| &self.graph.ops[op]) else {
+        let Some(id) = self.producers[gradient] else {
             return false;
         };
+        let op = &self.graph.ops[id];
         match op.kind {
             OpKind::ReduceScatter { .. } | OpKind::LocalSlice { .. } => true,
+            OpKind::Binary(_) if self.multiplies(id) => self.comes_in_shards(op.inputs[0]),
             OpKind::Cast { .. } | OpKind::Scale { .. } => self.comes_in_shards(op.inputs[0]),
             _ => false,
         }
+    }
+
+    /// Lets moments of gradients that were clipped by their norm take shards before the norm
+    /// reads the gradients, which comes first.
+    fn shard_clipped(&mut self, order: &[OpId]) -> Result<(), InferError> {
+        for &op in order {
+            let operation = &self.graph.ops[op];
+            let is_moment = matches!(operation.kind, OpKind::AdamMoment { .. });
+            if is_moment && self.full.contains_key(&operation.inputs[0]) {
+                let gradient = operation.inputs[1];
+                let producer = self.producers.get(gradient).copied().flatten();
+                if producer.is_some_and(|producer| self.multiplies(producer)) {
+                    self.take_shards(op)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an operation multiplies a tensor with one number, the same for all elements.
+    fn multiplies(&self, op: OpId) -> bool {
+        let op = &self.graph.ops[op];
+        op.kind == OpKind::Binary(BinaryFn::Mul)
+            && self.graph.tensors[op.inputs[1]].shape.rank() == 0
     }
 
     /// Makes a shard of a tensor.
@@ -205,6 +233,7 @@ impl Ctx {
             }
             // Shrunk with the moment that reads it.
             OpKind::Cast { .. } | OpKind::Scale { .. } if any_sharded => {}
+            OpKind::Binary(_) if any_sharded && self.multiplies(op) => {}
             _ if any_sharded => self.gather_operands(op)?,
             _ => {}
         }
@@ -244,6 +273,11 @@ impl Ctx {
                     return Ok(tensor);
                 }
                 OpKind::Cast { .. } | OpKind::Scale { .. } => {
+                    self.graph.ops[op].inputs[0] = self.shard_of(source, op)?;
+                    self.shrink(tensor);
+                    return Ok(tensor);
+                }
+                OpKind::Binary(_) if self.multiplies(op) => {
                     self.graph.ops[op].inputs[0] = self.shard_of(source, op)?;
                     self.shrink(tensor);
                     return Ok(tensor);

@@ -136,6 +136,7 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
                 reduction: Reduction::Mean,
             },
             learning_rate: LearningRate::Stream,
+            clip_norm: None,
         },
         state: OptimizerState {
             sharding: Sharding::On,

@@ -100,6 +100,12 @@ impl From<KeyError> for Error {
                 batch,
                 given: AccumulationSource::Both,
             },
+            error @ (KeyError::TwoPlacements { .. }
+            | KeyError::TwoMomentTypes
+            | KeyError::NoMomentsInHalf
+            | KeyError::NoHalfLayers
+            | KeyError::HalfLayers(_)
+            | KeyError::Clipping(_)) => Self::Keys(error),
             KeyError::FixedByRelease {
                 key,
                 value,

@@ -21,6 +21,10 @@ pub struct OptimizerOptions {
     pub scaling: Scaling,
     /// Where the learning rate comes from.
     pub learning_rate: LearningRate,
+    /// Largest norm of all gradients together, those of larger norm are made smaller alike; `None`
+    /// for no limit. Only with moments, and not where weights are updated in the stages of a
+    /// pipeline.
+    pub clip_norm: Option<f64>,
 }
 
 /// The learning rate of a weight update.
@@ -109,6 +113,12 @@ impl MomentTypes {
     pub const HALF_FIRST: Self = Self {
         first: DType::F16,
         second: DType::F32,
+    };
+
+    /// Both in `f16` (`lamb_accl_dtype` of Graphcore's submission to MLPerf Training v2.0).
+    pub const HALF: Self = Self {
+        first: DType::F16,
+        second: DType::F16,
     };
 
     /// Whether the moments keep the loss scale.

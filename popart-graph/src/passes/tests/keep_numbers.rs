@@ -151,6 +151,11 @@ fn with_loss(mut graph: Graph) -> (Graph, TensorId, Vec<TensorId>) {
     (graph, loss.unwrap_or(TensorId(0)), weights)
 }
 
+/// Limits on the norm of gradients, for rules that take them.
+fn clip_norms() -> impl Strategy<Value = Option<f64>> {
+    prop::sample::select(vec![None, Some(1e-3), Some(1e6)])
+}
+
 fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scaling) -> Training {
     Training {
         loss,
@@ -169,6 +174,7 @@ fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scal
             joint_norms: Vec::new(),
             scaling,
             learning_rate: LearningRate::Constant(0.5),
+            clip_norm: None,
         },
         state: OptimizerState {
             sharding: Sharding::On,
@@ -187,6 +193,7 @@ proptest! {
         rule in rules(),
         accumulation in 1..3_u32,
         replicas in 1..4_u32,
+        clip_norm in clip_norms(),
     ) {
         let (graph, loss, weights) = with_loss(graph);
         prop_assume!(!weights.is_empty());
@@ -196,7 +203,11 @@ proptest! {
             replicas,
             reduction: Reduction::Mean,
         };
-        match watched(&graph, &options(&weights, loss, rule, scaling)) {
+        let mut options = options(&weights, loss, rule, scaling);
+        if let UpdateRule::Adam(_) = rule {
+            options.optimizer.clip_norm = clip_norm;
+        }
+        match watched(&graph, &options) {
             // Not every operation can be differentiated, and not every sum is one float.
             Err(PassError::Grad(GradError::NoGradient { .. } | GradError::Independent { .. } | GradError::LossNotScalar { .. })) => {}
             Err(error) => prop_assert!(false, "{error}"),
@@ -223,6 +234,7 @@ proptest! {
         whole: u8,
         merging in prop::sample::select(vec![CollectiveMerging::Off, CollectiveMerging::On]),
         accumulates: bool,
+        clip_norm in clip_norms(),
     ) {
         let columns = if wide { 8192 } else { 3 };
         let n_stages = per_stage.len() as u32;
@@ -230,6 +242,9 @@ proptest! {
         let accumulation = if accumulates { 32 } else { 1 };
         let mut options = training(&model, rule, accumulation, replicas);
         options.optimizer.learning_rate = LearningRate::Constant(0.5);
+        if let UpdateRule::Adam(_) = rule && accumulates {
+            options.optimizer.clip_norm = clip_norm;
+        }
         options.state = OptimizerState { sharding, memory };
         options.collective_merging = merging;
         options.recompute = match recomputes {
