@@ -326,6 +326,13 @@ fn set_launch(values: &mut Map<String, Value>, launch: Launch) -> Result<Vec<Str
         ));
     }
     values["replication_factor"] = json!(total);
+    // Before v2.1 a global batch was that of one process.
+    let release = values.get("release").and_then(Value::as_str);
+    if release == Some(Release::Revision96fef3f.name())
+        && let Some(global) = values["global_batch_size"].as_u64()
+    {
+        values["global_batch_size"] = json!(global.saturating_mul(u64::from(processes)));
+    }
     Ok(notes)
 }
 

@@ -107,4 +107,14 @@ fn what_cannot_be_a_launch_is_refused() {
     );
     let stdout: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(stdout["replication_factor"], 32);
+    assert_eq!(stdout["global_batch_size"], 65536);
+    // Before v2.1 a global batch was that of one process.
+    let output = run(
+        folder.path(),
+        "--release 96fef3f --global-batch-size 32768 --print-config",
+        &launched(32, 16, 0),
+    );
+    let stdout: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(stdout["global_batch_size"], 65536);
+    assert_eq!(stdout["gradient_accumulation_factor"], 256);
 }
