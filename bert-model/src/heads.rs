@@ -70,49 +70,49 @@ fn packed_scores(
     words: TensorId,
     next_sentence: Option<TensorId>,
 ) -> Result<Option<TensorId>> {
-    let labels = flat(builder, MLM, "Labels", Input::MaskLabels)?;
-    let weights = flat(builder, MLM, "Weights", Input::MaskWeights)?;
-    let p = builder.op(MLM, "Softmax", OpKind::Softmax, &[words])?;
+    let [mlm, nsp] = [MLM, NSP].map(|component| Component {
+        purpose: Purpose::Loss,
+        ..component
+    });
+    let labels = flat(builder, mlm, "Labels", Input::MaskLabels)?;
+    let weights = flat(builder, mlm, "Weights", Input::MaskWeights)?;
+    let p = builder.op(mlm, "Softmax", OpKind::Softmax, &[words])?;
     let nll = OpKind::NllLoss {
         reduction: Some(Reduction::Sum),
         ignore_index: Some(NO_WORD),
     };
-    let mlm_loss = builder.op(MLM, "Loss", nll, &[p, labels])?;
-    builder.output(MLM, Output::MlmLoss, mlm_loss)?;
+    let mlm_loss = builder.op(mlm, "Loss", nll, &[p, labels])?;
+    builder.output(mlm, Output::MlmLoss, mlm_loss)?;
     let accuracy = OpKind::Accuracy {
         ignore_index: None,
         weighted: true,
     };
-    let right = builder.op(MLM, "Accuracy", accuracy.clone(), &[p, labels, weights])?;
-    builder.output(MLM, Output::MlmAccuracy, right)?;
+    let right = builder.op(mlm, "Accuracy", accuracy.clone(), &[p, labels, weights])?;
+    builder.output(mlm, Output::MlmAccuracy, right)?;
 
     let Some(next_sentence) = next_sentence else {
         return Ok(Some(mlm_loss));
     };
-    let labels = flat(builder, NSP, "Labels", Input::NspLabels)?;
-    let weights = flat(builder, NSP, "Weights", Input::NspWeights)?;
-    let p = builder.op(NSP, "Softmax", OpKind::Softmax, &[next_sentence])?;
+    let labels = flat(builder, nsp, "Labels", Input::NspLabels)?;
+    let weights = flat(builder, nsp, "Weights", Input::NspWeights)?;
+    let p = builder.op(nsp, "Softmax", OpKind::Softmax, &[next_sentence])?;
     let nll = OpKind::NllLoss {
         reduction: None,
         ignore_index: None,
     };
-    let losses = builder.op(NSP, "Loss", nll, &[p, labels])?;
-    let of_loss = Component {
-        purpose: Purpose::Loss,
-        ..NSP
-    };
+    let losses = builder.op(nsp, "Loss", nll, &[p, labels])?;
     let cast = OpKind::Cast { to: DType::F32 };
-    let factors = builder.op(of_loss, "Loss/Weights", cast, &[weights])?;
+    let factors = builder.op(nsp, "Loss/Weights", cast, &[weights])?;
     let weighted = OpKind::Binary(BinaryFn::Mul);
-    let losses = builder.op(of_loss, "Loss/Weighted", weighted, &[losses, factors])?;
+    let losses = builder.op(nsp, "Loss/Weighted", weighted, &[losses, factors])?;
     let sum = OpKind::ReduceSum {
         axes: [0].into_iter().collect(),
         keep_dims: false,
     };
-    let nsp_loss = builder.op(of_loss, "Loss/Sum", sum, &[losses])?;
-    builder.output(NSP, Output::NspLoss, nsp_loss)?;
-    let right = builder.op(NSP, "Accuracy", accuracy, &[p, labels, weights])?;
-    builder.output(NSP, Output::NspAccuracy, right)?;
+    let nsp_loss = builder.op(nsp, "Loss/Sum", sum, &[losses])?;
+    builder.output(nsp, Output::NspLoss, nsp_loss)?;
+    let right = builder.op(nsp, "Accuracy", accuracy, &[p, labels, weights])?;
+    builder.output(nsp, Output::NspAccuracy, right)?;
     total_loss(builder, Some(mlm_loss), Some(nsp_loss))
 }
 
