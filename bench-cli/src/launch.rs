@@ -20,7 +20,7 @@ const REPLICA_OFFSET: &str = "POPDIST_REPLICA_INDEX_OFFSET";
 /// (docs.open-mpi.org, "Environment variables set for MPI applications").
 const MPI: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"];
 
-/// This process among those of a run.
+/// One process among those of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Processes of the run, at least one.
@@ -31,7 +31,7 @@ pub struct Launch {
     pub local_replicas: u32,
 }
 
-/// What the environment says of a launch that can't be.
+/// Contradiction in what the environment says of a launch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
     /// Some of PopDist's variables without the others.

@@ -84,7 +84,7 @@ pub struct PreparedRun {
     pub release_reason: String,
     /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
-    /// What the run prints and leaves behind.
+    /// Options of our own: what the run prints and leaves behind.
     pub own: OwnOptions,
 }
 

@@ -74,7 +74,7 @@ pub struct StagePlacement {
     pub micro_batches: u64,
     /// Whether stages update weights, in every micro-batch.
     pub updates_in_stages: bool,
-    /// What of the encoder can be moved to another IPU by itself.
+    /// Part of the encoder that can be moved to another IPU by itself.
     pub movable: pipeline::Movable,
 }
 

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
-/// What is said of a value that is no object.
+/// Type that an object stands for, with words for it.
 pub trait Form {
     /// The form expected, as the end of "expected ...".
     const EXPECTED: &'static str;

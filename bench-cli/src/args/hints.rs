@@ -36,7 +36,7 @@ impl fmt::Display for Origin {
 pub struct ForeignName {
     /// The name, with underscores.
     pub name: &'static str,
-    /// Where it comes from.
+    /// Place that the name comes from.
     pub origin: Origin,
     /// Keys that say it here.
     here: &'static [&'static str],
@@ -179,7 +179,7 @@ pub const ELSEWHERE: &[ForeignName] = {
     ]
 };
 
-/// What is said of an unknown word.
+/// Advice on an unknown word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// An option or a key that is spelt alike.
@@ -230,7 +230,7 @@ pub fn lines(hints: &[Hint]) -> String {
     hints.iter().map(|hint| format!("\n  {hint}")).collect()
 }
 
-/// What a word was meant to be, if that can be told. Options that change nothing are never meant.
+/// Advice on a word, if its meaning can be told. Options that change nothing are never meant.
 #[must_use]
 pub fn of(word: &str, form: Form) -> Option<Hint> {
     let key = word.trim_start_matches('-').replace('-', "_");

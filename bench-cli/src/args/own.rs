@@ -13,7 +13,7 @@ use super::table;
 use crate::inspect::Inspect;
 use crate::{Error, Result};
 
-/// What a run prints and leaves behind, and its machine.
+/// Options of our own, resolved: the machine, and what a run prints and leaves behind.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OwnOptions {
     /// The machine named by `--system`.
@@ -33,7 +33,7 @@ pub struct OwnOptions {
 }
 
 impl OwnOptions {
-    /// What the line asks for, and where it says nothing, the `preset`.
+    /// Options of the line, and where it says nothing, of the `preset`.
     ///
     /// # Errors
     ///

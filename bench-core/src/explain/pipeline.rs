@@ -31,7 +31,7 @@ pub struct Pipeline {
     /// Share of the step that the same work would save, spread evenly over the IPUs: no placement
     /// wins more.
     pub win_if_even: f64,
-    /// What of the encoder a move takes: whole layers where those are placed, else halves.
+    /// Part of the encoder that a move takes: whole layers where those are placed, else halves.
     pub movable: Movable,
     /// The encoder layer, or half layer, whose move to another IPU would win most, if one would
     /// win anything.

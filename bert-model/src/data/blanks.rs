@@ -15,7 +15,7 @@ pub fn strip(text: &str) -> &str {
     text.trim_matches(is_blank)
 }
 
-/// What stands between the blanks of a text, as `str.split`.
+/// Words between the blanks of a text, as `str.split`.
 pub fn split(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_blank).filter(|word| !word.is_empty())
 }

@@ -96,14 +96,14 @@ pub struct Adam {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MomentTypes {
-    /// Of the first moment, the average of gradients.
+    /// Type of the first moment, the average of gradients.
     pub first: DType,
-    /// Of the second moment, the average of their squares.
+    /// Type of the second moment, the average of their squares.
     pub second: DType,
 }
 
 impl MomentTypes {
-    /// Both in `f32`, with the true values of the gradients (the default of PopART).
+    /// Both moments in `f32`, with the true values of the gradients (the default of PopART).
     pub const FLOAT: Self = Self {
         first: DType::F32,
         second: DType::F32,
@@ -115,7 +115,7 @@ impl MomentTypes {
         second: DType::F32,
     };
 
-    /// Both in `f16` (`lamb_accl_dtype` of Graphcore's submission to MLPerf Training v2.0).
+    /// Both moments in `f16` (`lamb_accl_dtype` of Graphcore's submission to MLPerf Training v2.0).
     pub const HALF: Self = Self {
         first: DType::F16,
         second: DType::F16,
