@@ -112,7 +112,7 @@ pub enum CollectiveMerging {
     On,
 }
 
-/// What becomes of the gradient of a dropout behind a softmax, as attention has one (PopART's pattern
+/// Gradient of a dropout behind a softmax, as attention has one (PopART's pattern
 /// `DisableAttnDropoutBwdPattern`, off unless asked for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoftmaxDropoutGradient {

@@ -92,20 +92,20 @@ pub struct Adam {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MomentTypes {
-    /// Of the first moment, the average of gradients.
+    /// Type of the first moment, the average of gradients.
     pub first: DType,
-    /// Of the second moment, the average of their squares.
+    /// Type of the second moment, the average of squared gradients.
     pub second: DType,
 }
 
 impl MomentTypes {
-    /// Both in `f32`, with the true values of the gradients (the default of PopART).
+    /// Moments in `f32`, with the true values of the gradients (the default of PopART).
     pub const FLOAT: Self = Self {
         first: DType::F32,
         second: DType::F32,
     };
 
-    /// The first in `f16` (`use_half_optimizer_state` of the published application).
+    /// First moment in `f16`, second in `f32` (`use_half_optimizer_state` of the published application).
     pub const HALF_FIRST: Self = Self {
         first: DType::F16,
         second: DType::F32,
