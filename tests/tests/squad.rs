@@ -2,14 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use bert_model::config::{Mode, Task};
+use bert_model::config::{Mode as TaskMode, Task};
 use bert_model::placement::{Recomputation, SquadHead};
+use ipu_sim::engine::{self, Mode, Options};
 use ipu_sim::ids::IpuId;
 use popart_graph::ir::{Graph, OpKind, Recompute, StageId, TensorKind};
 use popart_graph::passes::{OptimizerState, Pipelining, Sharding, StateMemory};
+use popart_graph::session::Compiled;
 use tests::matrix::SQUAD;
 use tests::plan::{adam, half_first_moment};
-use tests::{Case, Plan};
+use tests::{Case, Plan, small_machine};
 
 /// Two layers on two IPUs: stages 0 and 1, and 2 where the head wraps.
 fn plan(squad_head: SquadHead) -> Plan {
@@ -61,12 +63,51 @@ fn the_stage_of_the_loss_computes_nothing_again() {
     }
 }
 
+/// With both layers in the stage of the loss, the first of them is computed again from what arrived:
+/// its output is the last checkpoint.
+#[test]
+fn layers_before_the_last_checkpoint_are_computed_again_in_the_stage_of_the_loss() {
+    let compiled = |recomputation| {
+        let plan = Plan {
+            encoder_start_ipu: 1,
+            layers_per_ipu: &[2],
+            recomputation,
+            ..plan(SquadHead::LastEncoderIpu)
+        };
+        Case::new(plan).unwrap().compiled
+    };
+    let every_layer = compiled(Recomputation::FromEveryLayer);
+    let again = every_layer
+        .graph
+        .ops
+        .values()
+        .filter(|op| op.recompute == Recompute::Recompute && op.stage == Some(StageId(1)));
+    let named: Vec<&str> = again.map(|op| op.name.as_str()).collect();
+    assert!(!named.is_empty());
+    assert!(
+        named.iter().all(|name| name.starts_with("Layer0/")),
+        "{named:?}"
+    );
+    // The program calls it twice in a micro-batch, and what is kept for stages after none.
+    let machine = small_machine(8, 32).unwrap();
+    let busy = |compiled: &Compiled| {
+        let options = Options {
+            mode: Mode::Folded,
+            trace_depth: 0,
+        };
+        let timeline = engine::time(&compiled.lowered.program, &machine, options).unwrap();
+        timeline.total.0
+    };
+    let stage_input = compiled(Recomputation::FromStageInput);
+    assert!(busy(&every_layer) > busy(&stage_input));
+}
+
 /// Hidden states go to the first IPU and their gradients come back where the head wraps; where it
 /// doesn't, both stay.
 #[test]
 fn hidden_states_are_copied_to_a_wrapped_head() {
     let inference = |squad_head| Plan {
-        task: Task::Squad(Mode::Inference),
+        task: Task::Squad(TaskMode::Inference),
         ..plan(squad_head)
     };
     for (training, answering, squad_head) in [

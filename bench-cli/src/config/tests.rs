@@ -469,11 +469,12 @@ fn validation_has_the_answer_head_where_the_release_has_it() {
         let mut preset = preset;
         preset["task"] = json!("SQUAD");
         let resolved = resolve_line("--epochs 1", preset.clone()).unwrap();
-        let values = resolved.options.arguments();
-        assert_eq!(values[key], json!(trained), "{preset}");
+        let validation = validation(&resolved).unwrap().unwrap();
+        let wraps = |options: &BertOptions| options.config.to_keys()[key].clone();
+        let found = [wraps(&resolved.options), wraps(&validation)];
         assert_eq!(
-            validated("--epochs 1", preset.clone(), &[key]),
-            Some(vec![json!(validated_with)]),
+            found,
+            [trained, validated_with].map(Value::from),
             "{preset}"
         );
     }

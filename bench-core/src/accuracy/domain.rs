@@ -130,10 +130,11 @@ impl Features {
 
     fn add_session(&mut self, config: &RunConfig) {
         let (placement, session) = (&config.placement, &config.session);
+        // Heads of the measured runs are on the first IPU.
+        let unwrapped = placement.squad_head == SquadHead::LastEncoderIpu;
         let ends_on_first_ipu = placement.encoder.ends_on_first_ipu(config.model.num_layers);
-        if config.is_squad() && !ends_on_first_ipu {
-            let wraps = placement.squad_head == SquadHead::FirstIpu;
-            self.choice("answer head on the first IPU", on(wraps));
+        if config.is_squad() && unwrapped && !ends_on_first_ipu {
+            self.choice("answer head", "on the last IPU");
         }
         self.size("replicas", config.batching.replicas.into());
         self.size("IPUs of a replica", config.ipus_per_replica().into());
@@ -208,9 +209,12 @@ impl Features {
             );
         }
         if has_moments {
+            // No measured run has another type.
             let MomentTypes { first, second } = optimizer.moments;
             for (name, dtype) in [("first moment", first), ("second moment", second)] {
-                self.choice(name, type_name(dtype));
+                if dtype != DType::F32 {
+                    self.choice(name, type_name(dtype));
+                }
             }
         }
         if has_moments && config.batching.replicas > 1 {
@@ -232,9 +236,12 @@ impl Features {
                 on(model.dropout == Dropout::HiddenAndAttention),
             );
         }
-        if model.dropout == Dropout::HiddenAndAttention {
-            let exact = config.session.softmax_dropout_gradient == SoftmaxDropoutGradient::Exact;
-            self.choice("gradient of attention dropout", on(exact));
+        // No measured run has another gradient.
+        let gradient = config.session.softmax_dropout_gradient;
+        if model.dropout == Dropout::HiddenAndAttention
+            && gradient == SoftmaxDropoutGradient::Identity
+        {
+            self.choice("gradient of attention dropout", "off");
         }
         if config.is_pipelined() {
             let every_layer = match config.placement.recomputation {

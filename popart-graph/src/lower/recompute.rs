@@ -3,7 +3,7 @@
 //! A run of recomputed operations between two that are kept is a *segment*: a function
 //! that its forward stage calls, and that a backward stage calls again just before the
 //! first operation that reads one of its results. Tensors that a segment starts from are
-//! restored first.
+//! restored first; the stage of the loss, which has its own backward pass, has them still.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -175,7 +175,8 @@ impl Segments {
         ctx.builder.steps.push(Step::Call(function));
     }
 
-    /// Makes a tensor of an earlier stage present again, with all it is computed from.
+    /// Makes a tensor of the forward pass present again, with all it is computed from. In the stage of
+    /// the loss it is of the same stage (PopART re-runs what operations behind the loss read, too).
     fn run_again(&self, ctx: &mut Ctx<'_>, tensor: TensorId, again: &mut Again) {
         if let Some(&restore) = self.restore_of.get(&(tensor, again.stage)) {
             if again.restored.insert(restore) {
@@ -189,7 +190,7 @@ impl Segments {
         let Some(&segment) = self.of_op.get(producer) else {
             return;
         };
-        if ctx.graph.ops[*producer].stage == Some(again.stage) || !again.segments.insert(segment) {
+        if !again.segments.insert(segment) {
             return;
         }
         for &id in &self.segments[segment].ops {

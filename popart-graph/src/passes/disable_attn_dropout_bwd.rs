@@ -72,9 +72,11 @@ pub fn disable_attn_dropout_bwd(mut graph: Graph) -> Graph {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
     use crate::testing::check_header;
-    use crate::text::parse;
+    use crate::text::{parse, print};
 
     #[test]
     fn the_header_shows_it() {
@@ -83,6 +85,35 @@ mod tests {
         check_header(source, |graph| {
             disable_attn_dropout_bwd(disable_attn_dropout_bwd(graph))
         });
+    }
+
+    /// Each softmax's own.
+    #[test]
+    fn every_one_between_a_product_and_a_softmax_becomes_an_identity() {
+        let text = r#"stream %0: f16[2,2] "x"
+stream %1: u32[2] "seed"
+%2: f16[2,2] = matmul(%0, %0) {pass: none, proportion: 0.6, partials: half} @ipu0 stage0 bwd "layer 1"
+%3: f16[2,2] = dropout(%2, %1) {probability: 0.1, id: 2} @ipu0 stage0 bwd "layer 1"
+%4: f16[2,2] = softmax_grad(%0, %3) @ipu0 stage0 bwd "layer 1"
+%5: f16[2,2] = matmul(%4, %0) {pass: none, proportion: 0.6, partials: half} @ipu0 stage0 bwd "layer 0"
+%6: f16[2,2] = dropout(%5, %1) {probability: 0.1, id: 1} @ipu0 stage0 bwd "layer 0"
+%7: f16[2,2] = softmax_grad(%0, %6) @ipu0 stage0 bwd "layer 0"
+inputs %0, %1
+outputs %7
+"#;
+        let got = disable_attn_dropout_bwd(parse(text).unwrap());
+        expect![[r#"
+            stream %0: f16[2,2] "x"
+            stream %1: u32[2] "seed"
+            %2: f16[2,2] = matmul(%0, %0) {pass: none, proportion: 0.6, partials: half} @ipu0 stage0 bwd "layer 1"
+            %3: f16[2,2] = identity(%2) @ipu0 stage0 bwd "layer 1"
+            %4: f16[2,2] = softmax_grad(%0, %3) @ipu0 stage0 bwd "layer 1"
+            %5: f16[2,2] = matmul(%4, %0) {pass: none, proportion: 0.6, partials: half} @ipu0 stage0 bwd "layer 0"
+            %6: f16[2,2] = identity(%5) @ipu0 stage0 bwd "layer 0"
+            %7: f16[2,2] = softmax_grad(%0, %6) @ipu0 stage0 bwd "layer 0"
+            inputs %0, %1
+            outputs %7
+        "#]].assert_eq(&print(&got));
     }
 
     /// One behind a sum, one before another gradient, one whose result is read twice, and one of the

@@ -98,7 +98,7 @@ pub struct Adam {
 pub struct MomentTypes {
     /// Type of the first moment, the average of gradients.
     pub first: DType,
-    /// Type of the second moment, the average of their squares.
+    /// Type of the second moment, the average of squared gradients.
     pub second: DType,
 }
 
@@ -109,7 +109,7 @@ impl MomentTypes {
         second: DType::F32,
     };
 
-    /// The first in `f16` (`use_half_optimizer_state` of the published application).
+    /// First moment in `f16`, second in `f32` (`use_half_optimizer_state` of the published application).
     pub const HALF_FIRST: Self = Self {
         first: DType::F16,
         second: DType::F32,
