@@ -147,7 +147,7 @@ fn place_anew(values: &mut Map<String, Value>, over: &Map<String, Value>) {
     let (whole, half) = (keys::LAYER_KEYS, keys::HALF_LAYER_KEYS);
     for (form, other) in [(whole, half), (half, whole)] {
         if form.iter().any(|key| over.contains_key(*key)) {
-            other.iter().for_each(|key| drop(values.remove(*key)));
+            other.iter().for_each(|key| drop(values.shift_remove(*key)));
         }
     }
 }
@@ -183,7 +183,7 @@ fn overlay(given: &Arguments, preset: Option<&Map<String, Value>>) -> Map<String
     if keys::HALF_LAYER_KEYS.iter().any(|key| is_set(key, &values)) {
         for key in keys::LAYER_KEYS {
             if !in_preset(key) && !given.values.contains_key(key) {
-                values.remove(key);
+                values.shift_remove(key);
             }
         }
     }

@@ -27,7 +27,10 @@ fn offered(words: &[&str]) -> Vec<String> {
 #[test]
 fn commands_and_their_options_are_offered() {
     assert_eq!(offered(&["be"]), ["bert"]);
-    assert_eq!(offered(&["bert", "--seq"]), ["--sequence-length"]);
+    assert_eq!(
+        offered(&["bert", "--seq"]),
+        ["--sequence-length", "--sequences-per-pack"]
+    );
     assert_eq!(offered(&["data", "pre"]), ["pretraining"]);
     assert_eq!(
         offered(&["data", "pretraining", "--vocab"]),

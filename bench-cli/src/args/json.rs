@@ -138,7 +138,7 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
     let mut asked = values.clone();
     asked.retain(|key, value| !DISTRIBUTED.contains(&key.as_str()) && !is_default(key, value));
     // The factor that it was derived from, or that was derived from it, is there.
-    asked.remove("global_batch_size");
+    asked.shift_remove("global_batch_size");
     let folder = asked.get("checkpoint_dir").and_then(Value::as_str);
     if let Some(parent) = folder.and_then(|folder| Path::new(folder).parent()) {
         let parent = parent.display().to_string();

@@ -84,7 +84,7 @@ pub fn translated(path: &str, values: &Map<String, Value>) -> Result<Option<Tran
          attention has biases"
     )];
     for (key, reason) in IDLE {
-        if file.values.remove(key).is_some() {
+        if file.values.shift_remove(key).is_some() {
             notes.push(format!("no effect: {key}: {reason}"));
         }
     }
@@ -125,7 +125,7 @@ impl File<'_> {
 
     /// Gives a value its name here, under which there may be none or the same one.
     fn rename(&mut self, key: &str, name: &str) -> Result<()> {
-        let Some(value) = self.values.remove(key) else {
+        let Some(value) = self.values.shift_remove(key) else {
             return Ok(());
         };
         match self.values.insert(name.to_string(), value.clone()) {
@@ -149,7 +149,11 @@ impl File<'_> {
         /// Least rate of the schedule.
         const LEAST: f64 = 1e-7;
         let key = "lr_bert_schedule";
-        let Some(found) = self.values.remove(key).filter(|value| !value.is_null()) else {
+        let Some(found) = self
+            .values
+            .shift_remove(key)
+            .filter(|value| !value.is_null())
+        else {
             return Ok(());
         };
         let expected = "init_lr, num_training_steps and num_warmup_steps, of at most 100,000 steps";
@@ -176,7 +180,7 @@ impl File<'_> {
     /// Types of moments and of checkpoints.
     fn types(&mut self) -> Result<()> {
         let key = "lamb_m_dtype";
-        match self.values.remove(key) {
+        match self.values.shift_remove(key) {
             Some(Value::String(dtype)) if dtype == "FLOAT16" => {
                 self.usual("use_half_optimizer_state", true);
             }
@@ -185,7 +189,7 @@ impl File<'_> {
             Some(found) => return Err(self.wrong(key, "FLOAT or FLOAT16", &found)),
         }
         let key = "activation_checkpoint_dtype";
-        match self.values.remove(key) {
+        match self.values.shift_remove(key) {
             Some(Value::String(dtype)) if dtype == "FLOAT8" => Err(Error::NotSupported {
                 option: "activation_checkpoint_dtype FLOAT8",
                 reason: "checkpoints are kept in the type of activations (FLOAT16)",

@@ -185,7 +185,7 @@ fn options_of_ours_change_no_published_start() {
 fn only_what_was_given_is_there() {
     let given = parse_line("--system mk2-pod16 --epochs 1 --metrics-json m.json").unwrap();
     assert_eq!(given.values.len(), 1);
-    assert_eq!(given.names, ["--epochs"]);
+    assert_eq!(given.names, ["--system", "--epochs", "--metrics-json"]);
     assert_eq!(given.own["system"], "mk2-pod16");
     assert_eq!(given.own["metrics_json"], "m.json");
     assert_eq!(given.own.len(), 2);

@@ -174,7 +174,7 @@ mod tests {
             ),
             (
                 r#"{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": 1.5, "question": "b"}]}]}]}"#,
-                "q.json:1:62: not of the form expected: id: expected the name of a question, a text or a whole number",
+                "q.json:1:61: not of the form expected: id: expected the name of a question, a text or a whole number",
             ),
         ] {
             let error = parse(Path::new("q.json"), text).unwrap_err();

@@ -287,8 +287,11 @@ pub(super) fn notes(given: impl Fn(&str) -> bool, options: &BertOptions) -> Vec<
     let mut named: Vec<&str> = Vec::new();
     for rule in RULES.iter().filter(|rule| (rule.idle)(options)) {
         for &key in rule.keys {
-            let option = table::by_key(key).expect("rules name options");
-            let value = &resolved[key];
+            let option = table::by_key(key).or_else(|| table::own_by_key(key));
+            let option = option.expect("rules name options");
+            let Some(value) = resolved.get(key) else {
+                continue;
+            };
             // A switch that is left off asks for nothing.
             let off = *value == json!(false) && option.is_default(value);
             if given(key) && !value.is_null() && !off && !named.contains(&key) {

@@ -32,7 +32,7 @@ pub fn key_of(name: &str) -> &str {
 pub fn unified(keys: &Map<String, Value>) -> Result<Map<String, Value>> {
     let mut out = keys.clone();
     for (later, key) in SYNONYMS {
-        let Some(value) = out.remove(later) else {
+        let Some(value) = out.shift_remove(later) else {
             continue;
         };
         match out.get(key).filter(|other| !other.is_null()) {
@@ -55,7 +55,7 @@ pub fn unified(keys: &Map<String, Value>) -> Result<Map<String, Value>> {
 /// Puts the mode that `pipeline` means under `execution_mode`, and takes `pipeline` out: a run has
 /// one of them.
 pub fn set_mode(keys: &mut Map<String, Value>) {
-    let mode = match keys.remove("pipeline") {
+    let mode = match keys.shift_remove("pipeline") {
         Some(Value::Bool(true)) => "PIPELINE",
         Some(Value::Bool(false)) if !keys.contains_key("execution_mode") => "DEFAULT",
         _ => return,
