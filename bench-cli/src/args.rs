@@ -10,50 +10,40 @@
 //!
 //! Left out: negative numbers that start with their point (`-.5`).
 
+pub mod hints;
 pub mod json;
-pub mod later;
+pub mod mlperf;
+pub mod own;
 pub mod spec;
 pub mod table;
 pub mod values;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 
-use anstream::ColorChoice;
-use bench_core::config::keys::is_key;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use crate::error::most_like;
-use crate::inspect::Inspect;
+use crate::launch::Launch;
 use crate::{Error, Result};
+use hints::Form;
+use own::OwnOptions;
 use spec::{Arity, Kind, OptionSpec, Support};
 
 /// Arguments of `ipu-bench bert`, read from the command line.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Arguments {
-    /// Values by key, in table order, keys of our own last: only what was given.
+    /// Values by key, in table order: only what was given.
     pub values: IndexMap<&'static str, Value>,
     /// The options given, in the order of the line (a repeated one at its last place).
     pub names: Vec<&'static str>,
     /// The preset file named by `--config`.
     pub config: Option<String>,
-    /// The machine named by `--system`.
-    pub system: Option<String>,
-    /// The file named by `--metrics-json`.
-    pub metrics_json: Option<String>,
-    /// Whether `--explain` was given.
-    pub explain: bool,
-    /// Choices of `--dump-ir`, `--dump-program` and `--memory-report`.
-    pub inspect: Inspect,
-    /// Whether `--quiet` was given.
-    pub quiet: bool,
-    /// Choice of `--color`.
-    pub color: ColorChoice,
-    /// Whether `--print-config` was given.
-    pub print_config: bool,
+    /// Values of the options of our own by key, in table order: only what was given.
+    pub own: IndexMap<&'static str, Value>,
+    /// The launch that this process is part of, if a launcher started it.
+    pub launch: Option<Launch>,
     /// Whether the line asks for help instead of a run.
     pub help: bool,
 }
@@ -116,7 +106,7 @@ fn value_name(option: &OptionSpec) -> &'static str {
         Kind::Text | Kind::Constant(_) => "TEXT",
         Kind::Mode => "MODE",
         Kind::Schedule => "INT:FLOAT",
-        Kind::Json => "JSON",
+        Kind::Json | Kind::Halves => "JSON",
     }
 }
 
@@ -159,48 +149,18 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
     refuse_conflicts(&given.names)?;
     for option in table::options() {
         if let Some(value) = read(option, &matches)? {
+            refuse_other_value(option, &value, &given)?;
             given.values.insert(option.key, value);
         }
     }
-    let text = |name: &str| matches.get_one::<String>(name).cloned();
-    for (option, place) in [
-        (table::METRICS_JSON, "file"),
-        (table::DUMP_PROGRAM, "file"),
-        (table::MEMORY_REPORT, "file"),
-        (table::DUMP_IR, "folder"),
-    ] {
-        if text(option).as_deref() == Some("-") {
-            return Err(Error::Stdout { option, place });
-        }
-    }
-    given.config = text("--config");
-    given.system = text(table::SYSTEM);
-    given.metrics_json = text(table::METRICS_JSON);
-    let mut given_ours = Vec::new();
     for option in table::OURS.options {
-        let Some(value) = read(option, &matches)? else {
-            continue;
-        };
-        if is_key(option.key) {
-            given.values.insert(option.key, value.clone());
+        if let Some(value) = read(option, &matches)? {
+            given.own.insert(option.key, value);
         }
-        given_ours.push((option.name, value));
     }
-    let ours = |name: &str| given_ours.iter().find(|(ours, _)| *ours == name);
-    given.explain = ours(table::EXPLAIN).is_some();
-    given.print_config = ours(table::PRINT_CONFIG).is_some();
-    given.quiet = ours(table::QUIET).is_some();
-    given.color = match ours(table::COLOR).and_then(|(_, value)| value.as_str()) {
-        Some("always") => ColorChoice::Always,
-        Some("never") => ColorChoice::Never,
-        _ => ColorChoice::Auto,
-    };
-    let path = |name: &str| text(name).map(PathBuf::from);
-    given.inspect = Inspect {
-        ir: path(table::DUMP_IR),
-        program: path(table::DUMP_PROGRAM),
-        memory: path(table::MEMORY_REPORT),
-    };
+    given.config = matches.get_one::<String>("--config").cloned();
+    // What is asked for on the line alone is checked with the line.
+    OwnOptions::read(&given.own, None)?;
     // The original takes this word out before it parses the rest: the key stays unset.
     given.values.shift_remove("config");
     Ok(given)
@@ -322,22 +282,11 @@ fn match_words(words: Vec<String>) -> Result<Option<ArgMatches>> {
 /// Words that mean nothing, with the options that may have been meant.
 #[must_use]
 pub fn unrecognized(words: Vec<String>) -> Error {
-    let names = || {
-        let all = table::options().chain(table::OURS.options);
-        all.map(|option| option.name)
-    };
     let typed = words.iter().filter(|word| word.starts_with("--"));
     let typed = typed.map(|word| word.split('=').next().unwrap_or_default());
-    let (of_later, typed): (Vec<&str>, Vec<&str>) =
-        typed.partition(|name| later::named(name).is_some());
-    let meant = typed.into_iter().filter_map(|name| {
-        let meant = most_like(&name.to_ascii_lowercase().replace('_', "-"), names());
-        // A word that is an option was refused for where it stands.
-        meant.filter(|meant| *meant != name)
-    });
+    let hints = typed.filter_map(|name| hints::of(name, Form::Word));
     Error::Unrecognized {
-        suggestions: meant.collect(),
-        later: of_later.into_iter().filter_map(later::named).collect(),
+        hints: hints.collect(),
         words,
     }
 }
@@ -379,6 +328,7 @@ fn reword(error: &clap::Error) -> Error {
 
 fn names_in_order(matches: &ArgMatches) -> Vec<&'static str> {
     let mut names: Vec<(usize, &'static str)> = table::options()
+        .chain(table::OURS.options)
         .filter(|option| given_on_line(option, matches))
         .filter_map(|option| Some((matches.index_of(option.name)?, option.name)))
         .collect();
@@ -398,6 +348,18 @@ fn refuse_conflicts(names: &[&'static str]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Refuses a value of an option that another name of it has on the line with another value.
+fn refuse_other_value(option: &OptionSpec, value: &Value, given: &Arguments) -> Result<()> {
+    let Some(other) = given.values.get(option.key).filter(|other| *other != value) else {
+        return Ok(());
+    };
+    let first = table::by_key(option.key).expect("it is the option's key");
+    Err(Error::TwoValues {
+        names: [first.name.into(), option.name.into()],
+        values: [values::show(other), values::show(value)],
+    })
 }
 
 fn read(option: &OptionSpec, matches: &ArgMatches) -> Result<Option<Value>> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::args::values;
 use crate::metrics::{Report, SCHEMA_VERSION};
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// Reports that one file holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,13 +31,12 @@ pub struct Reports {
 ///
 /// A file that can't be read, isn't JSON, or isn't a report of this version.
 pub fn read(path: &Path) -> Result<Reports> {
-    let text = std::fs::read_to_string(path).map_err(|source| Error::File {
-        action: "read",
-        path: path.into(),
-        source,
-    })?;
-    let file = path.display().to_string();
-    let value: Value = serde_json::from_str(&text).map_err(|json| Error::Json {
+    let text = text::read(path)?;
+    parse(path.display().to_string(), &text)
+}
+
+fn parse(file: String, text: &str) -> Result<Reports> {
+    let value: Value = serde_json::from_str(text).map_err(|json| Error::Json {
         path: file.clone(),
         json,
     })?;
@@ -48,14 +47,24 @@ pub fn read(path: &Path) -> Result<Reports> {
     };
     match value {
         Value::Array(entries) => {
-            for entry in entries {
-                let name = entry["run"].as_str().unwrap_or_default().to_string();
-                match entry.get("report") {
-                    Some(value) => {
+            if entries.is_empty() {
+                return Err(not_one(&found.file, "it has no runs".into()));
+            }
+            for (place, entry) in entries.iter().enumerate() {
+                let name = entry.get("run").and_then(Value::as_str).map(String::from);
+                let (report_of, error) = (entry.get("report"), entry.get("error"));
+                match (name, report_of, error) {
+                    (Some(name), Some(value), _) => {
                         let report = report(&found.file, value)?;
                         found.runs.insert(name, report);
                     }
-                    None => found.failed.push(name),
+                    (Some(name), None, Some(_)) => found.failed.push(name),
+                    _ => {
+                        let reason = format!(
+                            "entry {place} has no `run` with a `report` or an `error`, as a suite has"
+                        );
+                        return Err(not_one(&found.file, reason));
+                    }
                 }
             }
         }
@@ -67,11 +76,15 @@ pub fn read(path: &Path) -> Result<Reports> {
     Ok(found)
 }
 
-fn report(file: &str, value: &Value) -> Result<Report> {
-    let not_one = |reason: String| Error::NotAReport {
+fn not_one(file: &str, reason: String) -> Error {
+    Error::NotAReport {
         path: file.to_string(),
         reason,
-    };
+    }
+}
+
+fn report(file: &str, value: &Value) -> Result<Report> {
+    let not_one = |reason| not_one(file, reason);
     match value["schema_version"].as_u64() {
         Some(version) if version == u64::from(SCHEMA_VERSION) => {}
         Some(version) => {
@@ -257,10 +270,17 @@ mod tests {
     #[test]
     fn what_is_no_report_is_refused() {
         let check = |text: &str, expected: &str| {
-            let value: Value = serde_json::from_str(text).unwrap();
-            let error = report("x.json", &value).unwrap_err();
+            let error = parse("x.json".into(), text).unwrap_err();
             assert_eq!(error.to_string(), expected);
         };
+        check("[]", "x.json: not a report: it has no runs");
+        for text in ["[{}]", "[3]", r#"[{"run": "a"}]"#, r#"[{"error": "b"}]"#] {
+            check(
+                text,
+                "x.json: not a report: entry 0 has no `run` with a `report` or an `error`, as a suite has",
+            );
+        }
+        check("3", "x.json: not a report: it has no schema version");
         check("{}", "x.json: not a report: it has no schema version");
         check(
             r#"{"schema_version": 99}"#,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! text, vocabulary ── pretraining ──▶ records ── inspect ──▶ text
+//!                                        └── packs ──▶ packs ── inspect ──▶ text
 //! our own sample  ── benchmark ────▶ the folder that the published lines read
 //! ```
 //!
@@ -12,41 +13,28 @@ pub mod benchmark;
 pub mod dataset;
 pub mod error;
 pub mod inspect;
+pub mod packs;
+pub mod patterns;
 pub mod pretraining;
 pub mod questions;
 pub mod vocabulary;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use bert_model::data::{RecipeField, Vocabulary};
 
 pub use error::DataError;
 
+use crate::text::{self, cannot_read};
 use crate::{Error, Result, report};
-
-/// The text of a file.
-///
-/// # Errors
-///
-/// A file that can't be read; [`DataError::NotText`] with the line that is no UTF-8.
-pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|source| cannot_read(path, source))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-        let path = path.into();
-        DataError::NotText { path, line }.into()
-    })
-}
 
 /// The vocabulary in a file.
 ///
 /// # Errors
 ///
-/// As [`read_text`]; a vocabulary without the special tokens.
+/// As [`text::read`]; a vocabulary without the special tokens.
 pub(crate) fn read_vocabulary(path: &Path) -> Result<Vocabulary> {
-    Vocabulary::parse(&read_text(path)?).map_err(|source| data_error(path, source))
+    Vocabulary::parse(&text::read(path)?).map_err(|source| data_error(path, source))
 }
 
 /// The files that a list of patterns, separated by commas, stands for: those of the first pattern
@@ -78,14 +66,6 @@ pub(crate) fn matching(patterns: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-pub(crate) fn cannot_read(path: &Path, source: std::io::Error) -> Error {
-    Error::File {
-        action: "read",
-        path: path.into(),
-        source,
-    }
-}
-
 pub(crate) fn cannot_write(path: &Path, source: std::io::Error) -> Error {
     Error::File {
         action: "write",
@@ -113,6 +93,7 @@ pub(crate) fn recipe_error(source: bert_model::data::DataError) -> Error {
         option: match field {
             RecipeField::SequenceLength => "--sequence-length",
             RecipeField::MaskTokens => "--mask-tokens",
+            RecipeField::SequencesPerPack => "--max-sequences-per-pack",
             RecipeField::MaskProbability => "--mlm-prob",
             RecipeField::ShortSequenceProbability => "--short-seq-prob",
         },
@@ -167,15 +148,6 @@ pub enum Replace {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_text_that_is_none_is_named_with_its_line() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("text");
-        fs::write(&path, b"one\ntwo\nthr\xffee\n").unwrap();
-        let error = read_text(&path).unwrap_err().to_string();
-        assert!(error.ends_with("text:3: not UTF-8 text"), "{error}");
-    }
 
     /// Nobody who types a command knows the names of our fields.
     #[test]
@@ -234,7 +206,7 @@ mod tests {
     fn patterns_stand_for_files_in_order() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["wiki_01", "wiki_00", "book_00"] {
-            fs::write(folder.path().join(name), "").unwrap();
+            std::fs::write(folder.path().join(name), "").unwrap();
         }
         let place = |name: &str| folder.path().join(name).display().to_string();
         let names = |patterns: &str| -> Result<Vec<String>> {

@@ -5,12 +5,16 @@
 
 use std::path::PathBuf;
 
+use bench_core::config::KeyError;
 use bench_core::config::keys::MICRO_BATCHES_MAX;
 use bench_core::release::Release;
 use ipu_sim::device::DeviceError;
-use popart_graph::error::PipelineDepth;
+use popart_graph::passes::PassError;
+use popart_graph::passes::pipeline_stages::{PipelineDepth, PipelineError};
+use popart_graph::session::CompileError;
 
-use crate::args::later::LaterOption;
+use crate::args::hints::{self, Hint};
+use crate::args::{table, values};
 use crate::python::{repr, repr_items};
 
 /// The result of this crate's functions.
@@ -21,18 +25,15 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// Words that are no options and belong to none.
     #[error(
-        "unrecognized arguments: {}{}{}",
+        "unrecognized arguments: {}{}",
         words.join(" "),
-        did_you_mean(suggestions),
-        of_later_versions(later)
+        hints::lines(hints)
     )]
     Unrecognized {
         /// The words, in order.
         words: Vec<String>,
-        /// Options that look like one of them.
-        suggestions: Vec<&'static str>,
-        /// Those that are options of later versions.
-        later: Vec<LaterOption>,
+        /// What some of them were meant to be.
+        hints: Vec<Hint>,
     },
     /// A word that is no text.
     #[error("{}not UTF-8 text: {}", match option {
@@ -111,6 +112,22 @@ pub enum Error {
         /// What it names: a file or a folder.
         place: &'static str,
     },
+    /// A file with two names of one setting and different values.
+    #[error("{path}: {inner}")]
+    TwoConfigValues {
+        /// The file.
+        path: String,
+        /// Both names and their values.
+        inner: bench_core::config::KeyError,
+    },
+    /// Two names of one setting with different values.
+    #[error("{} and {} are one setting, got {} and {}", names[0], names[1], values[0], values[1])]
+    TwoValues {
+        /// Both names.
+        names: [String; 2],
+        /// Their values.
+        values: [String; 2],
+    },
     /// Two options that exclude each other.
     #[error("argument {option}: not allowed with argument {other}")]
     NotAllowedWith {
@@ -120,7 +137,10 @@ pub enum Error {
         other: &'static str,
     },
     /// An option that the simulator doesn't act on yet, with a value that asks it to.
-    #[error("argument {option}: not supported yet: {reason}")]
+    #[error(
+        "argument {option}: not supported yet: {reason}{}",
+        how_to_unset(option)
+    )]
     NotSupported {
         /// The option, with its value where only that one is refused.
         option: &'static str,
@@ -154,6 +174,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file that should be text.
+    #[error("{}:{line}: not UTF-8 text", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The line that is none, from 1.
+        line: usize,
+    },
     /// A file that is not JSON, or not of the form expected.
     #[error("{path}:{}:{}: {}", json.line(), json.column(), without_place(json))]
     Json {
@@ -180,27 +208,25 @@ pub enum Error {
     },
     /// Keys that are no options.
     #[error(
-        "{path}: Unknown arg(s) in config file: {{{}}}{}{}",
+        "{path}: Unknown arg(s) in config file: {{{}}}{}",
         repr_items(keys),
-        did_you_mean(suggestions),
-        of_later_versions(later)
+        hints::lines(hints)
     )]
     UnknownKeys {
         /// The file.
         path: String,
         /// The keys, in order.
         keys: Vec<String>,
-        /// Keys that look like one of them.
-        suggestions: Vec<&'static str>,
-        /// Those that are options of later versions.
-        later: Vec<LaterOption>,
+        /// What some of them were meant to be.
+        hints: Vec<Hint>,
     },
     /// A value that the option it is for refuses.
-    #[error("{path}: {inner}")]
+    #[error("{path}")]
     ConfigValue {
         /// The file.
         path: String,
         /// Why.
+        #[source]
         inner: Box<Error>,
     },
     /// A file that can't be a configuration or a description.
@@ -226,6 +252,9 @@ pub enum Error {
     /// A file of data that is missing, too short or wrong.
     #[error(transparent)]
     Data(#[from] crate::data::DataError),
+    /// A launch that can't be.
+    #[error(transparent)]
+    Launch(#[from] crate::launch::LaunchError),
     /// Two outputs in one file, of which one would be lost.
     #[error("two outputs are to go to {}: each needs a file of its own", path.display())]
     SameFile {
@@ -255,11 +284,8 @@ pub enum Error {
         /// Weight updates of one step.
         batches_per_step: u32,
     },
-    /// A step with too few micro-batches to fill the pipeline.
-    #[error(
-        "a pipeline of {stages} stages{} needs {} {stages} or more, got {}",
-        without_accumulation(*depth), depth_option(*depth), depth.micro_batches()
-    )]
+    /// A step with too few micro-batches to fill the pipeline, in PopART's words where it has some.
+    #[error("{}", pipeline_depth(*stages, *depth))]
     PipelineDepth {
         /// Stages of the pipeline.
         stages: usize,
@@ -288,9 +314,25 @@ pub enum Error {
     /// A run that can't be evaluated for a reason that has no option's name.
     #[error(transparent)]
     Run(Box<bench_core::Error>),
+    /// Keys of a run that don't go together.
+    #[error(transparent)]
+    Keys(KeyError),
     /// Settings that do not go together, in the words of the original.
     #[error("{0}, aborting")]
     Incompatible(Incompatible),
+    /// Accumulation where no gradients are, in PopART's words.
+    #[error(
+        "Gradient Accumulation only available when training.\n  \
+         The factor is {factor}: {} makes it 1", settings(*given, *batch)
+    )]
+    AccumulationInInference {
+        /// The factor.
+        factor: u64,
+        /// Sequences of all replicas in one pass.
+        batch: u64,
+        /// Which settings the factor comes from.
+        given: AccumulationSource,
+    },
     /// A global batch that its factors do not give.
     #[error(
         "User settings for global batch size and factors are inconsistent.\n\n  \
@@ -403,7 +445,7 @@ impl From<bench_core::Error> for Error {
             bench_core::Error::Keys(error) => error.into(),
             bench_core::Error::TooLarge(error) => Self::TooLarge(error),
             bench_core::Error::Graph(error) => match *error {
-                popart_graph::error::Error::PipelineDepth { stages, depth } => {
+                CompileError::Pass(PassError::Pipeline(PipelineError::Depth { stages, depth })) => {
                     Self::PipelineDepth { stages, depth }
                 }
                 other => Self::Run(Box::new(other.into())),
@@ -421,19 +463,50 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     texts.join(": ")
 }
 
-fn without_accumulation(depth: PipelineDepth) -> &'static str {
-    match depth {
-        PipelineDepth::Accumulation(_) | PipelineDepth::MicroBatches(_) => "",
-        // Then micro-batches of several weight updates are on the way at the same time.
-        PipelineDepth::Updates(_) => " without accumulation",
+/// Settings that an accumulation factor comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccumulationSource {
+    /// The factor itself.
+    Factor,
+    /// The global batch size.
+    GlobalBatch,
+    /// Both.
+    Both,
+}
+
+/// The words that make an accumulation factor 1.
+fn settings(given: AccumulationSource, batch: u64) -> String {
+    let (factor, global) = (
+        "--gradient-accumulation-factor 1",
+        format!("--global-batch-size {batch}"),
+    );
+    match given {
+        AccumulationSource::Factor => factor.into(),
+        AccumulationSource::GlobalBatch => global,
+        AccumulationSource::Both => format!("{factor} with {global}"),
     }
 }
 
-fn depth_option(depth: PipelineDepth) -> &'static str {
-    match depth {
-        PipelineDepth::Accumulation(_) => "--gradient-accumulation-factor",
-        PipelineDepth::Updates(_) | PipelineDepth::MicroBatches(_) => "--batches-per-step",
-    }
+fn pipeline_depth(stages: usize, depth: PipelineDepth) -> String {
+    let (name, option) = match depth {
+        PipelineDepth::Accumulation(_) => (
+            "gradient accumulation factor",
+            "--gradient-accumulation-factor",
+        ),
+        PipelineDepth::MicroBatches(_) => ("batchesPerStep", "--batches-per-step"),
+        // Then micro-batches of several weight updates are on the way at the same time.
+        PipelineDepth::Updates(updates) => {
+            return format!(
+                "a pipeline of {stages} stages without accumulation needs --batches-per-step \
+                 {stages} or more, got {updates}"
+            );
+        }
+    };
+    format!(
+        "For pipelining, depth ({name}) must equal at least the number of pipeline stages \
+         ({stages}).\n  It is {} here: {option} {stages} or more runs",
+        depth.micro_batches()
+    )
 }
 
 /// What a parser of JSON says, without the place that it says it of.
@@ -449,17 +522,22 @@ fn without_place(error: &serde_json::Error) -> String {
     format!("{kind}: {what}")
 }
 
+/// How the command line takes back what a preset says.
+fn how_to_unset(option: &str) -> String {
+    match table::by_name(option) {
+        Some(known) if values::is_unset_by_nothing(known) => {
+            format!("; {option} '' unsets what a preset says")
+        }
+        _ => String::new(),
+    }
+}
+
 /// On a line of its own, so that the original's text stays whole.
 fn did_you_mean(suggestions: &[&'static str]) -> String {
     match suggestions {
         [] => String::new(),
         names => format!("\n  did you mean {}?", names.join(", ")),
     }
-}
-
-/// A line for each.
-fn of_later_versions(later: &[LaterOption]) -> String {
-    later.iter().map(|later| format!("\n  {later}")).collect()
 }
 
 /// The one of `names` that `word` looks most like, if it looks like any.
@@ -488,12 +566,24 @@ pub enum Incompatible {
     /// More pieces than samples.
     #[error("--batch-serialize cannot be > --micro-batch-size")]
     BatchSerialize,
+    /// Several processes that infer.
+    #[error("Distributed execution is only supported for training")]
+    DistributedInference,
     /// Two ways of serialising.
     #[error("--split-linear-layers is incompatible with --batch-serialize > 1")]
     SplitLinear,
     /// Two sources of data.
     #[error("choose either --synthetic-data or --generated-data, not both")]
     TwoSources,
+    /// Packs of another task than pre-training. The sentence is the original's.
+    #[error("Packed sequence format currently only supported for pretraining.")]
+    PackedTask,
+    /// Packs in inference, where the original fails over an unset variable.
+    #[error(
+        "--use-packed-sequence-format is for training only, there is no inference on packs: \
+         leave out --inference, or validate nothing with --no-validation"
+    )]
+    PackedInference,
     /// Perplexity of a model without masked tokens.
     #[error("Masked LM perplexity is only supported in pretraining")]
     Perplexity,
@@ -514,16 +604,6 @@ pub enum Incompatible {
         "--use-half-optimizer-state is for moments, and SGD has none: give an --optimizer of ADAM or LAMB"
     )]
     NoMoments,
-    /// Accumulation where no gradients are.
-    #[error(
-        "--inference accumulates no gradients, but the gradient accumulation factor is {factor}: give --gradient-accumulation-factor 1 and a --global-batch-size of {batch}"
-    )]
-    AccumulationInInference {
-        /// The factor.
-        factor: u64,
-        /// Sequences of all replicas in one pass.
-        batch: u64,
-    },
     /// No training and no validation.
     #[error(
         "--no-training leaves the validation, but --no-validation or --no-model-save turns it off: nothing is left to run"
@@ -561,6 +641,7 @@ impl Error {
             | Error::InvalidChoice { .. }
             | Error::Stdout { .. }
             | Error::NotAllowedWith { .. }
+            | Error::TwoValues { .. }
             | Error::NotSupported { .. }
             | Error::Command { .. } => 2,
             _ => 1,

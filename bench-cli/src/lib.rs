@@ -35,6 +35,7 @@ pub mod devices;
 pub mod error;
 pub mod inspect;
 pub mod interrupt;
+pub mod launch;
 pub mod locks;
 pub mod log;
 pub mod metrics;
@@ -46,5 +47,6 @@ pub mod run;
 pub mod schema;
 pub mod suite;
 pub mod system;
+pub mod text;
 
 pub use error::{Error, Result};

@@ -1,10 +1,11 @@
 //! The lines that a run prints on stdout, in the form and order of `bert.py`.
 //!
-//! The form is that of graphcore/examples v2.1 to v2.3: throughput in `sequences/s`, latency with
-//! p99 and p99.9. Values are not computed, so that losses and accuracies print as `nan`. Durations
+//! The form is that of the release in force: up to v2.2 units and latencies changed, in v2.4 the
+//! text of latencies, in v3.0 that of every step. Source: `bert.py` and `utils/` of graphcore/examples,
+//! tags v2.1.0 to v3.1.0, and revision 96fef3f before them. Values are not computed, so that losses and accuracies print as `nan`. Durations
 //! are simulated; only `Compiled. Duration` is the host's.
 //!
-//! A program logs [`program`], then for each of its runs (training, then validation)
+//! A program logs [`compile_only`] and [`program`], then for each of its runs (training, then validation)
 //! [`before_compile`] and [`after_compile`], and at last [`finished`].
 //!
 //! Left out: what doesn't happen here. No model is saved (`Saving model to:`) or read
@@ -15,6 +16,7 @@ use bench_core::config::InferenceIo;
 use bench_core::learning_rate::{self, Span};
 use bench_core::measure::Latency;
 use bench_core::metrics::Metrics;
+use bench_core::release::Release;
 use bert_model::optim::OptimizerKind;
 use ipu_sim::units::{HostSeconds, SimSeconds};
 use popart_graph::passes::StateMemory;
@@ -25,11 +27,22 @@ use crate::data::dataset::{Dataset, SampleOrigin};
 use crate::python;
 use crate::request::RunRequest;
 
+/// Writer of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineForm {
+    /// A logger, if the level is severe enough.
+    Logged,
+    /// The program itself, always.
+    Printed,
+}
+
 /// One line, without its date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// The module that logs it, unless it is the main one.
     pub logger: Option<&'static str>,
+    /// Whether a logger writes it, with date and level, or the program prints its text alone.
+    pub form: LineForm,
     /// How severe it is.
     pub level: Level,
     /// Text of the line.
@@ -40,6 +53,7 @@ impl Line {
     fn info(text: impl Into<String>) -> Self {
         Self {
             logger: None,
+            form: LineForm::Logged,
             level: Level::Info,
             text: text.into(),
         }
@@ -59,9 +73,25 @@ impl Line {
         }
     }
 
+    fn printed(text: impl Into<String>) -> Self {
+        Self {
+            form: LineForm::Printed,
+            ..Self::info(text)
+        }
+    }
+
+    /// Whether it appears where lines of `least` and above do.
+    #[must_use]
+    pub fn appears(&self, least: Level) -> bool {
+        self.form == LineForm::Printed || self.level >= least
+    }
+
     /// The whole line: date, module, level, text.
     #[must_use]
     pub fn render(&self, date: Date) -> String {
+        if self.form == LineForm::Printed {
+            return self.text.clone();
+        }
         let logger = self
             .logger
             .map_or(String::new(), |logger| format!("{logger} "));
@@ -77,6 +107,11 @@ pub struct Process {
     pub hostname: String,
     /// The words of the command, program name first.
     pub command: Vec<String>,
+}
+
+/// Warnings of settings that a run which is only compiled makes by itself.
+pub fn compile_only(warnings: &[&str]) -> impl Iterator<Item = Line> {
+    warnings.iter().map(|text| Line::warning(*text).of("utils"))
 }
 
 /// Lines before the first run.
@@ -139,9 +174,18 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
 
 fn device(request: &RunRequest) -> [Line; 2] {
     let config = &request.options.config;
-    let needed = config.ipus_per_replica() * config.batching.replicas;
     let requested = config.ipus_requested();
-    let need = format!("Need {needed} IPUs. Requesting {requested} IPUs.");
+    let need = match request.options.run.launch {
+        None => {
+            let needed = config.ipus_per_replica() * config.batching.replicas;
+            format!("Need {needed} IPUs. Requesting {requested} IPUs.")
+        }
+        Some(launch) => {
+            let needed = config.ipus_per_replica() * launch.local_replicas;
+            let requested = needed.next_power_of_two();
+            format!("Need {needed} IPUs per instance. Requesting {requested} IPUs per instance.")
+        }
+    };
     let acquired = format!(
         "Acquired device: simulated {} with {requested} IPUs",
         request.machine.name
@@ -152,17 +196,32 @@ fn device(request: &RunRequest) -> [Line; 2] {
 /// What the loaders of the original say.
 fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
     let squad = |text: String| Line::info(text).of("bert_data.squad_dataset");
-    match &dataset.origin {
+    let loader = |text: String| Line::info(text).of("bert_data.pretraining_dataset");
+    let release = options.config.release;
+    let loading = (!options.config.is_squad() && release >= Release::V2_1).then(|| {
+        let files = dataset.files.iter().map(|path| path.display().to_string());
+        let files: Vec<String> = files.collect();
+        let (count, names) = (files.len(), python::repr_items(&files));
+        Line::printed(format!("Loading {count} files: [{names}]"))
+    });
+    let rest = match &dataset.origin {
         SampleOrigin::Made if options.config.is_squad() => {
-            let samples = options.config.sequences_per_step();
+            let samples = options.config.samples_per_step();
             vec![squad(format!(
                 "Generating random dataset of {samples} samples"
             ))]
         }
-        SampleOrigin::Records { cached: true } => {
-            vec![Line::info("Filling Dataset Cache").of("bert_data.pretraining_dataset")]
+        SampleOrigin::Records { cached: true } | SampleOrigin::Packs { cached: true, .. } => {
+            // Nothing is read into it, which takes no time.
+            let filled = (release >= Release::V2_3)
+                .then(|| loader("Dataset cache filled in 0.00 seconds.".into()));
+            std::iter::once(loader("Filling Dataset Cache".into()))
+                .chain(filled)
+                .collect()
         }
-        SampleOrigin::Made | SampleOrigin::Records { cached: false } => vec![],
+        SampleOrigin::Made
+        | SampleOrigin::Records { cached: false }
+        | SampleOrigin::Packs { cached: false, .. } => vec![],
         SampleOrigin::Questions { not_found, padding } => {
             let missing = not_found
                 .iter()
@@ -175,12 +234,18 @@ fn data(options: &BertOptions, dataset: &Dataset) -> Vec<Line> {
                 .chain(padded)
                 .collect()
         }
-    }
+    };
+    loading.into_iter().chain(rest).collect()
 }
 
 /// What making the session says of its settings.
 fn session(options: &BertOptions) -> Vec<Line> {
     let mut lines = Vec::new();
+    if let Some(bytes) = options.run.max_copy_merge_size {
+        lines.push(Line::warning(format!(
+            "Copy merge size limit set to {bytes}"
+        )));
+    }
     let model = &options.config.model;
     if !options.config.model.fully_connected_pass
         && options.config.is_squad()
@@ -299,27 +364,45 @@ fn training_steps(options: &BertOptions, dataset: &Dataset) -> u64 {
     end.expect("a configuration without an end was refused when it was resolved")
 }
 
-/// Steps that the learning-rate schedule spans: whole epochs.
+/// Steps that the learning-rate schedule spans: whole epochs, but from v2.3 on the steps themselves
+/// where they are given.
 fn scheduled_steps(options: &BertOptions, dataset: &Dataset) -> u64 {
-    let epochs = options
-        .run
-        .epochs
-        .unwrap_or_else(|| training_steps(options, dataset).div_ceil(dataset.steps_per_epoch));
-    epochs * dataset.steps_per_epoch
+    let steps = training_steps(options, dataset);
+    match options.run.epochs {
+        Some(epochs) => epochs * dataset.steps_per_epoch,
+        None if options.config.release >= Release::V2_3 => steps,
+        None => steps.next_multiple_of(dataset.steps_per_epoch),
+    }
 }
 
 fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, step: u64) -> Line {
+    let release = options.config.release;
     let place = match (options.run.epochs, options.run.training_steps) {
         (None, Some(steps)) => format!("Iteration: {step:5}/{steps} "),
+        (Some(_), Some(steps)) if release >= Release::V2_1 => {
+            format!("Iteration: {step:5}/{steps} ")
+        }
         (epochs, _) => {
             let epoch = step as f64 / dataset.steps_per_epoch as f64;
             let epochs = epochs.unwrap_or_default();
             format!("Iteration: {step:6} Epoch: {epoch:6.2}/{epochs} ")
         }
     };
-    let values = match options.config.is_squad() {
-        false => format!("Loss (MLM NSP): {NAN} {NAN} Accuracy (MLM NSP): {NAN} {NAN} "),
-        true => format!("Loss: {NAN} Accuracy: {NAN} "),
+    let sequences = match options.config.is_packed() {
+        true => {
+            let thousands = sequences_until(options, dataset, step) / 1e3;
+            format!("Sequences processed: {thousands:6.1}k ")
+        }
+        false => String::new(),
+    };
+    let values = match (options.config.is_squad(), release >= Release::V3_0) {
+        (false, false) => format!("Loss (MLM NSP): {NAN} {NAN} Accuracy (MLM NSP): {NAN} {NAN} "),
+        (true, false) => format!("Loss: {NAN} Accuracy: {NAN} "),
+        (false, true) => {
+            format!("mlm_loss: {NAN} nsp_loss: {NAN} mlm_acc: {NAN} % nsp_acc: {NAN} % ")
+        }
+        // No blank follows, in that release either.
+        (true, true) => format!("loss: {NAN} accuracy: {NAN} %"),
     };
     let rate = learning_rate::rate_of_step(
         &options.config.learning_rate,
@@ -331,7 +414,16 @@ fn training_step(options: &BertOptions, dataset: &Dataset, metrics: &Metrics, st
         },
     );
     let speed = speed(options, metrics);
-    Line::info(format!("{place}{values}Learning Rate: {rate:.5} {speed}"))
+    Line::info(format!(
+        "{place}{sequences}{values}Learning Rate: {rate:.5} {speed}"
+    ))
+}
+
+/// Sequences of the packs of all steps up to this one, which counts.
+fn sequences_until(options: &BertOptions, dataset: &Dataset, step: u64) -> f64 {
+    let steps = step - first_step(options, dataset) + 1;
+    let of_step = options.config.samples_per_step() as f64 * options.config.sequences_per_sample();
+    of_step * steps as f64
 }
 
 /// A value that is not computed, as `%5.3f` prints it.
@@ -340,7 +432,12 @@ const NAN: &str = "  nan";
 fn speed(options: &BertOptions, metrics: &Metrics) -> String {
     let duration = metrics.step_seconds.0;
     let throughput = metrics.throughput_sequences_per_second;
-    let mut speed = format!("Duration: {duration:6.4} s Throughput: {throughput:6.1} sequences/s ");
+    let throughput = match options.config.release {
+        Release::Revision96fef3f => format!("Throughput: {throughput:6.1} samples/s "),
+        release if release < Release::V3_0 => format!("Throughput: {throughput:6.1} sequences/s "),
+        _ => format!("throughput: {throughput:6.1} samples/sec "),
+    };
+    let mut speed = format!("Duration: {duration:6.4} s {throughput}");
     if options.output.report_hw_cycle_count {
         speed += &format!("Cycles: {} ", metrics.device_cycles.0);
     }
@@ -351,20 +448,17 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
     let pretraining = !options.config.is_squad();
     let latency = metrics.latency_seconds.filter(|_| by_callback(options));
     let latency = latency.unwrap_or_else(|| constant(metrics.step_seconds));
-    let numbers = [
-        latency.mean,
-        latency.min,
-        latency.max,
-        latency.p99,
-        latency.p999,
-    ];
-    let numbers = numbers.map(|seconds| python::float(seconds.0)).join(" ");
+    let release = options.config.release;
+    let latency = latency_text(release, &latency);
     let values = if pretraining {
         let perplexity = match options.config.model.inference_loss {
             true => format!("LM Perplexity: {NAN} "),
             false => String::new(),
         };
-        format!("Accuracy (MLM NSP): {NAN} {NAN} {perplexity}")
+        match release >= Release::V3_0 {
+            false => format!("Accuracy (MLM NSP): {NAN} {NAN} {perplexity}"),
+            true => format!("mlm_acc: {NAN} %nsp_acc: {NAN} %{perplexity}"),
+        }
     } else {
         String::new()
     };
@@ -376,9 +470,41 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
         ));
     }
     lines.push(Line::info(format!(
-        "Iteration: {step:6} {values}{speed}Per-sample Latency: {numbers} seconds (mean min max p99 p99.9) "
+        "Iteration: {step:6} {values}{speed}{latency}"
     )));
     lines
+}
+
+/// Latencies as a release prints them: in full digits.
+fn latency_text(release: Release, latency: &Latency) -> String {
+    let Latency {
+        mean,
+        min,
+        max,
+        p99,
+        p999,
+    } = *latency;
+    let scale = if release >= Release::V3_0 { 1e3 } else { 1.0 };
+    let [mean, min, max, p99, p999] =
+        [mean, min, max, p99, p999].map(|seconds| python::float(scale * seconds.0));
+    if release < Release::V2_1 {
+        format!("Per-sample Latency: {mean} {min} {max} seconds (mean min max) ")
+    } else if release < Release::V2_4 {
+        format!(
+            "Per-sample Latency: {mean} {min} {max} {p99} {p999} seconds \
+             (mean min max p99 p99.9) "
+        )
+    } else if release < Release::V3_0 {
+        format!(
+            "Per-sample: Mean Latency={mean} Min Latency={min} Max Latency={max} \
+             p99 Latency={p99} p999 Latency={p999} seconds"
+        )
+    } else {
+        format!(
+            "Per-sample: latency avg: {mean} ms, latency min: {min} ms, latency max:{max} ms, \
+             latency 99p: {p99} ms, latency 99p9: {p999} ms"
+        )
+    }
 }
 
 /// Whether latency is measured by callback, which exists for SQuAD only; elsewhere the duration of

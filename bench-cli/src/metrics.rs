@@ -138,6 +138,7 @@ pub(crate) mod fixtures {
     pub(crate) fn metrics() -> Metrics {
         Metrics {
             throughput_sequences_per_second: 4096.0,
+            throughput_packs_per_second: None,
             accuracy: Accuracy {
                 interval: Interval {
                     low: 4000.0,

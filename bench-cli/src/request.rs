@@ -1,13 +1,18 @@
 //! From the words of a command line to a run that can be simulated.
 
+mod faults;
 pub mod unread;
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use bench_core::release::Release;
+use bench_core::release::signs::Shown;
+use bert_model::placement::EncoderPlacement;
 use popart_graph::passes::CollectiveMerging;
 
+use crate::args::own::OwnOptions;
 use crate::args::{Arguments, table};
 use crate::config::{self, BertOptions, ResolvedConfig};
 use crate::system::{self, Machine, MachineRequest};
@@ -73,8 +78,14 @@ pub struct PreparedRun {
     pub validation: Option<RunRequest>,
     /// The accumulation factor, where the global batch size decided or confirmed it.
     pub accumulation_set: Option<u64>,
+    /// Warnings of the log on what `--compile-only` settles by itself.
+    pub warnings: Vec<&'static str>,
+    /// Why the run follows its release.
+    pub release_reason: String,
     /// Notes for the user on options that were given and change nothing.
     pub notes: Vec<String>,
+    /// Options of our own: what the run prints and leaves behind.
+    pub own: OwnOptions,
 }
 
 impl PreparedRun {
@@ -106,13 +117,26 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         .map(config::file::load)
         .transpose()?;
     let values_of_preset = preset.as_ref().map(|preset| &preset.values);
+    let own = OwnOptions::read(&given.own, values_of_preset)?;
     let resolved = config::resolve(given, values_of_preset, &date.folder_stamp())?;
     let validation = config::validation(&resolved)?;
     let ResolvedConfig {
         mut options,
         accumulation_set,
+        warnings,
         mut notes,
     } = resolved;
+    let release_reason = match (given.own.get("release"), &preset) {
+        (Some(_), _) => format!("{} says so", table::RELEASE),
+        (None, Some(preset)) if preset.written.contains_key("release") => {
+            format!("{} says so", given.config.as_deref().unwrap_or_default())
+        }
+        (None, Some(preset)) => preset.shown.to_string(),
+        (None, None) => Shown::Nothing.to_string(),
+    };
+    if let Some(preset) = &preset {
+        notes.extend(faults::notes(&preset.written, &options));
+    }
     if options.config.session.collective_merging == CollectiveMerging::On
         && let Some(reason) = unmergeable(&options)
     {
@@ -127,9 +151,20 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
     {
         notes.insert(0, format!("no file {path}: the built-in preset stands in"));
     }
+    notes.splice(0..0, preset.iter().flat_map(|preset| preset.notes.clone()));
     let in_preset = |key: &str| values_of_preset.is_some_and(|preset| preset.contains_key(key));
-    let asked = |key: &str| given.values.contains_key(key) || in_preset(key);
+    let on_line = |key: &str| given.values.contains_key(key) || given.own.contains_key(key);
+    let asked = |key: &str| on_line(key) || in_preset(key);
     notes.extend(unread::notes(asked, &options));
+    if asked("sequences_per_pack")
+        && let Some(reason) = uncounted(&options)
+    {
+        let option = table::SEQUENCES_PER_PACK;
+        notes.push(format!("no effect: {option}: {reason}"));
+        options.config.sequences_per_pack = None;
+    }
+    notes.extend(counted(&options));
+    notes.extend(later_graph(&options));
     notes.extend(unfilled(&options));
     // One machine for both.
     let both = [Some(&options), validation.as_ref()];
@@ -139,7 +174,7 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         .map(|options| options.config.ipus_requested());
     let ipus = ipus.max().expect("the first is there");
     let saved = preset.as_ref().and_then(|preset| preset.machine.as_ref());
-    let asked = match (given.system.as_deref(), saved) {
+    let asked = match (own.system.as_deref(), saved) {
         (Some(name), _) => MachineRequest::Named(name),
         (None, Some(saved)) => MachineRequest::Saved(saved),
         (None, None) => MachineRequest::Nothing,
@@ -152,7 +187,10 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         }),
         request: RunRequest { options, machine },
         accumulation_set,
+        warnings,
+        release_reason,
         notes,
+        own,
     })
 }
 
@@ -167,9 +205,48 @@ fn unmergeable(options: &BertOptions) -> Option<&'static str> {
     }
 }
 
+/// Why a mean number of sequences says nothing.
+fn uncounted(options: &BertOptions) -> Option<&'static str> {
+    if !options.config.is_packed() {
+        Some("only --use-packed-sequence-format packs sequences")
+    } else if !options.makes_data() {
+        Some("the input files say how many a pack holds")
+    } else {
+        None
+    }
+}
+
+/// What packs that are made count as.
+fn counted(options: &BertOptions) -> Option<String> {
+    let config = &options.config;
+    let unsaid = config.is_packed() && options.makes_data() && config.sequences_per_pack.is_none();
+    let count = config.sequences_per_sample();
+    unsaid.then(|| {
+        format!(
+            "a pack that no file holds counts as {count} sequences, as the original counts it: {} \
+             says how many yours hold",
+            table::SEQUENCES_PER_PACK
+        )
+    })
+}
+
+/// Where a release has another graph of packs than the one that runs.
+fn later_graph(options: &BertOptions) -> Option<String> {
+    let release = options.config.release;
+    (options.config.is_packed() && release <= Release::V2_2).then(|| {
+        format!(
+            "packs run with the graph of v2.3 and later, not with that of {release}: the same work, \
+             but for heads that read fixed slices instead of one-hot products"
+        )
+    })
+}
+
 /// Where the model doesn't fill the counts of layers.
 fn unfilled(options: &BertOptions) -> Option<String> {
-    let counts = &options.config.placement.layers_per_ipu;
+    let EncoderPlacement::Layers(layers) = &options.config.placement.encoder else {
+        return None;
+    };
+    let counts = &layers.layers_per_ipu;
     let room: u64 = counts.iter().copied().map(u64::from).sum();
     let layers = options.config.model.num_layers;
     (counts.len() > 1 && room > u64::from(layers)).then(|| {

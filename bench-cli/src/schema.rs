@@ -3,7 +3,7 @@
 //! Reports derive theirs; that of configurations is read off the option table, which also knows
 //! defaults and help.
 
-use bench_core::config::keys::is_key;
+use bench_core::config::keys::{LAYER_KEYS, is_key};
 use bench_core::validate::Validation;
 use schemars::{JsonSchema, schema_for};
 use serde_json::{Map, Value, json};
@@ -86,9 +86,11 @@ fn config(keys: Keys) -> Value {
     }
     let required: Vec<&String> = match keys {
         Keys::Some => Vec::new(),
-        // A switch of our own is there only if it is on.
+        // What is of our own is there only if it acts, but for the release, and one of the two
+        // forms of a placement is.
         Keys::All => {
-            let always = |key: &&String| *key != "merge_collectives";
+            let ours = |key: &str| table::own_by_key(key).is_some() && key != "release";
+            let always = |key: &&String| !ours(key) && !LAYER_KEYS.contains(&key.as_str());
             properties.keys().filter(always).collect()
         }
     };
@@ -138,6 +140,23 @@ fn property(option: &OptionSpec, keys: Keys) -> Value {
             "additionalProperties": { "type": "number" },
         }),
         Kind::Json => json!({ "type": "object" }),
+        Kind::Halves => json!({
+            "type": "array",
+            "items": {
+                "type": "array",
+                "prefixItems": [
+                    { "type": "integer", "minimum": 0 },
+                    {
+                        "type": "array",
+                        "items": { "type": "integer", "minimum": 0 },
+                        "minItems": 2,
+                        "maxItems": 2,
+                    },
+                ],
+                "minItems": 2,
+                "maxItems": 2,
+            },
+        }),
     };
     if option.is_list() {
         let list = json!({ "type": "array", "items": value.clone() });

@@ -191,7 +191,7 @@ pub fn run_one(
 ) -> Entry {
     let report = || -> Result<Report> {
         let mut given = args::parse(run.arguments.iter().cloned())?;
-        given.system = Some(run.system.into());
+        given.own.insert("system", run.system.into());
         let request = prepare(&given, date)?.request;
         let measured = simulate(&request)?;
         Ok(Report::new(&request, measured))

@@ -3,14 +3,16 @@
 //! The shipped ones come with the simulator (`configs/systems/NAME.toml`); a user's own is a file
 //! of the same form. Either is read here, before any work starts.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
 use comfy_table::{Table, presets};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::spec::shipped::machines;
 
 use crate::args::json::SavedMachine;
 use crate::config::options::{Device, Generation};
-use crate::config::text;
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// A machine chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,17 +239,15 @@ fn shipped(name: &str) -> Machine {
 }
 
 fn from_file(path: &str) -> Result<Machine> {
-    let text = text::read(path).map_err(|source| match source.kind() {
-        std::io::ErrorKind::NotFound => Error::UnknownSystem {
-            name: path.into(),
-            shipped: machines(),
-        },
-        _ => Error::File {
-            action: "read",
-            path: path.into(),
-            source,
-        },
-    })??;
+    let text = text::read_settings(Path::new(path)).map_err(|error| match error {
+        Error::File { source, .. } if source.kind() == ErrorKind::NotFound => {
+            Error::UnknownSystem {
+                name: path.into(),
+                shipped: machines(),
+            }
+        }
+        error => error,
+    })?;
     let spec = MachineSpec::from_toml(&text).map_err(|source| Error::System {
         name: path.into(),
         source: Box::new(source),

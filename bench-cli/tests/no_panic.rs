@@ -190,7 +190,7 @@ fn read_records(bytes: &[u8], layout: RecordLayout) -> Result<(), TestCaseError>
     std::fs::write(&file, bytes)?;
     let shown = inspect::show(&inspect::Request {
         file,
-        layout,
+        layout: inspect::RowLayout::Record(layout),
         vocabulary: None,
         first: 0,
         count: 10,

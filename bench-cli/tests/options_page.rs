@@ -8,7 +8,8 @@ const INTRODUCTION: &str = "\
 # Options of `ipu-bench bert`
 
 Names, keys, defaults and parsing are those of `bert.py`; a unique start of a name will do, the last of repeated options counts, and the command line goes over the preset (`--config`).
-Keys of configuration files are the names with underscores, where the table doesn't say otherwise.
+Keys of configuration files are the names with underscores, where the table doesn't say otherwise; of an option with a later name, that one is a key, too.
+The table has the options of all [releases](releases.md) of the benchmark.
 A switch takes `true` or `false`; without a word it means the value under *bare*.
 
 What an option does here:

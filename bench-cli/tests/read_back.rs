@@ -201,9 +201,8 @@ fn what_is_no_report_is_refused_with_a_reason() {
             "system old: line 4, column 1: unknown constant `chip.clok`",
         ),
         (
-            r#"{"use_popdist": true, "popdist_size": 2}"#.to_owned(),
-            "a.json: key 'use_popdist': expected the run of one process, for distributed runs are \
-             not supported, got true",
+            r#"{"use_popdist": true, "popdist_size": -2}"#.to_owned(),
+            "a.json: key 'popdist_size': expected a whole number, 0 or more, got -2",
         ),
         (
             r#"{"merge_collectives": 1}"#.to_owned(),

@@ -9,6 +9,7 @@ use bench_core::compile::{Compiled, compile};
 use bench_core::config::RunConfig;
 use bench_core::evaluate::{TIMING, evaluate};
 use bench_core::suite;
+use bert_model::placement::{EncoderPlacement, LayersPerIpu};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ipu_sim::engine;
 use ipu_sim::spec::MachineSpec;
@@ -42,7 +43,10 @@ fn compiled(config: &RunConfig, machine: &MachineSpec) -> Compiled {
 fn moved(config: &RunConfig, times: u64) -> RunConfig {
     let mut config = config.clone();
     if times.is_multiple_of(2) {
-        config.placement.layers_per_ipu = vec![3, 6, 8, 7];
+        config.placement.encoder = EncoderPlacement::Layers(LayersPerIpu {
+            encoder_start_ipu: 0,
+            layers_per_ipu: vec![3, 6, 8, 7],
+        });
     }
     config
 }

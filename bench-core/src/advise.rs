@@ -8,7 +8,9 @@
 //!
 //! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
 
-use bert_model::placement::{EncoderMemory, Recomputation};
+use bert_model::placement::{
+    EncoderMemory, EncoderPlacement, HalvesPerStage, LayersPerIpu, Recomputation,
+};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::weigh::{self, Region};
 use popart_graph::ir::Graph;
@@ -175,8 +177,9 @@ fn largest_that_fits(
 enum Change {
     /// Micro-batches of so many sequences, with as many behind a weight update.
     MicroBatch(u32),
-    /// So many layers on every IPU.
-    LayersPerIpu(u32),
+    /// The encoder on more IPUs: fewer layers on each, or fewer halves of layers where those are
+    /// placed.
+    Encoder(EncoderPlacement),
     /// State of the optimiser in streaming memory.
     StateOffChip,
     /// State of the optimiser shared out between replicas.
@@ -205,7 +208,18 @@ impl Change {
                 }
                 config.model.micro_batch = *size;
             }
-            Self::LayersPerIpu(layers) => config.placement.layers_per_ipu = vec![*layers],
+            Self::Encoder(encoder) => {
+                let ipus = encoder.memory_shares(config.model.num_layers);
+                let placement = &mut config.placement;
+                // More IPUs with half layers have the share of the last that had any.
+                if let (EncoderPlacement::Halves(_), EncoderMemory::PerIpu(shares), Ok(ipus)) =
+                    (encoder, &mut placement.memory, ipus)
+                    && let [_, .., last] = *shares.as_slice()
+                {
+                    shares.resize(shares.len().max(ipus as usize), last);
+                }
+                placement.encoder = encoder.clone();
+            }
             Self::StateOffChip => config.state.memory = StateMemory::OffChip,
             Self::ShardedState => config.state.sharding = Sharding::On,
             Self::HalfPartials => config.model.half_partials = true,
@@ -225,12 +239,32 @@ fn smaller_micro_batches(config: &RunConfig) -> Vec<Change> {
     smaller.map(Change::MicroBatch).collect()
 }
 
-/// Halves of the layers of an IPU, down to one, for which the machine has the IPUs.
+/// Half as many layers on an IPU, down to one, for which the machine has the IPUs; of a placement of
+/// half layers as many half layers, down to one.
 fn fewer_layers(config: &RunConfig, machine: &MachineSpec) -> Vec<Change> {
-    let layers = config.placement.layers_per_ipu.iter().max();
-    let layers = layers.map_or(1, |most| (*most).min(config.model.num_layers));
-    let halved = |layers: &u32| (*layers > 1).then(|| layers.div_ceil(2));
-    let changes = std::iter::successors(halved(&layers), halved).map(Change::LayersPerIpu);
+    let num_layers = config.model.num_layers;
+    let halved = |count: &u32| (*count > 1).then(|| count.div_ceil(2));
+    let counts = |most: u32| std::iter::successors(halved(&most), halved);
+    let placements: Vec<EncoderPlacement> = match &config.placement.encoder {
+        EncoderPlacement::Layers(layers) => {
+            let most = layers.layers_per_ipu.iter().max();
+            let most = most.map_or(1, |most| (*most).min(num_layers));
+            let with = |each| LayersPerIpu {
+                layers_per_ipu: vec![each],
+                ..layers.clone()
+            };
+            let placements = counts(most).map(with);
+            placements.map(EncoderPlacement::Layers).collect()
+        }
+        EncoderPlacement::Halves(halves) => {
+            let sizes = halves.by_ipu().into_values();
+            let sizes = sizes.map(|of_ipu| of_ipu.attention.saturating_add(of_ipu.feed_forward));
+            let placements = counts(sizes.max().unwrap_or(1));
+            let placements = placements.map(|each| HalvesPerStage::evenly(num_layers, each));
+            placements.map(EncoderPlacement::Halves).collect()
+        }
+    };
+    let changes = placements.into_iter().map(Change::Encoder);
     changes
         .filter(|change| {
             let mut changed = config.clone();
@@ -257,8 +291,13 @@ fn other_changes(config: &RunConfig) -> Vec<Change> {
     }
     if trains && config.is_pipelined() {
         changes.push(Change::Checkpoints(match config.placement.recomputation {
-            Recomputation::FromEveryLayer => Recomputation::FromStageInput,
-            Recomputation::FromStageInput | Recomputation::Off => Recomputation::FromEveryLayer,
+            Recomputation::FromEveryLayer | Recomputation::FromEveryBlock => {
+                Recomputation::FromStageInput
+            }
+            Recomputation::FromStageInput | Recomputation::Off => match &config.placement.encoder {
+                EncoderPlacement::Layers(_) => Recomputation::FromEveryLayer,
+                EncoderPlacement::Halves(_) => Recomputation::FromEveryBlock,
+            },
         }));
     }
     let shares = match &config.placement.memory {
@@ -374,6 +413,37 @@ mod tests {
         };
         assert_eq!(helps.unwrap().used, Some(expected), "{found:#?}");
         assert!(helps.unwrap().fits);
+    }
+
+    /// Fewer layers on an IPU are fewer half layers where those are placed.
+    #[test]
+    fn half_layers_are_spread_by_halves() {
+        let (config, machine) = run(
+            "--num-layers 3 --att-ffn-placement [[1,[3,2]],[0,[0,1]]] --optimizer LAMB \
+             --execution-mode PIPELINE --gradient-accumulation-factor 32 --system mk2-pod16",
+        );
+        let spread = fewer_layers(&config, &machine).into_iter().map(|change| {
+            let Change::Encoder(EncoderPlacement::Halves(halves)) = change else {
+                unreachable!("half layers stay half layers");
+            };
+            assert_eq!(halves.check(3), Ok(()));
+            // A list of shares reaches as far as the IPUs do.
+            let mut changed = config.clone();
+            changed.placement.memory = EncoderMemory::PerIpu(vec![0.2, 0.3]);
+            Change::Encoder(EncoderPlacement::Halves(halves.clone())).apply(&mut changed);
+            assert_eq!(changed.check(), Ok(()));
+            let sizes = halves.by_ipu().into_values();
+            sizes
+                .map(|of_ipu| of_ipu.attention + of_ipu.feed_forward)
+                .max()
+        });
+        assert_eq!(spread.collect::<Vec<_>>(), [3, 2, 1].map(Some));
+        let kept = other_changes(&config);
+        let kept = kept
+            .iter()
+            .find(|change| matches!(change, Change::Checkpoints(_)));
+        let from_stage = Change::Checkpoints(Recomputation::FromStageInput);
+        assert_eq!(kept, Some(&from_stage));
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bert_model::model::{self, BertModel};
-use bert_model::optim::{self, GradientSums};
-use bert_model::placement::{Placement, layers_on_fullest_ipu};
+use bert_model::optim::{self, GradientSums, LambNorms};
+use bert_model::placement::{EncoderPlacement, Halves, Placement};
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::program::{Program, StreamId};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::{Bytes, Flops};
-use popart_graph::ir::{Graph, OpKind, TensorKind};
+use popart_graph::ir::{Graph, OpKind, Reduction, TensorKind};
 use popart_graph::lower::{HostOptions, OutputReturn, Prefetch, RunStart};
 use popart_graph::passes::optimizer::rules::{LearningRate, OptimizerOptions};
 use popart_graph::passes::{Inference, OptimizerState, Pipelining, Sharding, Training, Watch};
@@ -21,6 +21,8 @@ use popart_graph::session::{self, Purpose, SessionOptions};
 use crate::config::{InferenceIo, RunConfig};
 use crate::error::{Error, LargePart, Result, TooLarge};
 use crate::explain::StagePlacement;
+use crate::explain::pipeline::Movable;
+use crate::release::Release;
 
 /// A program and what it is for.
 #[derive(Clone, Debug)]
@@ -65,7 +67,7 @@ pub fn compile(
     }
     refuse_crowded(config, machine)?;
     let (task, layers) = (config.task, config.model.num_layers);
-    let placement = Placement::from_layers_per_ipu(&config.placement, layers, task);
+    let placement = Placement::from_options(&config.placement, layers, task);
     let placement = placement.map_err(bert_model::error::Error::from)?;
     let model = model::build(&config.model, &placement, task)?;
     watch.show("model", &model.graph);
@@ -86,6 +88,10 @@ pub fn compile(
             stage_ipus: compiled.execution.stage_ipus(),
             micro_batches: compiled.execution.micro_batches(),
             updates_in_stages: compiled.updates_in_stages,
+            movable: match config.placement.encoder {
+                EncoderPlacement::Layers(_) => Movable::Layer,
+                EncoderPlacement::Halves(_) => Movable::HalfLayer,
+            },
         },
         matmul_flops: compiled.matmul_flops,
         ends: read.zip(write),
@@ -104,14 +110,19 @@ fn refuse_crowded(config: &RunConfig, machine: &MachineSpec) -> Result<()> {
     if model.num_layers <= FEW_LAYERS {
         return Ok(());
     }
-    let layers = layers_on_fullest_ipu(&config.placement.layers_per_ipu, model.num_layers);
     let [hidden, ff] = [model.hidden_size, model.ff_size].map(u128::from);
-    // Query, key, value and output; into the feed-forward block and out of it.
-    let elements = 4 * hidden * hidden + 2 * hidden * ff;
-    let needed = u128::from(layers) * elements * u128::from(model.dtype.size().0);
+    let size = |halves: Halves| {
+        // Query, key, value and output; into the feed-forward block and out of it.
+        let attention = u128::from(halves.attention) * 4 * hidden * hidden;
+        let feed_forward = u128::from(halves.feed_forward) * 2 * hidden * ff;
+        (attention + feed_forward) * u128::from(model.dtype.size().0)
+    };
+    let encoder = &config.placement.encoder;
+    let fullest = encoder.fullest_ipu(model.num_layers, size);
+    let needed = size(fullest);
     let tile = &machine.tile;
     let available = tile.memory * u64::from(tile.tiles_per_ipu);
-    check_size(LargePart::EncoderLayers(layers), needed, available)
+    check_size(LargePart::Encoder(fullest), needed, available)
 }
 
 /// Refuses a model that no plan can make fit: one of whose matrix products alone fills its IPU,
@@ -200,9 +211,10 @@ fn training(config: &RunConfig, model: &BertModel) -> Training {
 fn host(config: &RunConfig) -> HostOptions {
     HostOptions {
         streams: config.session.host_streams,
-        prefetch: match config.session.inference_io {
-            InferenceIo::MinimumLatency => Prefetch::Off,
-            InferenceIo::Ordinary | InferenceIo::LowLatency => Prefetch::On,
+        prefetch: prefetch(config),
+        outputs_buffered: match config.release >= Release::V2_5 {
+            true => config.session.buffering_depth,
+            false => 1,
         },
         outputs: match config.is_inference() {
             true => OutputReturn::All,
@@ -212,16 +224,50 @@ fn host(config: &RunConfig) -> HostOptions {
     }
 }
 
+/// How far the host reads ahead: one batch as long as the application leaves it to the library,
+/// three in v2.4, as many as asked from v2.5 on, where only a depth of one keeps anything from being
+/// read ahead (PopART of SDK 2.5 does not look whether it may).
+fn prefetch(config: &RunConfig) -> Prefetch {
+    let minimum = config.session.inference_io == InferenceIo::MinimumLatency;
+    let depth = match config.release {
+        release if release >= Release::V2_5 => config.session.buffering_depth,
+        Release::V2_4 if !minimum => 3,
+        _ => 1,
+    };
+    match minimum && depth == 1 {
+        true => Prefetch::Off,
+        false => Prefetch::Ahead(depth),
+    }
+}
+
+/// How gradients are combined: up to v2.2 the application asks for their mean only where it
+/// accumulates some, and replicas alone are summed.
+fn reduction(config: &RunConfig) -> Reduction {
+    match config.release <= Release::V2_2 && config.batching.accumulation == 1 {
+        true => Reduction::Sum,
+        false => config.model.reduction,
+    }
+}
+
+/// Which weights LAMB scales by their norms: from v2.3 on not those that are added.
+fn lamb_norms(config: &RunConfig) -> LambNorms {
+    match config.release >= Release::V2_3 {
+        true => LambNorms::OfFactors,
+        false => LambNorms::OfAll,
+    }
+}
+
 fn optimizer(config: &RunConfig, model: &BertModel) -> OptimizerOptions {
     let sums = GradientSums {
         accumulation: config.batching.accumulation,
         replicas: config.batching.replicas,
-        reduction: config.model.reduction,
+        reduction: reduction(config),
     };
     // As in the application, a rate that no schedule changes is compiled in.
     let rate = match config.learning_rate.changes() {
         true => LearningRate::Stream,
         false => LearningRate::Constant(config.learning_rate.rate),
     };
-    optim::weight_updates(&config.optimizer, model, sums, rate)
+    let norms = lamb_norms(config);
+    optim::weight_updates(&config.optimizer, norms, model, sums, rate)
 }

@@ -5,11 +5,13 @@
 //! that change nothing here (folders, seeds, files) are left out.
 
 pub mod keys;
+pub mod synonyms;
 
-use bert_model::config::{BertConfig, Dropout, Mode, Task};
+use bert_model::config::{BertConfig, Dropout, Mode, SequenceFormat, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, ipus_requested, replica_ipus,
+    EncoderMemory, EncoderPlacement, Execution, LayersPerIpu, PlacementOptions, Recomputation,
+    SquadHead, ipus_requested,
 };
 use popart_graph::lower::HostStreams;
 use popart_graph::passes::optimizer::rules::MomentTypes;
@@ -31,10 +33,10 @@ pub struct RunConfig {
     pub release: Release,
     /// Task of the model, and whether the model learns it or only runs it.
     pub task: Task,
-    /// Which BERT, and the sequences of a micro-batch.
+    /// Which BERT, and the samples of a micro-batch.
     pub model: BertConfig,
     /// Where its layers lie.
-    pub placement: LayersPerIpu,
+    pub placement: PlacementOptions,
     /// How micro-batches are grouped.
     pub batching: Batching,
     /// The weight update.
@@ -45,6 +47,9 @@ pub struct RunConfig {
     pub learning_rate: LearningRate,
     /// How the program is compiled, and talks to its host.
     pub session: Session,
+    /// Sequences of a pack of the data on average, if rows are packs and their data says so; else
+    /// packs count as generated ones do ([`RunConfig::sequences_per_sample`]).
+    pub sequences_per_pack: Option<f64>,
 }
 
 /// How micro-batches are grouped. Counts are at least one.
@@ -117,6 +122,8 @@ pub struct Session {
     pub inference_io: InferenceIo,
     /// When the device talks to the host.
     pub host_streams: HostStreams,
+    /// Batches that the host has ready before the device asks, at least one; read from v2.5 on.
+    pub buffering_depth: u32,
     /// Whether equal layers on an IPU share their code.
     pub outlining: Outlining,
     /// Gradient of attention dropout, in training.
@@ -134,9 +141,11 @@ impl Default for RunConfig {
                 num_layers: 2,
                 ..BertConfig::base()
             },
-            placement: LayersPerIpu {
-                encoder_start_ipu: 2,
-                layers_per_ipu: vec![2],
+            placement: PlacementOptions {
+                encoder: EncoderPlacement::Layers(LayersPerIpu {
+                    encoder_start_ipu: 2,
+                    layers_per_ipu: vec![2],
+                }),
                 memory: EncoderMemory::PerIpu(vec![0.152_587_890_6]),
                 squad_head: SquadHead::FirstIpu,
                 recomputation: Recomputation::Off,
@@ -158,6 +167,7 @@ impl Default for RunConfig {
                 beta2: 0.999,
                 moments: MomentTypes::FLOAT,
                 max_weight_norm: None,
+                clip_norm: None,
                 squad_lr_scale: 1.0,
                 stage_scaling: StageScaling::Off,
             },
@@ -178,10 +188,12 @@ impl Default for RunConfig {
             session: Session {
                 inference_io: InferenceIo::Ordinary,
                 host_streams: HostStreams::WhereNeeded,
+                buffering_depth: 3,
                 outlining: Outlining::On,
                 softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
                 collective_merging: CollectiveMerging::Off,
             },
+            sequences_per_pack: None,
         }
     }
 }
@@ -220,7 +232,7 @@ impl RunConfig {
         self.model.dropout != Dropout::Off
     }
 
-    /// Sequences behind one weight update, of all replicas.
+    /// Samples (sequences, or packs of them) behind one weight update, of all replicas.
     #[must_use]
     pub fn global_batch_size(&self) -> u64 {
         u64::from(self.model.micro_batch)
@@ -228,25 +240,39 @@ impl RunConfig {
             * u64::from(self.batching.replicas)
     }
 
-    /// Sequences in one step of the host, of all replicas.
+    /// Samples (sequences, or packs of them) in one step of the host, of all replicas.
     #[must_use]
-    pub fn sequences_per_step(&self) -> u64 {
+    pub fn samples_per_step(&self) -> u64 {
         self.global_batch_size() * u64::from(self.batching.batches_per_step)
     }
 
-    /// IPUs of one replica: up to that of the last encoder layer.
+    /// Whether samples are packs of sequences.
+    #[must_use]
+    pub fn is_packed(&self) -> bool {
+        self.model.sequence_format != SequenceFormat::Single
+    }
+
+    /// Sequences of a sample on average: 1, or of a pack what the data says. Generated packs count
+    /// as `K - 1`, the largest number that the published application draws for a position.
+    #[must_use]
+    pub fn sequences_per_sample(&self) -> f64 {
+        match self.model.sequence_format {
+            SequenceFormat::Single => 1.0,
+            SequenceFormat::Packed { sequences } => {
+                let generated = f64::from(sequences - 1);
+                self.sequences_per_pack.unwrap_or(generated)
+            }
+        }
+    }
+
+    /// IPUs of one replica: up to the last with a part of the encoder.
     ///
     /// # Panics
     ///
     /// If [`RunConfig::check`] refuses the placement.
     #[must_use]
     pub fn ipus_per_replica(&self) -> u32 {
-        let LayersPerIpu {
-            encoder_start_ipu,
-            layers_per_ipu,
-            ..
-        } = &self.placement;
-        let ipus = replica_ipus(*encoder_start_ipu, layers_per_ipu, self.model.num_layers);
+        let ipus = self.placement.encoder.replica_ipus(self.model.num_layers);
         ipus.expect("a configuration that was checked places all layers")
     }
 

@@ -1,6 +1,7 @@
 //! What a configuration or a machine can get wrong: the union of this crate's and the lower crates'
 //! errors, at the door of the crate.
 
+use bert_model::placement::Halves;
 use ipu_sim::ids::IpuId;
 use ipu_sim::units::Bytes;
 
@@ -20,7 +21,7 @@ pub enum Error {
     Model(#[from] bert_model::error::Error),
     /// A graph that can't be compiled.
     #[error(transparent)]
-    Graph(Box<popart_graph::error::Error>),
+    Graph(Box<popart_graph::session::CompileError>),
     /// A matrix product that has no plan.
     #[error(transparent)]
     Plan(#[from] popart_graph::plan::PlanError),
@@ -59,8 +60,8 @@ of_machine!(
     ipu_sim::verify::VerifyError,
 );
 
-impl From<popart_graph::error::Error> for Error {
-    fn from(error: popart_graph::error::Error) -> Self {
+impl From<popart_graph::session::CompileError> for Error {
+    fn from(error: popart_graph::session::CompileError) -> Self {
         Self::Graph(Box::new(error))
     }
 }
@@ -83,8 +84,8 @@ pub struct TooLarge {
 /// Part of a model that can be too large for an IPU by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LargePart {
-    /// Weights of so many encoder layers of one IPU.
-    EncoderLayers(u32),
+    /// Weights of so many halves of encoder layers on one IPU.
+    Encoder(Halves),
     /// Weights on an IPU.
     Weights(IpuId),
     /// Operands and result of a matrix product of this name.
@@ -94,7 +95,19 @@ pub enum LargePart {
 impl std::fmt::Display for LargePart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::EncoderLayers(layers) => write!(f, "the weights of {layers} encoder layers"),
+            Self::Encoder(halves) => {
+                let Halves {
+                    attention,
+                    feed_forward,
+                } = halves;
+                match attention == feed_forward {
+                    true => write!(f, "the weights of {attention} encoder layers"),
+                    false => write!(
+                        f,
+                        "the weights of {attention} attention and {feed_forward} feed-forward blocks"
+                    ),
+                }
+            }
             Self::Weights(ipu) => write!(f, "the weights on {ipu}"),
             Self::Product(name) => write!(f, "the operands and the result of `{name}`"),
         }

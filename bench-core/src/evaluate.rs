@@ -20,7 +20,7 @@ use crate::compile::{Compiled, compile};
 use crate::config::RunConfig;
 use crate::error::Result;
 use crate::explain::Explanation;
-use crate::measure::{Samples, latency, sequences_per_second};
+use crate::measure::{Samples, latency, packs_per_second, sequences_per_second};
 use crate::metrics::{Metrics, RegionUse, memory};
 use crate::utilisation::Utilisation;
 
@@ -75,6 +75,7 @@ pub fn metrics(
     };
     Metrics {
         throughput_sequences_per_second: throughput,
+        throughput_packs_per_second: packs_per_second(config, step_seconds),
         accuracy: Record::shipped().accuracy(throughput, &subject),
         step_seconds,
         step_cycles: timeline.total,

@@ -74,6 +74,8 @@ pub struct StagePlacement {
     pub micro_batches: u64,
     /// Whether stages update weights, in every micro-batch.
     pub updates_in_stages: bool,
+    /// Part of the encoder that can be moved to another IPU by itself.
+    pub movable: pipeline::Movable,
 }
 
 /// Name of the part that collects what belongs to no pass, section or layer.

@@ -62,9 +62,14 @@
 //! # use ipu_sim::spec::MachineSpec;
 //! # use popart_graph::plan::PlanCache;
 //! # use serde_json::Map;
+//! use bert_model::placement::{EncoderPlacement, LayersPerIpu};
+//!
 //! let published = presets::run("pretrain_large_128", &Map::new()).expect("it ships")?;
 //! let mut even = published.clone();
-//! even.placement.layers_per_ipu = vec![6, 6, 6, 6]; // 3, 7, 7, 7 as published
+//! even.placement.encoder = EncoderPlacement::Layers(LayersPerIpu {
+//!     encoder_start_ipu: 0,
+//!     layers_per_ipu: vec![6, 6, 6, 6], // 3, 7, 7, 7 as published
+//! });
 //!
 //! let machine = MachineSpec::shipped("mk2-pod16")?;
 //! let plans = PlanCache::new(machine.tile.clone());

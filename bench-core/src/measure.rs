@@ -8,14 +8,25 @@ use crate::config::RunConfig;
 
 /// Throughput in sequences per simulated second.
 ///
-/// Sequences of one step (micro-batch x accumulation x replicas x batches per step; padding
-/// sequences count, packed ones would count each) over the simulated time of that step, transfers
-/// of its inputs included, compilation excluded. All simulated steps are alike, so that there is no
-/// warm-up and the mean over any window is this value.
+/// Samples of one step (micro-batch x accumulation x replicas x batches per step; padding
+/// samples count), each with its sequences (1, of packs [`RunConfig::sequences_per_sample`]), over
+/// the simulated time of that step, transfers of its inputs included, compilation excluded. All
+/// simulated steps are alike, so that there is no warm-up and the mean over any window is this value.
 #[must_use]
 pub fn sequences_per_second(config: &RunConfig, step: SimSeconds) -> f64 {
+    config.sequences_per_sample() * samples_per_second(config, step)
+}
+
+/// Throughput in packs per simulated second, by the same definition but for what a pack holds; none
+/// where samples aren't packs.
+#[must_use]
+pub fn packs_per_second(config: &RunConfig, step: SimSeconds) -> Option<f64> {
+    config.is_packed().then(|| samples_per_second(config, step))
+}
+
+fn samples_per_second(config: &RunConfig, step: SimSeconds) -> f64 {
     assert!(step.0 > 0.0, "a step takes time");
-    config.sequences_per_step() as f64 / step.0
+    config.samples_per_step() as f64 / step.0
 }
 
 /// Spread of the latency of micro-batches, in simulated seconds.
@@ -78,6 +89,8 @@ pub fn latency(samples: &[Samples]) -> Option<Latency> {
 
 #[cfg(test)]
 mod tests {
+    use bert_model::config::SequenceFormat;
+
     use super::*;
     use crate::config::Batching;
 
@@ -122,5 +135,25 @@ mod tests {
             batches_per_step: 1,
         };
         assert_eq!(sequences_per_second(&config, SimSeconds(16.0)), 4096.0);
+        assert_eq!(packs_per_second(&config, SimSeconds(16.0)), None);
+    }
+
+    #[test]
+    fn packs_count_as_their_sequences() {
+        let packed = |sequences| SequenceFormat::Packed { sequences };
+        let mut config = RunConfig::default();
+        config.model.micro_batch = 10;
+        let step = SimSeconds(2.0);
+        for (sequences, said, expected) in [
+            // As the application reads generated packs.
+            (3, None, 10.0),
+            (1, None, 0.0),
+            (3, Some(1.5), 7.5),
+        ] {
+            config.model.sequence_format = packed(sequences);
+            config.sequences_per_pack = said;
+            assert_eq!(sequences_per_second(&config, step), expected);
+            assert_eq!(packs_per_second(&config, step), Some(5.0));
+        }
     }
 }

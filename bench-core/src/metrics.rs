@@ -17,6 +17,10 @@ use crate::utilisation::Utilisation;
 pub struct Metrics {
     /// Sequences per simulated second: see [`crate::measure::sequences_per_second`].
     pub throughput_sequences_per_second: f64,
+    /// Packs of sequences per simulated second; none where samples are single sequences: see
+    /// [`crate::measure::packs_per_second`].
+    #[serde(default)]
+    pub throughput_packs_per_second: Option<f64>,
     /// How far the throughput is to be trusted.
     #[serde(flatten)]
     pub accuracy: Accuracy,

@@ -6,11 +6,17 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::config::keys::is_key;
+use crate::config::synonyms::{set_mode, unified};
 use crate::config::{KeyError, RunConfig};
+use crate::release::signs::shown;
 
 /// Paths in the repository and texts of the configurations that ship.
-pub const PRESETS: [(&str, &str); 15] = [
+pub const PRESETS: [(&str, &str); 17] = [
     ("configs/demo.json", include_str!("../../configs/demo.json")),
+    (
+        "configs/mk2/packed/packed_pretrain_large_512.json",
+        include_str!("../../configs/mk2/packed/packed_pretrain_large_512.json"),
+    ),
     (
         "configs/mk2/pretrain_base_128.json",
         include_str!("../../configs/mk2/pretrain_base_128.json"),
@@ -67,10 +73,14 @@ pub const PRESETS: [(&str, &str); 15] = [
         "configs/mk2/squad_large_384_96fef3f.json",
         include_str!("../../configs/mk2/squad_large_384_96fef3f.json"),
     ),
+    (
+        "configs/mlperf/bert_large_512_pod64_v1.1.json",
+        include_str!("../../configs/mlperf/bert_large_512_pod64_v1.1.json"),
+    ),
 ];
 
-/// The keys of a preset, such as `pretrain_large_128`, that shape its run; none of a name that
-/// doesn't ship.
+/// The keys of a preset, such as `pretrain_large_128`, that shape its run, with the release that
+/// it shows; none of a name that doesn't ship.
 ///
 /// # Panics
 ///
@@ -79,13 +89,14 @@ pub const PRESETS: [(&str, &str); 15] = [
 pub fn keys(name: &str) -> Option<Map<String, Value>> {
     let is_named = |path: &str| Path::new(path).file_stem() == Some(OsStr::new(name));
     let (_, text) = PRESETS.iter().find(|(path, _)| is_named(path))?;
-    let mut keys: Map<String, Value> =
+    let file: Map<String, Value> =
         serde_json::from_str(text).expect("presets are objects, as a test shows");
-    // The word for it from v2.3 on.
-    if keys.get("pipeline") == Some(&Value::Bool(true)) {
-        keys.insert("execution_mode".into(), "PIPELINE".into());
-    }
+    let mut keys = unified(&file).expect("what ships doesn't contradict itself, as a test shows");
+    set_mode(&mut keys);
     keys.retain(|key, _| is_key(key));
+    let release = shown(&file).release();
+    keys.entry("release")
+        .or_insert_with(|| release.name().into());
     Some(keys)
 }
 
@@ -102,10 +113,12 @@ pub fn run(name: &str, other: &Map<String, Value>) -> Option<Result<RunConfig, K
 
 #[cfg(test)]
 mod tests {
-    use bert_model::placement::Placement;
+    use bert_model::placement::{Block, Placement};
+    use popart_graph::ir::StageId;
     use popart_graph::passes::optimizer::rules::MomentTypes;
 
     use super::*;
+    use crate::release::Release;
 
     #[test]
     fn every_preset_is_a_run() {
@@ -115,6 +128,37 @@ mod tests {
             assert!(run.is_ok(), "{name}: {run:?}");
         }
         assert_eq!(run("pretrain", &Map::new()), None);
+    }
+
+    /// Stages, stage of the loss and stages with the backward ones, IPUs and sequences of the
+    /// submission to MLPerf Training v1.1 for a POD64.
+    #[test]
+    fn the_mlperf_preset_is_placed_as_submitted() {
+        let run = run("bert_large_512_pod64_v1.1", &Map::new())
+            .unwrap()
+            .unwrap();
+        let (layers, task) = (run.model.num_layers, run.task);
+        let placement = Placement::from_options(&run.placement, layers, task).unwrap();
+        placement.validate(layers, task).unwrap();
+        assert_eq!(placement.stages.len(), 9);
+        assert_eq!(placement.stage(Block::Loss), StageId(8));
+        let ipus: Vec<u32> = placement.stage_ipus(task).iter().map(|ipu| ipu.0).collect();
+        let up_and_down = [0, 1, 2, 3, 4, 5, 6, 7, 0, 7, 6, 5, 4, 3, 2, 1, 0];
+        assert_eq!(ipus, up_and_down);
+        let shares = placement
+            .stages
+            .values()
+            .map(|stage| stage.memory_proportion.value());
+        let expected = [0.2, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.2];
+        assert_eq!(shares.collect::<Vec<_>>(), expected);
+        assert_eq!((run.ipus_per_replica(), run.ipus_requested()), (8, 64));
+        assert_eq!(run.global_batch_size(), 2 * 96 * 8);
+        assert!(!run.model.next_sentence && run.model.attention_bias);
+        assert_eq!(run.optimizer.clip_norm, Some(1.0));
+        assert_eq!(
+            (run.model.label_slots(), run.model.sequences_per_row()),
+            (78, 3)
+        );
     }
 
     /// IPUs of a replica, micro-batch, replicas, accumulation factor, batches a step and stages of
@@ -131,7 +175,7 @@ mod tests {
         ] {
             let run = run(name, &Map::new()).unwrap().unwrap();
             let (layers, task) = (run.model.num_layers, run.task);
-            let placement = Placement::from_layers_per_ipu(&run.placement, layers, task).unwrap();
+            let placement = Placement::from_options(&run.placement, layers, task).unwrap();
             let found = [
                 run.ipus_per_replica(),
                 run.model.micro_batch,
@@ -146,6 +190,37 @@ mod tests {
             assert_eq!(half, is_of_v2_3, "{name}");
             assert_eq!(run.is_pipelined(), name.contains("384"), "{name}");
         }
+    }
+
+    /// Values of v3.1 (`configs/packed` of graphcore/examples): 9600 packs of up to three sequences
+    /// behind a weight update, on 16 IPUs.
+    #[test]
+    fn packs_are_found_by_name() {
+        let run = run("packed_pretrain_large_512", &Map::new());
+        let run = run.unwrap().unwrap();
+        assert_eq!(run.batching.accumulation, 1200);
+        assert_eq!((run.global_batch_size(), run.ipus_requested()), (9600, 16));
+        let (slots, sequences) = (run.model.label_slots(), run.model.sequences_per_row());
+        assert_eq!((slots, sequences, run.sequences_per_sample()), (78, 3, 2.0));
+    }
+
+    #[test]
+    fn a_preset_is_of_the_release_that_it_shows() {
+        for (name, expected) in [
+            ("demo", Release::V2_3),
+            ("pretrain_large_128", Release::V2_2),
+            ("pretrain_large_128_POD64", Release::V2_5),
+            ("squad_base_128_inf", Release::V2_5),
+            ("squad_base_384", Release::V2_5),
+            ("squad_base_384_96fef3f", Release::Revision96fef3f),
+            ("packed_pretrain_large_512", Release::V3_1),
+        ] {
+            let run = run(name, &Map::new()).unwrap().unwrap();
+            assert_eq!(run.release, expected, "{name}");
+        }
+        // Its mode is what the switch of its release says.
+        let pod64 = run("pretrain_large_128_POD64", &Map::new());
+        assert!(pod64.unwrap().unwrap().is_pipelined());
     }
 
     #[test]

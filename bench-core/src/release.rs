@@ -1,9 +1,11 @@
 //! Release of the published application that a run follows.
 //!
 //! The application kept its option names and changed what some of them mean: what a run does beside
-//! the same keys depends on the [`Release`] in force. Source: the tags of graphcore/examples,
+//! the same keys depends on the [`Release`] in force, which [`signs`] reads off a configuration. Source: the tags of graphcore/examples,
 //! `applications/popart/bert` up to v2.5.0 and `nlp/bert/popart` after it; v3.1.0 is the last that
 //! has BERT for PopART.
+
+pub mod signs;
 
 use std::fmt;
 use std::str::FromStr;

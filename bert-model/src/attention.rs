@@ -2,14 +2,15 @@
 //!
 //! Vaswani et al., "Attention Is All You Need", 2017, with the operations and
 //! names of `applications/popart/bert/bert_model.py`, `attention`. Softmax is over
-//! scores `[B, A, S, S]`; positions that may not be attended to have -1000 added.
+//! scores `[B, A, S, S]`; positions that may not be attended to have -1000 added. In packs of
+//! sequences, those of another sequence have up to -10,000 added (operation `AttentionMask`).
 
 use ipu_sim::ids::Id;
-use popart_graph::error::Result;
 use popart_graph::ir::{Init, OpKind, Purpose, TensorId};
 
-use crate::builder::{Builder, Component, NORMAL};
-use crate::config::{Dropout, Task};
+use crate::builder::{Builder, Component, NORMAL, Result};
+use crate::config::{Dropout, SequenceFormat, Task};
+use crate::interface::Input;
 use crate::linear::{self, Linear, Pieces};
 use crate::parts::Unit;
 use crate::placement::Block;
@@ -20,7 +21,10 @@ pub(crate) fn attention(builder: &mut Builder, layer: u32, x: TensorId) -> Resul
     let component = Component::new(Block::Attention(layer), &name);
     let width = builder.config.hidden_size;
     // Before all that is the layer's own: layers that are alike are then alike throughout.
-    let mask = mask(builder, component)?;
+    let mask = match builder.config.sequence_format {
+        SequenceFormat::Single => Some(mask(builder, component)?),
+        SequenceFormat::Packed { .. } => None,
+    };
     let qkv = queries_keys_values(builder, component, x)?;
     let z = heads(builder, component, qkv, mask)?;
     let weight = builder.weight(component, "Out", [width, width], NORMAL);
@@ -85,12 +89,13 @@ fn queries_keys_values(
     builder.add(component, "QKV_Bias", [qkv, bias])
 }
 
-/// What the heads attend to, put together again: `[B S, 3 H] -> [B S, H]`.
+/// What the heads attend to, put together again: `[B S, 3 H] -> [B S, H]`. Without a mask, one is
+/// made of the numbers of sequences, anew in each layer.
 fn heads(
     builder: &mut Builder,
     component: Component,
     qkv: TensorId,
-    mask: TensorId,
+    mask: Option<TensorId>,
 ) -> Result<TensorId> {
     let q = head(builder, component, qkv, Operand::Queries)?;
     let k = head(builder, component, qkv, Operand::Keys)?;
@@ -104,6 +109,14 @@ fn heads(
     let scores = builder.encoder_matmul(component, "QK", [q, k])?;
     let factor = 1.0 / f64::from(builder.config.head_size()).sqrt();
     let scores = builder.op(component, "Scale", OpKind::Scale { factor }, &[scores])?;
+    let mask = match mask {
+        Some(mask) => mask,
+        None => {
+            let numbers = builder.tensor_of(Input::SequenceNumbers);
+            let operands = [numbers, scores];
+            builder.op(component, "AttentionMask", OpKind::AttentionMask, &operands)?
+        }
+    };
     let scores = builder.add(component, "ApplyMask", [scores, mask])?;
     let mut weights = builder.op(component, "Softmax", OpKind::Softmax, &[scores])?;
     if builder.config.dropout == Dropout::HiddenAndAttention {
@@ -157,12 +170,18 @@ fn head(
     builder.op(component, &format!("{name}/Transpose"), transpose, &[x])
 }
 
-/// The mask `[B, 1, 1, S]`, made once on every IPU.
+/// The mask `[B, 1, 1, S]`, made once on every IPU, or in a pipeline in every stage, for another
+/// stage of the IPU is at another micro-batch.
 fn mask(builder: &mut Builder, component: Component) -> Result<TensorId> {
     let ipu = builder.placement.ipu(component.block);
-    if let Some(&mask) = builder.masks.get(&ipu) {
+    let stage = builder.pipeline_stage(component.block);
+    if let Some(&mask) = builder.masks.get(&(ipu, stage)) {
         return Ok(mask);
     }
+    let name = match builder.masks.keys().any(|&(other, _)| other == ipu) {
+        true => format!("Mask/{}/{}", ipu.index(), builder.masks.len()),
+        false => format!("Mask/{}", ipu.index()),
+    };
     let kind = OpKind::SequenceMask {
         sequence_length: builder.config.sequence_length,
         mask_tokens: match builder.task {
@@ -173,12 +192,12 @@ fn mask(builder: &mut Builder, component: Component) -> Result<TensorId> {
     };
     let indices = builder.mask_indices.clone();
     let component = Component {
-        name: &format!("Mask/{}", ipu.index()),
+        name: &name,
         unit: Unit::Mask,
         ..component
     };
     let mask = builder.op(component, "SequenceMask", kind, &indices)?;
     let mask = builder.detach(component, "Detach", mask)?;
-    builder.masks.insert(ipu, mask);
+    builder.masks.insert((ipu, stage), mask);
     Ok(mask)
 }

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use popart_graph::error::Result;
+use popart_graph::infer::InferError;
 use popart_graph::ir::{
     BinaryFn, Graph, Init, MatMulPass, MemoryProportion, OpKind, Partials, Phase, Piece, Purpose,
-    Recompute, Scope, Shape, TensorId, UnaryFn,
+    Recompute, Scope, Shape, StageId, TensorId, UnaryFn,
 };
 
 use crate::config::{Activation, BertConfig, Dropout, Task};
@@ -20,6 +20,9 @@ use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, W
 use crate::optim::decays;
 use crate::parts::Unit;
 use crate::placement::{Block, Execution, Placement};
+
+/// The result of building a part of a model.
+pub(crate) type Result<T> = std::result::Result<T, InferError>;
 
 /// How weights of matrix products and tables start
 /// (`applications/popart/bert/bert_model.py`, `normal_init_tensor`).
@@ -45,8 +48,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) word_table: Vec<TensorId>,
     /// The mask indices, as the encoder reads them.
     pub(crate) mask_indices: Vec<TensorId>,
-    /// The attention mask of each IPU that has one.
-    pub(crate) masks: BTreeMap<IpuId, TensorId>,
+    /// The attention mask of each IPU and pipeline stage that has one.
+    pub(crate) masks: BTreeMap<(IpuId, Option<StageId>), TensorId>,
     next_dropout: u32,
 }
 
@@ -114,15 +117,19 @@ impl<'a> Builder<'a> {
             && self.config.dropout_probability > 0.0
     }
 
-    /// Surroundings of the operation `name` of a component.
-    pub(crate) fn scope(&mut self, component: Component, name: &str) -> Scope {
-        let stage = self.placement.stage(component.block);
+    /// The pipeline stage of a block; none without a pipeline.
+    pub(crate) fn pipeline_stage(&self, block: Block) -> Option<StageId> {
         let is_pipeline =
             self.placement.execution == Execution::Pipelined && self.placement.stages.len() > 1;
+        is_pipeline.then(|| self.placement.stage(block))
+    }
+
+    /// Surroundings of the operation `name` of a component.
+    pub(crate) fn scope(&mut self, component: Component, name: &str) -> Scope {
         Scope {
             name: component.path(name),
-            ipu: Some(self.placement.stages[stage].ipu),
-            stage: is_pipeline.then_some(stage),
+            ipu: Some(self.placement.ipu(component.block)),
+            stage: self.pipeline_stage(component.block),
             part: Some(component.unit.part(&mut self.graph.parts)),
             phase: Phase::Forward,
             recompute: Recompute::Checkpoint,
@@ -144,8 +151,10 @@ impl<'a> Builder<'a> {
 
     /// Adds a stream of `u32`.
     pub(crate) fn input(&mut self, input: Input, shape: impl Into<Shape>) -> TensorId {
-        let tensor = self.graph.stream(input.name(), DType::U32, shape.into());
-        let part = Unit::Input(input).part(&mut self.graph.parts);
+        let format = self.config.sequence_format;
+        let name = input.name(format);
+        let tensor = self.graph.stream(name, DType::U32, shape.into());
+        let part = Unit::Input(input, format).part(&mut self.graph.parts);
         self.graph.tensors[tensor].part = Some(part);
         self.inputs.push(InputInfo { tensor, input });
         tensor

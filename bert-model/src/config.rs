@@ -3,7 +3,7 @@
 //! The fields are those of `BertConfig` in the published PopART application
 //! (`applications/popart/bert/bert_model.py`) that shape the graph; where they
 //! run is in [`crate::placement`], how they are trained in [`crate::optim`].
-//! Left out: phased execution, packed sequences, and embeddings on the host.
+//! Left out: phased execution, and embeddings on the host.
 
 use ipu_sim::numerics::DType;
 use popart_graph::ir::{Partials, Reduction};
@@ -86,18 +86,33 @@ pub enum Dropout {
     HiddenAndAttention,
 }
 
+/// How a row of pre-training data holds sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum SequenceFormat {
+    /// One, which ends where the row says.
+    Single,
+    /// A pack of several, each position with the number of its sequence.
+    Packed {
+        /// Sequences of a pack at the most, `K`; at least one.
+        sequences: u32,
+    },
+}
+
 /// The sizes and options of one BERT.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BertConfig {
-    /// Sequences in one run of the graph on one replica, `B`.
+    /// Rows of data in one run of the graph on one replica, `B`: sequences, or packs of them.
     pub micro_batch: u32,
     /// Positions of a sequence, `S`.
     pub sequence_length: u32,
+    /// How rows of `S` positions hold sequences.
+    pub sequence_format: SequenceFormat,
     /// Rows of the position table, at least `S`.
     pub max_positional_length: u32,
-    /// Leading positions that hold the masked words of pre-training, `M`; `[CLS]`
-    /// is at position `M`.
+    /// Masked words of a sequence at the most, `M`. A single sequence has them at its leading
+    /// positions, with `[CLS]` at position `M`; a pack has those of all its sequences there.
     pub mask_tokens: u32,
     /// Rows of the word table, `V`.
     pub vocab_length: u32,
@@ -119,6 +134,8 @@ pub struct BertConfig {
     /// Whether pre-training transforms hidden states before the projection on
     /// the vocabulary.
     pub cls_layer: bool,
+    /// Whether pre-training also predicts if one sentence follows the other.
+    pub next_sentence: bool,
     /// Whether the projection on the vocabulary has a bias.
     pub projection_bias: bool,
     /// Whether looking words up trains the word table.
@@ -140,7 +157,7 @@ pub struct BertConfig {
     /// Whether the plans of a product and its gradients share layouts (PopART,
     /// `enableFullyConnectedPass`).
     pub fully_connected_pass: bool,
-    /// How losses combine samples (`gradient_reduction_type`).
+    /// How losses combine samples (`gradient_reduction_type`); those of packs are sums anyway.
     pub reduction: Reduction,
     /// Whether SQuAD inference gives start and end as one tensor `[B S, 2]`.
     pub squad_single_output: bool,
@@ -157,6 +174,7 @@ impl BertConfig {
         Self {
             micro_batch: 1,
             sequence_length: 128,
+            sequence_format: SequenceFormat::Single,
             max_positional_length: 512,
             mask_tokens: 20,
             vocab_length: 30_400,
@@ -168,6 +186,7 @@ impl BertConfig {
             split_qkv: false,
             split_linear_layers: false,
             cls_layer: true,
+            next_sentence: true,
             projection_bias: false,
             update_embedding_dict: true,
             vocab_steps: 1,
@@ -224,6 +243,24 @@ impl BertConfig {
     #[must_use]
     pub fn rows(&self) -> u32 {
         self.micro_batch * self.sequence_length
+    }
+
+    /// Leading positions of a row that masked words are predicted at: `M`, of a pack `M + K - 1`.
+    #[must_use]
+    pub fn label_slots(&self) -> u32 {
+        match self.sequence_format {
+            SequenceFormat::Single => self.mask_tokens,
+            SequenceFormat::Packed { sequences } => self.mask_tokens + (sequences - 1),
+        }
+    }
+
+    /// Sequences of a row at the most: 1, of a pack `K`.
+    #[must_use]
+    pub fn sequences_per_row(&self) -> u32 {
+        match self.sequence_format {
+            SequenceFormat::Single => 1,
+            SequenceFormat::Packed { sequences } => sequences,
+        }
     }
 
     /// The type of the partial sums of matrix products.

@@ -10,13 +10,18 @@
 //! sentence pairs with masked words ([`RecordMaker`]), and [`Records`] feed a model with what a
 //! file of them holds. [`generated`] draws random micro-batches instead.
 //!
-//! [`squad`] makes features of questions.
+//! [`pack_records`] puts several records into one [`Pack`], which lies in a file as its
+//! [`PackLayout`] says.
 //!
-//! Left out so far: packing several sequences into one.
+//! [`squad`] makes features of questions.
 
+pub mod blanks;
 mod error;
 mod generated;
 mod layout;
+mod nnls;
+mod pack;
+mod packing;
 mod pairs;
 mod pretraining;
 mod random;
@@ -29,6 +34,8 @@ mod words;
 pub use error::{DataError, Limit, RecipeField};
 pub use generated::{MicroBatch, generated};
 pub use layout::{Fault, Field, Record, RecordLayout, Token};
+pub use pack::{Pack, PackFault, PackField, PackForm, PackLayout, Sequence};
+pub use packing::{Leftovers, NamedPack, Packing, PackingRecipe, pack_records};
 pub use pretraining::{Corpus, Recipe, RecordMaker};
 pub use record::Records;
 pub use tokeniser::Tokeniser;

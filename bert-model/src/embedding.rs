@@ -7,11 +7,10 @@
 //! `applications/popart/bert/bert_model.py`, `embedding`. Left out: fusing the
 //! look-up's gradient into the projection's accumulator, which a pass does.
 
-use popart_graph::error::Result;
 use popart_graph::ir::{OpKind, TensorId};
 
-use crate::builder::{Builder, Component, NORMAL};
-use crate::config::Task;
+use crate::builder::{Builder, Component, NORMAL, Result};
+use crate::config::{SequenceFormat, Task};
 use crate::interface::{Input, SerialisedWeight};
 use crate::parts::Unit;
 use crate::placement::Block;
@@ -114,8 +113,12 @@ pub(crate) fn positions_and_segments(builder: &mut Builder, words: TensorId) -> 
 }
 
 /// Takes the mask indices in on the IPU of the embedding, from which the others
-/// have them, so that encoder IPUs take no part in streams.
+/// have them, so that encoder IPUs take no part in streams. The numbers of packs aren't taken in
+/// here: each layer reads the stream itself, and the first of them has it.
 pub(crate) fn mask_indices(builder: &mut Builder) -> Result<()> {
+    if builder.config.sequence_format != SequenceFormat::Single {
+        return Ok(());
+    }
     let inputs: &[Input] = match builder.task {
         Task::Pretraining(_) => &[Input::MaskTokensIndex, Input::SequenceIndex],
         Task::Squad(_) => &[Input::SequencePadIndex],
@@ -127,7 +130,8 @@ pub(crate) fn mask_indices(builder: &mut Builder) -> Result<()> {
     };
     for &input in inputs {
         let stream = builder.tensor_of(input);
-        let index = builder.detach(component, input.name(), stream)?;
+        let name = input.name(builder.config.sequence_format);
+        let index = builder.detach(component, name, stream)?;
         builder.mask_indices.push(index);
     }
     Ok(())

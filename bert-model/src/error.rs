@@ -26,7 +26,7 @@ pub enum Error {
     /// Data can't be read or made.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The compiler refused the graph.
+    /// An operation of the model can't be.
     #[error(transparent)]
-    Graph(#[from] popart_graph::error::Error),
+    Graph(#[from] popart_graph::infer::InferError),
 }

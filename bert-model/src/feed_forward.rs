@@ -2,10 +2,9 @@
 //!
 //! Source: `applications/popart/bert/bert_model.py`, `feed_forward`.
 
-use popart_graph::error::Result;
 use popart_graph::ir::{Init, TensorId};
 
-use crate::builder::{Builder, Component};
+use crate::builder::{Builder, Component, Result};
 use crate::linear::{Linear, Pieces, linear};
 use crate::placement::Block;
 

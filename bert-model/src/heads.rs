@@ -6,13 +6,14 @@
 //! `lm_prediction_head`, `projection` and `squad_projection`, and
 //! `applications/popart/bert/bert.py` for losses and accuracies.
 
-use popart_graph::error::Result;
+use ipu_sim::numerics::DType;
 use popart_graph::ir::{
     BinaryFn, Init, MatMulPass, MemoryProportion, OpKind, Piece, Purpose, Reduction, Shape,
     TensorId, UnaryFn,
 };
 
-use crate::builder::{Builder, Component, NORMAL};
+use crate::builder::{Builder, Component, NORMAL, Result};
+use crate::config::SequenceFormat;
 use crate::interface::{Input, Output};
 use crate::placement::Block;
 
@@ -27,11 +28,17 @@ const SQUAD: Component = Component::new(Block::Squad, "Squad");
 /// The label that marks a place without a masked word.
 const NO_WORD: u32 = 0;
 
-/// Both heads of pre-training, and when training the sum of their losses.
+/// The heads of pre-training, and when training the sum of their losses.
 pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<TensorId>> {
-    let next_sentence = next_sentence_logits(builder, x)?;
+    let next_sentence = match builder.config.next_sentence {
+        true => Some(next_sentence_logits(builder, x)?),
+        false => None,
+    };
     let transformed = transform(builder, x)?;
     let words = word_logits(builder, transformed)?;
+    if let SequenceFormat::Packed { .. } = builder.config.sequence_format {
+        return packed_scores(builder, words, next_sentence);
+    }
 
     let mlm_loss = Score {
         logits: words,
@@ -42,6 +49,9 @@ pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<T
         accuracy: Output::MlmAccuracy,
     }
     .build(builder, MLM)?;
+    let Some(next_sentence) = next_sentence else {
+        return Ok(mlm_loss.filter(|_| builder.task.trains()));
+    };
     let nsp_loss = Score {
         logits: next_sentence,
         labels: builder.tensor_of(Input::NspLabels),
@@ -51,6 +61,66 @@ pub(crate) fn pretraining(builder: &mut Builder, x: TensorId) -> Result<Option<T
     }
     .build(builder, NSP)?;
     total_loss(builder, mlm_loss, nsp_loss)
+}
+
+/// Losses and accuracies of packs: sums over all sequences, whatever the reduction
+/// (`applications/popart/bert/bert.py`, from v2.3 on).
+fn packed_scores(
+    builder: &mut Builder,
+    words: TensorId,
+    next_sentence: Option<TensorId>,
+) -> Result<Option<TensorId>> {
+    let [mlm, nsp] = [MLM, NSP].map(|component| Component {
+        purpose: Purpose::Loss,
+        ..component
+    });
+    let labels = flat(builder, mlm, "Labels", Input::MaskLabels)?;
+    let weights = flat(builder, mlm, "Weights", Input::MaskWeights)?;
+    let p = builder.op(mlm, "Softmax", OpKind::Softmax, &[words])?;
+    let nll = OpKind::NllLoss {
+        reduction: Some(Reduction::Sum),
+        ignore_index: Some(NO_WORD),
+    };
+    let mlm_loss = builder.op(mlm, "Loss", nll, &[p, labels])?;
+    builder.output(mlm, Output::MlmLoss, mlm_loss)?;
+    let accuracy = OpKind::Accuracy {
+        ignore_index: None,
+        weighted: true,
+    };
+    let right = builder.op(mlm, "Accuracy", accuracy.clone(), &[p, labels, weights])?;
+    builder.output(mlm, Output::MlmAccuracy, right)?;
+
+    let Some(next_sentence) = next_sentence else {
+        return Ok(Some(mlm_loss));
+    };
+    let labels = flat(builder, nsp, "Labels", Input::NspLabels)?;
+    let weights = flat(builder, nsp, "Weights", Input::NspWeights)?;
+    let p = builder.op(nsp, "Softmax", OpKind::Softmax, &[next_sentence])?;
+    let nll = OpKind::NllLoss {
+        reduction: None,
+        ignore_index: None,
+    };
+    let losses = builder.op(nsp, "Loss", nll, &[p, labels])?;
+    let cast = OpKind::Cast { to: DType::F32 };
+    let factors = builder.op(nsp, "Loss/Weights", cast, &[weights])?;
+    let weighted = OpKind::Binary(BinaryFn::Mul);
+    let losses = builder.op(nsp, "Loss/Weighted", weighted, &[losses, factors])?;
+    let sum = OpKind::ReduceSum {
+        axes: [0].into_iter().collect(),
+        keep_dims: false,
+    };
+    let nsp_loss = builder.op(nsp, "Loss/Sum", sum, &[losses])?;
+    builder.output(nsp, Output::NspLoss, nsp_loss)?;
+    let right = builder.op(nsp, "Accuracy", accuracy, &[p, labels, weights])?;
+    builder.output(nsp, Output::NspAccuracy, right)?;
+    total_loss(builder, Some(mlm_loss), Some(nsp_loss))
+}
+
+/// A stream of the host, of any shape, as one row.
+fn flat(builder: &mut Builder, component: Component, name: &str, input: Input) -> Result<TensorId> {
+    let stream = builder.tensor_of(input);
+    let elements = builder.graph.tensors[stream].shape.dims().iter().product();
+    builder.reshape(component, name, stream, Shape::from([elements]))
 }
 
 /// The head for answers, and when training the sum of its losses.
@@ -120,11 +190,18 @@ fn answer_logits(builder: &mut Builder, logits: TensorId, column: u32) -> Result
     builder.reshape(component, "Reshape", x, shape)
 }
 
-/// Logits `[B, 2]` from the hidden state of `[CLS]`, at position `M`.
+/// Logits `[B, 2]` from the hidden state of `[CLS]`, at position `M`; of packs `[B K, 2]`, from the
+/// last `K` positions.
 fn next_sentence_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
     let width = builder.config.hidden_size;
-    let position = builder.config.mask_tokens;
-    let pooled = positions(builder, NSP, x, position..position + 1)?;
+    let places = match builder.config.sequence_format {
+        SequenceFormat::Single => builder.config.mask_tokens..builder.config.mask_tokens + 1,
+        SequenceFormat::Packed { sequences } => {
+            let length = builder.config.sequence_length;
+            length - sequences..length
+        }
+    };
+    let pooled = positions(builder, NSP, x, places)?;
     let weight = builder.weight(NSP, "PoolW", [width, width], NORMAL);
     let bias = builder.weight(NSP, "PoolB", [width], Init::Zeros);
     let pooled = builder.matmul(NSP, "Pool", [pooled, weight])?;
@@ -179,10 +256,11 @@ fn transform(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
     builder.norm(CLS, x)
 }
 
-/// Logits of the masked words, the first `M` positions: `[B S, H] -> [B M, V]`,
+/// Logits of the masked words, the first `M` positions, of packs `M + K - 1`: `[B S, H] -> [B M, V]`,
 /// through the word table, one slice of the vocabulary after the other.
 fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
-    let x = positions(builder, MLM, x, 0..builder.config.mask_tokens)?;
+    let x = positions(builder, MLM, x, 0..builder.config.label_slots())?;
+    keep_for_logits(builder, x);
     // One layout must serve product and look-up, so the plan stands alone.
     let table = builder.word_table.clone();
     let piece = match table.len() {
@@ -198,6 +276,7 @@ fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
         &[logits] => logits,
         slices => builder.op(MLM, "Concat", OpKind::Concat { axis: 1 }, slices)?,
     };
+    keep_for_logits(builder, logits);
     if !builder.config.projection_bias {
         return Ok(logits);
     }
@@ -207,7 +286,16 @@ fn word_logits(builder: &mut Builder, x: TensorId) -> Result<TensorId> {
         [builder.config.vocab_length],
         Init::Zeros,
     );
-    builder.add(MLM, "ProjectionB", [logits, bias])
+    let logits = builder.add(MLM, "ProjectionB", [logits, bias])?;
+    keep_for_logits(builder, logits);
+    Ok(logits)
+}
+
+/// Keeps a step on the way to the logits of masked words where the placement says so.
+fn keep_for_logits(builder: &mut Builder, x: TensorId) {
+    if builder.task.trains() && builder.placement.keeps_logits() {
+        builder.checkpoints.push(x);
+    }
 }
 
 /// Logits `[n, c]` beside their labels, `n` in all.
@@ -244,13 +332,16 @@ impl Score {
         if let Some(output) = self.loss {
             scores = builder.op(component, "Softmax", OpKind::Softmax, &[scores])?;
             let nll = OpKind::NllLoss {
-                reduction: builder.config.reduction,
+                reduction: Some(builder.config.reduction),
                 ignore_index,
             };
             let value = builder.op(component, "Loss", nll, &[scores, labels])?;
             loss = Some((output, value));
         }
-        let accuracy = OpKind::Accuracy { ignore_index };
+        let accuracy = OpKind::Accuracy {
+            ignore_index,
+            weighted: false,
+        };
         let accuracy = builder.op(component, "Accuracy", accuracy, &[scores, labels])?;
         if let Some((output, loss)) = loss {
             let reported = match builder.config.reduction {

@@ -6,6 +6,8 @@
 
 use popart_graph::ir::{StageId, TensorId};
 
+use crate::config::SequenceFormat;
+
 /// Meaning of a stream that the host sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
@@ -19,10 +21,18 @@ pub enum Input {
     MaskTokensIndex,
     /// First unused position of the rest of the sequence, `[B, 1]`.
     SequenceIndex,
-    /// Ids of the masked words `[B, M]`; 0 where there is none.
+    /// Number of the sequence that each position of a pack belongs to, `[B, S]`; 0 where there is
+    /// none.
+    SequenceNumbers,
+    /// Ids of the masked words, `[B, M]`, of packs `[B, M + K - 1]`; 0 where there is none.
     MaskLabels,
-    /// Next-sentence labels `[B]`, 0 or 1.
+    /// Number of the sequence that each label of a pack belongs to, `[B, M + K - 1]`; 0 where
+    /// there is no label.
+    MaskWeights,
+    /// Next-sentence labels, 0 or 1: `[B]`, of packs `[B, K]`.
     NspLabels,
+    /// Whether a next-sentence label of a pack counts, `[B, K]`: 1 or 0.
+    NspWeights,
     /// First unused position of a SQuAD sequence, `[B, 1]`.
     SequencePadIndex,
     /// Position of the answer's first word, `[B]`.
@@ -34,17 +44,26 @@ pub enum Input {
 }
 
 impl Input {
-    /// Name of the stream on the device, as in the published application.
+    /// Name of the stream on the device, as in the published application, whose streams of packs
+    /// have the names of the fields of their records.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn name(self, format: SequenceFormat) -> &'static str {
+        let is_packed = format != SequenceFormat::Single;
         match self {
+            Input::Indices if is_packed => "input_ids",
+            Input::Positions if is_packed => "position_ids",
+            Input::Segments if is_packed => "segment_ids",
+            Input::MaskLabels if is_packed => "masked_lm_ids",
             Input::Indices => "indices",
             Input::Positions => "positions",
             Input::Segments => "segments",
             Input::MaskTokensIndex => "mask_tokens_mask_idx",
             Input::SequenceIndex => "sequence_mask_idx",
+            Input::SequenceNumbers => "input_mask",
             Input::MaskLabels => "mask_labels",
+            Input::MaskWeights => "masked_lm_weights",
             Input::NspLabels => "nsp_labels",
+            Input::NspWeights => "nsp_weights",
             Input::SequencePadIndex => "seq_pad_idx",
             Input::StartLabels => "start_labels",
             Input::EndLabels => "end_labels",
@@ -54,7 +73,7 @@ impl Input {
 }
 
 /// Meaning of a result that the host reads: losses are `[] f32`, accuracies `[2] f32` (correct,
-/// counted).
+/// counted). Losses of packs are sums over what counts, of which the host makes means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Output {
     /// Loss on masked words.

@@ -21,20 +21,23 @@
 //! use bert_model::counts::{flops_training, parameters};
 //! use bert_model::model::build;
 //! use bert_model::placement::{
-//!     EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+//!     EncoderMemory, EncoderPlacement, Execution, LayersPerIpu, Placement, PlacementOptions,
+//!     Recomputation, SquadHead,
 //! };
 //!
 //! let task = Task::Pretraining(Mode::Training);
 //! let config = BertConfig { micro_batch: 8, ..BertConfig::large() };
-//! let options = LayersPerIpu {
-//!     encoder_start_ipu: 0,
-//!     layers_per_ipu: vec![3, 7, 7, 7],
+//! let options = PlacementOptions {
+//!     encoder: EncoderPlacement::Layers(LayersPerIpu {
+//!         encoder_start_ipu: 0,
+//!         layers_per_ipu: vec![3, 7, 7, 7],
+//!     }),
 //!     memory: EncoderMemory::PerIpu(vec![0.15, 0.25, 0.25, 0.25]),
 //!     squad_head: SquadHead::FirstIpu,
 //!     recomputation: Recomputation::FromEveryLayer,
 //!     execution: Execution::Pipelined,
 //! };
-//! let placement = Placement::from_layers_per_ipu(&options, config.num_layers, task)?;
+//! let placement = Placement::from_options(&options, config.num_layers, task)?;
 //! let model = build(&config, &placement, task)?;
 //!
 //! assert_eq!(placement.stage_ipus(task).len(), 9);

@@ -6,10 +6,9 @@
 //! `split_linear_layers`). Where a model in `f16` has partial sums in `f32`, so have the sums of
 //! pieces, here and in gradients (`keep_precision`).
 
-use popart_graph::error::Result;
 use popart_graph::ir::{OpKind, Piece, TensorId};
 
-use crate::builder::{Builder, Component, NORMAL};
+use crate::builder::{Builder, Component, NORMAL, Result};
 use crate::interface::SerialisedWeight;
 
 /// How a weight `[rows, columns]` is cut.

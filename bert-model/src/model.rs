@@ -6,7 +6,7 @@ use popart_graph::ir::{Graph, PartId, StageId, TensorId};
 use popart_graph::passes::RecomputeMode;
 
 use crate::builder::Builder;
-use crate::config::{BertConfig, Task};
+use crate::config::{BertConfig, SequenceFormat, Task};
 use crate::error::Result;
 use crate::interface::{Input, InputInfo, Output, OutputInfo, SerialisedWeight, WeightInfo};
 use crate::parts::Unit;
@@ -20,8 +20,8 @@ pub struct BertModel {
     pub graph: Graph,
     /// The sum to train on; `None` for inference.
     pub loss: Option<TensorId>,
-    /// Outputs of encoder layers to keep for the backward pass, beside what
-    /// arrives on an IPU.
+    /// Results to keep for the backward pass beside what arrives on an IPU, such as outputs of
+    /// encoder layers.
     pub checkpoints: Vec<TensorId>,
     /// All weights, in the order in which they are first read.
     pub weights: Vec<WeightInfo>,
@@ -87,8 +87,10 @@ pub fn build(config: &BertConfig, placement: &Placement, task: Task) -> Result<B
         Task::Pretraining(_) => heads::pretraining(&mut builder, x)?,
         Task::Squad(_) => heads::squad(&mut builder, x)?,
     };
+    let has_next_sentence = config.next_sentence;
     let blocks = placement.blocks.keys();
     let parts = blocks
+        .filter(|&&block| block != Block::NextSentence || has_next_sentence)
         .map(|&block| (block, Unit::Block(block).part(&mut builder.graph.parts)))
         .collect();
     Ok(BertModel {
@@ -109,6 +111,23 @@ fn streams(builder: &mut Builder) {
     let config = builder.config;
     let rows = config.rows();
     let micro_batch = config.micro_batch;
+    if let SequenceFormat::Packed { sequences } = config.sequence_format {
+        let labels = [micro_batch, config.label_slots()];
+        builder.input(Input::Indices, [rows]);
+        builder.input(
+            Input::SequenceNumbers,
+            [micro_batch, config.sequence_length],
+        );
+        builder.input(Input::Segments, [rows]);
+        builder.input(Input::Positions, [rows]);
+        builder.input(Input::MaskLabels, labels);
+        builder.input(Input::MaskWeights, labels);
+        if config.next_sentence {
+            builder.input(Input::NspLabels, [micro_batch, sequences]);
+            builder.input(Input::NspWeights, [micro_batch, sequences]);
+        }
+        return seed(builder);
+    }
     builder.input(Input::Indices, [rows]);
     builder.input(Input::Positions, [rows]);
     builder.input(Input::Segments, [rows]);
@@ -117,7 +136,9 @@ fn streams(builder: &mut Builder) {
             builder.input(Input::MaskTokensIndex, [micro_batch, 1]);
             builder.input(Input::SequenceIndex, [micro_batch, 1]);
             builder.input(Input::MaskLabels, [micro_batch, config.mask_tokens]);
-            builder.input(Input::NspLabels, [micro_batch]);
+            if config.next_sentence {
+                builder.input(Input::NspLabels, [micro_batch]);
+            }
         }
         Task::Squad(_) => {
             builder.input(Input::SequencePadIndex, [micro_batch, 1]);
@@ -127,6 +148,11 @@ fn streams(builder: &mut Builder) {
             }
         }
     }
+    seed(builder);
+}
+
+/// Makes the stream that dropout draws from, if there is any.
+fn seed(builder: &mut Builder) {
     if builder.has_dropout() {
         builder.input(Input::Seed, [2]);
     }

@@ -7,6 +7,7 @@
 
 use popart_graph::ir::{Part, PartId, PartKind, Parts};
 
+use crate::config::SequenceFormat;
 use crate::interface::Input;
 use crate::placement::Block;
 
@@ -17,8 +18,8 @@ pub(crate) enum Unit {
     Block(Block),
     /// The attention mask, on its way and made.
     Mask,
-    /// What the host sends.
-    Input(Input),
+    /// What the host sends, in rows of that form.
+    Input(Input, SequenceFormat),
 }
 
 impl Unit {
@@ -27,7 +28,7 @@ impl Unit {
         let (outer, inner) = match self {
             Self::Block(block) => block_parts(block),
             Self::Mask => (Part::single("Mask"), None),
-            Self::Input(input) => (Part::single(input.name()), None),
+            Self::Input(input, format) => (Part::single(input.name(format)), None),
         };
         let outer = parts.add(outer);
         match inner {

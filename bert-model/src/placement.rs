@@ -1,9 +1,9 @@
 //! Where the parts of a model run.
 //!
 //! A [`Placement`] is plain data: every [`Block`] has a pipeline stage, and every
-//! stage an IPU and its options. [`Placement::from_layers_per_ipu`] writes the
-//! ones that the published application makes (`applications/popart/bert/bert_model.py`,
-//! `init_device_placement`); anything finer, such as half layers apart, is written
+//! stage an IPU and its options. [`Placement::from_options`] writes the
+//! ones that the published applications make, of whole layers or of half layers
+//! (`applications/popart/bert/bert_model.py`, `init_device_placement`); any other is written
 //! by hand or by a search, and [`Placement::validate`] says whether it can be built.
 //! Stages are the forward ones; the backward pass mirrors them around the loss
 //! (PopART, `willow/src/transforms/autodiff`). Left out: copies between IPUs,
@@ -20,14 +20,15 @@ use crate::config::Task;
 
 mod block;
 mod error;
-mod layers_per_ipu;
+mod halves;
+mod layers;
+mod options;
 
 pub use block::{Block, UnknownBlock};
 pub use error::PlacementError;
-pub use layers_per_ipu::{
-    EncoderMemory, LayersPerIpu, SquadHead, encoder_ipus, ipus_requested, layers_on_fullest_ipu,
-    replica_ipus,
-};
+pub use halves::{Halves, HalvesPerStage, StageHalves};
+pub use layers::LayersPerIpu;
+pub use options::{EncoderMemory, EncoderPlacement, PlacementOptions, SquadHead, ipus_requested};
 
 type Result<T> = std::result::Result<T, PlacementError>;
 
@@ -44,6 +45,11 @@ pub enum Recomputation {
     /// What arrives, and the output of every encoder layer that stays
     /// (`recompute_checkpoint_every_layer`).
     FromEveryLayer,
+    /// What arrives, and outputs of half layers as the submissions to MLPerf keep them: of every
+    /// feed-forward half that more of the encoder follows on the same IPU, and of the last; and in
+    /// the stage of the loss of every attention half, the rows that are projected on the
+    /// vocabulary, and their logits before and after the bias.
+    FromEveryBlock,
 }
 
 /// How stages follow each other.
@@ -190,13 +196,41 @@ impl Placement {
         }
     }
 
-    /// Whether the output of an encoder layer is a checkpoint: its stage keeps every
-    /// layer, and the next layer starts on the same stage.
+    /// Whether the output of an encoder layer is a checkpoint. Of whole layers it is if its stage
+    /// keeps every layer and the next layer starts on the same stage; of half layers also if it is
+    /// the last, or if the next layer has a half on the same IPU.
     #[must_use]
     pub fn keeps_output(&self, layer: u32) -> bool {
         let stage = self.stage(Block::FeedForward(layer));
         let next = self.blocks.get(&Block::Attention(layer + 1));
-        self.stages[stage].recomputation == Recomputation::FromEveryLayer && next == Some(&stage)
+        match self.stages[stage].recomputation {
+            Recomputation::Off | Recomputation::FromStageInput => false,
+            Recomputation::FromEveryLayer => next == Some(&stage),
+            Recomputation::FromEveryBlock => {
+                let halves = [Block::Attention(layer + 1), Block::FeedForward(layer + 1)];
+                let here = self.stages[stage].ipu;
+                next.is_none() || halves.into_iter().any(|half| self.ipu(half) == here)
+            }
+        }
+    }
+
+    /// Whether the output of a layer's attention half is a checkpoint: its stage keeps every block
+    /// and has the loss.
+    #[must_use]
+    pub fn keeps_attention(&self, layer: u32) -> bool {
+        self.keeps_blocks_of_loss(Block::Attention(layer))
+    }
+
+    /// Whether the logits of masked words, and what they are made of, are checkpoints.
+    #[must_use]
+    pub fn keeps_logits(&self) -> bool {
+        self.keeps_blocks_of_loss(Block::Mlm)
+    }
+
+    fn keeps_blocks_of_loss(&self, block: Block) -> bool {
+        let stage = self.stage(block);
+        self.stages[stage].recomputation == Recomputation::FromEveryBlock
+            && self.blocks.get(&Block::Loss) == Some(&stage)
     }
 }
 

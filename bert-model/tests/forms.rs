@@ -3,7 +3,8 @@
 use bert_model::config::{Activation, BertConfig, Mode, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+    EncoderMemory, EncoderPlacement, Execution, HalvesPerStage, LayersPerIpu, Placement,
+    PlacementOptions, Recomputation, SquadHead,
 };
 use popart_graph::passes::optimizer::rules::{Correction, MomentTypes};
 use serde::Serialize;
@@ -27,10 +28,12 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(value: &
     written
 }
 
-fn layers() -> LayersPerIpu {
-    LayersPerIpu {
-        encoder_start_ipu: 1,
-        layers_per_ipu: vec![1, 1],
+fn layers() -> PlacementOptions {
+    PlacementOptions {
+        encoder: EncoderPlacement::Layers(LayersPerIpu {
+            encoder_start_ipu: 1,
+            layers_per_ipu: vec![1, 1],
+        }),
         memory: EncoderMemory::PerIpu(vec![0.15]),
         squad_head: SquadHead::FirstIpu,
         recomputation: Recomputation::FromEveryLayer,
@@ -60,7 +63,19 @@ fn configurations() {
 fn placements() {
     let written = check(&layers());
     assert_eq!(written["memory"], json!({"per_ipu": [0.15]}));
-    let placement = Placement::from_layers_per_ipu(&layers(), 2, PRETRAINING).unwrap();
+    assert_eq!(
+        written["encoder"]["layers"]["layers_per_ipu"],
+        json!([1, 1])
+    );
+    let written = check(&PlacementOptions {
+        encoder: EncoderPlacement::Halves(HalvesPerStage::evenly(2, 3)),
+        recomputation: Recomputation::FromEveryBlock,
+        ..layers()
+    });
+    let groups = &written["encoder"]["halves"]["groups"];
+    let first = json!({"ipu": 1, "halves": {"attention": 2, "feed_forward": 1}});
+    assert_eq!((&groups[0], &groups[1]["ipu"]), (&first, &json!(2)));
+    let placement = Placement::from_options(&layers(), 2, PRETRAINING).unwrap();
     let written = check(&placement);
     assert_eq!(written["blocks"]["feed_forward_1"], 2);
     assert_eq!(written["stages"][1]["ipu"], 1);
@@ -106,6 +121,7 @@ fn optimizers() {
             beta2: 0.999,
             moments: MomentTypes::HALF_FIRST,
             max_weight_norm: Some(65_504.0),
+            clip_norm: Some(1.0),
             squad_lr_scale: 1.0,
             stage_scaling: StageScaling::On,
         });

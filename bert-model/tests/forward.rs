@@ -7,13 +7,14 @@ mod reference;
 
 use std::collections::BTreeMap;
 
-use bert_model::config::{Activation, BertConfig, Dropout, Mode, Task};
+use bert_model::config::{Activation, BertConfig, Dropout, Mode, SequenceFormat, Task};
 use bert_model::data::{MicroBatch, generated};
 use bert_model::init::{generator, initial_values};
 use bert_model::interface::{Input, Output};
 use bert_model::model::{BertModel, build};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+    Block, EncoderMemory, EncoderPlacement, Execution, LayersPerIpu, Placement, PlacementOptions,
+    Recomputation, SquadHead,
 };
 use ipu_sim::numerics::DType;
 use popart_graph::eval::{EvalOptions, Inputs, PerReplica, Value, Values, eval};
@@ -27,15 +28,17 @@ const PRETRAINING: Task = Task::Pretraining(Mode::Training);
 const SQUAD: Task = Task::Squad(Mode::Training);
 
 fn placement(config: &BertConfig, task: Task) -> Placement {
-    let options = LayersPerIpu {
-        encoder_start_ipu: 2,
-        layers_per_ipu: vec![1],
+    let options = PlacementOptions {
+        encoder: EncoderPlacement::Layers(LayersPerIpu {
+            encoder_start_ipu: 2,
+            layers_per_ipu: vec![1],
+        }),
         memory: EncoderMemory::PerIpu(vec![0.25]),
         squad_head: SquadHead::FirstIpu,
         recomputation: Recomputation::FromEveryLayer,
         execution: Execution::Pipelined,
     };
-    Placement::from_layers_per_ipu(&options, config.num_layers, task).unwrap()
+    Placement::from_options(&options, config.num_layers, task).unwrap()
 }
 
 /// A model with random weights, large enough for every part to matter, and a batch.
@@ -112,6 +115,7 @@ impl Case {
                 Task::Pretraining(_) => self.stream(Input::SequenceIndex),
                 Task::Squad(_) => self.stream(Input::SequencePadIndex),
             },
+            numbers: self.stream(Input::SequenceNumbers),
             seed: self.stream(Input::Seed),
         };
         Reference::new(&self.config, weights, sample)
@@ -215,6 +219,54 @@ fn pretraining_equals_plain_loops() {
     }
 }
 
+/// Packs of up to three sequences.
+fn packed() -> BertConfig {
+    BertConfig {
+        sequence_format: SequenceFormat::Packed { sequences: 3 },
+        sequence_length: 12,
+        max_positional_length: 12,
+        micro_batch: 3,
+        ..BertConfig::tiny()
+    }
+}
+
+/// Losses of packs are sums over all their sequences, whatever the reduction.
+#[test]
+fn packs_equal_plain_loops() {
+    for reduction in [Reduction::Sum, Reduction::Mean] {
+        let config = BertConfig {
+            reduction,
+            ..packed()
+        };
+        let case = Case::new(&config, PRETRAINING);
+        let numbers = case.stream(Input::SequenceNumbers);
+        let several = numbers.chunks(12).any(|row| row.contains(&2));
+        assert!(several && numbers.contains(&0), "{numbers:?}");
+        let values = case.values();
+        let mut reference = case.reference();
+        let hidden = reference.encoder();
+        let words = reference.words(&hidden);
+        let mlm = reference.score(&words, &case.stream(Input::MaskLabels), Some(0));
+        let labels = case.stream(Input::NspLabels);
+        let weights = case.stream(Input::NspWeights);
+        let rows = reference.next_sentence(&hidden).into_iter();
+        let used = rows
+            .zip(labels)
+            .zip(weights)
+            .filter(|(_, weight)| *weight == 1);
+        let (rows, labels): (Vec<_>, Vec<_>) = used.map(|(pair, _)| pair).unzip();
+        let nsp = reference.score(&rows, &labels, None);
+        let sums = [&mlm, &nsp].map(|scored| scored.mean * scored.accuracy[1]);
+        assert!(sums.iter().all(|&sum| sum > 0.0));
+        assert_close(&case.result(&values, Output::MlmLoss), &sums[..1]);
+        assert_close(&case.result(&values, Output::NspLoss), &sums[1..]);
+        assert_close(&case.result(&values, Output::MlmAccuracy), &mlm.accuracy);
+        assert_close(&case.result(&values, Output::NspAccuracy), &nsp.accuracy);
+        let total = floats(&values[case.model.loss.unwrap()]);
+        assert_close(total, &[sums[0] + sums[1]]);
+    }
+}
+
 #[test]
 fn squad_equals_plain_loops() {
     for config in variants() {
@@ -280,10 +332,41 @@ fn inference_has_no_dropout_and_gives_what_was_asked_for() {
     assert_eq!(case.model.output(Output::NspLoss), None);
 }
 
+/// A model without a next-sentence head learns words only, from records without its labels.
+#[test]
+fn without_next_sentences_there_are_words_only() {
+    let config = BertConfig {
+        next_sentence: false,
+        ..BertConfig::tiny()
+    };
+    let case = Case::new(&config, PRETRAINING);
+    let mut reference = case.reference();
+    let hidden = reference.encoder();
+    let words = reference.words(&hidden);
+    let mlm = reference.score(&words, &case.stream(Input::MaskLabels), Some(0));
+    assert_close(&case.result(&case.values(), Output::MlmLoss), &[mlm.mean]);
+    let model = &case.model;
+    assert!(model.loss.is_some());
+    for absent in [Output::NspLoss, Output::NspAccuracy] {
+        assert_eq!(model.output(absent), None);
+    }
+    assert_eq!(model.input(Input::NspLabels), None);
+    let names = model
+        .weights
+        .iter()
+        .map(|weight| &model.graph.tensors[weight.tensor].name);
+    assert!(!names.into_iter().any(|name| name.starts_with("NSP")));
+    assert!(!model.parts.contains_key(&Block::NextSentence));
+}
+
 #[test]
 fn every_weight_learns_along_its_gradient() {
-    for task in [PRETRAINING, SQUAD] {
-        let mut case = Case::new(&BertConfig::tiny(), task);
+    for (task, config) in [
+        (PRETRAINING, BertConfig::tiny()),
+        (SQUAD, BertConfig::tiny()),
+        (PRETRAINING, packed()),
+    ] {
+        let mut case = Case::new(&config, task);
         let loss = case.model.loss.unwrap();
         let weights: Vec<TensorId> = case.model.weights.iter().map(|w| w.tensor).collect();
         let gradients = backward(&mut case.model.graph, loss, 1.0, &weights).unwrap();

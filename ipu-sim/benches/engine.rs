@@ -25,14 +25,7 @@ const ROUNDS_PER_LAYER: usize = 5;
 /// A `[1472 * 8, 64]` tensor, cut along one of its axes.
 fn layout(program: &mut Program, axis: usize) -> LayoutId {
     let rows = N_TILES * 8;
-    let cut = |extent, parts| {
-        let cut = Cut {
-            parts,
-            grain: 1,
-            tile_stride: 1,
-        };
-        AxisSplit::cut(extent, &[cut])
-    };
+    let cut = |extent, parts| AxisSplit::cut(extent, &[Cut::even(parts)]);
     let axes = match axis {
         0 => vec![cut(rows, N_TILES), AxisSplit::whole(64)],
         _ => vec![AxisSplit::whole(rows), cut(64, 64)],

@@ -25,12 +25,7 @@ fn machine(name: &str) -> MachineSpec {
 }
 
 fn spread(extent: u32) -> AxisSplit {
-    let cut = Cut {
-        parts: N_TILES,
-        grain: 1,
-        tile_stride: 1,
-    };
-    AxisSplit::cut(extent, &[cut])
+    AxisSplit::cut(extent, &[Cut::even(N_TILES)])
 }
 
 /// A vector of so many f16 on an IPU, spread over all tiles.
@@ -108,9 +103,8 @@ fn exchange(criterion: &mut Criterion) {
     let rows = Layout::row_major(vec![spread(N_TILES * 8), AxisSplit::whole(64)]);
     let columns = Layout::row_major(vec![AxisSplit::whole(N_TILES * 8), {
         let cut = Cut {
-            parts: 64,
-            grain: 1,
             tile_stride: 23,
+            ..Cut::even(64)
         };
         AxisSplit::cut(64, &[cut])
     }]);

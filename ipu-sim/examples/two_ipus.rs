@@ -16,12 +16,7 @@ use ipu_sim::vertex::{BinaryFn, MapOp, UnaryFn, Vertex};
 
 /// The eight numbers in even pieces, one on each of the first `tiles` tiles.
 fn on_tiles(tiles: u32) -> Layout {
-    let cut = Cut {
-        parts: tiles,
-        grain: 1,
-        tile_stride: 1,
-    };
-    Layout::row_major(vec![AxisSplit::cut(8, &[cut])])
+    Layout::row_major(vec![AxisSplit::cut(8, &[Cut::even(tiles)])])
 }
 
 /// `output[i] = vertex(inputs[i])` on the tiles that hold `output[i]`.

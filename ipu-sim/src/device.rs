@@ -35,8 +35,8 @@
 //!
 //! // Four numbers come from the host to two tiles, and their squares go back.
 //! let mut program = Program::new(1, 1);
-//! let cut = Cut { parts: 2, grain: 1, tile_stride: 1 };
-//! let layout = program.add_layout(Layout::row_major(vec![AxisSplit::cut(4, &[cut])]));
+//! let halves = AxisSplit::cut(4, &[Cut::even(2)]);
+//! let layout = program.add_layout(Layout::row_major(vec![halves]));
 //! let x = program.vars.push(Variable {
 //!     name: "x".to_owned(),
 //!     dtype: DType::F32,

@@ -23,6 +23,8 @@ mod costs;
 mod countable;
 mod couple;
 mod events;
+mod link;
+mod linked;
 mod schedule;
 pub(crate) mod tiles;
 mod timeline;
@@ -91,7 +93,7 @@ pub(crate) fn time_verified(
     let topology = Topology::new(machine);
     let schedule = costs::schedule(program, machine, &topology, fold)?;
     countable::check(&schedule, program, machine, &topology)?;
-    let timeline = walk::walk(&schedule.link(), options.mode, options.trace_depth);
+    let timeline = walk::walk(&link::link(schedule), options.mode, options.trace_depth);
     conserve::check(&timeline, program, &topology);
     Ok(timeline)
 }

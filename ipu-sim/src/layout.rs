@@ -71,6 +71,18 @@ pub struct Cut {
     pub tile_stride: u32,
 }
 
+impl Cut {
+    /// Pieces that begin at any index, on neighbouring tiles.
+    #[must_use]
+    pub const fn even(parts: u32) -> Self {
+        Self {
+            parts,
+            grain: 1,
+            tile_stride: 1,
+        }
+    }
+}
+
 impl AxisSplit {
     /// The whole axis in one place.
     #[must_use]
@@ -89,7 +101,7 @@ impl AxisSplit {
     ///
     /// ```
     /// use ipu_sim::layout::{AxisSplit, Cut};
-    /// let rows = AxisSplit::cut(10, &[Cut { parts: 4, grain: 1, tile_stride: 8 }]);
+    /// let rows = AxisSplit::cut(10, &[Cut { tile_stride: 8, ..Cut::even(4) }]);
     /// let sizes: Vec<u32> = rows.places.iter().map(|place| place.extent).collect();
     /// assert_eq!(sizes, [2, 2, 3, 3]);
     /// ```
@@ -393,7 +405,7 @@ impl Layout {
     /// ```
     /// use ipu_sim::layout::{AxisSplit, Cut, Layout};
     /// let cut = |extent, parts, tile_stride| {
-    ///     AxisSplit::cut(extent, &[Cut { parts, grain: 1, tile_stride }])
+    ///     AxisSplit::cut(extent, &[Cut { tile_stride, ..Cut::even(parts) }])
     /// };
     /// let matrix = Layout::row_major(vec![cut(8, 2, 4), cut(12, 4, 1)]);
     /// let bias = matrix.project(&[1]);
@@ -483,7 +495,27 @@ impl Layout {
 }
 
 #[cfg(test)]
+pub(crate) mod fixtures {
+    //! Axes for the tests of this crate.
+
+    use super::*;
+
+    /// An axis in `parts` even pieces, `tile_stride` tiles apart.
+    pub(crate) fn cut(extent: u32, parts: u32, tile_stride: u32) -> AxisSplit {
+        let even = Cut::even(parts);
+        AxisSplit::cut(
+            extent,
+            &[Cut {
+                tile_stride,
+                ..even
+            }],
+        )
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use super::fixtures::cut;
     use super::*;
 
     #[test]
@@ -491,9 +523,8 @@ mod tests {
         let axis = AxisSplit::cut(
             4096,
             &[Cut {
-                parts: 23,
-                grain: 1,
                 tile_stride: 64,
+                ..Cut::even(23)
             }],
         );
         assert_eq!(axis.places.len(), 23);
@@ -537,17 +568,7 @@ mod tests {
 
     #[test]
     fn boxes_cover_every_element_once() {
-        let cut = |parts, tile_stride| {
-            [Cut {
-                parts,
-                grain: 1,
-                tile_stride,
-            }]
-        };
-        let layout = Layout::row_major(vec![
-            AxisSplit::cut(7, &cut(3, 4)),
-            AxisSplit::cut(9, &cut(4, 1)),
-        ]);
+        let layout = Layout::row_major(vec![cut(7, 3, 4), cut(9, 4, 1)]);
         let elements: u64 = layout
             .boxes()
             .map(|(_, index)| layout.stored_elements(&layout.extents(&index)))

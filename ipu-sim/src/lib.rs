@@ -23,6 +23,7 @@
 
 pub mod ids;
 pub mod numerics;
+pub mod object;
 pub mod replica;
 pub mod spec;
 pub mod topology;

@@ -8,41 +8,22 @@
 //! overlap until one that joins them (an inter-IPU copy, a collective) makes them
 //! wait for each other.
 
+mod ids;
+mod operand;
+
+pub use ids::{FunctionId, LayoutId, RemoteBufferId, SectionId, SourceId, StreamId, VarId};
+pub use operand::{Label, Labels, Operand};
+
 use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::define_ids;
 use crate::ids::{IdVec, IpuId};
 use crate::layout::Layout;
 use crate::numerics::DType;
 use crate::units::{Bytes, Elements};
 use crate::vertex::Vertex;
 use crate::view::{View, ViewShape};
-
-define_ids! {
-    /// A variable of a program.
-    #[derive(Serialize, Deserialize)]
-    VarId, "v";
-    /// A layout that variables of a program share.
-    #[derive(Serialize, Deserialize)]
-    LayoutId, "layout ";
-    /// A function of a program.
-    #[derive(Serialize, Deserialize)]
-    FunctionId, "fn ";
-    /// A stream between host and device.
-    #[derive(Serialize, Deserialize)]
-    StreamId, "stream ";
-    /// A buffer in streaming memory.
-    #[derive(Serialize, Deserialize)]
-    RemoteBufferId, "buffer ";
-    /// Where steps come from: a line of the profile.
-    #[derive(Serialize, Deserialize)]
-    SourceId, "source ";
-    /// A stretch of a program.
-    #[derive(Serialize, Deserialize)]
-    SectionId, "section ";
-}
 
 /// Purpose of a variable, which memory reports sort by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -122,38 +103,6 @@ pub struct Variable {
     pub layout: LayoutId,
     /// Purpose of the variable.
     pub kind: VarKind,
-}
-
-/// The labels of an operand's axes: equal labels run together over a vertex.
-pub type Labels = SmallVec<[Label; 4]>;
-
-/// One of the loops of a vertex.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Label(pub u8);
-
-impl Label {
-    /// An axis that the vertex takes whole instead of looping over it.
-    pub const WHOLE: Self = Self(u8::MAX);
-}
-
-/// A variable as a vertex sees it: each tile's box, its axes named by labels.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Operand {
-    /// The variable.
-    pub var: VarId,
-    /// One label per axis of the variable.
-    pub labels: Labels,
-}
-
-impl Operand {
-    /// The variable with its axes labelled `labels[0]`, `labels[1]`, ...
-    #[must_use]
-    pub fn new(var: VarId, labels: &[u8]) -> Self {
-        Self {
-            var,
-            labels: labels.iter().map(|&label| Label(label)).collect(),
-        }
-    }
 }
 
 /// One vertex on every tile that holds a box of its output.

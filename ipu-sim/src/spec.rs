@@ -52,6 +52,7 @@ mod field;
 pub mod quantity;
 mod reader;
 mod resolve;
+mod row;
 pub mod shipped;
 pub(crate) mod suggest;
 mod table;

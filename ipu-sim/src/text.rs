@@ -257,12 +257,8 @@ mod tests {
         let mut program = Program::new(2, 2);
         let source = program.add_source("x", "double");
         let pipeline = program.add_source("pipeline", "ipu_copy");
-        let cut = Cut {
-            parts: 4,
-            grain: 1,
-            tile_stride: 1,
-        };
-        let layout = program.add_layout(Layout::row_major(vec![AxisSplit::cut(64, &[cut])]));
+        let layout =
+            program.add_layout(Layout::row_major(vec![AxisSplit::cut(64, &[Cut::even(4)])]));
         let mut var = |ipu: u32, name: &str, kind: VarKind| {
             program.vars.push(Variable {
                 name: name.into(),

@@ -50,6 +50,8 @@ macro_rules! unary_functions {
 unary_functions! {
     /// `-x`.
     Neg = "neg" / "neg_grad",
+    /// `|x|`.
+    Abs = "abs" / "abs_grad",
     /// Exponential.
     Exp = "exp" / "exp_grad",
     /// Natural logarithm.
@@ -436,6 +438,7 @@ impl UnaryFn {
     pub fn apply(self, x: f64) -> f64 {
         match self {
             Self::Neg => -x,
+            Self::Abs => x.abs(),
             Self::Exp => exp(x),
             Self::Log => log(x),
             Self::Square => x * x,
@@ -455,6 +458,10 @@ impl UnaryFn {
     pub fn derivative(self, x: f64) -> f64 {
         match self {
             Self::Neg => -1.0,
+            Self::Abs => match x {
+                0.0 => 0.0,
+                x => x.signum(),
+            },
             Self::Exp => x,
             Self::Log => 1.0 / x,
             Self::Square => 2.0 * x,
@@ -653,6 +660,7 @@ mod tests {
         let results = [UnaryFn::Tanh, UnaryFn::Sigmoid, UnaryFn::Exp];
         for f in [
             UnaryFn::Neg,
+            UnaryFn::Abs,
             UnaryFn::Exp,
             UnaryFn::Log,
             UnaryFn::Square,

@@ -14,6 +14,7 @@
 
 mod collectives;
 mod elementwise;
+mod error;
 mod loss;
 mod matmul;
 mod rows;
@@ -27,12 +28,14 @@ use ipu_sim::ids::IdVec;
 use ipu_sim::numerics::DType;
 use smallvec::{SmallVec, smallvec};
 
+pub use error::EvalError;
 pub use value::{PerReplica, Value};
 
-use crate::error::{Error, OpLabel, Result};
 use crate::ir::{
-    Constant, Graph, Init, Op, OpId, OpKind, Tensor, TensorId, TensorKind, TensorType, dtype_name,
+    Constant, Graph, Init, Op, OpId, OpKind, OpLabel, Tensor, TensorId, TensorKind, TensorType,
+    dtype_name,
 };
+use error::Result;
 use value::floats;
 
 /// Values of streams and variables by tensor.
@@ -153,8 +156,8 @@ fn source_value(
     Ok(given.map(|value| value.stored_as(tensor.dtype, options.round_to_dtype)))
 }
 
-fn missing(id: TensorId, tensor: &Tensor) -> Error {
-    Error::ValueMissing {
+fn missing(id: TensorId, tensor: &Tensor) -> EvalError {
+    EvalError::ValueMissing {
         tensor: id,
         name: tensor.name.clone(),
     }
@@ -164,7 +167,7 @@ fn check_value(id: TensorId, tensor: &Tensor, given: &PerReplica, replicas: u32)
     if let PerReplica::Each(each) = given
         && each.len() != replicas as usize
     {
-        return Err(Error::ValueReplicas {
+        return Err(EvalError::ValueReplicas {
             tensor: id,
             name: tensor.name.clone(),
             expected: replicas,
@@ -174,7 +177,7 @@ fn check_value(id: TensorId, tensor: &Tensor, given: &PerReplica, replicas: u32)
     let expected = value::count(&tensor.shape);
     for value in given.distinct() {
         if value.len() != expected || value.is_float() == (tensor.dtype == DType::U32) {
-            return Err(Error::ValueSize {
+            return Err(EvalError::ValueSize {
                 tensor: id,
                 name: tensor.name.clone(),
                 expected,
@@ -330,6 +333,7 @@ fn local(
             ..
         } => rows::sequence_mask(operands, *sequence_length, *mask_tokens),
 
+        OpKind::AttentionMask => rows::attention_mask(x),
         OpKind::NllLoss {
             reduction,
             ignore_index,
@@ -345,7 +349,10 @@ fn local(
             *ignore_index,
             label,
         )?,
-        OpKind::Accuracy { ignore_index } => loss::accuracy(x, operands[1], *ignore_index, label)?,
+        OpKind::Accuracy { ignore_index, .. } => {
+            let weights = operands.get(2).copied();
+            loss::accuracy(x, operands[1], weights, *ignore_index, label)?
+        }
 
         OpKind::Accumulate { factor } => {
             elementwise::zip(x, operands[1], |sum, gradient| sum + factor * gradient)

@@ -72,7 +72,9 @@ pub fn work(kind: &OpKind, inputs: &[TensorType], outputs: &[TensorType]) -> Wor
             }
         }
         OpKind::Binary(function) => match function {
-            BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div => of_result(1),
+            BinaryFn::Add | BinaryFn::Sub | BinaryFn::Mul | BinaryFn::Div | BinaryFn::Max => {
+                of_result(1)
+            }
         },
         OpKind::Scale { .. } => of_result(1),
         OpKind::Unary(function) => of_result(function_flops(*function)),
@@ -96,6 +98,8 @@ pub fn work(kind: &OpKind, inputs: &[TensorType], outputs: &[TensorType]) -> Wor
         OpKind::NllLoss { .. } => other(&inputs[1], 2),
         // Subtract and scale.
         OpKind::NllSoftmaxGrad { .. } => of_result(2),
+        // Subtract, absolute value, tanh, scale.
+        OpKind::AttentionMask => of_result(4),
         // A comparison for each class.
         OpKind::Accuracy { .. } => of_operand(1),
         // Scale and add.
@@ -174,7 +178,8 @@ fn function_flops(function: UnaryFn) -> u64 {
         | UnaryFn::Sqrt
         | UnaryFn::Square
         | UnaryFn::Reciprocal
-        | UnaryFn::Neg => 1,
+        | UnaryFn::Neg
+        | UnaryFn::Abs => 1,
     }
 }
 
@@ -190,7 +195,7 @@ fn gradient_flops(function: UnaryFn) -> u64 {
         // Root and two products, or two products and a divide.
         UnaryFn::Sqrt | UnaryFn::Reciprocal => 3,
         UnaryFn::Rsqrt => 4,
-        UnaryFn::Exp | UnaryFn::Square => 2,
+        UnaryFn::Exp | UnaryFn::Square | UnaryFn::Abs => 2,
         UnaryFn::Relu | UnaryFn::Log | UnaryFn::Neg => 1,
     }
 }
@@ -222,7 +227,7 @@ mod tests {
         check(OpKind::Identity, "f16[4]", 0, 0);
         check(OpKind::SquareSum, "f16[4]", 0, 8);
         let loss = OpKind::NllLoss {
-            reduction: Reduction::Sum,
+            reduction: Some(Reduction::Sum),
             ignore_index: None,
         };
         check(loss, "f16[5,9] u32[5]", 0, 10);

@@ -11,6 +11,7 @@
 //! the order in which they arise, those nearest to the loss first; but what the pieces of one
 //! serialised product give comes before the rest, in `f32`, and is cast once it is summed.
 
+mod error;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,9 @@ use ipu_sim::ids::IdVec;
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
-use crate::error::{Error, Result};
+pub use self::error::GradError;
+
+use self::error::Result;
 use crate::ir::{
     BinaryFn, Constant, Graph, OpId, OpKind, Phase, Recompute, Scope, Shape, StageId, TensorId,
 };
@@ -48,7 +51,7 @@ pub fn backward(
     for &tensor in with_respect_to {
         let Some(gradient) = ctx.gradient(tensor)? else {
             let name = ctx.graph.tensors[tensor].name.clone();
-            return Err(Error::Independent { tensor, name });
+            return Err(GradError::Independent { tensor, name });
         };
         gradients.insert(tensor, gradient);
     }
@@ -88,7 +91,8 @@ impl Ctx {
         }
         for &op in order {
             let op = &graph.ops[op];
-            if op.kind != OpKind::Detach && op.inputs.iter().any(|&input| depends[input]) {
+            let stops = matches!(op.kind, OpKind::Detach | OpKind::AttentionMask);
+            if !stops && op.inputs.iter().any(|&input| depends[input]) {
                 for &output in &op.outputs {
                     depends[output] |= is_float(output);
                 }
@@ -109,7 +113,7 @@ impl Ctx {
         let tensor = &self.graph.tensors[loss];
         let dtype = tensor.dtype;
         if tensor.shape != Shape::scalar() || dtype == DType::U32 {
-            return Err(Error::LossNotScalar {
+            return Err(GradError::LossNotScalar {
                 tensor: loss,
                 name: tensor.name.clone(),
                 got: tensor.ty(),

@@ -5,12 +5,15 @@
 //! from a constant operand, here it is an attribute.
 
 mod checks;
+mod error;
 
 use ipu_sim::numerics::DType;
 use smallvec::{SmallVec, smallvec};
 
-use crate::error::{Error, Result};
-use crate::ir::{MultiKind, OpKind, Piece, Shape, TensorType};
+pub use self::error::{AttributeName, InferError};
+
+use self::error::Result;
+use crate::ir::{MultiKind, OpKind, Piece, Reduction, Shape, TensorType};
 
 /// Types of an operation's results.
 pub type Types = SmallVec<[TensorType; 2]>;
@@ -27,7 +30,7 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
         OpKind::MatMul { piece, .. } => op.matmul(*piece),
         OpKind::Binary(_) => op.binary(),
         OpKind::Scale { factor } => {
-            op.finite("factor", *factor)?;
+            op.finite(AttributeName::Factor, *factor)?;
             op.float_map()
         }
         OpKind::Unary(_) | OpKind::Softmax | OpKind::AllReduce => op.float_map(),
@@ -45,7 +48,7 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
         | OpKind::RemoteStore
         | OpKind::IpuCopy { .. } => op.same(),
         OpKind::Stash { slots } | OpKind::Restore { slots } => {
-            op.at_least_one("slots", *slots)?;
+            op.at_least_one(AttributeName::Slots, *slots)?;
             op.same()
         }
 
@@ -74,33 +77,40 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
             dtype,
         } => op.sequence_mask(*sequence_length, *mask_tokens, *dtype),
 
-        OpKind::NllLoss { .. } => {
+        OpKind::AttentionMask => op.attention_mask(),
+
+        OpKind::NllLoss { reduction, .. } => {
             op.count(2)?;
             op.probabilities_and_labels()?;
-            one(DType::F32, Shape::scalar())
+            one(DType::F32, op.loss_shape(*reduction))
         }
-        OpKind::NllSoftmaxGrad { .. } => {
+        OpKind::NllSoftmaxGrad { reduction, .. } => {
             op.count(3)?;
             op.probabilities_and_labels()?;
-            op.scalar_f32(2)?;
+            op.dtype(2, DType::F32)?;
+            op.has_shape(2, &op.loss_shape(*reduction))?;
             Ok(smallvec![op.inputs[0].clone()])
         }
-        OpKind::Accuracy { .. } => {
-            op.count(2)?;
+        OpKind::Accuracy { weighted, .. } => {
+            op.count(if *weighted { 3 } else { 2 })?;
             op.probabilities_and_labels()?;
+            if *weighted {
+                op.dtype(2, DType::U32)?;
+                op.has_shape(2, op.shape(1))?;
+            }
             one(DType::F32, Shape::from([2]))
         }
 
         OpKind::Accumulate { factor } => {
-            op.finite("factor", *factor)?;
+            op.finite(AttributeName::Factor, *factor)?;
             op.floats_of_first_shape(2)
         }
         OpKind::SparseAccumulate { factor, .. } => {
-            op.finite("factor", *factor)?;
+            op.finite(AttributeName::Factor, *factor)?;
             op.sparse_accumulate()
         }
         OpKind::AdamMoment { beta, .. } => {
-            op.within_unit("beta", *beta)?;
+            op.within_unit(AttributeName::Beta, *beta)?;
             op.floats_of_first_shape(2)
         }
         OpKind::AdamUpdater {
@@ -108,11 +118,11 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
             weight_decay,
             bias_correction,
         } => {
-            op.finite("epsilon", *epsilon)?;
-            op.finite("weight_decay", weight_decay.unwrap_or(0.0))?;
+            op.finite(AttributeName::Epsilon, *epsilon)?;
+            op.finite(AttributeName::WeightDecay, weight_decay.unwrap_or(0.0))?;
             if let Some(betas) = bias_correction {
-                op.within_unit("beta1", betas.beta1)?;
-                op.within_unit("beta2", betas.beta2)?;
+                op.within_unit(AttributeName::Beta1, betas.beta1)?;
+                op.within_unit(AttributeName::Beta2, betas.beta2)?;
             }
             op.adam_updater(weight_decay.is_some(), bias_correction.is_some())
         }
@@ -123,23 +133,23 @@ pub fn infer(kind: &OpKind, name: &str, inputs: &[TensorType]) -> Result<Types> 
         }
         OpKind::AdamUpdate => op.weight_update(2, 1),
         OpKind::LambUpdate { max_weight_norm } => {
-            op.finite("max_weight_norm", *max_weight_norm)?;
+            op.finite(AttributeName::MaxWeightNorm, *max_weight_norm)?;
             op.weight_update(2, 3)
         }
         OpKind::SgdUpdate {
             scale,
             weight_decay,
         } => {
-            op.finite("scale", *scale)?;
-            op.finite("weight_decay", *weight_decay)?;
+            op.finite(AttributeName::Scale, *scale)?;
+            op.finite(AttributeName::WeightDecay, *weight_decay)?;
             op.weight_update(2, 1)
         }
         OpKind::SgdMomentum {
             momentum,
             weight_decay,
         } => {
-            op.finite("momentum", *momentum)?;
-            op.finite("weight_decay", *weight_decay)?;
+            op.finite(AttributeName::Momentum, *momentum)?;
+            op.finite(AttributeName::WeightDecay, *weight_decay)?;
             op.weight_update(2, 0)
         }
 
@@ -252,7 +262,7 @@ impl Operands<'_> {
         self.count(1)?;
         let (expected, got) = (self.shape(0).elements(), shape.elements());
         if expected != got {
-            return Err(Error::Sizes {
+            return Err(InferError::Sizes {
                 op: self.label(),
                 what: "numbers of elements",
                 expected: expected.0,
@@ -269,7 +279,7 @@ impl Operands<'_> {
         for &axis in perm {
             let position = self.axis(axis)?;
             if std::mem::replace(&mut seen[position], true) {
-                return Err(self.attribute("perm", "each axis once", axis.into()));
+                return Err(self.attribute(AttributeName::Perm, "each axis once", axis.into()));
             }
         }
         let dims = self.shape(0).dims();
@@ -282,7 +292,7 @@ impl Operands<'_> {
         let position = self.axis(axis)?;
         let size = self.shape(0).dims()[position];
         if begin > end || end > size {
-            return Err(Error::Range {
+            return Err(InferError::Range {
                 op: self.label(),
                 begin,
                 end,
@@ -306,7 +316,7 @@ impl Operands<'_> {
             self.rank(operand, self.shape(0).rank())?;
             let size = self.shape(operand).dims()[position];
             self.has_shape(operand, &self.shape(0).with(position, size))?;
-            total = self.sum("size", total, size)?;
+            total = self.sum(AttributeName::Size, total, size)?;
         }
         one(self.inputs[0].dtype, self.shape(0).with(position, total))
     }
@@ -315,8 +325,12 @@ impl Operands<'_> {
         self.count(1)?;
         self.float(0)?;
         let position = self.axis(axis)?;
-        let size = self.sum("before", self.shape(0).dims()[position], before)?;
-        let size = self.sum("after", size, after)?;
+        let size = self.sum(
+            AttributeName::Before,
+            self.shape(0).dims()[position],
+            before,
+        )?;
+        let size = self.sum(AttributeName::After, size, after)?;
         one(self.inputs[0].dtype, self.shape(0).with(position, size))
     }
 
@@ -334,7 +348,7 @@ impl Operands<'_> {
         for (position, &axis) in axes.iter().enumerate() {
             self.axis(axis)?;
             if position > 0 && axes[position - 1] >= axis {
-                return Err(self.attribute("axes", "increasing axes", axis.into()));
+                return Err(self.attribute(AttributeName::Axes, "increasing axes", axis.into()));
             }
         }
         let shape: Shape = (0_u32..)
@@ -349,7 +363,7 @@ impl Operands<'_> {
     }
 
     fn layer_norm(&self, epsilon: f64) -> Result<Types> {
-        self.finite("epsilon", epsilon)?;
+        self.finite(AttributeName::Epsilon, epsilon)?;
         self.count(3)?;
         self.float(0)?;
         self.rank(0, 2)?;
@@ -390,7 +404,7 @@ impl Operands<'_> {
     }
 
     fn dropout(&self, probability: f64) -> Result<Types> {
-        self.within_unit("probability", probability)?;
+        self.within_unit(AttributeName::Probability, probability)?;
         self.count(2)?;
         self.float(0)?;
         self.dtype(1, DType::U32)?;
@@ -451,6 +465,27 @@ impl Operands<'_> {
         one(dtype, [micro_batch, 1, 1, sequence_length])
     }
 
+    fn attention_mask(&self) -> Result<Types> {
+        self.count(2)?;
+        self.dtype(0, DType::U32)?;
+        self.rank(0, 2)?;
+        self.float(1)?;
+        self.rank(1, 4)?;
+        let (micro_batch, positions) = (self.dim(0, 0), self.dim(0, 1));
+        let scores = self.shape(1).with(0, micro_batch);
+        let scores = scores.with(2, positions).with(3, positions);
+        self.has_shape(1, &scores)?;
+        one(self.inputs[1].dtype, scores.with(1, 1))
+    }
+
+    /// Of the samples of the first operand: one number for all, or one for each.
+    fn loss_shape(&self, reduction: Option<Reduction>) -> Shape {
+        match reduction {
+            Some(_) => Shape::scalar(),
+            None => Shape::from([self.dim(0, 0)]),
+        }
+    }
+
     fn probabilities_and_labels(&self) -> Result<()> {
         self.float(0)?;
         self.rank(0, 2)?;
@@ -469,7 +504,7 @@ impl Operands<'_> {
     }
 
     fn shard(&self, shards: u32) -> Result<Types> {
-        self.at_least_one("shards", shards)?;
+        self.at_least_one(AttributeName::Shards, shards)?;
         self.count(1)?;
         self.shardable(self.shape(0), shards)?;
         one(self.inputs[0].dtype, self.shape(0).shard(shards))
@@ -477,7 +512,7 @@ impl Operands<'_> {
 
     /// Every operand by the rule of its own collective; all of one type.
     fn multi(&self, kind: &MultiKind, n: usize) -> Result<Types> {
-        self.at_least_one("ipus", n as u32)?;
+        self.at_least_one(AttributeName::Ipus, n as u32)?;
         self.count(n)?;
         if let MultiKind::AllGather { shapes, .. } = kind {
             self.count(shapes.len())?;
@@ -494,7 +529,7 @@ impl Operands<'_> {
     }
 
     fn all_gather(&self, shards: u32, shape: &Shape) -> Result<Types> {
-        self.at_least_one("shards", shards)?;
+        self.at_least_one(AttributeName::Shards, shards)?;
         self.count(1)?;
         self.shardable(shape, shards)?;
         self.has_shape(0, &shape.shard(shards))?;

@@ -17,7 +17,7 @@
 //! let y = graph.add(OpKind::Binary(BinaryFn::Add), &[x, bias], &Scope::named("Add"))?;
 //! graph.outputs.push(y);
 //! assert_eq!(graph.tensors[y].shape, Shape::from([4, 8]));
-//! # Ok::<(), popart_graph::error::Error>(())
+//! # Ok::<(), popart_graph::infer::InferError>(())
 //! ```
 //!
 //! The vocabulary (virtual graph, pipeline stage, checkpoint, stash) is
@@ -25,6 +25,7 @@
 //! around it), loops, which the lowering makes, and in-place variants, which are a question of memory.
 
 mod attribute;
+mod error;
 mod graph;
 mod op;
 mod part;
@@ -36,9 +37,13 @@ pub use attribute::{
     BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, NoProportion, Partials, Phase, Piece,
     Purpose, Recompute, Reduction, Saved, saved,
 };
+pub use error::{Cycle, GraphError};
 pub use graph::{Graph, NewIds};
 pub use ipu_sim::vertex::UnaryFn;
-pub use op::{MASKED_SCORE, MultiKind, Op, OpKind, Scope, nll_smallest_probability};
+pub use op::{
+    MASKED_PAIR_SCORE, MASKED_SCORE, MultiKind, Op, OpKind, OpLabel, Scope,
+    nll_smallest_probability,
+};
 pub use part::{Part, PartKind, Parts};
 pub use shape::Shape;
 pub use tag::OpTag;

@@ -50,7 +50,8 @@
 //!     }),
 //!     host: HostOptions {
 //!         streams: HostStreams::Grouped,
-//!         prefetch: Prefetch::On,
+//!         prefetch: Prefetch::Ahead(1),
+//!         outputs_buffered: 1,
 //!         outputs: OutputReturn::All,
 //!         start: RunStart::ByHost,
 //!     },

@@ -67,10 +67,9 @@ pub use self::options::{
 };
 use self::products::plan_products;
 use self::recompute::Segments;
-use crate::error::Result;
 use crate::ir::{Constant, Graph, OpId, Part, Phase, StageId, TensorId, TensorKind};
 use crate::passes::Outlining;
-use crate::plan::PlanCache;
+use crate::plan::{PlanCache, PlanError};
 use crate::profile::{Line, LineKind, Profile, Section};
 
 /// A program and what the host needs to run it.
@@ -105,7 +104,7 @@ pub(crate) fn lower(
     order: &[OpId],
     options: &LowerOptions<'_>,
     plans: &PlanCache,
-) -> Result<Lowered> {
+) -> Result<Lowered, PlanError> {
     plan_products(graph, plans)?;
     let n_ipus = graph
         .ops
@@ -137,13 +136,13 @@ pub(crate) fn lower(
             streams => streams,
         },
     };
-    let mut outputs = Outputs::new(options.host.outputs);
+    let mut outputs = Outputs::new(&options.host);
     let steps = match options.execution {
         Execution::Sequential { repeats } => {
-            one_after_the_other(&mut ctx, order, *repeats, &mut outputs)?
+            one_after_the_other(&mut ctx, order, *repeats, &mut outputs)
         }
         Execution::Pipelined { stages, repeats } => {
-            pipeline(&mut ctx, order, stages, *repeats, &mut outputs)?
+            pipeline(&mut ctx, order, stages, *repeats, &mut outputs)
         }
     };
     let mut main = in_section(&mut ctx, Section::Start, |ctx| {
@@ -189,15 +188,17 @@ fn in_section(
 /// What leaves for the host.
 struct Outputs {
     returned: OutputReturn,
+    buffered: u32,
     streams: Vec<(TensorId, StreamId)>,
     /// After everything else of a run.
     last: Vec<Step>,
 }
 
 impl Outputs {
-    fn new(returned: OutputReturn) -> Self {
+    fn new(host: &HostOptions) -> Self {
         Self {
-            returned,
+            returned: host.outputs,
+            buffered: host.outputs_buffered,
             streams: Vec::new(),
             last: Vec::new(),
         }
@@ -229,7 +230,7 @@ impl Outputs {
         let stream = ctx.builder.program.streams.push(Stream {
             name: name.clone(),
             prefetch: false,
-            buffering_depth: 1,
+            buffering_depth: self.buffered,
         });
         self.streams.push((tensor, stream));
         let layout = ctx.builder.spread(&value.shape(), value.dtype);
@@ -270,15 +271,15 @@ fn one_after_the_other(
     order: &[OpId],
     repeats: Repeats,
     outputs: &mut Outputs,
-) -> Result<Vec<Step>> {
+) -> Vec<Step> {
     let (update, micro_batch): (Vec<OpId>, Vec<OpId>) = order
         .iter()
         .partition(|&&id| ctx.graph.ops[id].phase == Phase::Update);
-    let compute = lower_all(ctx, &micro_batch)?;
+    let compute = lower_all(ctx, &micro_batch);
     let mut body = std::mem::take(&mut ctx.host_reads);
     body.extend(compute);
     body.extend(outputs.steps(ctx, &micro_batch));
-    let outer = weight_update(ctx, &update, outputs)?;
+    let outer = weight_update(ctx, &update, outputs);
     let mut batch = in_section(ctx, Section::MicroBatches, |_| {
         let mut steps = Vec::new();
         push_repeat(&mut steps, repeats.micro_batches, body);
@@ -287,17 +288,17 @@ fn one_after_the_other(
     batch.extend(in_section(ctx, Section::Update, |_| outer));
     let mut steps = Vec::new();
     push_repeat(&mut steps, repeats.rounds, batch);
-    Ok(steps)
+    steps
 }
 
-fn weight_update(ctx: &mut Ctx<'_>, update: &[OpId], outputs: &mut Outputs) -> Result<Vec<Step>> {
+fn weight_update(ctx: &mut Ctx<'_>, update: &[OpId], outputs: &mut Outputs) -> Vec<Step> {
     let late = ctx.late_copies.take();
-    let compute = lower_all(ctx, update)?;
+    let compute = lower_all(ctx, update);
     ctx.late_copies = late;
     let mut steps = std::mem::take(&mut ctx.host_reads);
     steps.extend(compute);
     steps.extend(outputs.steps(ctx, update));
-    Ok(steps)
+    steps
 }
 
 fn push_repeat(steps: &mut Vec<Step>, count: u32, body: Vec<Step>) {
@@ -309,12 +310,12 @@ fn push_repeat(steps: &mut Vec<Step>, count: u32, body: Vec<Step>) {
     }
 }
 
-fn lower_all(ctx: &mut Ctx<'_>, ops: &[OpId]) -> Result<Vec<Step>> {
+fn lower_all(ctx: &mut Ctx<'_>, ops: &[OpId]) -> Vec<Step> {
     let outside = std::mem::take(&mut ctx.builder.steps);
     for &id in ops {
-        lower_and_commit(ctx, id)?;
+        lower_and_commit(ctx, id);
     }
-    Ok(std::mem::replace(&mut ctx.builder.steps, outside))
+    std::mem::replace(&mut ctx.builder.steps, outside)
 }
 
 /// What a stage does in a cycle.
@@ -330,14 +331,14 @@ fn pipeline(
     stage_ipus: &IdVec<StageId, IpuId>,
     repeats: Repeats,
     outputs: &mut Outputs,
-) -> Result<Vec<Step>> {
+) -> Vec<Step> {
     let update: Vec<OpId> = order
         .iter()
         .copied()
         .filter(|&id| ctx.graph.ops[id].phase == Phase::Update && ctx.graph.ops[id].stage.is_none())
         .collect();
     if ctx.updates_in_stages {
-        let hyper_parameters = weight_update(ctx, &update, outputs)?;
+        let hyper_parameters = weight_update(ctx, &update, outputs);
         ctx.init.extend(hyper_parameters);
     }
     let mut segments = Segments::of(ctx.graph, order);
@@ -348,7 +349,7 @@ fn pipeline(
             .copied()
             .filter(|&id| ctx.graph.ops[id].stage == Some(stage))
             .collect();
-        let main = segments.lower_stage(ctx, stage, &ops)?;
+        let main = segments.lower_stage(ctx, stage, &ops);
         let function = Function {
             name: format!("stage {}", stage.index()),
             steps: main,
@@ -372,13 +373,13 @@ fn pipeline(
     };
     let outer = match ctx.updates_in_stages {
         true => Vec::new(),
-        false => weight_update(ctx, &update, outputs)?,
+        false => weight_update(ctx, &update, outputs),
     };
     let mut round = cycles.steps(ctx);
     round.extend(in_section(ctx, Section::Update, |_| outer));
     let mut steps = Vec::new();
     push_repeat(&mut steps, repeats.rounds, round);
-    Ok(steps)
+    steps
 }
 
 /// The cycles of a pipeline.

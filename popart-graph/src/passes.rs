@@ -17,6 +17,7 @@
 pub mod accumulate;
 pub mod differentiate;
 pub mod disable_attn_dropout_bwd;
+mod error;
 pub mod inter_ipu_copies;
 pub mod merge_collectives;
 pub mod offload_optimizer_state;
@@ -29,6 +30,8 @@ pub mod shard_optimizer_state;
 pub mod sparse_accumulate;
 pub mod stash;
 
+pub use self::error::{PassError, PassName};
+
 use self::accumulate::accumulate;
 use self::differentiate::{Differentiate, differentiate};
 use self::disable_attn_dropout_bwd::disable_attn_dropout_bwd;
@@ -38,13 +41,15 @@ use self::offload_optimizer_state::offload_optimizer_state;
 use self::optimizer::optimizer;
 use self::optimizer::rules::OptimizerOptions;
 use self::outline::outline;
-use self::pipeline_stages::{Pipeline, PipelineStages, every_operation_is_placed, pipeline_stages};
+use self::pipeline_stages::{
+    Pipeline, PipelineDepth, PipelineError, PipelineStages, every_operation_is_placed,
+    pipeline_stages,
+};
 use self::prune::prune;
 use self::recompute::{RecomputeOptions, recompute};
 use self::shard_optimizer_state::shard_optimizer_state;
 use self::sparse_accumulate::sparse_accumulate;
 use self::stash::stash;
-use crate::error::{Error, PipelineDepth, Result};
 use crate::ir::{Graph, StageId, TensorId};
 use crate::text::print;
 use crate::verify::{Form, verify};
@@ -112,7 +117,7 @@ pub enum CollectiveMerging {
     On,
 }
 
-/// Gradient of a dropout behind a softmax, as attention has one (PopART's pattern
+/// Form of the gradient of a dropout behind a softmax, as attention has one (PopART's pattern
 /// `DisableAttnDropoutBwdPattern`, off unless asked for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SoftmaxDropoutGradient {
@@ -230,9 +235,13 @@ impl<'a> Watch<'a> {
 /// From a placed forward graph to a training step, pass by pass before the eyes of `watch`.
 ///
 /// # Errors
-/// What a pass says of the graph or the options, or, as [`Error::Pass`], what the verifier
+/// What a pass says of the graph or the options, or, as [`PassError::Broken`], what the verifier
 /// says of a pass's result.
-pub(crate) fn train(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> Result<Prepared> {
+pub(crate) fn train(
+    graph: Graph,
+    options: &Training,
+    watch: &mut Watch<'_>,
+) -> Result<Prepared, PassError> {
     let optimizer_options = &options.optimizer;
     let scaling = optimizer_options.scaling;
 
@@ -254,32 +263,41 @@ pub(crate) fn train(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> 
     let mut logical = |pass, graph| checked(watch, pass, Form::Logical, graph);
     // Before copies and stashes, which have no gradients.
     let (graph, gradients) = differentiate(graph, &differentiation)?;
-    let mut graph = logical("differentiate", graph)?;
+    let mut graph = logical(PassName::Differentiate, graph)?;
     // Right behind, while it sees gradients and nothing else.
     if options.softmax_dropout_gradient == SoftmaxDropoutGradient::Identity {
-        graph = logical("disable_attn_dropout_bwd", disable_attn_dropout_bwd(graph))?;
+        graph = logical(
+            PassName::DisableAttnDropoutBwd,
+            disable_attn_dropout_bwd(graph),
+        )?;
     }
     // While gradients are still those of single micro-batches.
     let (graph, accumulated) = accumulate(graph, &gradients, optimizer_options)?;
-    let graph = logical("accumulate", graph)?;
+    let graph = logical(PassName::Accumulate, graph)?;
     // Needs accumulators; spares the pipeline dense gradients that wait for their other part.
-    let graph = logical("sparse_accumulate", sparse_accumulate(graph, &scaling)?)?;
+    let graph = logical(
+        PassName::SparseAccumulate,
+        sparse_accumulate(graph, &scaling)?,
+    )?;
     // Before copies, so that those of the learning rate are made with all others.
     let (graph, learning_rate) = optimizer(graph, &accumulated, optimizer_options)?;
-    let mut graph = logical("optimizer", graph)?;
+    let mut graph = logical(PassName::Optimizer, graph)?;
     // Before offloading, which moves what one replica holds.
     if options.state.sharding == Sharding::On {
         let sharded = shard_optimizer_state(graph, scaling.replicas)?;
-        graph = logical("shard_optimizer_state", sharded)?;
+        graph = logical(PassName::ShardOptimizerState, sharded)?;
     }
     // Before pruning, which keeps what is stored.
     if options.state.memory == StateMemory::OffChip {
-        graph = logical("offload_optimizer_state", offload_optimizer_state(graph)?)?;
+        graph = logical(
+            PassName::OffloadOptimizerState,
+            offload_optimizer_state(graph)?,
+        )?;
     }
     // Before copies and stashes, which would be made for useless results too.
     let (graph, new_ids) = prune(graph);
     let learning_rate = learning_rate.and_then(|rate| new_ids[rate]);
-    let graph = logical("prune", graph)?;
+    let graph = logical(PassName::Prune, graph)?;
     // Before recomputation and stashes, which start from what arrives on an IPU.
     let mut graph = moved(graph, pipeline.as_ref(), watch)?;
     let mut placed = |pass, graph| checked(watch, pass, Form::Placed, graph);
@@ -294,24 +312,24 @@ pub(crate) fn train(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> 
             whole_stages: match (&pipeline, whole_stages.first()) {
                 (Some(pipeline), _) => pipeline.whole_stages(whole_stages)?,
                 (None, None) => Vec::new(),
-                (None, Some(&stage)) => return Err(Error::NoSuchStage { stage }),
+                (None, Some(&stage)) => return Err(PipelineError::NoSuchStage { stage }.into()),
             },
             loss_stage: pipeline.as_ref().map(|pipeline| pipeline.loss_stage),
         };
-        graph = placed("recompute", recompute(graph, &kept)?)?;
+        graph = placed(PassName::Recompute, recompute(graph, &kept)?)?;
     }
     // Needs to know what is computed again: the rest is kept for later stages.
     if pipeline.is_some() {
-        graph = checked(watch, "stash", Form::Pipelined, stash(graph)?)?;
+        graph = checked(watch, PassName::Stash, Form::Pipelined, stash(graph)?)?;
     }
     let mut pipelined = |pass, graph| checked(watch, pass, Form::Pipelined, graph);
     // Needs every IPU's updates in place, and all copies that they wait for.
     if options.collective_merging == CollectiveMerging::On {
-        graph = pipelined("merge_collectives", merge_collectives(graph))?;
+        graph = pipelined(PassName::MergeCollectives, merge_collectives(graph))?;
     }
     // Last, for nothing may come between what is alike.
     if options.outlining == Outlining::On {
-        graph = pipelined("outline", outline(graph)?)?;
+        graph = pipelined(PassName::Outline, outline(graph)?)?;
     }
     Ok(Prepared {
         graph,
@@ -325,7 +343,11 @@ pub(crate) fn train(graph: Graph, options: &Training, watch: &mut Watch<'_>) -> 
 ///
 /// # Errors
 /// As [`train`].
-pub(crate) fn infer(graph: Graph, options: &Inference, watch: &mut Watch<'_>) -> Result<Prepared> {
+pub(crate) fn infer(
+    graph: Graph,
+    options: &Inference,
+    watch: &mut Watch<'_>,
+) -> Result<Prepared, PassError> {
     let stages = PipelineStages {
         loss: None,
         depth: options.depth(),
@@ -335,10 +357,10 @@ pub(crate) fn infer(graph: Graph, options: &Inference, watch: &mut Watch<'_>) ->
     // PopART stashes nothing here; so does this, unless a later stage on the same IPU would
     // read another micro-batch's value.
     if pipeline.is_some() {
-        graph = checked(watch, "stash", Form::Pipelined, stash(graph)?)?;
+        graph = checked(watch, PassName::Stash, Form::Pipelined, stash(graph)?)?;
     }
     if options.outlining == Outlining::On {
-        graph = checked(watch, "outline", Form::Pipelined, outline(graph)?)?;
+        graph = checked(watch, PassName::Outline, Form::Pipelined, outline(graph)?)?;
     }
     Ok(Prepared {
         graph,
@@ -353,34 +375,43 @@ fn staged(
     pipelining: Pipelining,
     options: &PipelineStages,
     watch: &mut Watch<'_>,
-) -> Result<(Graph, Option<Pipeline>)> {
+) -> Result<(Graph, Option<Pipeline>), PassError> {
     if pipelining == Pipelining::Off {
-        every_operation_is_placed(&graph)?;
+        every_operation_is_placed(&graph).map_err(PipelineError::from)?;
         for op in graph.ops.values_mut() {
             op.stage = None;
         }
         return Ok((graph, None));
     }
     let (graph, pipeline) = pipeline_stages(graph, options)?;
-    let graph = checked(watch, "pipeline_stages", Form::Logical, graph)?;
+    let graph = checked(watch, PassName::PipelineStages, Form::Logical, graph)?;
     Ok((graph, Some(pipeline)))
 }
 
-fn moved(graph: Graph, pipeline: Option<&Pipeline>, watch: &mut Watch<'_>) -> Result<Graph> {
+fn moved(
+    graph: Graph,
+    pipeline: Option<&Pipeline>,
+    watch: &mut Watch<'_>,
+) -> Result<Graph, PassError> {
     let graph = inter_ipu_copies(graph, pipeline)?;
-    checked(watch, "inter_ipu_copies", Form::Placed, graph)
+    checked(watch, PassName::InterIpuCopies, Form::Placed, graph)
 }
 
 /// The graph, shown to `watch`, if it is well-formed.
-fn checked(watch: &mut Watch<'_>, pass: &'static str, form: Form, graph: Graph) -> Result<Graph> {
+fn checked(
+    watch: &mut Watch<'_>,
+    pass: PassName,
+    form: Form,
+    graph: Graph,
+) -> Result<Graph, PassError> {
     let Err(source) = verify(&graph, form) else {
-        watch.show(pass, &graph);
+        watch.show(pass.name(), &graph);
         return Ok(graph);
     };
     let mut graph = graph;
     // The message has ids.
     graph.renumber();
-    Err(Error::Pass {
+    Err(PassError::Broken {
         pass,
         source: Box::new(source),
         graph: print(&graph),

@@ -22,6 +22,7 @@
 //! Left out: a search for the order with the least live memory, and when recomputed
 //! operations run again, which the lowering finds.
 
+mod error;
 mod overlap;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,8 +30,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipu_sim::ids::{IdVec, IpuId};
 use smallvec::SmallVec;
 
+pub use self::error::ScheduleError;
 pub use self::overlap::overlap_updates;
-use crate::error::{Error, Result};
 use crate::ir::{Graph, Op, OpId, OpKind, Phase, Recompute, StageId, TensorId};
 
 /// An order of all operations of a graph.
@@ -45,7 +46,7 @@ pub struct Schedule {
 /// # Errors
 /// The graph has a cycle, or an operation needs both a variable's new value and the old one,
 /// so that the variable can't be updated in place.
-pub fn schedule(graph: &Graph) -> Result<Schedule> {
+pub fn schedule(graph: &Graph) -> Result<Schedule, ScheduleError> {
     graph.topological_order()?;
     let waits = waits(graph);
     let slots = slots(graph, &waits);
@@ -298,7 +299,7 @@ impl<'g> Emitter<'g> {
         }
     }
 
-    fn emit_with_what_it_waits_for(&mut self, op: OpId) -> Result<()> {
+    fn emit_with_what_it_waits_for(&mut self, op: OpId) -> Result<(), ScheduleError> {
         // Operations that are open, each with how many of its waits are done.
         let mut open: Vec<(OpId, usize)> = Vec::new();
         self.open(op, &mut open)?;
@@ -318,7 +319,7 @@ impl<'g> Emitter<'g> {
         Ok(())
     }
 
-    fn open(&mut self, op: OpId, open: &mut Vec<(OpId, usize)>) -> Result<()> {
+    fn open(&mut self, op: OpId, open: &mut Vec<(OpId, usize)>) -> Result<(), ScheduleError> {
         match self.state[op] {
             State::Emitted => Ok(()),
             State::Waiting => {
@@ -349,7 +350,7 @@ impl<'g> Emitter<'g> {
     }
 
     /// The reader of a variable that closes the circle which begins with `op`.
-    fn read_after_write(&self, op: OpId, open: &[(OpId, usize)]) -> Error {
+    fn read_after_write(&self, op: OpId, open: &[(OpId, usize)]) -> ScheduleError {
         let start = open
             .iter()
             .position(|&(other, _)| other == op)
@@ -362,7 +363,7 @@ impl<'g> Emitter<'g> {
             tensor.filter(reads).map(|tensor| (reader, tensor))
         });
         let (reader, tensor) = overwritten.expect("the graph itself has no cycle");
-        Error::ReadAfterWrite {
+        ScheduleError::ReadAfterWrite {
             op: reader,
             name: self.graph.ops[reader].name.clone(),
             tensor,

@@ -17,14 +17,27 @@ use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::units::Flops;
 
-use crate::error::{PipelineDepth, Result};
 use crate::flops;
 use crate::ir::{Graph, OpId, Phase, TensorId};
 use crate::lower::{Execution, HostOptions, LowerOptions, Lowered, Repeats, lower};
-use crate::passes::pipeline_stages::Pipeline;
-use crate::passes::{Inference, Outlining, StateMemory, Training, Watch, infer, train};
-use crate::plan::PlanCache;
-use crate::schedule::{overlap_updates, schedule};
+use crate::passes::pipeline_stages::{Pipeline, PipelineDepth};
+use crate::passes::{Inference, Outlining, PassError, StateMemory, Training, Watch, infer, train};
+use crate::plan::{PlanCache, PlanError};
+use crate::schedule::{ScheduleError, overlap_updates, schedule};
+
+/// Why a model can't be compiled.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CompileError {
+    /// A pass refuses the graph or its options.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// The operations have no order.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A matrix product has no plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
 
 /// Options of a compilation: the run that the program is for, and the host beside it.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,7 +109,7 @@ pub fn compile(
     machine: &MachineSpec,
     plans: &PlanCache,
     mut watch: Watch<'_>,
-) -> Result<Compiled> {
+) -> Result<Compiled, CompileError> {
     assert!(
         *plans.spec() == machine.tile,
         "plans are for the tiles of one machine"
@@ -167,7 +180,11 @@ fn execution(purpose: &Purpose, pipeline: Option<Pipeline>) -> Execution {
 /// in streaming memory, but for the first IPU's. With sharded state on the chip it asks for the
 /// same (`OverlapMemoryOptimized`), which pairs loads that are alike: there are none, so the order
 /// stays.
-fn order(graph: &Graph, purpose: &Purpose, execution: &Execution) -> Result<Vec<OpId>> {
+fn order(
+    graph: &Graph,
+    purpose: &Purpose,
+    execution: &Execution,
+) -> Result<Vec<OpId>, ScheduleError> {
     let schedule = schedule(graph)?;
     let overlaps = match (purpose, execution) {
         (Purpose::Training(training), Execution::Pipelined { .. }) => {

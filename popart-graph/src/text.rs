@@ -24,9 +24,11 @@
 //! the text and leaves the rules of graphs to [`crate::verify`].
 
 mod attributes;
+mod error;
 mod lexer;
 mod parser;
 
+pub use error::ParseError;
 pub use parser::parse;
 
 use ipu_sim::ids::IdVec;

@@ -42,14 +42,16 @@
 //! Left out: whether the graph fits the machine, which is for the lowering to
 //! find, and names, which are only for people.
 
+mod error;
 mod waiting;
 
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
+pub use self::error::{VerifyError, Violation};
+
 use self::waiting::waiting;
-use crate::error::{Result, Violation};
 use crate::infer::infer;
 use crate::ir::{
     Constant, Graph, Init, Op, OpId, OpKind, Phase, StageId, TensorId, TensorKind, TensorType,
@@ -69,9 +71,9 @@ pub enum Form {
 /// Checks every rule of the module's list.
 ///
 /// # Errors
-/// The first broken rule, in the order of the list, as [`crate::error::Error`]`::Malformed`;
+/// The first broken rule, in the order of the list, as [`VerifyError::Malformed`] or [`VerifyError::Cycle`];
 /// or what [`infer`] says of an operation.
-pub fn verify(graph: &Graph, form: Form) -> Result<()> {
+pub fn verify(graph: &Graph, form: Form) -> Result<(), VerifyError> {
     ids_exist(graph)?;
     sources(graph)?;
     inputs(graph)?;
@@ -80,7 +82,7 @@ pub fn verify(graph: &Graph, form: Form) -> Result<()> {
     for id in graph.ops.ids() {
         results(graph, id)?;
     }
-    graph.topological_order()?;
+    let order = graph.topological_order()?;
     order_of_phases_and_stages(graph)?;
     if form >= Form::Placed {
         locality(graph)?;
@@ -88,12 +90,12 @@ pub fn verify(graph: &Graph, form: Form) -> Result<()> {
         updates_in_stages(graph)?;
     }
     if form >= Form::Pipelined {
-        waiting(graph)?;
+        waiting(graph, &order)?;
     }
     Ok(())
 }
 
-fn ids_exist(graph: &Graph) -> Result<()> {
+fn ids_exist(graph: &Graph) -> Result<(), Violation> {
     let of_ops = graph
         .ops
         .values()
@@ -104,17 +106,17 @@ fn ids_exist(graph: &Graph) -> Result<()> {
         .chain(&graph.outputs)
         .chain(of_updates);
     match all.find(|&&id| graph.tensors.get(id).is_none()) {
-        Some(&tensor) => Err(Violation::UnknownTensor { tensor }.into()),
+        Some(&tensor) => Err(Violation::UnknownTensor { tensor }),
         None => parts_exist(graph),
     }
 }
 
-fn parts_exist(graph: &Graph) -> Result<()> {
+fn parts_exist(graph: &Graph) -> Result<(), Violation> {
     let of_ops = graph.ops.values().filter_map(|op| op.part);
     let of_tensors = graph.tensors.values().filter_map(|tensor| tensor.part);
     let mut all = of_ops.chain(of_tensors);
     match all.find(|&part| graph.parts.get(part).is_none()) {
-        Some(part) => Err(Violation::UnknownPart { part }.into()),
+        Some(part) => Err(Violation::UnknownPart { part }),
         None => Ok(()),
     }
 }
@@ -123,7 +125,7 @@ fn name_of(graph: &Graph, tensor: TensorId) -> String {
     graph.tensors[tensor].name.clone()
 }
 
-fn sources(graph: &Graph) -> Result<()> {
+fn sources(graph: &Graph) -> Result<(), Violation> {
     let mut has_source: IdVec<TensorId, bool> = graph
         .tensors
         .values()
@@ -133,7 +135,7 @@ fn sources(graph: &Graph) -> Result<()> {
         for &tensor in &operation.outputs {
             if std::mem::replace(&mut has_source[tensor], true) {
                 let name = name_of(graph, tensor);
-                return Err(Violation::TwoSources { tensor, name, op }.into());
+                return Err(Violation::TwoSources { tensor, name, op });
             }
         }
     }
@@ -143,13 +145,13 @@ fn sources(graph: &Graph) -> Result<()> {
     match needed.find(|&&tensor| !has_source[tensor]) {
         Some(&tensor) => {
             let name = name_of(graph, tensor);
-            Err(Violation::NoProducer { tensor, name }.into())
+            Err(Violation::NoProducer { tensor, name })
         }
         None => Ok(()),
     }
 }
 
-fn inputs(graph: &Graph) -> Result<()> {
+fn inputs(graph: &Graph) -> Result<(), Violation> {
     let mut listed: IdVec<TensorId, usize> = IdVec::from(vec![0; graph.tensors.len()]);
     for &tensor in &graph.inputs {
         listed[tensor] += 1;
@@ -162,38 +164,36 @@ fn inputs(graph: &Graph) -> Result<()> {
                 name: tensor.name.clone(),
                 times: listed[id],
                 expected,
-            }
-            .into());
+            });
         }
     }
     Ok(())
 }
 
-fn updates(graph: &Graph) -> Result<()> {
+fn updates(graph: &Graph) -> Result<(), Violation> {
     let mut updated = vec![false; graph.tensors.len()];
     for &(variable, value) in &graph.updates {
         let name = name_of(graph, variable);
         if !matches!(graph.tensors[variable].kind, TensorKind::Variable { .. }) {
             let tensor = variable;
-            return Err(Violation::UpdateTarget { tensor, name }.into());
+            return Err(Violation::UpdateTarget { tensor, name });
         }
         if std::mem::replace(&mut updated[variable.index()], true) {
             let tensor = variable;
-            return Err(Violation::UpdatedTwice { tensor, name }.into());
+            return Err(Violation::UpdatedTwice { tensor, name });
         }
         if graph.tensors[variable].ty() != graph.tensors[value].ty() {
             return Err(Violation::UpdateType {
                 variable,
                 name,
                 value,
-            }
-            .into());
+            });
         }
     }
     Ok(())
 }
 
-fn initial_values(graph: &Graph) -> Result<()> {
+fn initial_values(graph: &Graph) -> Result<(), Violation> {
     let fits = |dtype: DType, value: f64| match dtype {
         DType::F16 | DType::F32 => value.is_finite(),
         DType::U32 => value >= 0.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0,
@@ -215,13 +215,13 @@ fn initial_values(graph: &Graph) -> Result<()> {
         };
         if !good {
             let name = tensor.name.clone();
-            return Err(Violation::InitialValue { tensor: id, name }.into());
+            return Err(Violation::InitialValue { tensor: id, name });
         }
     }
     Ok(())
 }
 
-fn results(graph: &Graph, id: OpId) -> Result<()> {
+fn results(graph: &Graph, id: OpId) -> Result<(), VerifyError> {
     let op = &graph.ops[id];
     let operands: SmallVec<[TensorType; 4]> = op
         .inputs
@@ -254,7 +254,7 @@ fn results(graph: &Graph, id: OpId) -> Result<()> {
     Ok(())
 }
 
-fn order_of_phases_and_stages(graph: &Graph) -> Result<()> {
+fn order_of_phases_and_stages(graph: &Graph) -> Result<(), Violation> {
     let producers = graph.producers();
     for (id, op) in graph.ops.iter() {
         for producer in op.inputs.iter().filter_map(|&tensor| producers[tensor]) {
@@ -265,8 +265,7 @@ fn order_of_phases_and_stages(graph: &Graph) -> Result<()> {
                     name: op.name.clone(),
                     consumer: op.phase,
                     producer: producer.phase,
-                }
-                .into());
+                });
             }
             if let (Some(from), Some(to)) = (producer.stage, op.stage)
                 && from > to
@@ -276,32 +275,28 @@ fn order_of_phases_and_stages(graph: &Graph) -> Result<()> {
                     name: op.name.clone(),
                     consumer: to,
                     producer: from,
-                }
-                .into());
+                });
             }
         }
     }
     Ok(())
 }
 
-fn ipu_of(id: OpId, op: &Op) -> Result<IpuId> {
+fn ipu_of(id: OpId, op: &Op) -> Result<IpuId, Violation> {
     let name = || op.name.clone();
-    op.ipu.ok_or_else(|| {
-        Violation::NotPlaced {
-            op: id,
-            name: name(),
-        }
-        .into()
+    op.ipu.ok_or_else(|| Violation::NotPlaced {
+        op: id,
+        name: name(),
     })
 }
 
-fn locality(graph: &Graph) -> Result<()> {
+fn locality(graph: &Graph) -> Result<(), Violation> {
     let mut home: IdVec<TensorId, Option<IpuId>> = IdVec::from(vec![None; graph.tensors.len()]);
     for (id, op) in graph.ops.iter() {
         let ipu = ipu_of(id, op)?;
         if op.kind == (OpKind::IpuCopy { to: ipu }) {
             let name = op.name.clone();
-            return Err(Violation::CopyToSelf { op: id, name, ipu }.into());
+            return Err(Violation::CopyToSelf { op: id, name, ipu });
         }
         for (result, &output) in op.outputs.iter().enumerate() {
             home[output] = op.result_ipu(result);
@@ -323,8 +318,7 @@ fn locality(graph: &Graph) -> Result<()> {
                     ipu,
                     tensor,
                     tensor_ipu,
-                }
-                .into());
+                });
             }
         }
     }
@@ -337,14 +331,13 @@ fn locality(graph: &Graph) -> Result<()> {
                 name: name_of(graph, variable),
                 ipu,
                 value_ipu,
-            }
-            .into());
+            });
         }
     }
     Ok(())
 }
 
-fn stages(graph: &Graph) -> Result<()> {
+fn stages(graph: &Graph) -> Result<(), Violation> {
     if graph.ops.values().all(|op| op.stage.is_none()) {
         return Ok(());
     }
@@ -363,7 +356,7 @@ fn stages(graph: &Graph) -> Result<()> {
                 continue;
             }
             let name = op.name.clone();
-            return Err(Violation::NoStage { op: id, name }.into());
+            return Err(Violation::NoStage { op: id, name });
         };
         let expected = *place[stage].get_or_insert(own);
         let elsewhere = (0..op.inputs.len())
@@ -377,17 +370,16 @@ fn stages(graph: &Graph) -> Result<()> {
                 stage,
                 expected,
                 got,
-            }
-            .into());
+            });
         }
     }
     match place.iter().find(|(_, ipu)| ipu.is_none()) {
-        Some((stage, _)) => Err(Violation::StageGap { stage }.into()),
+        Some((stage, _)) => Err(Violation::StageGap { stage }),
         None => Ok(()),
     }
 }
 
-fn updates_in_stages(graph: &Graph) -> Result<()> {
+fn updates_in_stages(graph: &Graph) -> Result<(), Violation> {
     if !graph.updates_in_stages() {
         return Ok(());
     }
@@ -408,7 +400,7 @@ fn updates_in_stages(graph: &Graph) -> Result<()> {
     match outside {
         Some((op, operation)) => {
             let name = operation.name.clone();
-            Err(Violation::UpdateOutsideStages { op, name }.into())
+            Err(Violation::UpdateOutsideStages { op, name })
         }
         None => Ok(()),
     }

@@ -177,7 +177,8 @@ fn compile(model: &BertModel, config: &BertConfig, plan: Plan) -> Result<Compile
         },
         host: HostOptions {
             streams: HostStreams::Grouped,
-            prefetch: Prefetch::On,
+            prefetch: Prefetch::Ahead(1),
+            outputs_buffered: 1,
             outputs: match plan.task.trains() {
                 true => OutputReturn::Sum,
                 false => OutputReturn::All,
@@ -211,5 +212,11 @@ fn optimizer(model: &BertModel, config: &BertConfig, plan: Plan) -> OptimizerOpt
         replicas: plan.replicas,
         reduction: config.reduction,
     };
-    weight_updates(&plan.optimizer, model, sums, LearningRate::Stream)
+    weight_updates(
+        &plan.optimizer,
+        plan.norms,
+        model,
+        sums,
+        LearningRate::Stream,
+    )
 }

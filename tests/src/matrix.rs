@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use bert_model::config::{Dropout, Mode, Task};
+use bert_model::config::{Dropout, Mode, SequenceFormat, Task};
+use bert_model::optim::LambNorms;
+use bert_model::optim::{OptimizerKind, OptimizerOptions};
 use bert_model::placement::{Recomputation, SquadHead};
 use popart_graph::ir::Reduction;
 use popart_graph::passes::{
@@ -24,7 +26,7 @@ pub const SQUAD: Task = Task::Squad(Mode::Training);
 pub type Values = [usize; 8];
 
 /// How many values each factor has.
-pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 3, 2, 2, 8, 2, 4];
+pub const FACTORS: Values = [PLACEMENTS.len(), ACCUMULATIONS.len(), 4, 2, 2, 8, 2, 4];
 
 /// Which model is where.
 struct Placed {
@@ -32,7 +34,10 @@ struct Placed {
     pipelining: Pipelining,
     encoder_start_ipu: u32,
     layers_per_ipu: &'static [u32],
+    /// Halves of layers by stage, in place of whole layers.
+    half_layers: &'static [(u32, u32, u32)],
     squad_head: SquadHead,
+    sequence_format: SequenceFormat,
     /// Of the pipeline, backward ones included; 1 without one.
     n_stages: u32,
 }
@@ -43,15 +48,19 @@ const fn placed(pipelining: Pipelining, encoder_start_ipu: u32, n_stages: u32) -
         pipelining,
         encoder_start_ipu,
         layers_per_ipu: &[1],
+        half_layers: &[],
         squad_head: SquadHead::FirstIpu,
+        sequence_format: SequenceFormat::Single,
         n_stages,
     }
 }
 
 /// A pipeline for pre-training returns to its first IPU, for the projection shares the word
 /// table; one for SQuAD may end where its encoder does. Those with both layers on one IPU have a
-/// layer whose output may be kept while all between is computed again.
-const PLACEMENTS: [Placed; 7] = [
+/// layer whose output may be kept while all between is computed again. Three have a layer cut in the
+/// middle: between the first IPU and another, also of packs, and between three IPUs with the heads
+/// in a stage of their own.
+const PLACEMENTS: [Placed; 12] = [
     // One IPU, and four in turn.
     Placed {
         layers_per_ipu: &[2],
@@ -82,12 +91,39 @@ const PLACEMENTS: [Placed; 7] = [
         layers_per_ipu: &[2],
         ..placed(Pipelining::On, 2, 7)
     },
+    Placed {
+        half_layers: &[(1, 2, 1), (0, 0, 1)],
+        ..placed(Pipelining::On, 0, 5)
+    },
+    Placed {
+        task: SQUAD,
+        half_layers: &[(1, 1, 0), (2, 1, 2)],
+        ..placed(Pipelining::On, 0, 7)
+    },
+    // Packs, in turn and in a pipeline.
+    Placed {
+        sequence_format: PACKS,
+        ..placed(Pipelining::Off, 2, 1)
+    },
+    Placed {
+        layers_per_ipu: &[2],
+        sequence_format: PACKS,
+        ..placed(Pipelining::On, 1, 5)
+    },
+    Placed {
+        half_layers: &[(1, 1, 0), (0, 1, 2)],
+        sequence_format: PACKS,
+        ..placed(Pipelining::On, 0, 5)
+    },
 ];
+
+/// Rows of up to three sequences.
+pub const PACKS: SequenceFormat = SequenceFormat::Packed { sequences: 3 };
 
 const ACCUMULATIONS: [u32; 3] = [1, 4, 8];
 
-/// What isn't a factor: tiles of an IPU, reduction, dropout, its gradient behind a softmax and merged
-/// collectives take turns with the combinations.
+/// What isn't a factor: tiles of an IPU, reduction, norms of LAMB, dropout, its gradient behind a
+/// softmax, merged collectives, clipped gradients and the next-sentence head take turns with the combinations.
 #[must_use]
 pub fn turn(values: Values) -> usize {
     values.iter().sum()
@@ -116,6 +152,7 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         Recomputation::Off,
         Recomputation::FromStageInput,
         Recomputation::FromEveryLayer,
+        Recomputation::FromEveryBlock,
     ][recomputation];
     let optimizer = [
         lamb(),
@@ -127,9 +164,12 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         half_first_moment(lamb()),
         half_first_moment(other_correction(adam())),
     ][optimizer];
+    let in_halves = !placed.half_layers.is_empty();
     let several_layers = placed.layers_per_ipu != [1];
-    if recomputation == Recomputation::FromEveryLayer && !several_layers {
-        return None;
+    match recomputation {
+        Recomputation::FromEveryLayer if in_halves || !several_layers => return None,
+        Recomputation::FromEveryBlock if !in_halves => return None,
+        _ => {}
     }
     let (valid, updates) = match placed.pipelining {
         Pipelining::On if micro_batches == 1 => (true, placed.n_stages + 1),
@@ -141,7 +181,9 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         recomputation,
         encoder_start_ipu: placed.encoder_start_ipu,
         layers_per_ipu: placed.layers_per_ipu,
+        half_layers: placed.half_layers,
         squad_head: placed.squad_head,
+        sequence_format: placed.sequence_format,
         split_qkv: qkv == 0,
         vocab_steps: 1 + vocab as u32,
         replicas: 1 + replicas as u32,
@@ -152,14 +194,41 @@ pub fn combined(values: Values, turn: usize) -> Option<Plan> {
         n_tiles: [16, 32, 64][turn % 3],
         collective_merging: [CollectiveMerging::Off, CollectiveMerging::On][turn % 2],
         reduction: [Reduction::Sum, Reduction::Mean][turn % 2],
+        norms: [LambNorms::OfAll, LambNorms::OfFactors][turn / 3 % 2],
         dropout: [Dropout::HiddenAndAttention, Dropout::Hidden, Dropout::Off][turn / 2 % 3],
         softmax_dropout_gradient: [
             SoftmaxDropoutGradient::Exact,
             SoftmaxDropoutGradient::Identity,
         ][turn / 6 % 2],
-        ..Plan::new(placed.task, placed.pipelining, micro_batches, optimizer)
+        next_sentence: turn % 4 != 1,
+        ..Plan::new(
+            placed.task,
+            placed.pipelining,
+            micro_batches,
+            clipped(optimizer, placed.pipelining, micro_batches, turn),
+        )
     })
 }
+
+/// The optimiser with a limit on the norm of all gradients at every second turn, where it can have
+/// one.
+fn clipped(
+    optimizer: OptimizerOptions,
+    pipelining: Pipelining,
+    micro_batches: u32,
+    turn: usize,
+) -> OptimizerOptions {
+    let updates_in_stages = pipelining == Pipelining::On && micro_batches == 1;
+    let takes =
+        optimizer.kind != OptimizerKind::Sgd && !updates_in_stages && turn.is_multiple_of(2);
+    OptimizerOptions {
+        clip_norm: takes.then_some(CLIP_NORM),
+        ..optimizer
+    }
+}
+
+/// Below the norms of all gradients here, so that all are clipped.
+const CLIP_NORM: f64 = 0.25;
 
 /// All combinations that can be.
 #[must_use]

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use bert_model::config::Task;
 use bert_model::data::MicroBatch;
-use bert_model::optim::{OptimizerKind, OptimizerOptions};
+use bert_model::optim::{LambNorms, OptimizerKind, OptimizerOptions};
 use popart_graph::eval::{EvalOptions, Inputs, PerReplica, Value, Values, eval};
 use popart_graph::grad::backward;
 use popart_graph::ir::{Graph, Op, OpKind, Phase, Reduction, TensorId};
@@ -186,9 +186,16 @@ impl State {
             Reduction::Mean => n,
         };
         let options = &case.plan.optimizer;
+        // One factor for all gradients, where their common norm is too large.
+        let squares = sums.values().flatten().map(|sum| (sum / divisor).powi(2));
+        let norm = squares.sum::<f64>().sqrt();
+        let factor = match options.clip_norm {
+            Some(limit) if norm > limit => limit / norm,
+            _ => 1.0,
+        };
         let mut steps = Tensors::new();
         for (weight, sum) in sums {
-            let gradient: Vec<f64> = sum.iter().map(|sum| sum / divisor).collect();
+            let gradient: Vec<f64> = sum.iter().map(|sum| factor * sum / divisor).collect();
             let decays = decays(name(&case.model.graph, weight));
             match options.kind {
                 OptimizerKind::Sgd => self.sgd(weight, &gradient, options, decays, rate),
@@ -255,6 +262,7 @@ impl State {
             *of_step += sum(step);
         }
         let ratio = |weight: &TensorId| match squares[whole(weight)] {
+            _ if case.plan.norms == LambNorms::OfFactors && is_added(case, *weight) => 1.0,
             (0.0, _) | (_, 0.0) => 1.0,
             (of_weight, of_step) => of_weight.sqrt().min(limit) / of_step.sqrt(),
         };
@@ -335,6 +343,13 @@ impl State {
 
 fn name(graph: &Graph, tensor: TensorId) -> &str {
     &graph.tensors[tensor].name
+}
+
+/// Biases and shifts of norms, whose steps LAMB may take as they are.
+fn is_added(case: &Case, weight: TensorId) -> bool {
+    let name = name(&case.model.graph, weight);
+    let added = ["B", "Beta", "Bias"];
+    added.iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// Biases and the weights of norms don't (`applications/popart/bert/bert_optimizer`).

@@ -1,9 +1,10 @@
 //! What a case is: its model, its placement, its optimiser, its replicas.
 
-use bert_model::config::{BertConfig, Dropout, Task};
-use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
+use bert_model::config::{BertConfig, Dropout, SequenceFormat, Task};
+use bert_model::optim::{LambNorms, OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Placement, Recomputation, SquadHead,
+    EncoderMemory, EncoderPlacement, Execution, Halves, HalvesPerStage, LayersPerIpu, Placement,
+    PlacementOptions, Recomputation, SquadHead, StageHalves,
 };
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
@@ -44,6 +45,8 @@ pub struct Plan {
     pub updates: u32,
     /// What is done to the weights; without effect in inference.
     pub optimizer: OptimizerOptions,
+    /// Which weights LAMB scales by their norms.
+    pub norms: LambNorms,
     /// What a pipeline computes again.
     pub recomputation: Recomputation,
     /// Forward stages that compute nothing again, whatever the others do.
@@ -52,6 +55,11 @@ pub struct Plan {
     pub encoder_start_ipu: u32,
     /// Encoder layers of each IPU from there on; one number stands for all.
     pub layers_per_ipu: &'static [u32],
+    /// Halves of the two layers by stage, in place of the last two: IPU, attention halves,
+    /// feed-forward halves.
+    pub half_layers: &'static [(u32, u32, u32)],
+    /// Whether the model predicts next sentences.
+    pub next_sentence: bool,
     /// Where SQuAD's head is.
     pub squad_head: SquadHead,
     /// Whether queries, keys and values have weights of their own.
@@ -68,6 +76,8 @@ pub struct Plan {
     pub dropout: Dropout,
     /// Gradient of attention dropout.
     pub softmax_dropout_gradient: SoftmaxDropoutGradient,
+    /// How rows hold sequences.
+    pub sequence_format: SequenceFormat,
     /// Width of the model.
     pub hidden_size: u32,
     /// IPUs of the machine.
@@ -97,6 +107,7 @@ impl Plan {
             micro_batches,
             updates: 1,
             optimizer,
+            norms: LambNorms::OfAll,
             recomputation: match pipelined {
                 true => Recomputation::FromStageInput,
                 false => Recomputation::Off,
@@ -105,6 +116,8 @@ impl Plan {
             // A pipeline with one more IPU would take eleven micro-batches to fill.
             encoder_start_ipu: if pipelined { 1 } else { 2 },
             layers_per_ipu: &[1],
+            half_layers: &[],
+            next_sentence: true,
             squad_head: SquadHead::FirstIpu,
             split_qkv: BertConfig::base().split_qkv,
             vocab_steps: 2,
@@ -116,6 +129,7 @@ impl Plan {
             reduction: Reduction::Sum,
             dropout: Dropout::HiddenAndAttention,
             softmax_dropout_gradient: SoftmaxDropoutGradient::Exact,
+            sequence_format: SequenceFormat::Single,
             hidden_size: 32,
             n_ipus: 8,
             n_tiles: 32,
@@ -132,7 +146,9 @@ impl Plan {
             vocab_steps: self.vocab_steps,
             reduction: self.reduction,
             dropout: self.dropout,
+            sequence_format: self.sequence_format,
             hidden_size: self.hidden_size,
+            next_sentence: self.next_sentence,
             ..small_bert()
         }
     }
@@ -142,9 +158,24 @@ impl Plan {
     /// # Errors
     /// The layers aren't covered.
     pub fn placement(&self) -> Result<Placement> {
-        let layers = LayersPerIpu {
-            encoder_start_ipu: self.encoder_start_ipu,
-            layers_per_ipu: self.layers_per_ipu.to_vec(),
+        let group = |&(ipu, attention, feed_forward): &(u32, u32, u32)| StageHalves {
+            ipu,
+            halves: Halves {
+                attention,
+                feed_forward,
+            },
+        };
+        let layers = PlacementOptions {
+            encoder: match self.half_layers {
+                [] => EncoderPlacement::Layers(LayersPerIpu {
+                    encoder_start_ipu: self.encoder_start_ipu,
+                    layers_per_ipu: self.layers_per_ipu.to_vec(),
+                }),
+                groups => EncoderPlacement::Halves(HalvesPerStage {
+                    encoder_start_pipeline_stage: 1,
+                    groups: groups.iter().map(group).collect(),
+                }),
+            },
             memory: EncoderMemory::PoplibsDefault,
             squad_head: self.squad_head,
             recomputation: self.recomputation,
@@ -154,7 +185,7 @@ impl Plan {
             },
         };
         let n_layers = self.config().num_layers;
-        let mut placement = Placement::from_layers_per_ipu(&layers, n_layers, self.task)?;
+        let mut placement = Placement::from_options(&layers, n_layers, self.task)?;
         for &stage in self.whole_stages {
             placement.stages[StageId(stage)].recomputation = Recomputation::Off;
         }
@@ -230,6 +261,7 @@ fn with_kind(kind: OptimizerKind) -> OptimizerOptions {
         beta2: 0.999,
         moments: MomentTypes::FLOAT,
         max_weight_norm: Some(65504.0),
+        clip_norm: None,
         squad_lr_scale: 1.0,
         stage_scaling: StageScaling::Off,
     }

@@ -26,7 +26,7 @@ const MAX_LEN: u32 = 16_384;
 /// The targets and the folders that hold their seeds.
 const TARGETS: [(&str, &[&str]); 7] = [
     ("options", &["fuzz/seeds/options"]),
-    ("config", &["configs/mk2"]),
+    ("config", &["configs/mk2", "configs/mlperf"]),
     ("machine", &["configs/systems"]),
     ("records", &["fuzz/seeds/records"]),
     ("graph", &["fuzz/seeds/graph"]),

@@ -4,17 +4,17 @@
 //! JSON is checked more strictly than the original does, which checks key names and takes any value
 //! that is no text: here type and choices must fit.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use bench_core::config::keys::is_key;
+use bench_core::config::synonyms;
 use serde_json::{Map, Value, json};
 
-use super::later::{self, LaterOption};
+use super::hints::{self, Form};
 use super::spec::{Arity, Kind, OptionSpec};
 use super::{table, values};
-use crate::config::text;
-use crate::error::most_like;
 use crate::python::repr;
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// The value that `words` give `option`.
 ///
@@ -37,17 +37,11 @@ pub struct SavedMachine {
     pub description: String,
 }
 
+/// What a count must be.
+const COUNT: &str = "a whole number, 0 or more";
+
 /// Keys that only a resolved configuration has.
 const DISTRIBUTED: [&str; 3] = ["use_popdist", "popdist_size", "popdist_rank"];
-
-/// Their values of a run in one process.
-fn alone(key: &str) -> Value {
-    match key {
-        "use_popdist" => json!(false),
-        "popdist_size" => json!(1),
-        _ => json!(0),
-    }
-}
 
 /// Reads `text`, found at `path`, as a preset.
 ///
@@ -55,12 +49,16 @@ fn alone(key: &str) -> Value {
 ///
 /// Text that is not a JSON object; as [`check`].
 pub fn parse(path: &str, text: &str) -> Result<(Map<String, Value>, Option<SavedMachine>)> {
+    preset_or_report(path, &object(path, text)?)
+}
+
+fn object(path: &str, text: &str) -> Result<Map<String, Value>> {
     let value: Value = serde_json::from_str(text).map_err(|json| Error::Json {
         path: path.to_string(),
         json,
     })?;
-    let found = match &value {
-        Value::Object(values) => return preset_or_report(path, values),
+    let found = match value {
+        Value::Object(values) => return Ok(values),
         Value::Null => "null",
         Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
@@ -73,6 +71,20 @@ pub fn parse(path: &str, text: &str) -> Result<(Map<String, Value>, Option<Saved
     })
 }
 
+/// The keys of a preset or of the run of a report, under the names that they have in `text`; none of
+/// a text that [`parse`] refuses.
+#[must_use]
+pub fn as_written(text: &str) -> Map<String, Value> {
+    let mut values: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    match (
+        values.contains_key("schema_version"),
+        values.remove("options"),
+    ) {
+        (true, Some(Value::Object(options))) => options,
+        _ => values,
+    }
+}
+
 /// A preset, or what the program itself wrote of a run: a report with its machine, or a resolved
 /// configuration.
 fn preset_or_report(
@@ -80,7 +92,10 @@ fn preset_or_report(
     values: &Map<String, Value>,
 ) -> Result<(Map<String, Value>, Option<SavedMachine>)> {
     if !values.contains_key("schema_version") {
-        return Ok((check(path, &unresolved(path, values)?)?, None));
+        return Ok((
+            check(path, &unresolved(path, values)?, Level::Program)?,
+            None,
+        ));
     }
     let not_one = |reason: &str| Error::NotAReport {
         path: path.to_string(),
@@ -91,7 +106,7 @@ fn preset_or_report(
     let text = |key: &str| values.get(key).and_then(Value::as_str).map(String::from);
     let machine = text("system").zip(text("machine"));
     let (name, description) = machine.ok_or_else(|| not_one("it has no `system` and `machine`"))?;
-    let values = check(path, &unresolved(path, options)?)?;
+    let values = check(path, &unresolved(path, options)?, Level::Program)?;
     Ok((values, Some(SavedMachine { name, description })))
 }
 
@@ -101,13 +116,18 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
     if !values.contains_key(DISTRIBUTED[0]) {
         return Ok(values.clone());
     }
-    for key in DISTRIBUTED {
-        if let Some(found) = values.get(key).filter(|found| **found != alone(key)) {
+    // What a launcher shared out was one run, of all replicas.
+    for (key, expected) in DISTRIBUTED.into_iter().zip(["true or false", COUNT, COUNT]) {
+        let fits = |found: &Value| match expected {
+            COUNT => found.is_u64(),
+            _ => found.is_boolean(),
+        };
+        if let Some(found) = values.get(key).filter(|found| !fits(found)) {
             return Err(Error::ConfigType {
                 path: path.to_string(),
                 key: key.into(),
-                expected: "the run of one process, for distributed runs are not supported",
-                found: values::show(found),
+                expected,
+                found: found.to_string(),
             });
         }
     }
@@ -131,61 +151,66 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
 ///
 /// # Errors
 ///
-/// Unknown keys, all of them; else the first value that does not fit.
-pub fn check(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
+/// Two names of one key with different values; unknown keys, all of them; else the first value that
+/// does not fit.
+fn check(path: &str, values: &Map<String, Value>, level: Level) -> Result<Map<String, Value>> {
+    let unified = synonyms::unified(values).map_err(|inner| Error::TwoConfigValues {
+        path: path.into(),
+        inner,
+    })?;
+    let values = &unified;
     let keys: Vec<String> = values
         .keys()
-        .filter(|key| known(key).is_none())
+        .filter(|key| known(key, level).is_none())
         .cloned()
         .collect();
     if !keys.is_empty() {
-        let later: Vec<LaterOption> = keys.iter().filter_map(|key| later::named(key)).collect();
-        let slips = keys.iter().filter(|key| later::named(key).is_none());
         return Err(Error::UnknownKeys {
             path: path.to_string(),
-            suggestions: slips.filter_map(|key| meant(key)).collect(),
-            later,
+            hints: keys
+                .iter()
+                .filter_map(|key| hints::of(key, Form::Key))
+                .collect(),
             keys,
         });
     }
     values
         .iter()
         .map(|(key, value)| {
-            let option = known(key).expect("unknown keys were refused above");
+            let option = known(key, level).expect("unknown keys were refused above");
             Ok((key.clone(), from_json(option, value, path)?))
         })
         .collect()
 }
 
-/// The option of a key that a configuration may have.
-fn known(key: &str) -> Option<&'static OptionSpec> {
-    table::by_key(key).or_else(|| table::own_by_key(key))
+/// Which configuration an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// That of a program: what it prints and leaves behind is said there.
+    Program,
+    /// That of one of its runs.
+    Inner,
 }
 
-/// The key that an unknown one may stand for: that of the option of its name, as `popart_dtype`
-/// is for `dtype`, or one that looks like it.
-fn meant(key: &str) -> Option<&'static str> {
-    let key = key.trim_start_matches('-').replace('-', "_");
-    let named = table::options().find(|option| option.name[2..].replace('-', "_") == key);
-    let alike = || most_like(&key, table::options().map(|option| option.key));
-    named.map(|option| option.key).or_else(alike)
+/// The option of a key that a configuration may have.
+fn known(key: &str, level: Level) -> Option<&'static OptionSpec> {
+    let own = || table::own_by_key(key).filter(|_| level == Level::Program || is_key(key));
+    table::by_key(key).or_else(own)
 }
 
 /// A JSON object, or the path of a file with one. The original ignores anything else without a
 /// word; we don't.
 fn json_word(option: &OptionSpec, word: &str) -> Result<Value> {
+    if word.is_empty() && values::is_unset_by_nothing(option) {
+        return Ok(Value::Null);
+    }
     let (path, text) = if word.trim_start().starts_with('{') {
         (option.name.to_string(), word.to_string())
     } else {
-        let text = text::read(word).map_err(|source| Error::File {
-            action: "read",
-            path: PathBuf::from(word),
-            source,
-        })?;
-        (word.to_string(), text?)
+        (word.to_string(), text::read_settings(Path::new(word))?)
     };
-    let parsed = parse(&path, &text);
-    parsed.map(|(values, _)| Value::Object(values))
+    let values = check(&path, &object(&path, &text)?, Level::Inner)?;
+    Ok(Value::Object(values))
 }
 
 /// The value that JSON gives `option` in the configuration file `path`.
@@ -219,6 +244,7 @@ pub fn from_json(option: &OptionSpec, value: &Value, path: &str) -> Result<Value
                 scalar
             })
         }
+        Value::Array(_) if option.kind == Kind::Halves => Ok(value.clone()),
         Value::Array(items) if option.is_list() => {
             if items.is_empty() && option.arity == Arity::OneOrMore {
                 return Err(wrong());
@@ -239,7 +265,7 @@ pub fn from_json(option: &OptionSpec, value: &Value, path: &str) -> Result<Value
         }
         Value::Object(keys) if option.kind == Kind::Json => {
             let inside = format!("{path}: key {}", repr(option.key));
-            check(&inside, keys).map(Value::Object)
+            check(&inside, keys, Level::Inner).map(Value::Object)
         }
         _ if option.is_list() => Err(wrong()),
         _ => scalar(option, value).ok_or_else(wrong),
@@ -252,7 +278,7 @@ fn scalar(option: &OptionSpec, value: &Value) -> Option<Value> {
         Kind::IntOrConfigFloat | Kind::Float => value.is_number(),
         Kind::Bool => value.is_boolean(),
         Kind::Text | Kind::Mode | Kind::Constant(_) => value.is_string(),
-        Kind::Schedule | Kind::Json => false,
+        Kind::Schedule | Kind::Json | Kind::Halves => false,
     };
     fits.then(|| value.clone())
 }
@@ -266,6 +292,7 @@ fn expected(option: &OptionSpec) -> &'static str {
         (Kind::Bool, _) => "true or false",
         (Kind::Schedule, _) => "an object of whole numbers and rates",
         (Kind::Json, _) => "an object",
+        (Kind::Halves, _) => "a list of [IPU, [attention blocks, feed-forward blocks]]",
         (_, true) => "a list of texts",
         (_, false) => "a text",
     }
@@ -277,7 +304,7 @@ mod tests {
 
     fn check_error(text: &str, expected: &str) {
         let error = parse("a.json", text).expect_err(text);
-        assert_eq!(error.to_string(), expected, "{text}");
+        assert_eq!(crate::error::chain(&error), expected, "{text}");
     }
 
     #[test]
@@ -287,6 +314,21 @@ mod tests {
             (r#"{"shuffle": "true"}"#, "shuffle", json!(true)),
             (r#"{"loss_scaling": 20}"#, "loss_scaling", json!(20)),
             (r#"{"input_files": "x"}"#, "input_files", json!(["x"])),
+            (
+                r#"{"device_iterations": "7"}"#,
+                "batches_per_step",
+                json!(7),
+            ),
+            (
+                r#"{"checkpoint_output_dir": "c"}"#,
+                "checkpoint_dir",
+                json!("c"),
+            ),
+            (
+                r#"{"checkpoint_input_dir": "m.onnx"}"#,
+                "onnx_checkpoint",
+                json!("m.onnx"),
+            ),
             (
                 r#"{"lr_warmup_start": 0.002}"#,
                 "lr_warmup_start",
@@ -323,7 +365,8 @@ mod tests {
             (
                 r#"{"ff_size": 1, "micro-batch-size": 2}"#,
                 "a.json: Unknown arg(s) in config file: {'ff_size', 'micro-batch-size'}\n  \
-                 did you mean ff_size__, micro_batch_size?",
+                 'ff_size': did you mean ff_size__?\n  \
+                 'micro-batch-size': did you mean micro_batch_size?",
             ),
             (
                 "{\n \"seed\": 1,,\n}",
@@ -359,19 +402,35 @@ mod tests {
                 "a.json: argument --task: invalid choice: 'FOO' (choose from 'PRETRAINING', 'SQUAD', 'MRPC')",
             ),
             (
+                r#"{"validation_config": "no/such.json"}"#,
+                "a.json: cannot read no/such.json: No such file or directory (os error 2)",
+            ),
+            (
+                r#"{"validation_config": {"explain": true}}"#,
+                "a.json: key 'validation_config': Unknown arg(s) in config file: {'explain'}",
+            ),
+            (
                 r#"{"validation_config": {"foo": 1}}"#,
                 "a.json: key 'validation_config': Unknown arg(s) in config file: {'foo'}",
             ),
             (
                 r#"{"dtype": "FLOAT16"}"#,
-                "a.json: Unknown arg(s) in config file: {'dtype'}\n  did you mean popart_dtype?",
+                "a.json: Unknown arg(s) in config file: {'dtype'}\n  \
+                 'dtype': did you mean popart_dtype?",
             ),
             (
-                r#"{"device_iterations": 4, "seeds": 1}"#,
-                "a.json: Unknown arg(s) in config file: {'device_iterations', 'seeds'}\n  \
-                 did you mean seed?\n  \
-                 --device-iterations is an option of later versions of the benchmark: \
-                 --batches-per-step counts them here",
+                r#"{"device_iterations": 4, "batches_per_step": 8}"#,
+                "a.json: `batches_per_step` and `device_iterations` are one setting, got 8 and 4",
+            ),
+            (
+                r#"{"validation_config": {"device_iterations": 4, "batches_per_step": 8}}"#,
+                "a.json: key 'validation_config': `batches_per_step` and `device_iterations` are \
+                 one setting, got 8 and 4",
+            ),
+            (
+                r#"{"device_iterations": 4, "seeds": 1, "explian": 1}"#,
+                "a.json: Unknown arg(s) in config file: {'seeds', 'explian'}\n  \
+                 'explian': did you mean explain?",
             ),
         ] {
             check_error(text, expected);

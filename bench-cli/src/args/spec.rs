@@ -25,6 +25,8 @@ pub enum Kind {
     Schedule,
     /// A JSON object, or the path of a file that holds one.
     Json,
+    /// A JSON list of `[IPU, [attention blocks, feed-forward blocks]]`, in one word.
+    Halves,
     /// No word at all: the option stores this text under its key.
     Constant(&'static str),
 }
@@ -195,7 +197,12 @@ impl OptionSpec {
         let default = self.default_value();
         match (default.as_f64(), value.as_f64()) {
             (Some(expected), Some(actual)) => expected == actual,
-            _ => *value == default || (default.is_null() && *value == json!(false)),
+            // Where unset, a switch is off unless its bare form turns it off.
+            _ => {
+                let unset_is_on = self.arity == Arity::Optional { bare: false };
+                let off = default.is_null() && !unset_is_on && *value == json!(false);
+                *value == default || off
+            }
         }
     }
 }
@@ -318,6 +325,11 @@ pub(super) const fn mode(
 /// A JSON object that may stay unset.
 pub(super) const fn maybe_json(name: &'static str, key: &'static str) -> OptionSpec {
     OptionSpec::new(name, key, Kind::Json, Arity::One, Default::Null)
+}
+
+/// A list of half layers that may stay unset.
+pub(super) const fn maybe_halves(name: &'static str, key: &'static str) -> OptionSpec {
+    OptionSpec::new(name, key, Kind::Halves, Arity::One, Default::Null)
 }
 
 /// An option that stores `value` under the key of another one.

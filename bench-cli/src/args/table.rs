@@ -1,17 +1,16 @@
 //! The one table of options: every name, key, default, choice, help line and support status.
 //!
 //! Names, keys, types, defaults and choices are those of `bert.py` in graphcore/examples
-//! (`applications/popart/bert`, revision 96fef3f), so that its command lines and presets work here.
-//! The order is the original's: ambiguity messages and the resolved configuration follow it.
+//! (`applications/popart/bert`), so that its command lines and presets work here: those of revision
+//! 96fef3f, and between them those that its releases up to v3.1.0 added. A later name of an option
+//! stores its value under the first one's key. The order is the original's: ambiguity messages and the resolved configuration follow it.
 //! The options of our own stand apart, in [`OURS`].
 
 mod execution;
 mod model;
 mod training;
 
-use bench_core::config::keys::is_key;
-
-use super::spec::{OptionSpec, flag, maybe_text, text};
+use super::spec::{OptionSpec, flag, int, maybe_float, maybe_halves, maybe_text, switch, text};
 
 /// The options under one heading of the help.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +45,18 @@ pub const SYSTEM: &str = "--system";
 pub const METRICS_JSON: &str = "--metrics-json";
 /// Whether the weight update's collectives are merged.
 pub const MERGE_COLLECTIVES: &str = "--merge-collectives";
+/// Half layers by pipeline stage.
+pub const ATT_FFN_PLACEMENT: &str = "--att-ffn-placement";
+/// Stage of the first half layer.
+pub const ENCODER_START_PIPELINE_STAGE: &str = "--encoder-start-pipeline-stage";
+/// Largest norm of all gradients.
+pub const GRADIENT_CLIPPING_NORM: &str = "--gradient-clipping-norm";
+/// Type of the moments.
+pub const LAMB_ACCL_DTYPE: &str = "--lamb-accl-dtype";
+/// Whether the model has no next-sentence head.
+pub const REDUCE_NSP_OVERHEAD: &str = "--reduce-nsp-overhead";
+/// Mean of the sequences of a pack.
+pub const SEQUENCES_PER_PACK: &str = "--sequences-per-pack";
 /// Which release of the application to follow.
 pub const RELEASE: &str = "--release";
 /// Whether to say where the time went.
@@ -72,6 +83,16 @@ pub const OURS: Section = Section {
         maybe_text(SYSTEM, "system")
             .help("machine to simulate: a shipped system or a description file [default: the smallest Mk2 system with enough IPUs]"),
         flag(MERGE_COLLECTIVES, "merge_collectives").help("merge the sums and gathers over replicas that are alike, as PopART can and BERT doesn't: fewer syncs for more memory"),
+        maybe_halves(ATT_FFN_PLACEMENT, "att_ffn_placement").help("half layers by pipeline stage, in place of --encoder-start-ipu and --layers-per-ipu, as Graphcore's MLPerf submissions place them: a JSON list of [IPU, [attention blocks, feed-forward blocks]]"),
+        int(ENCODER_START_PIPELINE_STAGE, "encoder_start_pipeline_stage", 1)
+            .no_effect("stages on one IPU that follow each other are one, and none may be left out")
+            .help("pipeline stage of the first group of --att-ffn-placement: 1, or 0 for a first group on IPU 0"),
+        maybe_float(GRADIENT_CLIPPING_NORM, "gradient_clipping_norm").help("largest norm of the gradients of all weights together; ADAM and LAMB make those of a larger one smaller alike"),
+        text(LAMB_ACCL_DTYPE, "lamb_accl_dtype", "FLOAT")
+            .choices(&["FLOAT", "FLOAT16"])
+            .help("type of both moments of ADAM and LAMB; in FLOAT16 they keep the loss scale"),
+        switch(REDUCE_NSP_OVERHEAD, "reduce_nsp_overhead", false).help("leave the next-sentence head out of pre-training"),
+        maybe_float(SEQUENCES_PER_PACK, "sequences_per_pack").help("sequences that a pack of generated data counts as, as many as a pack of yours holds on average; unset, one less than --max-sequences-per-pack, as the original counts them"),
         maybe_text(RELEASE, "release").help("release of the benchmark to follow where its releases differ: 96fef3f, v2.1 to v2.6, v3.0 or v3.1 [default: v2.3]"),
         maybe_text(METRICS_JSON, "metrics_json").help("write the metrics of the run to this file"),
         flag(EXPLAIN, "explain").help("print where the time of a step went, IPU by IPU, to stderr"),
@@ -92,9 +113,13 @@ pub const EXCLUSIVE: &[&[&str]] = &[
     &["--epochs", "--training-steps"],
     &["--lr-schedule-by-epoch", "--lr-schedule-by-step"],
     &["--ls-schedule-by-epoch", "--ls-schedule-by-step"],
-    &["--tf-checkpoint", "--onnx-checkpoint"],
+    &["--tf-checkpoint", "--onnx-checkpoint", "--wandb-checkpoint"],
     &["--virtual-graph", "--pipeline", "--phased-execution"],
     &["--single-device", "--dual-device"],
+    &["--layers-per-ipu", ATT_FFN_PLACEMENT],
+    &["--layers-per-ipu", ENCODER_START_PIPELINE_STAGE],
+    &["--encoder-start-ipu", ATT_FFN_PLACEMENT],
+    &["--encoder-start-ipu", ENCODER_START_PIPELINE_STAGE],
 ];
 
 /// The options of [`SECTIONS`] in order.
@@ -108,11 +133,10 @@ pub fn by_key(key: &str) -> Option<&'static OptionSpec> {
     options().find(|option| option.key == key)
 }
 
-/// The option of our own that stores its value under `key` of a run.
+/// The option of our own that stores its value under `key`.
 #[must_use]
 pub fn own_by_key(key: &str) -> Option<&'static OptionSpec> {
-    let mut own = OURS.options.iter();
-    own.find(|option| option.key == key && is_key(key))
+    OURS.options.iter().find(|option| option.key == key)
 }
 
 /// The option called `name`, dashes included; ours too.
@@ -131,12 +155,12 @@ mod tests {
     use crate::args::spec::{Arity, Kind, Support};
 
     #[test]
-    fn names_are_unique_and_keys_are_142() {
+    fn names_are_unique_and_keys_are_144() {
         let names: BTreeSet<_> = options().map(|option| option.name).collect();
         let keys: BTreeSet<_> = options().map(|option| option.key).collect();
         assert_eq!(
             (options().count(), names.len(), keys.len()),
-            (144, 144, 142)
+            (154, 154, 149)
         );
     }
 
@@ -170,13 +194,13 @@ mod tests {
         let bare_off = |arity| arity == Arity::Optional { bare: false };
         assert_eq!(
             count(Kind::Int, one) + count(Kind::IntOrConfigFloat, one),
-            41
+            44
         );
         assert_eq!(count(Kind::Float, one), 14);
-        assert_eq!(count(Kind::Text, one), 27);
-        assert_eq!(count(Kind::Bool, bare_on), 43);
+        assert_eq!(count(Kind::Text, one), 31);
+        assert_eq!(count(Kind::Bool, bare_on), 45);
         assert_eq!(count(Kind::Bool, bare_off), 5);
-        assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 2);
+        assert_eq!(count(Kind::Bool, |arity| arity == Arity::None), 3);
         assert_eq!(count(Kind::Schedule, |arity| arity == Arity::Any), 4);
     }
 

@@ -186,8 +186,9 @@ fn only_what_was_given_is_there() {
     let given = parse_line("--system mk2-pod16 --epochs 1 --metrics-json m.json").unwrap();
     assert_eq!(given.values.len(), 1);
     assert_eq!(given.names, ["--epochs"]);
-    assert_eq!(given.system.as_deref(), Some("mk2-pod16"));
-    assert_eq!(given.metrics_json.as_deref(), Some("m.json"));
+    assert_eq!(given.own["system"], "mk2-pod16");
+    assert_eq!(given.own["metrics_json"], "m.json");
+    assert_eq!(given.own.len(), 2);
     assert!(parse_line("--epochs 1 --help").unwrap().help);
 }
 
@@ -237,7 +238,8 @@ fn mistakes_in_the_words_of_the_original() {
         (
             "--micro_batch_size 5 --sequence-lenght=3",
             "unrecognized arguments: --micro_batch_size 5 --sequence-lenght=3\n  \
-             did you mean --micro-batch-size, --sequence-length?",
+             '--micro_batch_size': did you mean --micro-batch-size?\n  \
+             '--sequence-lenght': did you mean --sequence-length?",
         ),
         ("--=x", "unrecognized arguments: --=x"),
         ("a -- --inference", "unrecognized arguments: a --inference"),

@@ -7,7 +7,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::spec::{Kind, OptionSpec};
+use super::spec::{Arity, Kind, OptionSpec};
+use super::table;
 use crate::{Error, Result};
 
 const MODES: &[&str] = &["DEFAULT", "PIPELINE", "PHASED"];
@@ -43,6 +44,9 @@ pub fn from_words(option: &OptionSpec, words: &[String]) -> Result<Value> {
 
 /// The value of one word; never an object.
 pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
+    if word.is_empty() && is_unset_by_nothing(option) {
+        return Ok(Value::Null);
+    }
     let invalid = |kind| Error::InvalidValue {
         option: option.name,
         kind,
@@ -68,11 +72,15 @@ pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
         Kind::Mode if MODES.contains(&word) => Ok(json!(word)),
         Kind::Mode => Err(invalid("ExecutionMode")),
         Kind::Json => unreachable!("{} takes an object", option.name),
+        Kind::Halves => {
+            let list: Option<Value> = serde_json::from_str(word).ok();
+            let list = list.filter(Value::is_array);
+            list.ok_or_else(|| {
+                invalid("JSON list of [IPU, [attention blocks, feed-forward blocks]]")
+            })
+        }
         Kind::Schedule => schedule(option, &[word.to_string()]),
         Kind::Text | Kind::Constant(_) => {
-            if option.key == "engine_cache" && word.is_empty() {
-                return Ok(Value::Null);
-            }
             if option.choices.is_empty() || option.choices.contains(&word) {
                 return Ok(json!(word));
             }
@@ -83,6 +91,14 @@ pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
             })
         }
     }
+}
+
+/// Whether an empty word unsets an option, whatever a preset says. It does for one that may stay
+/// unset, but not for an output of our own: that would be lost.
+#[must_use]
+pub fn is_unset_by_nothing(option: &OptionSpec) -> bool {
+    let optional = option.default_value().is_null() && option.arity == Arity::One;
+    optional && table::by_key(option.key).is_some()
 }
 
 fn bool_word(word: &str) -> Option<bool> {
@@ -115,12 +131,12 @@ fn schedule(option: &OptionSpec, words: &[String]) -> Result<Value> {
     Ok(Value::Object(pairs))
 }
 
-/// A value as one would type it: lists with blanks between their items.
+/// A value as one would type it: lists with blanks between their items, lists of lists as JSON.
 #[must_use]
 pub fn show(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) => {
+        Value::Array(items) if !items.iter().any(Value::is_array) => {
             let items: Vec<String> = items.iter().map(show).collect();
             items.join(" ")
         }

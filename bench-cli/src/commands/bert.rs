@@ -11,7 +11,9 @@ use bench_cli::clock::Date;
 use bench_cli::config::options::{BertOptions, ConnectionType};
 use bench_cli::console::Console;
 use bench_cli::data::dataset::{self, Dataset};
+use bench_cli::data::patterns;
 use bench_cli::inspect::Inspect;
+use bench_cli::launch::Launch;
 use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Report, TimedMetrics, memory_text};
 use bench_cli::request::{PreparedRun, RunRequest, prepare};
@@ -23,26 +25,37 @@ use popart_graph::plan::PlanCache;
 /// Runs the benchmark with the `words` after `bert`.
 pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let words = args::texts(words)?;
-    let given = args::parse(words.iter().cloned())?;
+    let mut given = args::parse(words.iter().cloned())?;
     if given.help {
         let help = args::command().bin_name("ipu-bench bert").render_help();
         super::print(&help.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    given.color.write_global();
-    let console = Console { quiet: given.quiet };
+    given.launch = Launch::read(|name| std::env::var_os(name))?;
     let prepared = prepare(&given, Date::now())?;
-    if given.print_config {
+    let own = &prepared.own;
+    own.color.write_global();
+    let console = Console { quiet: own.quiet };
+    if own.print_config {
         super::print(&report::json::config_text(
             &prepared.request.options.arguments(),
         ))?;
         return Ok(ExitCode::SUCCESS);
     }
-    given.inspect.check()?;
-    let metrics = given.metrics_json.iter().map(Path::new);
-    let inspected = given.inspect.files()?;
+    if let Some(launch) = given.launch.filter(|launch| launch.rank > 0) {
+        console.note(&format!(
+            "process {} of {}: the first one simulates the whole system",
+            launch.rank + 1,
+            launch.processes
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    own.inspect.check()?;
+    let metrics = own.metrics_json.iter().map(Path::new);
+    let inspected = own.inspect.files()?;
     let outputs = metrics.chain(inspected.iter().map(PathBuf::as_path));
-    report::check_apart(outputs.clone(), inputs(&given, &prepared))?;
+    let inputs = inputs(&given, &prepared);
+    report::check_apart(outputs.clone(), inputs.iter().map(PathBuf::as_path))?;
     report::check_all_writable(outputs)?;
     let command = ["ipu-bench".into(), "bert".into()]
         .into_iter()
@@ -53,11 +66,13 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
 }
 
 /// The files that a run reads, or would if they were there.
-fn inputs<'a>(given: &'a Arguments, prepared: &'a PreparedRun) -> impl Iterator<Item = &'a Path> {
-    let named = given.config.iter().chain(&given.system).map(Path::new);
+fn inputs(given: &Arguments, prepared: &PreparedRun) -> Vec<PathBuf> {
+    let named = given.config.iter().chain(&prepared.own.system);
+    let named = named.map(PathBuf::from);
     let data = &prepared.request.options.data;
-    let data = data.input_files.iter().chain(&data.vocab_file);
-    named.chain(data.map(PathBuf::as_path))
+    let files = patterns::files(&data.input_files);
+    let files = files.unwrap_or_else(|_| data.input_files.clone());
+    named.chain(files).chain(data.vocab_file.clone()).collect()
 }
 
 /// The runs of a program, one after the other, with their lines, and the files of the first.
@@ -76,6 +91,13 @@ fn simulate(
     {
         console.note(&note)?;
     }
+    let old_form = runs.iter().find_map(|run| run.dataset.old_form());
+    if let Some(path) = old_form {
+        console.note(&format!(
+            "{}: packs in the form of v2.1 and v2.2, as its size says; they run as those of v2.3 do",
+            path.display()
+        ))?;
+    }
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
         None => "while running the given options".into(),
@@ -92,6 +114,7 @@ fn simulate(
         options,
         failed: None,
     };
+    log.print(log::compile_only(&prepared.warnings));
     log.print(log::program(prepared.accumulation_set, &process));
     for (number, this) in runs.iter().enumerate() {
         let first = number == 0;
@@ -108,16 +131,16 @@ fn simulate(
         };
         let plans = run::plans_for(&this.request.machine.spec);
         let inspect = match first {
-            true => given.inspect.clone(),
+            true => prepared.own.inspect.clone(),
             false => Inspect::default(),
         };
         let measured =
             one(&mut log, this, device, &inspect, &plans, console).with_context(context)?;
-        if given.explain && first {
+        if prepared.own.explain && first {
             write!(io::stderr(), "{}", report::explain::text(&measured.metrics))?;
         }
         let refusal = measured.metrics.refusal.clone();
-        if let Some(path) = given.metrics_json.as_ref().filter(|_| first) {
+        if let Some(path) = prepared.own.metrics_json.as_ref().filter(|_| first) {
             let text = report::json::text(&Report::new(&this.request, measured));
             report::write(Path::new(path), &text)?;
         }
@@ -155,8 +178,12 @@ fn runs(prepared: &PreparedRun) -> anyhow::Result<Vec<Run>> {
                 true => Error::Validation(Box::new(error)),
                 false => error,
             })?;
+            let mut request = request.clone();
+            if let Some(mean) = dataset.sequences_per_pack() {
+                request.options.config.sequences_per_pack = Some(mean);
+            }
             Ok(Run {
-                request: request.clone(),
+                request,
                 dataset,
                 validation,
             })
@@ -199,8 +226,8 @@ fn one(
 fn say(prepared: &PreparedRun, console: &Console) -> anyhow::Result<()> {
     console.note(&format!("system: {}", prepared.request.machine.name))?;
     console.note(&format!(
-        "release: {}",
-        prepared.request.options.config.release
+        "release: {}: {}",
+        prepared.request.options.config.release, prepared.release_reason
     ))?;
     for note in &prepared.notes {
         console.note(note)?;
@@ -254,7 +281,7 @@ impl Log<'_> {
         }
         let least = self.options.output.log_level;
         let mut stdout = io::stdout().lock();
-        let mut lines = lines.into_iter().filter(|line| line.level >= least);
+        let mut lines = lines.into_iter().filter(|line| line.appears(least));
         let printed = lines
             .try_for_each(|line| writeln!(stdout, "{}", line.render(Date::now())))
             .and_then(|()| stdout.flush());

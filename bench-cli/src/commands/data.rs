@@ -1,15 +1,18 @@
 //! `ipu-bench data`: files of training data, made and looked into.
 //!
 //! Options that the original's record maker has keep their names and defaults
-//! (`applications/popart/bert/bert_data/create_pretraining_data.py`).
+//! (`applications/popart/bert/bert_data/create_pretraining_data.py`), and so have those of its packer
+//! (`packed_bert_data` in later releases).
 
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bench_cli::console::Console;
-use bench_cli::data::{DataError, Replace, benchmark, inspect, pretraining, vocabulary};
-use bert_model::data::{Case, Recipe, RecordLayout};
+use bench_cli::data::{DataError, Replace, benchmark, inspect, packs, pretraining, vocabulary};
+use bert_model::data::{
+    Case, Leftovers, PackForm, PackLayout, PackingRecipe, Recipe, RecordLayout,
+};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,6 +23,7 @@ pub(super) fn command(command: Command) -> Command {
         .arg_required_else_help(true)
         .subcommand(benchmark_command())
         .subcommand(pretraining_command())
+        .subcommand(pack_command())
         .subcommand(inspect_command())
         .subcommand(vocabulary_command())
 }
@@ -96,14 +100,83 @@ fn pretraining_command() -> Command {
         .arg(force())
 }
 
+fn pack_command() -> Command {
+    Command::new("pack")
+        .about("Put several sequences into each row, of records that `data pretraining` made")
+        .arg(
+            text_option(
+                "input-glob",
+                "Files of records: names or patterns, separated by commas",
+            )
+            .required(true),
+        )
+        .arg(
+            super::path_option("output-dir", "Folder to fill: duplication_0, and so on")
+                .value_name("DIR")
+                .required(true),
+        )
+        .arg(number("max-sequence-length", "512", "Positions of a row"))
+        .arg(number(
+            "mlm-tokens",
+            "76",
+            "Masked words of a sequence at the most",
+        ))
+        .arg(number(
+            "max-sequences-per-pack",
+            "3",
+            "Sequences of a pack at the most",
+        ))
+        .arg(number(
+            "unpacked-dataset-duplication-factor",
+            "1",
+            "Copies of the text that the records hold; each is packed into a file of its own",
+        ))
+        .arg(
+            Arg::new("drop-unpacked-remainder")
+                .long("drop-unpacked-remainder")
+                .value_name("BOOL")
+                .value_parser(value_parser!(bool))
+                .default_value("true")
+                .help("Drop sequences that the best mixture of lengths leaves over; else each gets a row with padding"),
+        )
+        .arg(
+            Arg::new("random-seed")
+                .long("random-seed")
+                .value_name("INT")
+                .value_parser(value_parser!(u64))
+                .default_value("12345")
+                .help("Where all draws come from"),
+        )
+        .arg(form().default_value("v2.3"))
+        .arg(force())
+}
+
+/// The form of packs.
+fn form() -> Arg {
+    Arg::new("form")
+        .long("form")
+        .value_name("RELEASE")
+        .value_parser(["v2.1", "v2.3"])
+        .help("Form of the packs: of v2.1 and v2.2, or of v2.3 and later")
+}
+
+/// What was chosen of [`form`].
+fn chosen_form(matches: &ArgMatches) -> Option<PackForm> {
+    let word = matches.get_one::<String>("form")?;
+    Some(match word.as_str() {
+        "v2.1" => PackForm::Slots,
+        _ => PackForm::Slices,
+    })
+}
+
 fn inspect_command() -> Command {
     Command::new("inspect")
-        .about("Show records as text")
+        .about("Show records or packs as text")
         .arg(
             Arg::new("FILE")
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
-                .help("a file of pre-training records"),
+                .help("a file of pre-training records, or of packs of them"),
         )
         .arg(number("sequence-length", "128", "Positions of a sequence"))
         .arg(
@@ -113,6 +186,16 @@ fn inspect_command() -> Command {
                 .value_parser(value_parser!(u32))
                 .help("Masked words of a sequence at the most [default: 20, 56 or 76 for 128, 384 or 512]"),
         )
+        .arg(
+            Arg::new("max-sequences-per-pack")
+                .long("max-sequences-per-pack")
+                .value_name("INT")
+                .value_parser(value_parser!(u32))
+                .help("Sequences of a pack at the most, if the file holds packs"),
+        )
+        .arg(form().requires("max-sequences-per-pack").help(
+            "Form of the packs: of v2.1 and v2.2, or of v2.3 and later [default: the one that the size of the file fits]",
+        ))
         .arg(super::path_option(
             "vocab-file",
             "Vocabulary that names the tokens; without, numbers are shown",
@@ -192,6 +275,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
     let text = match matches.subcommand().expect("clap demands a subcommand") {
         ("benchmark", matches) => run_benchmark(matches, console)?,
         ("pretraining", matches) => run_pretraining(matches, console)?,
+        ("pack", matches) => run_pack(matches, console)?,
         ("inspect", matches) => run_inspect(matches)?,
         (_, matches) => run_vocabulary(matches)?,
     };
@@ -264,23 +348,84 @@ fn run_pretraining(matches: &ArgMatches, console: &Console) -> anyhow::Result<St
     Ok(text)
 }
 
+fn run_pack(matches: &ArgMatches, console: &Console) -> anyhow::Result<String> {
+    let layout = PackLayout {
+        sequence_length: *value(matches, "max-sequence-length"),
+        mask_tokens: *value(matches, "mlm-tokens"),
+        sequences: *value(matches, "max-sequences-per-pack"),
+        form: chosen_form(matches).expect("it has a default"),
+    };
+    let request = packs::Request {
+        input_files: value::<String>(matches, "input-glob").clone(),
+        output: value::<PathBuf>(matches, "output-dir").clone(),
+        recipe: PackingRecipe {
+            layout,
+            leftovers: match value::<bool>(matches, "drop-unpacked-remainder") {
+                true => Leftovers::Drop,
+                false => Leftovers::Pad,
+            },
+            seed: *value(matches, "random-seed"),
+        },
+        copies: *value(matches, "unpacked-dataset-duplication-factor"),
+        replace: replace(matches),
+    };
+    let made = packs::make(&request, &console.bar(0))?;
+    let mut text = format!(
+        "{} sequences: {} packed, {} left over, {} in packs with too many masked words\n\
+         {} packs, {:.3} sequences each on average; {} padding sequences\n",
+        made.records,
+        made.packed,
+        made.dropped,
+        made.crowded,
+        made.packs(),
+        made.packed as f64 / made.packs() as f64,
+        made.padding,
+    );
+    for (path, packs) in &made.files {
+        let _ = writeln!(
+            text,
+            "{}: {packs} packs of {} bytes",
+            path.display(),
+            layout.bytes()
+        );
+    }
+    Ok(text)
+}
+
 fn run_inspect(matches: &ArgMatches) -> anyhow::Result<String> {
     let sequence_length = *value(matches, "sequence-length");
     let mask_tokens = match matches.get_one::<u32>("mask-tokens") {
         Some(&given) => given,
         None => inspect::usual_mask_tokens(sequence_length)?,
     };
-    let request = inspect::Request {
-        file: value::<PathBuf>(matches, "FILE").clone(),
-        layout: RecordLayout {
+    let file = value::<PathBuf>(matches, "FILE").clone();
+    let layout = match matches.get_one::<u32>("max-sequences-per-pack") {
+        None => inspect::RowLayout::Record(RecordLayout {
             sequence_length,
             mask_tokens,
-        },
+        }),
+        Some(&sequences) => {
+            let form = chosen_form(matches);
+            let layout = PackLayout {
+                sequence_length,
+                mask_tokens,
+                sequences,
+                form: form.unwrap_or(PackForm::Slices),
+            };
+            inspect::RowLayout::Pack(match form {
+                Some(_) => layout,
+                None => packs::layout_of(&file, layout)?,
+            })
+        }
+    };
+    let request = inspect::Request {
+        file,
+        layout,
         vocabulary: super::path(matches, "vocab-file").map(PathBuf::from),
         first: *value(matches, "first"),
         count: *value(matches, "count"),
     };
-    let records = inspect::count(&request.file, request.layout)?;
+    let records = request.layout.count(&request.file)?;
     // The first of an empty file is asked for by nobody: 0 is the default.
     if request.first > 0 && request.first >= records {
         let (path, first) = (request.file, request.first);

@@ -3,26 +3,28 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use bench_cli::args::{self, Arguments, table};
+use bench_cli::args::own::OwnOptions;
+use bench_cli::args::{self, table};
 use bench_cli::clock::Date;
 use bench_cli::console::Console;
+use bench_cli::launch::Launch;
 use bench_cli::request::prepare;
 use bench_cli::{Error, report};
 use bench_core::sensitivity::{self, ExtraRuns};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-/// The option given that prints or writes something of one run, which many runs can't.
-fn output(given: &Arguments) -> Option<&'static str> {
+/// The options asked for that print or write something of one run, which many runs can't.
+fn outputs(own: &OwnOptions) -> impl Iterator<Item = &'static str> {
     let outputs = [
-        (table::METRICS_JSON, given.metrics_json.is_some()),
-        (table::EXPLAIN, given.explain),
-        (table::DUMP_IR, given.inspect.ir.is_some()),
-        (table::DUMP_PROGRAM, given.inspect.program.is_some()),
-        (table::MEMORY_REPORT, given.inspect.memory.is_some()),
-        (table::PRINT_CONFIG, given.print_config),
+        (table::METRICS_JSON, own.metrics_json.is_some()),
+        (table::EXPLAIN, own.explain),
+        (table::DUMP_IR, own.inspect.ir.is_some()),
+        (table::DUMP_PROGRAM, own.inspect.program.is_some()),
+        (table::MEMORY_REPORT, own.inspect.memory.is_some()),
+        (table::PRINT_CONFIG, own.print_config),
     ];
-    let given = outputs.into_iter().find(|(_, is_given)| *is_given);
-    given.map(|(option, _)| option)
+    let asked = outputs.into_iter().filter(|(_, is_asked)| *is_asked);
+    asked.map(|(option, _)| option)
 }
 
 pub(super) fn command(command: Command) -> Command {
@@ -64,20 +66,26 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
 
 /// What every constant does to the run that the `words` ask for.
 fn of_run(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
-    let given = args::parse(args::texts(words)?)?;
+    let mut given = args::parse(args::texts(words)?)?;
     if given.help {
         let help = args::command().bin_name("ipu-bench bert").render_help();
         super::print(&help.to_string())?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(option) = output(&given) {
+    if let Some(option) = outputs(&OwnOptions::read(&given.own, None)?).next() {
         let other = "sensitivity";
         return Err(Error::NotAllowedWith { option, other }.into());
     }
-    let console = Console {
-        quiet: console.quiet || given.quiet,
-    };
+    given.launch = Launch::read(|name| std::env::var_os(name))?;
     let prepared = prepare(&given, Date::now())?;
+    let console = Console {
+        quiet: console.quiet || prepared.own.quiet,
+    };
+    for option in outputs(&prepared.own) {
+        console.note(&format!(
+            "no effect: the preset's {option}, which is for one run"
+        ))?;
+    }
     for note in &prepared.notes {
         console.note(note)?;
     }

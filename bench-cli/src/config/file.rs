@@ -3,14 +3,16 @@
 //! The shipped presets are built in, so that they work outside the repository. What an object may
 //! hold is [`crate::args::json`]'s to say.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use bench_core::presets::PRESETS;
+use bench_core::release::signs::{Shown, shown};
 use serde_json::{Map, Value};
 
-use super::text;
 use crate::args::json::{self, SavedMachine};
-use crate::{Error, Result};
+use crate::args::mlperf::{self, Translated};
+use crate::{Error, Result, text};
 
 /// A preset, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +23,12 @@ pub struct Preset {
     pub built_in: bool,
     /// The machine of the run, if the file is a report.
     pub machine: Option<SavedMachine>,
+    /// Values as the file has them, under its own names.
+    pub written: Map<String, Value>,
+    /// Releases that the file may have been written for, as its values show.
+    pub shown: Shown,
+    /// Lines that say what was made of a file in other names.
+    pub notes: Vec<String>,
 }
 
 /// Reads the preset at `path`, or the built-in one of that path or file name if there is no file.
@@ -29,24 +37,34 @@ pub struct Preset {
 ///
 /// No such file and no such preset; text that is not a JSON object; unknown keys, wrong types.
 pub fn load(path: &str) -> Result<Preset> {
-    let (text, built_in) = match text::read(path) {
-        Ok(text) => (text?, false),
-        Err(source) => match built_in(path) {
-            Some(text) if source.kind() == std::io::ErrorKind::NotFound => (text.to_string(), true),
-            _ => {
-                return Err(Error::File {
-                    action: "read",
-                    path: path.into(),
-                    source,
-                });
-            }
-        },
+    let (text, built_in) = match (text::read_settings(Path::new(path)), built_in(path)) {
+        (Err(Error::File { source, .. }), Some(text)) if source.kind() == ErrorKind::NotFound => {
+            (text.to_string(), true)
+        }
+        (text, _) => (text?, false),
     };
-    let (values, machine) = json::parse(path, &text)?;
+    // Text that is no JSON object is for the parser to refuse.
+    let object: Option<Map<String, Value>> = serde_json::from_str(&text).ok();
+    let translated = object.map(|values| mlperf::translated(path, &values));
+    let (text, notes) = match translated.transpose()?.flatten() {
+        Some(Translated { values, notes }) => (Value::Object(values).to_string(), notes),
+        None => (text, Vec::new()),
+    };
+    let (mut values, machine) = json::parse(path, &text)?;
+    let written = json::as_written(&text);
+    let shown = shown(&written);
+    if let Shown::Releases { last, .. } = shown {
+        values
+            .entry("release")
+            .or_insert_with(|| last.name().into());
+    }
     Ok(Preset {
         values,
         built_in,
         machine,
+        written,
+        shown,
+        notes,
     })
 }
 
@@ -83,7 +101,7 @@ mod tests {
     fn every_shipped_preset_resolves_alone() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs");
         let mut found = 0;
-        for folder in [root.clone(), root.join("mk2")] {
+        for folder in ["", "mk2", "mk2/packed", "mlperf"].map(|folder| root.join(folder)) {
             for entry in std::fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();
                 if path
@@ -98,6 +116,6 @@ mod tests {
                 }
             }
         }
-        assert!(found >= 13, "found only {found}");
+        assert!(found >= 14, "found only {found}");
     }
 }

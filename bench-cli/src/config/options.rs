@@ -14,6 +14,8 @@ use bert_model::data::Case;
 use popart_graph::lower::HostStreams;
 use serde_json::{Map, Value};
 
+use crate::launch::Launch;
+
 /// Everything that acts, in groups.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BertOptions {
@@ -100,12 +102,16 @@ pub struct Run {
     pub generated_data: bool,
     /// Values that synthetic data is said to have; none of them is computed with.
     pub synthetic_values: SyntheticValues,
+    /// The processes that share the work, if a launcher started them.
+    pub launch: Option<Launch>,
     /// Whether to train; inference takes no notice.
     pub training: bool,
     /// Whether to validate after training.
     pub validation: bool,
     /// Whether saved models were wanted; they are not written.
     pub model_save: bool,
+    /// Bytes of the largest merged copy with the host, if limited; only the log says so.
+    pub max_copy_merge_size: Option<u32>,
 }
 
 /// Kinds of synthetic data.
@@ -180,6 +186,12 @@ impl BertOptions {
         self.config.session.host_streams == HostStreams::Absent
     }
 
+    /// Whether samples are made rather than read from files.
+    #[must_use]
+    pub fn makes_data(&self) -> bool {
+        self.run.generated_data || self.is_synthetic()
+    }
+
     /// The options as keys: all of the application's in its order, then the release and others of our
     /// own that are on.
     ///
@@ -197,7 +209,8 @@ impl BertOptions {
         }
         // What the application doesn't know is there only if it does something.
         now.retain(|key, value| {
-            key == "release" || self.as_read.get(key) != Some(value) || *value == true
+            let is_ours = key == "release" || value.is_number() || *value == true;
+            is_ours || self.as_read.get(key) != Some(value)
         });
         out.extend(now);
         out

@@ -7,7 +7,7 @@ use crate::args::parse;
 
 fn resolve_line(line: &str, preset: Value) -> Result<ResolvedConfig> {
     let given = parse(line.split_whitespace().map(String::from))?;
-    let preset = crate::args::json::check("a.json", preset.as_object().unwrap())?;
+    let (preset, _) = crate::args::json::parse("a.json", &preset.to_string())?;
     resolve(&given, Some(&preset), "date")
 }
 
@@ -25,10 +25,41 @@ fn check(line: &str, preset: Value, expected: &[(&str, Value)]) {
 fn check_error(line: &str, preset: Value, expected: &str, status: u8) {
     let error = resolve_line(line, preset).expect_err(line);
     assert_eq!(
-        (error.to_string().as_str(), error.exit_code()),
+        (crate::error::chain(&error).as_str(), error.exit_code()),
         (expected, status),
         "{line}"
     );
+}
+
+/// What other people's files set is taken back, or says how.
+#[test]
+fn the_line_goes_over_the_preset() {
+    let ends = json!({"epochs": 1, "device_version": "ipu1", "tf_checkpoint": "x/model.ckpt"});
+    check(
+        "--system mk2-pod16",
+        ends.clone(),
+        &[
+            ("device_version", Value::Null),
+            ("tf_checkpoint", json!("x/model.ckpt")),
+        ],
+    );
+    check(
+        "--tf-checkpoint= --device-version=",
+        ends,
+        &[
+            ("device_version", Value::Null),
+            ("tf_checkpoint", Value::Null),
+        ],
+    );
+    let target = json!({"epochs": 1, "internal_exchange_optimisation_target": "cycles"});
+    check(
+        "--internal-exchange-optimisation-target=",
+        target.clone(),
+        &[],
+    );
+    let error = resolve_line("", target).unwrap_err().to_string();
+    let how = "; --internal-exchange-optimisation-target '' unsets what a preset says";
+    assert!(error.ends_with(how), "{error}");
 }
 
 #[test]
@@ -99,6 +130,84 @@ fn execution_modes() {
             &[("execution_mode", json!(mode))],
         );
     }
+}
+
+/// In one source they contradict each other; the line goes over the preset.
+#[test]
+fn two_names_of_one_setting() {
+    for (line, first, second) in [
+        (
+            "--device-iterations 4 --batches-per-step 8",
+            "--batches-per-step and --device-iterations",
+            "8 and 4",
+        ),
+        (
+            "--pipeline false --execution-mode PIPELINE",
+            "--execution-mode and --pipeline",
+            "PIPELINE and false",
+        ),
+        (
+            "--checkpoint-dir a --checkpoint-output-dir b",
+            "--checkpoint-dir and --checkpoint-output-dir",
+            "a and b",
+        ),
+    ] {
+        let expected = format!("{first} are one setting, got {second}");
+        check_error(&format!("--epochs 1 {line}"), json!({}), &expected, 2);
+    }
+    check(
+        "--epochs 1 --device-iterations 4 --batches-per-step 4",
+        json!({}),
+        &[("batches_per_step", json!(4))],
+    );
+    check(
+        "--epochs 1 --device-iterations 4 --execution-mode DEFAULT",
+        json!({"batches_per_step": 8, "pipeline": true}),
+        &[
+            ("batches_per_step", json!(4)),
+            ("execution_mode", json!("DEFAULT")),
+        ],
+    );
+}
+
+#[test]
+fn what_is_only_compiled_needs_no_device_and_no_data() {
+    let resolved = resolve_line("--epochs 1 --compile-only", json!({})).unwrap();
+    let options = &resolved.options;
+    assert_eq!(options.device.connection, ConnectionType::Offline);
+    assert!(options.run.generated_data);
+    assert_eq!(resolved.warnings.len(), 2);
+    let line = "--epochs 1 --compile-only --synthetic-data --engine-cache a";
+    let resolved = resolve_line(line, json!({"input_files": ["a"]})).unwrap();
+    assert!(!resolved.options.run.generated_data);
+    assert!(resolved.warnings.is_empty());
+}
+
+/// Its placement is its own, as in the presets of Mk1.
+#[test]
+fn the_validation_may_lie_elsewhere() {
+    let preset = json!({
+        "task": "SQUAD", "num_layers": 12, "layers_per_ipu": [1], "encoder_start_ipu": 2,
+        "pipeline": true, "device_iterations": 64, "gradient_accumulation_factor": 1,
+        "validation_config": {
+            "layers_per_ipu": [6], "encoder_start_ipu": 1, "device_iterations": 16,
+            "sequence_length": 256, "max_copy_merge_size": 32000, "pipeline": true,
+        },
+    });
+    let resolved = resolve_line("--epochs 1 --generated-data", preset).unwrap();
+    let validation = validation(&resolved).unwrap().unwrap();
+    let of = |options: &BertOptions| {
+        let config = &options.config;
+        (
+            config.ipus_per_replica(),
+            config.batching.batches_per_step,
+            config.model.sequence_length,
+            options.run.max_copy_merge_size,
+            config.is_pipelined(),
+        )
+    };
+    assert_eq!(of(&resolved.options), (14, 64, 128, None, true));
+    assert_eq!(of(&validation), (3, 16, 256, Some(32_000), true));
 }
 
 #[test]
@@ -408,7 +517,8 @@ fn validation_is_checked_like_a_run() {
         ),
         (
             json!({"gradient_accumulation_factor": 2}),
-            "--inference accumulates no gradients, but the gradient accumulation factor is 2: give --gradient-accumulation-factor 1 and a --global-batch-size of 1, aborting",
+            "Gradient Accumulation only available when training.\n  \
+             The factor is 2: --gradient-accumulation-factor 1 makes it 1",
         ),
     ] {
         let resolved = resolve_line("--epochs 1", json!({"validation_config": own})).unwrap();
@@ -429,13 +539,94 @@ fn runs_that_compute_nothing() {
     check_error(
         "--inference --global-batch-size 32 --micro-batch-size 2",
         json!({}),
-        "--inference accumulates no gradients, but the gradient accumulation factor is 16: give --gradient-accumulation-factor 1 and a --global-batch-size of 2, aborting",
+        "Gradient Accumulation only available when training.\n  \
+         The factor is 16: --global-batch-size 2 makes it 1",
         1,
     );
     check_error(
         "--inference --task SQUAD --inference-lm-perplexity",
         json!({}),
         "Masked LM perplexity is only supported in pretraining, aborting",
+        1,
+    );
+}
+
+/// Whole layers and half layers are two forms of one thing: the line's goes over the preset's, and
+/// the defaults of the other form are nobody's.
+#[test]
+fn half_layers_take_the_place_of_whole_ones() {
+    let groups = json!([[1, [2, 1]], [0, [0, 1]]]);
+    let absent = ["layers_per_ipu", "encoder_start_ipu"].map(|key| (key, Value::Null));
+    let halves = |line: &str, preset: Value| {
+        let resolved = resolve_line(line, preset).unwrap();
+        let arguments = resolved.options.arguments();
+        assert_eq!(arguments["att_ffn_placement"], groups, "{line}");
+        for (key, _) in &absent {
+            assert!(!arguments.contains_key(*key), "{line}: {key}");
+        }
+        // As `--print-config` writes it and `--config` reads it.
+        let text = serde_json::to_string(&arguments).unwrap();
+        let (read, _) = crate::args::json::parse("a.json", &text).unwrap();
+        let again = resolve(&crate::args::Arguments::default(), Some(&read), "date").unwrap();
+        assert_eq!(again.options.config, resolved.options.config, "{line}");
+        resolved
+    };
+    let line = "--epochs 1 --att-ffn-placement [[1,[2,1]],[0,[0,1]]]";
+    halves(line, json!({}));
+    halves(line, json!({"layers_per_ipu": [1], "encoder_start_ipu": 1}));
+    halves("--epochs 1", json!({"att_ffn_placement": groups}));
+    check(
+        "--epochs 1 --layers-per-ipu 1",
+        json!({"att_ffn_placement": groups, "encoder_start_pipeline_stage": 1}),
+        &[
+            ("layers_per_ipu", json!([1])),
+            ("encoder_start_ipu", json!(2)),
+        ],
+    );
+    // The validation may have its layers elsewhere.
+    let trained = halves(
+        &format!("{line} --validation-config {{\"layers_per_ipu\":[1]}}"),
+        json!({}),
+    );
+    let validated = validation(&trained).unwrap().unwrap().arguments();
+    assert_eq!(validated["layers_per_ipu"], json!([1]));
+    assert!(!validated.contains_key("att_ffn_placement"));
+}
+
+#[test]
+fn whole_and_half_layers_at_once_are_refused() {
+    check_error(
+        "--epochs 1 --layers-per-ipu 1 --att-ffn-placement [[0,[2,2]]]",
+        json!({}),
+        "argument --att-ffn-placement: not allowed with argument --layers-per-ipu",
+        2,
+    );
+    check_error(
+        "--epochs 1",
+        json!({"att_ffn_placement": [[0, [2, 2]]], "encoder_start_ipu": 0}),
+        "`encoder_start_ipu` places whole layers and `att_ffn_placement` half layers: give one of \
+         them, and leave the other out",
+        1,
+    );
+    check_error(
+        "--epochs 1 --att-ffn-placement 3",
+        json!({}),
+        "argument --att-ffn-placement: invalid JSON list of [IPU, [attention blocks, feed-forward \
+         blocks]] value: '3'",
+        2,
+    );
+    check_error(
+        "--epochs 1 --att-ffn-placement [[1,[2,3]],[0,[0,-1]]]",
+        json!({}),
+        "argument --att-ffn-placement: expected a list of [IPU, [attention blocks, feed-forward \
+         blocks]], got [[1,[2,3]],[0,[0,-1]]]",
+        1,
+    );
+    check_error(
+        "--epochs 1 --att-ffn-placement [[1,[2,2]]] --encoder-start-pipeline-stage 2",
+        json!({}),
+        "`encoder_start_pipeline_stage` must be 1, or 0 for a first group on IPU 0, got 2: nothing \
+         would run in the stages before",
         1,
     );
 }

@@ -2,21 +2,13 @@
 
 use std::path::PathBuf;
 
-use bert_model::data::{Limit, RecordLayout};
+use bert_model::data::{Limit, PackForm, PackLayout, RecordLayout};
 
 use crate::python::repr;
 
 /// Fault of a file of data, or of a request for data.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// A file that should be text.
-    #[error("{}:{line}: not UTF-8 text", path.display())]
-    NotText {
-        /// The file.
-        path: PathBuf,
-        /// The line that is none, from 1.
-        line: usize,
-    },
     /// A pattern that no file matches.
     #[error("no file matches {pattern}")]
     NoMatch {
@@ -59,6 +51,61 @@ pub enum DataError {
         layout: RecordLayout,
         /// Bytes of the file.
         bytes: u64,
+    },
+    /// A file of packs that ends within one, in either form. The first sentences are the original's.
+    #[error(
+        "Input file: {} does not align to the size of a sample. Check the dataset was generated correctly: \
+         expected a multiple of {} bytes, or of {} in the form of v2.1 (sequence length {}, mask tokens {}, \
+         {} sequences per pack), got {bytes}",
+        path.display(), layout.bytes(), old_form_bytes(*layout), layout.sequence_length,
+        layout.mask_tokens, layout.sequences
+    )]
+    MisalignedPacks {
+        /// The file.
+        path: PathBuf,
+        /// The form expected.
+        layout: PackLayout,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// A file that ends within a pack of the form that was asked for.
+    #[error(
+        "{}: expected a multiple of {} bytes, the size of a pack, got {bytes}",
+        path.display(), layout.bytes()
+    )]
+    PackLength {
+        /// The file.
+        path: PathBuf,
+        /// The form asked for.
+        layout: PackLayout,
+        /// Bytes of the file.
+        bytes: u64,
+    },
+    /// Packs in TensorFlow's form. The sentence is the original's.
+    #[error("tfrecord dataset not supported for packed sequence data format")]
+    PackedTfRecord,
+    /// Copies of which each would be a file, in a form whose files are strategies.
+    #[error(
+        "--unpacked-dataset-duplication-factor: expected 1 for --form v2.1, whose files are \
+         strategies and not copies, got {0}"
+    )]
+    CopiesOfStrategies(u32),
+    /// Fewer records than copies of them.
+    #[error("--unpacked-dataset-duplication-factor {copies}: there are only {records} records")]
+    FewRecords {
+        /// Copies in the files.
+        copies: u32,
+        /// Records of all files.
+        records: usize,
+    },
+    /// Records of which no pack can be made.
+    #[error(
+        "no pack was made of {records} records: too few for a mixture of their lengths. \
+         --drop-unpacked-remainder false packs each of them with padding"
+    )]
+    NoPacks {
+        /// How many.
+        records: usize,
     },
     /// A run on real data without a file of it. The first sentence is the original's.
     #[error(
@@ -132,4 +179,12 @@ pub enum DataError {
     /// A text or recipe that nothing can be made of.
     #[error("{0}")]
     Recipe(bert_model::data::DataError),
+}
+
+fn old_form_bytes(layout: PackLayout) -> usize {
+    PackLayout {
+        form: PackForm::Slots,
+        ..layout
+    }
+    .bytes()
 }

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use bert_model::data::{Field, Record, RecordLayout, Token, Vocabulary};
+use bert_model::data::{
+    Field, Pack, PackForm, PackLayout, Record, RecordLayout, Sequence, Token, Vocabulary,
+};
 
 use super::{DataError, cannot_read, read_vocabulary};
 use crate::Result;
@@ -16,13 +18,85 @@ pub struct Request {
     /// The file.
     pub file: PathBuf,
     /// Form of its records.
-    pub layout: RecordLayout,
+    pub layout: RowLayout,
     /// Names of the tokens; without, their numbers are shown.
     pub vocabulary: Option<PathBuf>,
     /// First record shown, from 0.
     pub first: u64,
     /// Records shown at the most.
     pub count: u64,
+}
+
+/// Form of the rows of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowLayout {
+    /// Records of one sequence.
+    Record(RecordLayout),
+    /// Packs of several.
+    Pack(PackLayout),
+}
+
+impl RowLayout {
+    /// Bytes of a row.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Record(layout) => layout.bytes(),
+            Self::Pack(layout) => layout.bytes(),
+        }
+    }
+
+    /// How many rows a file holds.
+    ///
+    /// # Errors
+    ///
+    /// A file that can't be read, or that ends within a row.
+    pub fn count(self, path: &Path) -> Result<u64> {
+        match self {
+            Self::Record(layout) => count(path, layout),
+            Self::Pack(layout) => {
+                let bytes = size(path)?;
+                layout.packs_in(bytes).map_err(|_| {
+                    let path = path.into();
+                    DataError::PackLength {
+                        path,
+                        layout,
+                        bytes,
+                    }
+                    .into()
+                })
+            }
+        }
+    }
+
+    fn headline(self, total: u64) -> String {
+        match self {
+            Self::Record(layout) => format!(
+                "{total} records of {} bytes: sequence length {}, mask tokens {}\n",
+                layout.bytes(),
+                layout.sequence_length,
+                layout.mask_tokens
+            ),
+            Self::Pack(layout) => format!(
+                "{total} packs of {} bytes, form {}: sequence length {}, mask tokens {}, up to {} \
+                 sequences\n",
+                layout.bytes(),
+                form_name(layout.form),
+                layout.sequence_length,
+                layout.mask_tokens,
+                layout.sequences
+            ),
+        }
+    }
+}
+
+/// The word for a form of packs: the first release that has it.
+#[must_use]
+pub fn form_name(form: PackForm) -> &'static str {
+    match form {
+        PackForm::Slices => "v2.3",
+        PackForm::Slots => "v2.1",
+    }
 }
 
 /// How many words are masked at the most in sequences of that length, where that is known.
@@ -45,13 +119,7 @@ pub fn usual_mask_tokens(sequence_length: u32) -> Result<u32> {
 ///
 /// A file that can't be read; [`DataError::Misaligned`] if it ends within a record.
 pub fn count(path: &Path, layout: RecordLayout) -> Result<u64> {
-    let found = std::fs::metadata(path).map_err(|source| cannot_read(path, source))?;
-    if !found.is_file() {
-        return Err(DataError::NotAFile { path: path.into() }.into());
-    }
-    // The size may be had even of a file that can't be read.
-    File::open(path).map_err(|source| cannot_read(path, source))?;
-    let bytes = found.len();
+    let bytes = size(path)?;
     layout.records_in(bytes).map_err(|_| {
         let path = path.into();
         DataError::Misaligned {
@@ -63,22 +131,32 @@ pub fn count(path: &Path, layout: RecordLayout) -> Result<u64> {
     })
 }
 
+/// Bytes of a file.
+///
+/// # Errors
+///
+/// What is no file, or can't be read.
+pub(super) fn size(path: &Path) -> Result<u64> {
+    let found = std::fs::metadata(path).map_err(|source| cannot_read(path, source))?;
+    if !found.is_file() {
+        return Err(DataError::NotAFile { path: path.into() }.into());
+    }
+    // The size may be had even of a file that can't be read.
+    File::open(path).map_err(|source| cannot_read(path, source))?;
+    Ok(found.len())
+}
+
 /// The records asked for, in lines.
 ///
 /// # Errors
 ///
-/// As [`count`]; a vocabulary that can't be read.
+/// As [`RowLayout::count`]; a vocabulary that can't be read.
 pub fn show(request: &Request) -> Result<String> {
     let Request { file, layout, .. } = request;
     let vocabulary = request.vocabulary.as_deref();
     let vocabulary = vocabulary.map(read_vocabulary).transpose()?;
-    let total = count(file, *layout)?;
-    let mut out = format!(
-        "{total} records of {} bytes: sequence length {}, mask tokens {}\n",
-        layout.bytes(),
-        layout.sequence_length,
-        layout.mask_tokens
-    );
+    let total = layout.count(file)?;
+    let mut out = layout.headline(total);
     let end = request.first.saturating_add(request.count).min(total);
     let mut opened = File::open(file).map_err(|source| cannot_read(file, source))?;
     let place = request.first.min(total) * layout.bytes() as u64;
@@ -93,31 +171,76 @@ pub fn show(request: &Request) -> Result<String> {
     for number in request.first..end {
         let read = opened.read_exact(&mut bytes);
         read.map_err(|source| cannot_read(file, source))?;
-        let record = Record::from_bytes(*layout, &bytes).expect("so many bytes were read");
         out += "\n";
-        out += &text(number, &record, vocabulary.as_ref());
+        const WHOLE: &str = "so many bytes were read";
+        out += &match *layout {
+            RowLayout::Record(layout) => {
+                let record = Record::from_bytes(layout, &bytes).expect(WHOLE);
+                text(number, &record, vocabulary.as_ref())
+            }
+            RowLayout::Pack(layout) => {
+                let pack = Pack::from_bytes(layout, &bytes).expect(WHOLE);
+                pack_text(number, &pack, vocabulary.as_ref())
+            }
+        };
     }
     Ok(out)
 }
 
 /// One record: a line of facts, then its two parts.
 fn text(number: u64, record: &Record, vocabulary: Option<&Vocabulary>) -> String {
-    let tokens = record.in_text_order();
-    let masked = tokens.iter().filter(|token| token.label.is_some()).count();
-    let next = match record.get(Field::RandomNext) {
-        [0] => "follows the first",
-        _ => "is a random one",
+    let sequence = Sequence {
+        tokens: record.in_text_order(),
+        random_next: record.get(Field::RandomNext)[0],
     };
-    let mut out = format!(
-        "record {number}: {} words, {masked} of them masked; the second part {next}\n",
-        tokens.len()
-    );
+    let mut out = facts(&format!("record {number}"), &sequence);
     if let Some(fault) = record.fault() {
         let _ = writeln!(out, "  not a record of this form: {fault}");
     }
-    for part in tokens.chunk_by(|token, next| token.segment == next.segment) {
+    out + &parts(&sequence, "  ", vocabulary)
+}
+
+/// One pack: its sequences, each as a record is shown.
+fn pack_text(number: u64, pack: &Pack, vocabulary: Option<&Vocabulary>) -> String {
+    let sequences = pack.sequences();
+    let words: usize = sequences.iter().map(|each| each.tokens.len()).sum();
+    let mut out = format!(
+        "pack {number}: {} sequences, {words} of {} positions in use\n",
+        sequences.len(),
+        pack.layout().sequence_length
+    );
+    if let Some(fault) = pack.fault() {
+        let _ = writeln!(out, "  not a pack of this form: {fault}");
+    }
+    for (place, sequence) in (1..).zip(&sequences) {
+        out += &facts(&format!("  sequence {place}"), sequence);
+        out += &parts(sequence, "    ", vocabulary);
+    }
+    out
+}
+
+/// What a sequence is.
+fn facts(name: &str, sequence: &Sequence) -> String {
+    let next = match sequence.random_next {
+        0 => "follows the first",
+        _ => "is a random one",
+    };
+    format!(
+        "{name}: {} words, {} of them masked; the second part {next}\n",
+        sequence.tokens.len(),
+        sequence.masked()
+    )
+}
+
+/// The two parts of a sequence, a line each.
+fn parts(sequence: &Sequence, indent: &str, vocabulary: Option<&Vocabulary>) -> String {
+    let mut out = String::new();
+    let parts = sequence
+        .tokens
+        .chunk_by(|token, next| token.segment == next.segment);
+    for part in parts {
         let words: Vec<String> = part.iter().map(|token| word(token, vocabulary)).collect();
-        let _ = writeln!(out, "  {}", words.join(" "));
+        let _ = writeln!(out, "{indent}{}", words.join(" "));
     }
     out
 }

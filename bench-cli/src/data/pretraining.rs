@@ -3,15 +3,14 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use bert_model::data::{Case, Corpus, Limit, Recipe, Record, RecordMaker, Tokeniser};
+use bert_model::data::{Case, Corpus, Limit, Recipe, Record, RecordMaker, Tokeniser, blanks};
 use indicatif::ProgressBar;
 
 use super::{
-    DataError, Replace, cannot_write, check_outputs, matching, read_text, read_vocabulary,
-    recipe_error,
+    DataError, Replace, cannot_write, check_outputs, matching, read_vocabulary, recipe_error,
 };
 use crate::report::PartialFile;
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// Request to make records for pre-training from text.
 #[derive(Clone, Debug, PartialEq)]
@@ -68,9 +67,8 @@ pub fn make(request: &Request, bar: &ProgressBar) -> Result<RecordCounts> {
     let tokeniser = Tokeniser::new(&vocabulary, request.case);
     let mut corpus = Corpus::default();
     for path in &inputs {
-        let text = read_text(path)?;
-        text.lines()
-            .for_each(|line| corpus.push_line(line, &tokeniser));
+        let text = text::read(path)?;
+        blanks::lines(&text).for_each(|line| corpus.push_line(line, &tokeniser));
     }
     let (documents, tokens) = (corpus.documents(), corpus.tokens());
     let maker = RecordMaker::new(corpus, &vocabulary, request.recipe);

@@ -3,42 +3,82 @@
 use std::path::Path;
 
 use bert_model::data::squad::{Answer, Question};
+use ipu_sim::object::{Form, Object};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::read_text;
-use crate::{Error, Result};
+use crate::{Error, Result, text};
 
 /// A file; keys that it has besides are left alone.
 #[derive(Deserialize)]
-struct Form {
-    data: Vec<Article>,
+struct File {
+    data: Vec<Object<Article>>,
 }
 
 #[derive(Deserialize)]
 struct Article {
-    paragraphs: Vec<Paragraph>,
+    paragraphs: Vec<Object<Paragraph>>,
 }
 
 #[derive(Deserialize)]
 struct Paragraph {
     context: String,
-    qas: Vec<QuestionEntry>,
+    qas: Vec<Object<QuestionEntry>>,
 }
 
 #[derive(Deserialize)]
 struct QuestionEntry {
+    #[serde(deserialize_with = "id")]
     id: String,
     question: String,
     #[serde(default)]
-    answers: Vec<Answered>,
+    answers: Vec<Object<AnswerEntry>>,
 }
 
 #[derive(Deserialize)]
-struct Answered {
+struct AnswerEntry {
     text: String,
     #[serde(deserialize_with = "start")]
     answer_start: usize,
+}
+
+impl Form for File {
+    const EXPECTED: &'static str = "an object with `data`, a list of articles";
+}
+
+impl Form for Article {
+    const EXPECTED: &'static str = "an article: an object with `paragraphs`";
+}
+
+impl Form for Paragraph {
+    const EXPECTED: &'static str = "a paragraph: an object with `context` and `qas`";
+}
+
+impl Form for QuestionEntry {
+    const EXPECTED: &'static str = "a question: an object with `id`, `question` and `answers`";
+}
+
+impl Form for AnswerEntry {
+    const EXPECTED: &'static str = "an answer: an object with `text` and `answer_start`";
+}
+
+/// The name of a question, which some files have as a number.
+fn id<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "id: expected the name of a question, a text or a whole number"
+    )]
+    enum Id {
+        Text(String),
+        Positive(u64),
+        Negative(i64),
+    }
+    Ok(match Id::deserialize(from)? {
+        Id::Text(text) => text,
+        Id::Positive(number) => number.to_string(),
+        Id::Negative(number) => number.to_string(),
+    })
 }
 
 /// A place in a text: not everything that is no place is no number.
@@ -56,7 +96,7 @@ fn start<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<usize, D::Er
 ///
 /// A file that can't be read or that is not of this form, with line and column.
 pub fn read(path: &Path) -> Result<Vec<Question>> {
-    parse(path, &read_text(path)?)
+    parse(path, &text::read(path)?)
 }
 
 /// The questions in the `text` of a file at `path`, in order.
@@ -65,14 +105,14 @@ pub fn read(path: &Path) -> Result<Vec<Question>> {
 ///
 /// A text that is not of this form, with line and column.
 pub fn parse(path: &Path, text: &str) -> Result<Vec<Question>> {
-    let form: Form = serde_json::from_str(text).map_err(|json| Error::Json {
+    let Object(file): Object<File> = serde_json::from_str(text).map_err(|json| Error::Json {
         path: path.display().to_string(),
         json,
     })?;
-    let paragraphs = form.data.into_iter().flat_map(|article| article.paragraphs);
-    let questions = paragraphs.flat_map(|paragraph| {
-        let context = paragraph.context;
-        paragraph.qas.into_iter().map(move |asked| Question {
+    let articles = file.data.into_iter();
+    let paragraphs = articles.flat_map(|Object(article)| article.paragraphs);
+    let questions = paragraphs.flat_map(|Object(Paragraph { context, qas })| {
+        qas.into_iter().map(move |Object(asked)| Question {
             id: asked.id,
             question: asked.question,
             context: context.clone(),
@@ -82,10 +122,10 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<Question>> {
     Ok(questions.collect())
 }
 
-fn answer(answered: Answered) -> Answer {
+fn answer(Object(entry): Object<AnswerEntry>) -> Answer {
     Answer {
-        text: answered.text,
-        start: answered.answer_start,
+        text: entry.text,
+        start: entry.answer_start,
     }
 }
 
@@ -102,5 +142,43 @@ mod tests {
         assert!(error.starts_with("q.json:2:"), "{error}");
         let expected = "answer_start: expected a place in the text, 0 or more, got -2";
         assert!(error.ends_with(expected), "{error}");
+    }
+
+    #[test]
+    fn a_number_names_a_question() {
+        for id in ["7211011040021", "-3", r#""7211011040021""#] {
+            let text = format!(
+                r#"{{"data": [{{"paragraphs": [{{"context": "a", "qas": [
+                {{"id": {id}, "question": "b"}}]}}]}}]}}"#
+            );
+            let questions = parse(Path::new("q.json"), &text).unwrap();
+            assert_eq!(questions[0].id, id.trim_matches('"'));
+        }
+    }
+
+    #[test]
+    fn another_form_is_named_with_its_place() {
+        for (text, expected) in [
+            (
+                "[1]",
+                "q.json:1:0: not of the form expected: invalid type: sequence, expected an object with `data`, a list of articles",
+            ),
+            (
+                "{\"data\": [\n[[]]]}",
+                "q.json:2:0: not of the form expected: invalid type: sequence, expected an article: an object with `paragraphs`",
+            ),
+            (
+                r#"{"data": [{"paragraphs": [{"context": "a", "qas": [["a", "b", []]]}]}]}"#,
+                "q.json:1:51: not of the form expected: invalid type: sequence, expected a question: an object with `id`, \
+                 `question` and `answers`",
+            ),
+            (
+                r#"{"data": [{"paragraphs": [{"context": "a", "qas": [{"id": 1.5, "question": "b"}]}]}]}"#,
+                "q.json:1:62: not of the form expected: id: expected the name of a question, a text or a whole number",
+            ),
+        ] {
+            let error = parse(Path::new("q.json"), text).unwrap_err();
+            assert_eq!(error.to_string(), expected, "{text}");
+        }
     }
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use bert_model::data::{Case, Vocabulary};
 
-use super::{Replace, check_outputs, matching, read_text, recipe_error};
-use crate::{Result, report};
+use super::{Replace, check_outputs, matching, recipe_error};
+use crate::{Result, report, text};
 
 /// Writes a vocabulary of at most `size` tokens that can spell the texts in `input_files`, a
 /// list of patterns. Returns how many tokens it has.
@@ -24,16 +24,16 @@ pub fn write(
     check_outputs(&[output.into()], &texts, replace)?;
     let texts: Vec<String> = texts
         .iter()
-        .map(|path| read_text(path))
+        .map(|path| text::read(path))
         .collect::<Result<_>>()?;
     let vocabulary = Vocabulary::of_words(&texts.join("\n"), case, size);
     let vocabulary = vocabulary.map_err(recipe_error)?;
-    report::write(output, &text(&vocabulary))?;
+    report::write(output, &file_text(&vocabulary))?;
     Ok(vocabulary.size())
 }
 
 /// A vocabulary as the text of a file.
-fn text(vocabulary: &Vocabulary) -> String {
+fn file_text(vocabulary: &Vocabulary) -> String {
     vocabulary.tokens().join("\n") + "\n"
 }
 
@@ -47,6 +47,6 @@ mod tests {
     #[test]
     fn the_shipped_vocabulary_is_that_of_the_shipped_text() {
         let made = Vocabulary::of_words(benchmark::TEXT, Case::Lower, 30_400).unwrap();
-        expect_test::expect_file!["../../sample/vocab.txt"].assert_eq(&text(&made));
+        expect_test::expect_file!["../../sample/vocab.txt"].assert_eq(&file_text(&made));
     }
 }

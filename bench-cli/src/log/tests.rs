@@ -58,12 +58,44 @@ fn pretraining_by_epochs() {
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 16 IPUs. Requesting 16 IPUs.|
             2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-pod16 with 16 IPUs|
+            Loading 0 files: []|
             2021-03-19 18:49:38 INFO Dataset length: 1|
             2021-03-19 18:49:38 INFO Creating Session|
             2021-03-19 18:49:38 INFO Compiling Training Graph|
             2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
             2021-03-19 18:49:38 INFO Training Started|
             2021-03-19 18:49:38 INFO Iteration:      0 Epoch:   0.00/2 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00000 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Training Finished|
+            2021-03-19 18:49:38 INFO Program Finished|
+        "#]],
+    );
+}
+
+/// Packs say how many sequences were in them, in thousands, the step included.
+#[test]
+fn sequences_of_packs_are_said() {
+    let line = "--config packed_pretrain_large_512.json --training-steps 2 --steps-per-log 1 \
+                --generated-data --no-model-save --sequences-per-pack 1.75";
+    check(
+        line,
+        metrics(),
+        expect![[r#"
+            2021-03-19 18:49:38 utils INFO Set Gradient Accumulation Factor to 1200|
+            2021-03-19 18:49:38 INFO Program Start|
+            2021-03-19 18:49:38 INFO Hostname: host|
+            2021-03-19 18:49:38 INFO Command Executed: ['ipu-bench', 'bert', '--config', 'packed_pretrain_large_512.json', '--training-steps', '2', '--steps-per-log', '1', '--generated-data', '--no-model-save', '--sequences-per-pack', '1.75']|
+            2021-03-19 18:49:38 INFO Initialising from generated_data|
+            2021-03-19 18:49:38 INFO Building Model|
+            2021-03-19 18:49:38 utils.device INFO Need 16 IPUs. Requesting 16 IPUs.|
+            2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-pod16 with 16 IPUs|
+            2021-03-19 18:49:38 INFO Dataset length: 1|
+            2021-03-19 18:49:38 INFO Creating Session|
+            2021-03-19 18:49:38 INFO Compiling Training Graph|
+            2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
+            2021-03-19 18:49:38 INFO Training Started|
+            2021-03-19 18:49:38 INFO Iteration:     0/2 Sequences processed:   16.8k Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00000 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Iteration:     1/2 Sequences processed:   33.6k Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00000 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Ending Training at 2 Steps|
             2021-03-19 18:49:38 INFO Training Finished|
             2021-03-19 18:49:38 INFO Program Finished|
         "#]],
@@ -110,6 +142,7 @@ fn pretraining_without_accumulation_warns() {
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
             2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
+            Loading 0 files: []|
             2021-03-19 18:49:38 INFO Dataset length: 1|
             2021-03-19 18:49:38 WARNING Running Pretraining without Gradient Accumulation will disable optimisations for the Word Embedding weight. This will increase memory usage. Consider enabling Gradient Accumulation.|
             2021-03-19 18:49:38 INFO Creating Session|
@@ -171,6 +204,7 @@ fn pretraining_inference_falls_back_on_durations() {
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 1 IPUs. Requesting 1 IPUs.|
             2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 1 IPUs|
+            Loading 0 files: []|
             2021-03-19 18:49:38 INFO Dataset length: 1|
             2021-03-19 18:49:38 INFO Creating Session|
             2021-03-19 18:49:38 INFO Compiling Inference Graph|
@@ -188,6 +222,7 @@ fn real_data_counts_its_steps() {
     let dataset = Dataset {
         steps_per_epoch: 3,
         origin: SampleOrigin::Records { cached: true },
+        files: vec!["a".into(), "b".into()],
     };
     check_with(
         "--epochs 2 --steps-per-log 2 --gradient-accumulation-factor 16 --input-files a b --epochs-to-cache 1",
@@ -200,7 +235,9 @@ fn real_data_counts_its_steps() {
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 3 IPUs. Requesting 4 IPUs.|
             2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-m2000 with 4 IPUs|
+            Loading 2 files: ['a', 'b']|
             2021-03-19 18:49:38 bert_data.pretraining_dataset INFO Filling Dataset Cache|
+            2021-03-19 18:49:38 bert_data.pretraining_dataset INFO Dataset cache filled in 0.00 seconds.|
             2021-03-19 18:49:38 INFO Dataset length: 3|
             2021-03-19 18:49:38 INFO Creating Session|
             2021-03-19 18:49:38 INFO Compiling Training Graph|
@@ -264,4 +301,166 @@ fn sessions_warn_in_the_published_order() {
         warned("--synthetic-data --synthetic-data-initializer zeros --inference"),
         [synthetic("Zeros")]
     );
+}
+
+/// What the lines of steps say, behind the date.
+fn steps(line: &str) -> Vec<String> {
+    let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+    let request = prepare(&given, Date::from_unix(0)).unwrap().request;
+    let (dataset, metrics) = (Dataset::made(), metrics());
+    let lines = after_compile(&request.options, &dataset, &metrics, HostSeconds(1.5));
+    let texts = lines.map(|line| line.text);
+    texts
+        .filter(|text| text.starts_with("Iteration:"))
+        .collect()
+}
+
+#[test]
+fn every_release_has_its_form_of_training() {
+    for (release, pretraining, squad) in [
+        (
+            "96fef3f",
+            "Iteration:      0 Epoch:   0.00/1 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   \
+             nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 samples/s ",
+            "Iteration:      0 Epoch:   0.00/1 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 \
+             Duration: 16.0000 s Throughput: 4096.0 samples/s ",
+        ),
+        (
+            "v2.6",
+            "Iteration:      0 Epoch:   0.00/1 Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   \
+             nan   nan Learning Rate: 0.00080 Duration: 16.0000 s Throughput: 4096.0 sequences/s ",
+            "Iteration:      0 Epoch:   0.00/1 Loss:   nan Accuracy:   nan Learning Rate: 0.00080 \
+             Duration: 16.0000 s Throughput: 4096.0 sequences/s ",
+        ),
+        (
+            "v3.0",
+            "Iteration:      0 Epoch:   0.00/1 mlm_loss:   nan nsp_loss:   nan mlm_acc:   nan % \
+             nsp_acc:   nan % Learning Rate: 0.00080 Duration: 16.0000 s \
+             throughput: 4096.0 samples/sec ",
+            "Iteration:      0 Epoch:   0.00/1 loss:   nan accuracy:   nan %Learning Rate: \
+             0.00080 Duration: 16.0000 s throughput: 4096.0 samples/sec ",
+        ),
+    ] {
+        let line = format!("--epochs 1 --generated-data --release {release}");
+        assert_eq!(steps(&line), [pretraining], "{release}");
+        assert_eq!(steps(&format!("{line} --task SQUAD")), [squad], "{release}");
+    }
+}
+
+#[test]
+fn every_release_has_its_form_of_inference() {
+    let numbers = "Duration: 16.0000 s Throughput: 4096.0 sequences/s";
+    for (release, expected) in [
+        (
+            "96fef3f",
+            "Duration: 16.0000 s Throughput: 4096.0 samples/s \
+             Per-sample Latency: 16.0 16.0 16.0 seconds (mean min max) "
+                .to_owned(),
+        ),
+        (
+            "v2.3",
+            format!(
+                "{numbers} Per-sample Latency: 16.0 16.0 16.0 16.0 16.0 seconds \
+                 (mean min max p99 p99.9) "
+            ),
+        ),
+        (
+            "v2.4",
+            format!(
+                "{numbers} Per-sample: Mean Latency=16.0 Min Latency=16.0 Max Latency=16.0 \
+                 p99 Latency=16.0 p999 Latency=16.0 seconds"
+            ),
+        ),
+        (
+            "v3.1",
+            "Duration: 16.0000 s throughput: 4096.0 samples/sec \
+             Per-sample: latency avg: 16000.0 ms, latency min: 16000.0 ms, \
+             latency max:16000.0 ms, latency 99p: 16000.0 ms, latency 99p9: 16000.0 ms"
+                .to_owned(),
+        ),
+    ] {
+        let line = format!("--inference --task SQUAD --generated-data --release {release}");
+        assert_eq!(steps(&line), [format!("Iteration:      0 {expected}")]);
+    }
+    let found = steps("--inference --generated-data --release v3.0");
+    assert!(
+        found[0].starts_with("Iteration:      0 mlm_acc:   nan %nsp_acc:   nan %Duration:"),
+        "{found:?}"
+    );
+}
+
+/// With both ends given, steps count from v2.1 on; which one ends the run stays the same.
+#[test]
+fn steps_stand_before_epochs() {
+    let preset = r#"{"epochs": 2, "training_steps": 1}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.json");
+    std::fs::write(&path, preset).unwrap();
+    for (release, expected) in [
+        ("96fef3f", "Iteration:      0 Epoch:   0.00/2 "),
+        ("v2.1", "Iteration:     0/1 "),
+    ] {
+        let line = format!(
+            "--config {} --generated-data --release {release}",
+            path.display()
+        );
+        let found = steps(&line);
+        assert!(found[0].starts_with(expected), "{found:?}");
+        assert_eq!(found.len(), 1);
+    }
+}
+
+/// A linear schedule ends with the steps from v2.3 on, and with the epoch before.
+#[test]
+fn a_linear_schedule_ends_with_the_steps() {
+    let dataset = Dataset {
+        steps_per_epoch: 8,
+        ..Dataset::made()
+    };
+    for (release, expected) in [("v2.2", 8), ("v2.3", 5)] {
+        let line = format!("--training-steps 5 --generated-data --release {release}");
+        let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+        let request = prepare(&given, Date::from_unix(0)).unwrap().request;
+        assert_eq!(scheduled_steps(&request.options, &dataset), expected);
+    }
+}
+
+#[test]
+fn loaders_say_what_they_load() {
+    let printed = |line: &str, dataset: &Dataset| {
+        let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+        let request = prepare(&given, Date::from_unix(0)).unwrap().request;
+        let lines = before_compile(&request, dataset);
+        let lines = lines.iter().filter(|line| line.appears(Level::Critical));
+        lines
+            .map(|line| line.render(Date::from_unix(0)))
+            .collect::<Vec<_>>()
+    };
+    let files = Dataset {
+        steps_per_epoch: 1,
+        origin: SampleOrigin::Records { cached: false },
+        files: vec!["a".into(), "b".into()],
+    };
+    let line = "--epochs 1 --input-files a b";
+    assert_eq!(printed(line, &files), ["Loading 2 files: ['a', 'b']"]);
+    let made = Dataset::made();
+    let generated = "--epochs 1 --generated-data";
+    assert_eq!(printed(generated, &made), ["Loading 0 files: []"]);
+    for none in ["--release 96fef3f", "--task SQUAD"] {
+        assert!(printed(&format!("{generated} {none}"), &made).is_empty());
+    }
+}
+
+#[test]
+fn a_limit_of_merged_copies_is_said() {
+    for (bytes, expected) in [("-1", false), ("32000", true)] {
+        let line = format!("--epochs 1 --generated-data --max-copy-merge-size {bytes}");
+        let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+        let request = prepare(&given, Date::from_unix(0)).unwrap().request;
+        let lines = before_compile(&request, &Dataset::made());
+        let found = lines
+            .iter()
+            .any(|line| line.text == "Copy merge size limit set to 32000");
+        assert_eq!(found, expected, "{bytes}");
+    }
 }

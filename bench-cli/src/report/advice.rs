@@ -2,6 +2,7 @@
 
 use bench_core::advise::{Advice, Trial};
 use bench_core::config::RunConfig;
+use bench_core::config::keys::is_key;
 
 use crate::args::{table, values};
 use crate::config::BertOptions;
@@ -49,7 +50,11 @@ pub fn words(changed: &RunConfig, options: &BertOptions) -> String {
         let derived = key == "global_batch_size" && changed.is_inference();
         !derived && after.get(key) != before.get(key)
     };
-    let names = table::options().map(|option| (option.name, option.key));
+    let ours = table::OURS.options;
+    let ours = ours.iter().filter(|option| is_key(option.key));
+    let names = table::options()
+        .chain(ours)
+        .map(|option| (option.name, option.key));
     let mut words: Vec<String> = Vec::new();
     for (name, key) in names {
         if let Some(value) = after.get(key).filter(|_| is_new(key)) {

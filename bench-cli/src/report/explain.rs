@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use bench_core::explain::IpuCycles;
 use bench_core::explain::cause::{Cause, Causes};
 use bench_core::explain::mechanism::Mechanism;
-use bench_core::explain::pipeline::Pipeline;
+use bench_core::explain::pipeline::{Movable, Pipeline};
 use bench_core::metrics::{IpuMemory, Metrics};
 use bench_core::utilisation::AchievedRate;
 use comfy_table::{CellAlignment, Table, presets};
@@ -202,14 +202,18 @@ fn pipeline_text(pipeline: &Pipeline) -> String {
         pipeline.cycles, pipeline.length.0
     );
     let percent = |share: f64| format!("{:.2} % of the step", 100.0 * share);
+    let what = match pipeline.movable {
+        Movable::Layer => "one encoder layer",
+        Movable::HalfLayer => "half an encoder layer",
+    };
     let best = match &pipeline.best_move {
         Some(found) => format!(
-            "one encoder layer from IPU {} to IPU {} would win {}",
+            "{what} from IPU {} to IPU {} would win {}",
             found.from,
             found.to,
             percent(found.win)
         ),
-        None => "moving one encoder layer would win nothing".into(),
+        None => format!("moving {what} would win nothing"),
     };
     let even = percent(pipeline.win_if_even);
     writeln!(

@@ -7,6 +7,7 @@
 //! Left out: what is idle only at certain sizes, as a count of tiles that the model doesn't fill.
 
 use bench_core::config::RateFunction;
+use bench_core::release::Release;
 use bert_model::config::{Activation, Dropout};
 use bert_model::optim::OptimizerKind;
 use bert_model::placement::EncoderMemory;
@@ -63,6 +64,7 @@ pub const RULES: &[Rule] = &[
             "beta2",
             "max_weight_norm",
             "use_half_optimizer_state",
+            "lamb_accl_dtype",
             "learning_rate_function",
             "lr_warmup_start",
             "lr_warmup_steps",
@@ -70,6 +72,7 @@ pub const RULES: &[Rule] = &[
             "lr_steps_per_decay_update",
             "lr_schedule_by_epoch",
             "lr_schedule_by_step",
+            "gradient_clipping_norm",
             "squad_lr_scale",
             "continuous_pipeline_optimizer_scaling",
             "optimizer_state_offchip",
@@ -187,13 +190,27 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         keys: &["squad_wrap_final_layer"],
-        idle: |options| options.config.ipus_per_replica() == 1,
+        idle: |options| {
+            let config = &options.config;
+            let encoder = &config.placement.encoder;
+            encoder.ends_on_first_ipu(config.model.num_layers)
+        },
         reason: "the first IPU is the last one, too",
     },
     Rule {
         keys: &["mask_tokens", "no_cls_layer", "projection_bias"],
         idle: |options| options.config.is_squad(),
         reason: "only --task PRETRAINING predicts masked tokens",
+    },
+    Rule {
+        keys: &["reduce_nsp_overhead"],
+        idle: |options| options.config.is_squad(),
+        reason: "only --task PRETRAINING predicts next sentences",
+    },
+    Rule {
+        keys: &["max_sequences_per_pack"],
+        idle: |options| !options.config.is_packed(),
+        reason: "only --use-packed-sequence-format packs sequences",
     },
     Rule {
         keys: &["relu_leak"],
@@ -221,7 +238,12 @@ pub const RULES: &[Rule] = &[
         reason: "only --synthetic-data reads it",
     },
     Rule {
-        keys: &["group_host_syncs"],
+        keys: &["buffering_depth"],
+        idle: |options| options.config.release < Release::V2_5,
+        reason: "releases before v2.5 leave it to the library",
+    },
+    Rule {
+        keys: &["group_host_syncs", "buffering_depth"],
         idle: |options| options.is_synthetic(),
         reason: "synthetic data needs no host",
     },

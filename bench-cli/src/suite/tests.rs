@@ -12,7 +12,7 @@ fn date() -> Date {
 
 fn request(run: &SuiteRun) -> RunRequest {
     let mut given = args::parse(run.arguments.iter().cloned()).unwrap();
-    given.system = Some(run.system.into());
+    given.own.insert("system", run.system.into());
     prepare(&given, date()).unwrap().request
 }
 

@@ -33,6 +33,9 @@ const MODEL: &str = "--layers-per-ipu 1 --encoder-start-ipu 0 --hidden-size 64 \
     --attention-heads 1 --sequence-length 32 --vocab-length 512 --batches-per-step 4 \
     --no-model-save --generated-data";
 
+/// Where that model has its layers.
+const WHOLE_LAYERS: &str = "--layers-per-ipu 1 --encoder-start-ipu 0";
+
 /// Options that decide which device a run gets, or wait for it: `tests/devices.rs` sees them act.
 const OF_THE_DEVICE: [&str; 2] = ["--device-id", "--device-ondemand-timeout"];
 
@@ -105,13 +108,22 @@ fn observe(line: &[String]) -> anyhow::Result<Observed> {
     }
     let printed = lines
         .into_iter()
-        .filter(|line| line.level >= options.output.log_level);
+        .filter(|line| line.appears(options.output.log_level));
     observed.log = printed.map(|line| line.text).collect();
     Ok(observed)
 }
 
 /// A line on which the option can act.
 fn base(option: &OptionSpec) -> String {
+    let line = base_of_key(option);
+    match option.name {
+        // The same setting under another name: the line may not have both.
+        "--device-iterations" => line.replace("--batches-per-step", option.name),
+        _ => line,
+    }
+}
+
+fn base_of_key(option: &OptionSpec) -> String {
     let pretraining = format!(
         "{MODEL} --num-layers 2 --mask-tokens 4 --training-steps 3 \
          --gradient-accumulation-factor 12 --execution-mode PIPELINE --optimizer LAMB"
@@ -119,7 +131,7 @@ fn base(option: &OptionSpec) -> String {
     let squad = format!("{MODEL} --num-layers 1 --task SQUAD --inference");
     match option.key {
         "epochs" => pretraining.replace("--training-steps 3", "--epochs 1"),
-        "pipeline" => pretraining.replace("PIPELINE", "DEFAULT"),
+        "pipeline" => pretraining.replace("--execution-mode PIPELINE", ""),
         "momentum" | "dampening" | "velocity_scaling" => pretraining.replace("LAMB", "SGD"),
         "lr_warmup_start"
         | "lr_warmup_steps"
@@ -129,6 +141,17 @@ fn base(option: &OptionSpec) -> String {
                 + " --learning-rate-function Linear --learning-rate 1 --lr-warmup-steps 4"
         }
         "merge_collectives" => format!("{pretraining} --replication-factor 2"),
+        "att_ffn_placement" => pretraining.replace(WHOLE_LAYERS, ""),
+        "encoder_start_pipeline_stage" => {
+            pretraining.replace(WHOLE_LAYERS, "--att-ffn-placement [[0,[1,1]],[1,[1,1]]]")
+        }
+        "max_sequences_per_pack" => {
+            format!("{pretraining} --use-packed-sequence-format --no-validation")
+        }
+        "sequences_per_pack" => format!(
+            "{pretraining} --use-packed-sequence-format --max-sequences-per-pack 3 --no-validation"
+        ),
+        "use_packed_sequence_format" => format!("{pretraining} --no-validation"),
         "relu_leak" => format!("{pretraining} --activation-type LRelu"),
         "recompute_checkpoint_every_layer" => {
             format!("{pretraining} --num-layers 4 --layers-per-ipu 2")
@@ -161,6 +184,9 @@ fn base(option: &OptionSpec) -> String {
             }
         }
         "host_embedding" => squad,
+        "buffering_depth" => {
+            format!("{squad} --minimum-latency-inference --release v2.5")
+        }
         "inference_lm_perplexity" => squad.replace("SQUAD", "PRETRAINING") + " --mask-tokens 4",
         "squad_lr_scale" => {
             pretraining.replace("PIPELINE", "DEFAULT") + " --task SQUAD --num-layers 1"
@@ -223,6 +249,8 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         ("micro_batch_size" | "replication_factor" | "encoder_start_ipu", ..) => "2",
         ("batch_serialize" | "attention_heads" | "embedding_serialization_vocab_steps", ..) => "2",
         ("layers_per_ipu" | "continue_training_from_epoch", ..) => "2",
+        ("att_ffn_placement", ..) => "[[1,[1,0]],[2,[1,1]],[0,[0,1]]]",
+        ("encoder_start_pipeline_stage", ..) => "0",
         ("num_layers" | "max_copy_merge_size", ..) => "3",
         ("sequence_length", ..) => "40",
         ("hidden_size", ..) => "128",
@@ -242,7 +270,8 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         // Other values only move numbers; none leaves out what they are for.
         ("momentum" | "dropout_prob", ..) => "0",
         ("log_level", ..) => "ERROR",
-        ("release", ..) => "v2.1",
+        ("release", ..) => "v2.2",
+        ("buffering_depth", ..) => "1",
         ("squad_wrap_final_layer", ..) => "false",
         (_, Kind::Int | Kind::IntOrConfigFloat, _) => "5",
         (_, Kind::Float, _) => "0.25",
@@ -250,6 +279,7 @@ fn other_words(option: &OptionSpec) -> Vec<String> {
         (_, Kind::Bool, _) => "true",
         (_, Kind::Schedule, _) => "0:0.25",
         (_, Kind::Json, _) => r#"{"batches_per_step":6}"#,
+        (_, Kind::Halves, _) => "[[0,[2,2]]]",
         (_, Kind::Mode | Kind::Text | Kind::Constant(_), _) => option
             .choices
             .iter()
@@ -368,6 +398,7 @@ fn idle(rule: &Rule) -> String {
         | "only --learning-rate-function Linear reads it"
         | "only --task SQUAD has that head"
         | "only --activation-type LRelu reads it"
+        | "only --use-packed-sequence-format packs sequences"
         | "only --synthetic-data reads it"
         | "only --device-connection-type ondemand waits"
         | "no validation follows the training" => training,
@@ -389,11 +420,15 @@ fn idle(rule: &Rule) -> String {
         "only --learning-rate-function Scheduled reads it" => {
             format!("{training} --learning-rate-function Linear")
         }
+        "only --task PRETRAINING predicts masked tokens"
+        | "only --task PRETRAINING predicts next sentences" => format!("{squad} --inference"),
         "the first IPU is the last one, too" => format!("{squad} --inference"),
         "there is no dropout on attention probabilities" => format!("{training} --no-attn-dropout"),
-        "only --task PRETRAINING predicts masked tokens" => format!("{squad} --inference"),
         "--no-dropout leaves out all dropout" => format!("{training} --no-dropout"),
-        "synthetic data needs no host" => training.replace("--generated-data", "--synthetic-data"),
+        "releases before v2.5 leave it to the library" => training,
+        "synthetic data needs no host" => {
+            training.replace("--generated-data", "--synthetic-data") + " --release v2.5"
+        }
         "--use-default-available-memory-proportion stands before it" => format!(
             "{training} --hidden-size 256 --device-tiles 64 \
              --use-default-available-memory-proportion true"
@@ -407,7 +442,8 @@ fn judge_rule(rule: &Rule, bases: &mut Bases) -> anyhow::Result<Vec<String>> {
     let line = idle(rule);
     let mut wrong = Vec::new();
     for key in rule.keys {
-        let option = table::by_key(key).expect("rules name options");
+        let option = table::by_key(key).or_else(|| table::own_by_key(key));
+        let option = option.expect("rules name options");
         let mut with = words(&line);
         with.push(option.name.into());
         with.extend(other_words(option));

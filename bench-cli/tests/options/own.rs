@@ -10,6 +10,8 @@ use super::*;
 enum Own {
     /// It acts, as an option of the benchmark does, with these words behind it.
     Acts(&'static [&'static str]),
+    /// It changes nothing with these words behind it, and a note says why.
+    Idle(&'static [&'static str]),
     /// It leaves a file or a folder behind, and changes nothing else.
     Writes(&'static str),
     /// With these words behind it, the program says something else in these streams, and runs
@@ -24,7 +26,13 @@ fn own(name: &str) -> Own {
     match name {
         table::SYSTEM => Own::Acts(&["bow-pod16"]),
         table::MERGE_COLLECTIVES => Own::Acts(&[]),
-        table::RELEASE => Own::Says(&["v2.1"], |_, stderr| stderr.contains("release: v2.1")),
+        table::ATT_FFN_PLACEMENT => Own::Acts(&["[[1,[1,0]],[2,[1,1]],[0,[0,1]]]"]),
+        table::ENCODER_START_PIPELINE_STAGE => Own::Idle(&["0"]),
+        table::GRADIENT_CLIPPING_NORM => Own::Acts(&["0.25"]),
+        table::LAMB_ACCL_DTYPE => Own::Acts(&["FLOAT16"]),
+        table::REDUCE_NSP_OVERHEAD => Own::Acts(&[]),
+        table::SEQUENCES_PER_PACK => Own::Acts(&["1.5"]),
+        table::RELEASE => Own::Acts(&["v2.2"]),
         table::METRICS_JSON => Own::Writes("metrics.json"),
         table::DUMP_IR => Own::Writes("graphs"),
         table::DUMP_PROGRAM => Own::Writes("program.txt"),
@@ -69,6 +77,19 @@ fn judge_own(option: &OptionSpec) -> anyhow::Result<Option<&'static str>> {
             let (before, after) = (observe(&words(&line))?, observe(&with)?);
             let acts = (before.program, before.metrics) != (after.program, after.metrics);
             (!acts).then_some("doesn't act")
+        }
+        Own::Idle(more) => {
+            let mut with = words(&line);
+            with.push(option.name.into());
+            with.extend(more.iter().map(|word| (*word).to_owned()));
+            let (before, mut after) = (observe(&words(&line))?, observe(&with)?);
+            let n_notes = after.notes.len();
+            after.notes.retain(|note| !note.contains(option.name));
+            match (n_notes > after.notes.len(), after == before) {
+                (false, _) => Some("has no note"),
+                (_, false) => Some("acts"),
+                _ => None,
+            }
         }
         Own::Writes(name) => {
             let without = run_in(folder, &line, &[]);

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bert_model::config::{Activation, Dropout, Task};
+use bert_model::config::{Activation, Dropout, SequenceFormat, Task};
 use bert_model::optim::OptimizerKind;
-use bert_model::placement::{EncoderMemory, Execution, Recomputation, SquadHead};
+use bert_model::placement::{EncoderMemory, EncoderPlacement, Execution, Recomputation, SquadHead};
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::{MachineSpec, Wiring};
 use ipu_sim::units::Cycles;
@@ -100,8 +100,16 @@ impl Features {
         self.choice("word table in pieces", on(model.vocab_steps > 1));
         if !config.is_squad() {
             self.size(MASKED, model.mask_tokens.into());
+            // No published run of packs is among the measured ones.
+            if let SequenceFormat::Packed { sequences } = model.sequence_format {
+                self.size("sequences of a pack", sequences.into());
+            }
             self.choice("dense layer of the word head", on(model.cls_layer));
             self.choice("bias of the word head", on(model.projection_bias));
+            // All measured runs have it.
+            if !model.next_sentence {
+                self.choice("next-sentence head", "off");
+            }
         }
         let activation = match model.activation {
             Activation::Gelu => "GELU",
@@ -124,7 +132,8 @@ impl Features {
         let (placement, session) = (&config.placement, &config.session);
         // Heads of the measured runs are on the first IPU.
         let unwrapped = placement.squad_head == SquadHead::LastEncoderIpu;
-        if config.is_squad() && unwrapped && config.ipus_per_replica() > 1 {
+        let ends_on_first_ipu = placement.encoder.ends_on_first_ipu(config.model.num_layers);
+        if config.is_squad() && unwrapped && !ends_on_first_ipu {
             self.choice("answer head", "on the last IPU");
         }
         self.size("replicas", config.batching.replicas.into());
@@ -140,6 +149,9 @@ impl Features {
             Execution::Pipelined => "pipeline",
         };
         self.choice("execution", execution);
+        if let EncoderPlacement::Halves(_) = placement.encoder {
+            self.choice("placement", "half layers");
+        }
         let partials = if config.model.half_partials {
             "f16"
         } else {
@@ -185,6 +197,9 @@ impl Features {
         if config.session.collective_merging == CollectiveMerging::On {
             self.choice("merged collectives", "on");
         }
+        if optimizer.clip_norm.is_some() {
+            self.choice("gradients clipped by their norm", "on");
+        }
         // What acts beside some settings only says nothing of the others.
         let has_moments = optimizer.kind != OptimizerKind::Sgd;
         if has_moments {
@@ -229,7 +244,10 @@ impl Features {
             self.choice("gradient of attention dropout", "off");
         }
         if config.is_pipelined() {
-            let every_layer = config.placement.recomputation == Recomputation::FromEveryLayer;
+            let every_layer = match config.placement.recomputation {
+                Recomputation::FromEveryLayer | Recomputation::FromEveryBlock => true,
+                Recomputation::Off | Recomputation::FromStageInput => false,
+            };
             self.choice("checkpoint in every layer", on(every_layer));
         }
         self.size("accumulation factor", config.batching.accumulation.into());

@@ -1,7 +1,11 @@
 //! A run as keys and values, as the published configuration files have it.
 //!
 //! Names, choices and defaults are those of `bert.py` (graphcore/examples,
-//! `applications/popart/bert`, `utils/arguments`); `merge_collectives` and `release` are our own.
+//! `applications/popart/bert`, `utils/arguments`); `merge_collectives`, `release` and
+//! `sequences_per_pack` are our own.
+//! Half layers, clipped gradients and a model without a next-sentence head are of Graphcore's
+//! submissions to MLPerf Training (mlcommons/training_results_v1.1, `bert_model.py` and
+//! `bert_optimizer.py`).
 //! Values leave JSON here, once, and are checked for what no model or machine can have.
 //!
 //! A key that another one makes idle (the momentum beside LAMB) is read and kept where the types
@@ -9,10 +13,13 @@
 
 use std::fmt;
 
-use bert_model::config::{Activation, BertConfig, Dropout, Field, Mode, Rule, Task};
+use bert_model::config::{
+    Activation, BertConfig, Dropout, Field, Mode, Rule, SequenceFormat, Task,
+};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
 use bert_model::placement::{
-    EncoderMemory, Execution, LayersPerIpu, Recomputation, SquadHead, encoder_ipus, ipus_requested,
+    EncoderMemory, EncoderPlacement, Execution, Halves, HalvesPerStage, LayersPerIpu,
+    PlacementError, PlacementOptions, Recomputation, SquadHead, StageHalves, ipus_requested,
 };
 use ipu_sim::numerics::DType;
 use popart_graph::ir::Reduction;
@@ -23,12 +30,11 @@ use popart_graph::passes::{
 };
 use serde_json::{Map, Value, json};
 
+use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session, synonyms};
 use crate::release::Release;
 
-use super::{Batching, InferenceIo, LearningRate, RateFunction, RunConfig, Session};
-
 /// Every key of a run, in the order of the published application.
-pub const KEYS: [&str; 71] = [
+pub const KEYS: [&str; 80] = [
     "micro_batch_size",
     "sequence_length",
     "max_positional_length",
@@ -98,9 +104,24 @@ pub const KEYS: [&str; 71] = [
     "synthetic_data",
     "low_latency_inference",
     "minimum_latency_inference",
+    "buffering_depth",
     "merge_collectives",
+    "att_ffn_placement",
+    "encoder_start_pipeline_stage",
+    "gradient_clipping_norm",
+    "reduce_nsp_overhead",
+    "lamb_accl_dtype",
+    "use_packed_sequence_format",
+    "max_sequences_per_pack",
+    "sequences_per_pack",
     "release",
 ];
+
+/// Keys that place whole encoder layers.
+pub const LAYER_KEYS: [&str; 2] = ["encoder_start_ipu", "layers_per_ipu"];
+
+/// Keys that place half encoder layers.
+pub const HALF_LAYER_KEYS: [&str; 2] = ["att_ffn_placement", "encoder_start_pipeline_stage"];
 
 /// Most micro-batches of a step: far above any use, and few enough for cycles to be counted in 64
 /// bits.
@@ -141,6 +162,14 @@ pub enum KeyError {
         /// The value.
         found: Value,
     },
+    /// Two names of one setting with different values.
+    #[error("`{}` and `{}` are one setting, got {} and {}", names[0], names[1], values[0], values[1])]
+    TwoValues {
+        /// Both names.
+        names: [&'static str; 2],
+        /// Their values.
+        values: [Value; 2],
+    },
     /// A choice that the application has and nothing here computes.
     #[error("`{key}`: {choice} is not supported")]
     NotSupported {
@@ -159,6 +188,41 @@ pub enum KeyError {
         /// Sequences of all replicas in one pass.
         batch: u64,
     },
+    /// A type for moments that the optimiser doesn't have.
+    #[error(
+        "`lamb_accl_dtype`: SGD has no moments, expected `optimizer` to be one of ADAM and LAMB"
+    )]
+    NoMomentsInHalf,
+    /// Two types for the second moment.
+    #[error(
+        "`use_half_optimizer_state` keeps the second moment in FLOAT and `lamb_accl_dtype` in \
+         FLOAT16: give one of them"
+    )]
+    TwoMomentTypes,
+    /// Encoder layers placed in two forms at once.
+    #[error(
+        "`{whole}` places whole layers and `{half}` half layers: give one of them, and leave the \
+         other out"
+    )]
+    TwoPlacements {
+        /// A key of the one form.
+        whole: &'static str,
+        /// A key of the other.
+        half: &'static str,
+    },
+    /// A start of half layers that nothing says where they are.
+    #[error("`encoder_start_pipeline_stage` needs `att_ffn_placement`, which has the half layers")]
+    NoHalfLayers,
+    /// Half layers that can't be placed so.
+    #[error(transparent)]
+    HalfLayers(#[from] PlacementError),
+    /// A norm of all gradients where they aren't all known before a weight changes.
+    #[error(
+        "`gradient_clipping_norm` {reason}: expected {expected}",
+        reason = .0.reason(),
+        expected = .0.expected(),
+    )]
+    Clipping(ClippingConflict),
     /// Perplexity of a model that predicts no masked tokens.
     #[error("perplexity is that of masked tokens, which only pre-training predicts")]
     Perplexity,
@@ -178,6 +242,15 @@ pub enum KeyError {
          LAMB"
     )]
     NoMoments,
+    /// Packs of another task than pre-training. The sentence is the application's.
+    #[error("Packed sequence format currently only supported for pretraining.")]
+    PackedTask,
+    /// Packs in inference, of which the application has no model either.
+    #[error(
+        "packs of sequences are only trained on: leave out `inference` or \
+         `use_packed_sequence_format`"
+    )]
+    PackedInference,
     /// More micro-batches in a step than cycles are counted for.
     #[error(
         "an accumulation factor of {accumulation} times {batches_per_step} batches a step is more \
@@ -216,6 +289,34 @@ pub enum KeyError {
     },
 }
 
+/// A setting beside which gradients can't be clipped by their norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClippingConflict {
+    /// SGD.
+    Sgd,
+    /// A pipeline that updates weights in its stages.
+    UpdatesInStages,
+}
+
+impl ClippingConflict {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Sgd => "limits the gradients of ADAM and LAMB",
+            Self::UpdatesInStages => {
+                "is over the gradients of all stages, of which each changes its weights at once \
+                 without accumulation"
+            }
+        }
+    }
+
+    fn expected(self) -> &'static str {
+        match self {
+            Self::Sgd => "one of these as `optimizer`",
+            Self::UpdatesInStages => "a `gradient_accumulation_factor` above 1",
+        }
+    }
+}
+
 /// A choice of the application that has no model here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnsupportedChoice {
@@ -223,6 +324,8 @@ pub enum UnsupportedChoice {
     Mrpc,
     /// `execution_mode: PHASED`.
     Phased,
+    /// `gradient_reduction_type: RunningMean`.
+    RunningMean,
 }
 
 impl fmt::Display for UnsupportedChoice {
@@ -230,6 +333,7 @@ impl fmt::Display for UnsupportedChoice {
         f.write_str(match self {
             Self::Mrpc => "MRPC",
             Self::Phased => "PHASED",
+            Self::RunningMean => "RunningMean",
         })
     }
 }
@@ -255,8 +359,12 @@ pub enum ValueForm {
     Shares,
     /// A share for all encoder IPUs or for each.
     ShareForEach(u32),
+    /// A share for all IPUs of a replica or for each.
+    ShareForEachIpu(u32),
     /// Sequences of a global batch that fit 64 bits.
     SmallerGlobalBatch,
+    /// A mean number of what is at most this.
+    MeanUpTo(u32),
     /// Name of a [`Release`].
     Release,
 }
@@ -275,7 +383,11 @@ impl fmt::Display for ValueForm {
             Self::ShareForEach(ipus) => {
                 write!(f, "one number, or one for each of {ipus} encoder IPUs")
             }
+            Self::ShareForEachIpu(ipus) => {
+                write!(f, "one number, or one for each of {ipus} IPUs")
+            }
             Self::SmallerGlobalBatch => write!(f, "a global batch below 2^64"),
+            Self::MeanUpTo(most) => write!(f, "a number above 0 and up to {most}"),
             Self::Release => write!(f, "one of {}", Release::ALL.map(Release::name).join(", ")),
         }
     }
@@ -306,6 +418,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
         Rule::Positive => write!(f, "a number above 0"),
         Rule::Finite => write!(f, "a finite number"),
         Rule::Float => write!(f, "a type of floating-point numbers"),
+        Rule::OnlyPretraining => write!(f, "no packs but in training on masked tokens"),
     }
 }
 
@@ -316,6 +429,7 @@ fn key_of(field: Field) -> &'static str {
         Field::SequenceLength => "sequence_length",
         Field::MaxPositionalLength => "max_positional_length",
         Field::MaskTokens => "mask_tokens",
+        Field::SequencesPerPack => "max_sequences_per_pack",
         Field::VocabLength => "vocab_length",
         Field::VocabSteps => "embedding_serialization_vocab_steps",
         Field::HiddenSize => "hidden_size",
@@ -351,8 +465,12 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// A key that isn't one of [`KEYS`]; a value out of range; a choice that is not supported.
+    /// A key that isn't one of [`KEYS`] and no later name of one; a value out of range; a choice that
+    /// is not supported.
     pub fn from_keys(keys: &Map<String, Value>) -> Result<Self> {
+        let mut unified = synonyms::unified(keys)?;
+        synonyms::set_mode(&mut unified);
+        let keys = &unified;
         if let Some(key) = keys.keys().find(|key| !is_key(key)) {
             return Err(KeyError::Unknown { key: key.clone() });
         }
@@ -376,8 +494,12 @@ impl RunConfig {
             && optimizer.kind == OptimizerKind::Sgd
             && optimizer.moments != MomentTypes::FLOAT
         {
-            return Err(KeyError::NoMoments);
+            return Err(match optimizer.moments == MomentTypes::HALF {
+                true => KeyError::NoMomentsInHalf,
+                false => KeyError::NoMoments,
+            });
         }
+        let sequences_per_pack = sequences_per_pack(&read, &model)?;
         let config = Self {
             release,
             task,
@@ -401,6 +523,7 @@ impl RunConfig {
             },
             learning_rate: learning_rate(&read)?,
             session: session(&read, task, release)?,
+            sequences_per_pack,
         };
         let Batching {
             accumulation,
@@ -413,9 +536,25 @@ impl RunConfig {
                 batches_per_step,
             });
         }
+        if let Some(conflict) = config.clipping_conflict() {
+            return Err(KeyError::Clipping(conflict));
+        }
         ipus_requested(config.ipus_per_replica(), replicas)
             .map_err(|_| read.out_of_range("replication_factor", ValueForm::FewerIpus))?;
         Ok(config)
+    }
+
+    /// What keeps the gradients from being clipped as asked.
+    fn clipping_conflict(&self) -> Option<ClippingConflict> {
+        if self.is_inference() || self.optimizer.clip_norm.is_none() {
+            None
+        } else if self.optimizer.kind == OptimizerKind::Sgd {
+            Some(ClippingConflict::Sgd)
+        } else if self.is_pipelined() && self.batching.accumulation == 1 {
+            Some(ClippingConflict::UpdatesInStages)
+        } else {
+            None
+        }
     }
 
     /// The run as keys, those left out that beside the others change nothing.
@@ -431,6 +570,13 @@ impl RunConfig {
         set("sequence_length", json!(model.sequence_length));
         set("max_positional_length", json!(model.max_positional_length));
         set("mask_tokens", json!(model.mask_tokens));
+        set("use_packed_sequence_format", json!(self.is_packed()));
+        if let SequenceFormat::Packed { sequences } = model.sequence_format {
+            set("max_sequences_per_pack", json!(sequences));
+            if let Some(mean) = self.sequences_per_pack {
+                set("sequences_per_pack", json!(mean));
+            }
+        }
         set("vocab_length", json!(model.vocab_length));
         set("hidden_size", json!(model.hidden_size));
         let usual = model.hidden_size.checked_mul(4) == Some(model.ff_size);
@@ -446,8 +592,24 @@ impl RunConfig {
         set("attention_bias", json!(model.attention_bias));
         set("inference", json!(self.is_inference()));
         set("num_layers", json!(model.num_layers));
-        set("encoder_start_ipu", json!(placement.encoder_start_ipu));
-        set("layers_per_ipu", json!(placement.layers_per_ipu));
+        match &placement.encoder {
+            EncoderPlacement::Layers(layers) => {
+                set("encoder_start_ipu", json!(layers.encoder_start_ipu));
+                set("layers_per_ipu", json!(layers.layers_per_ipu));
+            }
+            EncoderPlacement::Halves(halves) => {
+                let group = |group: &StageHalves| {
+                    json!([
+                        group.ipu,
+                        [group.halves.attention, group.halves.feed_forward]
+                    ])
+                };
+                let groups: Vec<Value> = halves.groups.iter().map(group).collect();
+                set("att_ffn_placement", Value::Array(groups));
+                let start = halves.encoder_start_pipeline_stage;
+                set("encoder_start_pipeline_stage", json!(start));
+            }
+        }
         let of_poplibs = match &placement.memory {
             EncoderMemory::PoplibsDefault => true,
             EncoderMemory::PerIpu(shares) => {
@@ -457,7 +619,10 @@ impl RunConfig {
         };
         set("use_default_available_memory_proportion", json!(of_poplibs));
         if self.is_pipelined() {
-            let every_layer = placement.recomputation == Recomputation::FromEveryLayer;
+            let every_layer = match placement.recomputation {
+                Recomputation::FromEveryLayer | Recomputation::FromEveryBlock => true,
+                Recomputation::Off | Recomputation::FromStageInput => false,
+            };
             set("recompute_checkpoint_every_layer", json!(every_layer));
         }
         set("no_dropout", json!(model.dropout == Dropout::Off));
@@ -491,6 +656,7 @@ impl RunConfig {
         set("update_embedding_dict", json!(model.update_embedding_dict));
         set("no_cls_layer", json!(!model.cls_layer));
         set("projection_bias", json!(model.projection_bias));
+        set("reduce_nsp_overhead", json!(!model.next_sentence));
         set(
             "execution_mode",
             json!(if self.is_pipelined() {
@@ -540,8 +706,14 @@ impl RunConfig {
         set("beta1", json!(update.beta1));
         set("beta2", json!(update.beta2));
         set("max_weight_norm", json!(update.max_weight_norm));
+        set("gradient_clipping_norm", json!(update.clip_norm));
         let half = update.moments == MomentTypes::HALF_FIRST;
         set("use_half_optimizer_state", json!(half));
+        let dtype = match update.moments == MomentTypes::HALF {
+            true => "FLOAT16",
+            false => "FLOAT",
+        };
+        set("lamb_accl_dtype", json!(dtype));
         set("squad_lr_scale", json!(update.squad_lr_scale));
         let scaled = update.stage_scaling == StageScaling::On;
         set("continuous_pipeline_optimizer_scaling", json!(scaled));
@@ -597,6 +769,7 @@ impl RunConfig {
             // Nothing is streamed.
             HostStreams::Absent => {}
         }
+        set("buffering_depth", json!(session.buffering_depth));
         set("no_outlining", json!(session.outlining == Outlining::Off));
         set(
             "merge_collectives",
@@ -752,6 +925,34 @@ fn task(read: &Reader<'_>) -> Result<Task> {
     }
 }
 
+/// How rows hold sequences. The number of a pack's sequences is idle without packs.
+fn sequence_format(read: &Reader<'_>, task: Task) -> Result<SequenceFormat> {
+    let sequences = read.count("max_sequences_per_pack", 1)?;
+    if !read.switch("use_packed_sequence_format", false)? {
+        return Ok(SequenceFormat::Single);
+    }
+    match task {
+        Task::Squad(_) => Err(KeyError::PackedTask),
+        Task::Pretraining(Mode::Inference) => Err(KeyError::PackedInference),
+        Task::Pretraining(Mode::Training) => Ok(SequenceFormat::Packed { sequences }),
+    }
+}
+
+/// Sequences of a pack on average, if they are given and there are packs.
+fn sequences_per_pack(read: &Reader<'_>, model: &BertConfig) -> Result<Option<f64>> {
+    let key = "sequences_per_pack";
+    let Some(mean) = read.maybe_float(key)? else {
+        return Ok(None);
+    };
+    let SequenceFormat::Packed { sequences } = model.sequence_format else {
+        return Ok(None);
+    };
+    match mean > 0.0 && mean <= f64::from(sequences) {
+        true => Ok(Some(mean)),
+        false => Err(read.out_of_range(key, ValueForm::MeanUpTo(sequences))),
+    }
+}
+
 fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
     let usual = RunConfig::default().model;
     let hidden_size = read.count("hidden_size", usual.hidden_size)?;
@@ -767,6 +968,7 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
         },
         attention_heads: read.count("attention_heads", usual.attention_heads)?,
         sequence_length: read.count("sequence_length", usual.sequence_length)?,
+        sequence_format: sequence_format(read, task)?,
         max_positional_length: read.count("max_positional_length", usual.max_positional_length)?,
         mask_tokens: read.count("mask_tokens", usual.mask_tokens)?,
         vocab_length: read.count("vocab_length", usual.vocab_length)?,
@@ -780,12 +982,19 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
         fully_connected_pass: !read.switch("disable_fully_connected_pass", false)?,
         reduction: match read.text("gradient_reduction_type", "Sum")? {
             "Mean" => Reduction::Mean,
+            "RunningMean" => {
+                return Err(KeyError::NotSupported {
+                    key: "gradient_reduction_type",
+                    choice: UnsupportedChoice::RunningMean,
+                });
+            }
             _ => Reduction::Sum,
         },
         split_qkv: read.switch("split_qkv", false)?,
         attention_bias: read.switch("attention_bias", false)?,
         activation: activation(read)?,
         cls_layer: !read.switch("no_cls_layer", false)?,
+        next_sentence: !read.switch("reduce_nsp_overhead", false)?,
         projection_bias: read.switch("projection_bias", false)?,
         update_embedding_dict: read.switch("update_embedding_dict", true)?,
         squad_single_output: read.switch("squad_single_output", true)?,
@@ -825,7 +1034,7 @@ fn placement(
     model: &BertConfig,
     task: Task,
     release: Release,
-) -> Result<LayersPerIpu> {
+) -> Result<PlacementOptions> {
     let execution = match read.text("execution_mode", "DEFAULT")? {
         "DEFAULT" => Execution::Sequential,
         "PIPELINE" => Execution::Pipelined,
@@ -836,20 +1045,13 @@ fn placement(
             });
         }
     };
-    let usual = RunConfig::default().placement;
-    let layers_per_ipu = read.counts("layers_per_ipu", usual.layers_per_ipu)?;
-    let of_encoder = encoder_ipus(&layers_per_ipu, model.num_layers)
-        .map_err(|_| read.out_of_range("layers_per_ipu", ValueForm::AllLayers(model.num_layers)))?;
-    let encoder_start_ipu = read.number("encoder_start_ipu", usual.encoder_start_ipu, 0)?;
-    if encoder_start_ipu.checked_add(of_encoder).is_none() {
-        return Err(read.out_of_range("encoder_start_ipu", ValueForm::FewerIpusOfAReplica));
-    }
-    Ok(LayersPerIpu {
-        encoder_start_ipu,
-        layers_per_ipu,
+    let (encoder, ipus) = encoder(read, model.num_layers)?;
+    Ok(PlacementOptions {
         memory: match read.switch("use_default_available_memory_proportion", false)? {
             true => EncoderMemory::PoplibsDefault,
-            false => EncoderMemory::PerIpu(read.shares("available_memory_proportion", of_encoder)?),
+            false => {
+                EncoderMemory::PerIpu(read.shares("available_memory_proportion", ipus, &encoder)?)
+            }
         },
         squad_head: squad_head(read, task, release)?,
         recomputation: match (
@@ -858,10 +1060,41 @@ fn placement(
         ) {
             (Execution::Sequential, _) => Recomputation::Off,
             (Execution::Pipelined, false) => Recomputation::FromStageInput,
-            (Execution::Pipelined, true) => Recomputation::FromEveryLayer,
+            (Execution::Pipelined, true) => match encoder {
+                EncoderPlacement::Layers(_) => Recomputation::FromEveryLayer,
+                EncoderPlacement::Halves(_) => Recomputation::FromEveryBlock,
+            },
         },
         execution,
+        encoder,
     })
+}
+
+/// Where the encoder runs, and how many shares of memory a list of them has.
+fn encoder(read: &Reader<'_>, num_layers: u32) -> Result<(EncoderPlacement, u32)> {
+    let given = |keys: [&'static str; 2]| keys.into_iter().find(|key| read.given(key).is_some());
+    if let (Some(whole), Some(half)) = (given(LAYER_KEYS), given(HALF_LAYER_KEYS)) {
+        return Err(KeyError::TwoPlacements { whole, half });
+    }
+    if given(HALF_LAYER_KEYS).is_some() {
+        let halves = HalvesPerStage {
+            encoder_start_pipeline_stage: read.number("encoder_start_pipeline_stage", 1, 0)?,
+            groups: read.halves("att_ffn_placement")?,
+        };
+        let ipus = halves.replica_ipus(num_layers)?;
+        return Ok((EncoderPlacement::Halves(halves), ipus));
+    }
+    let layers = LayersPerIpu {
+        encoder_start_ipu: read.number("encoder_start_ipu", 2, 0)?,
+        layers_per_ipu: read.counts("layers_per_ipu", vec![2])?,
+    };
+    let ipus = layers
+        .encoder_ipus(num_layers)
+        .map_err(|_| read.out_of_range("layers_per_ipu", ValueForm::AllLayers(num_layers)))?;
+    layers
+        .replica_ipus(num_layers)
+        .map_err(|_| read.out_of_range("encoder_start_ipu", ValueForm::FewerIpusOfAReplica))?;
+    Ok((EncoderPlacement::Layers(layers), ipus))
 }
 
 /// Before v2.1 the mode alone decided where the head for answers is: on the first IPU to train, on the
@@ -917,9 +1150,18 @@ fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
             Some(_) => Some(read.positive("max_weight_norm", 0.0)?),
             None => None,
         },
-        moments: match read.switch("use_half_optimizer_state", false)? {
-            true => MomentTypes::HALF_FIRST,
-            false => MomentTypes::FLOAT,
+        clip_norm: match read.given("gradient_clipping_norm") {
+            Some(_) => Some(read.positive("gradient_clipping_norm", 0.0)?),
+            None => None,
+        },
+        moments: match (
+            read.switch("use_half_optimizer_state", false)?,
+            read.text("lamb_accl_dtype", "FLOAT")? == "FLOAT16",
+        ) {
+            (true, true) => return Err(KeyError::TwoMomentTypes),
+            (true, false) => MomentTypes::HALF_FIRST,
+            (false, true) => MomentTypes::HALF,
+            (false, false) => MomentTypes::FLOAT,
         },
         squad_lr_scale: read.float("squad_lr_scale", usual.squad_lr_scale)?,
         stage_scaling: match read.switch("continuous_pipeline_optimizer_scaling", false)? {
@@ -961,6 +1203,7 @@ fn session(read: &Reader<'_>, task: Task, release: Release) -> Result<Session> {
             (false, true) => HostStreams::Grouped,
             (false, false) => HostStreams::WhereNeeded,
         },
+        buffering_depth: read.count("buffering_depth", 3)?,
         outlining: match read.switch("no_outlining", false)? {
             true => Outlining::Off,
             false => Outlining::On,
@@ -1088,7 +1331,37 @@ impl Reader<'_> {
         items.map(|item| self.whole(key, item, 1)).collect()
     }
 
-    fn shares(&self, key: &'static str, ipus: u32) -> Result<Vec<f64>> {
+    /// A list of `[ipu, [attention halves, feed-forward halves]]`.
+    fn halves(&self, key: &'static str) -> Result<Vec<StageHalves>> {
+        let Some(value) = self.given(key) else {
+            return Err(KeyError::NoHalfLayers);
+        };
+        let group = |item: &Value| {
+            let count = |item: &Value| u32::try_from(item.as_u64()?).ok();
+            let [ipu, halves] = item.as_array()?.as_slice() else {
+                return None;
+            };
+            let [attention, feed_forward] = halves.as_array()?.as_slice() else {
+                return None;
+            };
+            Some(StageHalves {
+                ipu: count(ipu)?,
+                halves: Halves {
+                    attention: count(attention)?,
+                    feed_forward: count(feed_forward)?,
+                },
+            })
+        };
+        let groups = value.as_array().filter(|items| !items.is_empty());
+        let groups: Option<Vec<StageHalves>> = groups.and_then(|g| g.iter().map(group).collect());
+        groups.ok_or_else(|| KeyError::WrongType {
+            key,
+            expected: "a list of [IPU, [attention blocks, feed-forward blocks]]",
+            found: value.clone(),
+        })
+    }
+
+    fn shares(&self, key: &'static str, ipus: u32, encoder: &EncoderPlacement) -> Result<Vec<f64>> {
         let Some(value) = self.given(key) else {
             return Ok(vec![0.152_587_890_6]);
         };
@@ -1106,7 +1379,11 @@ impl Reader<'_> {
             return Err(self.out_of_range(key, ValueForm::Shares));
         }
         if list.len() != 1 && list.len() < ipus as usize {
-            return Err(self.out_of_range(key, ValueForm::ShareForEach(ipus)));
+            let expected = match encoder {
+                EncoderPlacement::Layers(_) => ValueForm::ShareForEach(ipus),
+                EncoderPlacement::Halves(_) => ValueForm::ShareForEachIpu(ipus),
+            };
+            return Err(self.out_of_range(key, expected));
         }
         Ok(list)
     }
@@ -1151,6 +1428,13 @@ mod tests {
     }
 
     #[test]
+    fn later_names_are_read() {
+        let later = json!({"device_iterations": 7, "pipeline": true});
+        let first = json!({"batches_per_step": 7, "execution_mode": "PIPELINE"});
+        assert_eq!(read(later), read(first));
+    }
+
+    #[test]
     fn what_is_written_is_read_again() {
         for keys in [
             json!({}),
@@ -1166,6 +1450,15 @@ mod tests {
                    "no_dropout": true, "synthetic_data": true, "merge_collectives": true,
                    "replicated_tensor_sharding": true, "gradient_reduction_type": "Mean",
                    "release": "v3.0"}),
+            json!({"execution_mode": "PIPELINE", "att_ffn_placement": [[1, [2, 1]], [0, [0, 1]]],
+                   "gradient_accumulation_factor": 8, "optimizer": "LAMB_NO_BIAS",
+                   "available_memory_proportion": [0.2, 0.25], "reduce_nsp_overhead": true,
+                   "gradient_clipping_norm": 1.0, "lamb_accl_dtype": "FLOAT16"}),
+            json!({"execution_mode": "PIPELINE", "att_ffn_placement": [[0, [2, 2]]],
+                   "encoder_start_pipeline_stage": 0, "recompute_checkpoint_every_layer": false}),
+            json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
+                   "sequences_per_pack": 1.75}),
+            json!({"max_sequences_per_pack": 3, "sequences_per_pack": 1.75}),
         ] {
             let config = read(keys).unwrap();
             let written = config.to_keys();
@@ -1202,11 +1495,98 @@ mod tests {
                 "`layers_per_ipu`: expected counts that cover all 5 layers, got [2,2]",
             ),
             (
+                json!({"layers_per_ipu": [2], "att_ffn_placement": [[1, [2, 2]]]}),
+                "`layers_per_ipu` places whole layers and `att_ffn_placement` half layers: give \
+                 one of them, and leave the other out",
+            ),
+            (
+                json!({"encoder_start_ipu": 1, "encoder_start_pipeline_stage": 1}),
+                "`encoder_start_ipu` places whole layers and `encoder_start_pipeline_stage` half \
+                 layers: give one of them, and leave the other out",
+            ),
+            (
+                json!({"encoder_start_pipeline_stage": 1}),
+                "`encoder_start_pipeline_stage` needs `att_ffn_placement`, which has the half \
+                 layers",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, 2, 2]]}),
+                "`att_ffn_placement`: expected a list of [IPU, [attention blocks, feed-forward \
+                 blocks]], got [[1,2,2]]",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, [2, -2]]]}),
+                "`att_ffn_placement`: expected a list of [IPU, [attention blocks, feed-forward \
+                 blocks]], got [[1,[2,-2]]]",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, [2, 1]]]}),
+                "`att_ffn_placement` must have 2 attention and 2 feed-forward blocks, got 2 and 1",
+            ),
+            (
+                json!({"att_ffn_placement": [[1, [2, 1]], [3, [0, 1]]],
+                       "available_memory_proportion": [0.2, 0.3, 0.4]}),
+                "`available_memory_proportion`: expected one number, or one for each of 4 IPUs, \
+                 got [0.2,0.3,0.4]",
+            ),
+            (
+                json!({"lamb_accl_dtype": "FLOAT16"}),
+                "`lamb_accl_dtype`: SGD has no moments, expected `optimizer` to be one of ADAM and \
+                 LAMB",
+            ),
+            (
+                json!({"lamb_accl_dtype": "FLOAT16", "use_half_optimizer_state": true}),
+                "`use_half_optimizer_state` keeps the second moment in FLOAT and \
+                 `lamb_accl_dtype` in FLOAT16: give one of them",
+            ),
+            (
+                json!({"gradient_clipping_norm": 1.0}),
+                "`gradient_clipping_norm` limits the gradients of ADAM and LAMB: expected one of \
+                 these as `optimizer`",
+            ),
+            (
+                json!({"gradient_clipping_norm": 1.0, "optimizer": "ADAM",
+                       "execution_mode": "PIPELINE"}),
+                "`gradient_clipping_norm` is over the gradients of all stages, of which each \
+                 changes its weights at once without accumulation: expected a \
+                 `gradient_accumulation_factor` above 1",
+            ),
+            (
+                json!({"gradient_clipping_norm": 0}),
+                "`gradient_clipping_norm`: expected a number above 0, got 0",
+            ),
+            (
                 json!({"use_half_optimizer_state": true}),
                 "`use_half_optimizer_state`: SGD has no moments, expected `optimizer` to be one of \
                  ADAM and LAMB",
             ),
+            (
+                json!({"use_packed_sequence_format": true, "task": "SQUAD"}),
+                "Packed sequence format currently only supported for pretraining.",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "inference": true}),
+                "packs of sequences are only trained on: leave out `inference` or \
+                 `use_packed_sequence_format`",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 110}),
+                "`max_sequences_per_pack`: expected at most 109, got 110",
+            ),
+            (
+                json!({"use_packed_sequence_format": true, "max_sequences_per_pack": 3,
+                       "sequences_per_pack": 3.5}),
+                "`sequences_per_pack`: expected a number above 0 and up to 3, got 3.5",
+            ),
             (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"gradient_reduction_type": "RunningMean"}),
+                "`gradient_reduction_type`: RunningMean is not supported",
+            ),
+            (
+                json!({"device_iterations": 2, "batches_per_step": 3}),
+                "`batches_per_step` and `device_iterations` are one setting, got 3 and 2",
+            ),
             (
                 json!({"release": "v4.0"}),
                 "`release`: expected one of 96fef3f, v2.1, v2.2, v2.3, v2.4, v2.5, v2.6, v3.0, \

@@ -195,7 +195,7 @@ impl Mechanism {
             // Of the others, whatever a weight update has is its arithmetic.
             _ if line.phase == Some(Phase::Update) => Self::Optimiser,
             OpTag::LayerNorm | OpTag::LayerNormGrad => Self::Norms,
-            OpTag::SequenceMask => Self::Scores,
+            OpTag::SequenceMask | OpTag::AttentionMask => Self::Scores,
             OpTag::NllLoss | OpTag::NllSoftmaxGrad | OpTag::Accuracy => Self::Loss,
             OpTag::Dropout => Self::Dropout,
             OpTag::Unary(function) | OpTag::UnaryGrad(function) => match function {
@@ -204,7 +204,7 @@ impl Mechanism {
                 | UnaryFn::Tanh
                 | UnaryFn::Relu
                 | UnaryFn::Sigmoid => Self::ActivationFunctions,
-                UnaryFn::Neg => Self::of_purpose(line.purpose, Self::Other),
+                UnaryFn::Neg | UnaryFn::Abs => Self::of_purpose(line.purpose, Self::Other),
                 UnaryFn::Exp
                 | UnaryFn::Log
                 | UnaryFn::Sqrt
@@ -246,6 +246,7 @@ impl Mechanism {
             | OpTag::LambUpdate
             | OpTag::SgdUpdate
             | OpTag::SgdMomentum
+            | OpTag::Binary(BinaryFn::Max)
             | OpTag::CallInput
             | OpTag::CallOutput => Self::Other,
         }

@@ -10,7 +10,7 @@ use ipu_sim::engine::{Join, Timeline, WaitCause};
 use ipu_sim::ids::{Id, IdVec, IpuId};
 use ipu_sim::program::Program;
 use ipu_sim::units::Cycles;
-use popart_graph::ir::PartKind;
+use popart_graph::ir::{Part, PartKind};
 use popart_graph::profile::{LineKind, Profile, Section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,16 +31,30 @@ pub struct Pipeline {
     /// Share of the step that the same work would save, spread evenly over the IPUs: no placement
     /// wins more.
     pub win_if_even: f64,
-    /// The encoder layer whose move to another IPU would win most, if one would win anything.
+    /// Part of the encoder that a move takes: whole layers where those are placed, else halves.
+    pub movable: Movable,
+    /// The encoder layer, or half layer, whose move to another IPU would win most, if one would
+    /// win anything.
     pub best_move: Option<LayerMove>,
 }
 
-/// Move of an encoder layer to another IPU; IPUs between the two pass one on.
+/// The least of the encoder that a placement can move by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Movable {
+    /// A layer.
+    #[default]
+    Layer,
+    /// The attention or the feed-forward half of a layer.
+    HalfLayer,
+}
+
+/// Move of an encoder layer, or half of one, to another IPU; IPUs between the two pass one on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerMove {
-    /// IPU that gives a layer away.
+    /// IPU that gives it away.
     pub from: u32,
-    /// IPU that takes a layer.
+    /// IPU that takes it.
     pub to: u32,
     /// Share of the step that it would save.
     pub win: f64,
@@ -88,9 +102,10 @@ impl Pipeline {
                 .map(|ipu| joins.get(&IpuId(ipu.ipu)).copied().unwrap_or(0))
                 .collect(),
             win_if_even: share(total as f64 / slack.len() as f64),
+            movable: placement.movable,
             best_move: best_move(
                 &loads,
-                &repeated_parts(program, profile, timeline, placement),
+                &movable_parts(program, profile, timeline, placement),
             )
             .map(|found| LayerMove {
                 win: share(found.win),
@@ -103,17 +118,23 @@ impl Pipeline {
     }
 }
 
-/// What each of the parts that a model has several of, as layers are, takes of every IPU in a
-/// micro-batch.
-fn repeated_parts(
+/// What each of the parts that a model has several of, as layers are, or each of what is in those,
+/// as their halves, takes of every IPU in a micro-batch.
+fn movable_parts(
     program: &Program,
     profile: &Profile,
     timeline: &Timeline,
     placement: &StagePlacement,
 ) -> Vec<IdVec<IpuId, u64>> {
     let parts = profile.parts.iter();
-    let repeated = parts.filter(|(_, part)| part.kind == PartKind::Repeated);
-    let cycles = repeated.map(|(id, _)| {
+    let is_repeated = |part: &Part| part.kind == PartKind::Repeated;
+    let movable = parts.filter(|(_, part)| match placement.movable {
+        Movable::Layer => is_repeated(part),
+        Movable::HalfLayer => part
+            .within
+            .is_some_and(|id| is_repeated(&profile.parts[id])),
+    });
+    let cycles = movable.map(|(id, _)| {
         let causes = part::cycles(program, profile, timeline, id);
         let of_ipus = causes.values();
         of_ipus

@@ -318,6 +318,29 @@ fn a_move_wins_what_was_said() {
     assert!(pipeline.win_if_even >= found.win);
 }
 
+/// Where half layers are placed, it is of them that a move is estimated.
+#[test]
+fn a_move_of_half_a_layer_wins_what_was_said() {
+    let run = |groups: &str| {
+        let words = pipelined(&format!("--num-layers 4 --att-ffn-placement {groups}"));
+        let case = Case::new(&words.replace("--encoder-start-ipu 0", ""));
+        case.explain(engine::Mode::Folded)
+    };
+    let (uneven, before) = run("[[1,[4,3]],[0,[0,1]]]");
+    let pipeline = uneven.pipeline.unwrap();
+    assert_eq!(pipeline.movable, pipeline::Movable::HalfLayer);
+    assert_eq!(pipeline.bounds, [0, pipeline.cycles]);
+    let found = pipeline.best_move.unwrap();
+    assert_eq!((found.from, found.to), (1, 0));
+    let (_, after) = run("[[1,[3,3]],[0,[1,1]]]");
+    let saved = 1.0 - after.total.0 as f64 / before.total.0 as f64;
+    // A whole layer would be about twice as much.
+    assert!(
+        saved > 0.8 * found.win && saved < 1.35 * found.win,
+        "{saved} {found:?}"
+    );
+}
+
 /// Operations counted on the program against those of the graph, and of a program that keeps all.
 #[test]
 fn utilisation_counts_the_graph_once_and_recomputation_apart() {

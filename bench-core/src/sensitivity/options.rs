@@ -96,6 +96,9 @@ const ROWS: &[OptionCase] = &[
         LessMemory,
     ),
     ("--enable-half-partials", "true", &[INFER], Faster),
+    ("--gradient-clipping-norm", "1", &[TRAIN, LAMB], Slower),
+    ("--reduce-nsp-overhead", "true", &[TRAIN], Faster),
+    ("--lamb-accl-dtype", "FLOAT16", &[TRAIN, LAMB], LessMemory),
 ];
 
 fn measure(parts: &[&str]) -> Metrics {

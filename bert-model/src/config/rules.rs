@@ -10,7 +10,7 @@ use std::fmt;
 
 use ipu_sim::numerics::DType;
 
-use super::{Activation, BertConfig, Task};
+use super::{Activation, BertConfig, Mode, SequenceFormat, Task};
 
 /// Largest size of a model that is accepted.
 pub const EXTENT_MAX: u32 = 1 << 28;
@@ -29,6 +29,8 @@ pub enum Field {
     MaxPositionalLength,
     /// [`BertConfig::mask_tokens`].
     MaskTokens,
+    /// [`SequenceFormat::Packed::sequences`].
+    SequencesPerPack,
     /// [`BertConfig::vocab_length`].
     VocabLength,
     /// [`BertConfig::vocab_steps`].
@@ -59,6 +61,7 @@ impl fmt::Display for Field {
             Field::SequenceLength => "sequence_length",
             Field::MaxPositionalLength => "max_positional_length",
             Field::MaskTokens => "mask_tokens",
+            Field::SequencesPerPack => "sequences",
             Field::VocabLength => "vocab_length",
             Field::VocabSteps => "vocab_steps",
             Field::HiddenSize => "hidden_size",
@@ -141,6 +144,8 @@ pub enum Rule {
     Finite,
     /// A type of floating-point numbers.
     Float,
+    /// There only when pre-training trains.
+    OnlyPretraining,
 }
 
 /// `a multiple of ...`, as it follows "must be".
@@ -158,6 +163,7 @@ impl fmt::Display for Rule {
             Rule::Positive => f.write_str("above 0"),
             Rule::Finite => f.write_str("finite"),
             Rule::Float => f.write_str("a floating-point type"),
+            Rule::OnlyPretraining => f.write_str("left out unless pre-training trains"),
         }
     }
 }
@@ -218,6 +224,15 @@ impl BertConfig {
             masked.must(Rule::AtLeast(1), masked.value >= 1)?;
             masked.must(Rule::Below(sequence), masked.value < sequence.value)?;
         }
+        if let SequenceFormat::Packed { sequences } = self.sequence_format {
+            let packed = size(Field::SequencesPerPack, sequences);
+            let trains = task == Task::Pretraining(Mode::Training);
+            packed.must(Rule::OnlyPretraining, trains)?;
+            packed.must(Rule::AtLeast(1), sequences >= 1)?;
+            // All label slots are positions, and so are all `[CLS]`.
+            let most = self.sequence_length - self.mask_tokens + 1;
+            packed.must(Rule::AtMost(most), sequences <= most)?;
+        }
         let divides = vocabulary.value.is_multiple_of(steps.value);
         steps.must(Rule::DivisorOf(vocabulary), divides)?;
         if self.split_linear_layers {
@@ -261,7 +276,6 @@ impl BertConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Mode;
 
     const PRETRAINING: Task = Task::Pretraining(Mode::Training);
     const SQUAD: Task = Task::Squad(Mode::Inference);
@@ -338,6 +352,30 @@ mod tests {
             |c| (c.split_linear_layers, c.ff_size) = (true, 1000),
             "`ff_size` must be a multiple of `hidden_size` 768, got 1000",
         );
+    }
+
+    #[test]
+    fn packs_are_of_as_many_sequences_as_have_room() {
+        let packed = |sequences| SequenceFormat::Packed { sequences };
+        let most = BertConfig {
+            sequence_format: packed(109),
+            ..BertConfig::base()
+        };
+        assert_eq!(most.validate(PRETRAINING), Ok(()));
+        assert_eq!(most.label_slots(), 128);
+        check_broken(
+            |c| c.sequence_format = packed(0),
+            "`sequences` must be at least 1, got 0",
+        );
+        check_broken(
+            |c| c.sequence_format = packed(110),
+            "`sequences` must be at most 109, got 110",
+        );
+        for task in [SQUAD, Task::Pretraining(Mode::Inference)] {
+            let error = most.validate(task).unwrap_err().to_string();
+            let expected = "`sequences` must be left out unless pre-training trains, got 109";
+            assert_eq!(error, expected);
+        }
     }
 
     #[test]

@@ -58,8 +58,12 @@ pub fn stashes(config: &BertConfig, placement: &Placement) -> Vec<StageStash> {
 /// checkpoints.
 fn hidden_states(config: &BertConfig, placement: &Placement, stage: StageId) -> u64 {
     let makes_words = placement.stage(Block::WordEmbedding) == stage;
+    // What no later layer of the stage reads is kept for nobody.
+    let is_read = |layer| placement.blocks.get(&Block::Attention(layer + 1)) == Some(&stage);
     let checkpoints = (0..config.num_layers).filter(|&layer| {
-        placement.stage(Block::FeedForward(layer)) == stage && placement.keeps_output(layer)
+        placement.stage(Block::FeedForward(layer)) == stage
+            && placement.keeps_output(layer)
+            && is_read(layer)
     });
     u64::from(!makes_words) + checkpoints.count() as u64
 }
@@ -69,6 +73,7 @@ mod tests {
     use super::*;
     use crate::config::{Mode, Task};
     use crate::model::build;
+    use crate::placement::tests::halves::placed;
     use crate::placement::tests::{on_one_ipu, published};
 
     const PRETRAINING: Task = Task::Pretraining(Mode::Training);
@@ -140,6 +145,21 @@ mod tests {
                 (3, 1, 3.0 * bytes),
             ],
         );
+    }
+
+    /// A stage that starts or ends in the middle of a layer keeps one hidden state for the half
+    /// layer that arrives; what the loss stage keeps is in no ring.
+    #[test]
+    fn half_layers_keep_what_arrives_and_what_layers_give() {
+        let groups = [(1, 7, 6), (2, 6, 7), (3, 7, 6), (0, 4, 5)];
+        let placement = placed(&groups, 24, PRETRAINING);
+        let config = sized(BertConfig::large(), 2, 512);
+        let got = stashes(&config, &placement);
+        let got: Vec<_> = got
+            .iter()
+            .map(|stash| (stash.slots, stash.activations))
+            .collect();
+        assert_eq!(got, [(9, 0), (7, 7), (5, 7), (3, 7)]);
     }
 
     #[test]

@@ -31,13 +31,17 @@ pub fn parameters(config: &BertConfig, task: Task) -> Elements {
                 true => v,
                 false => 0,
             };
-            h * h + h + 2 * h + 2 + transform + projection_bias
+            let next_sentence = match config.next_sentence {
+                true => h * h + h + 2 * h + 2,
+                false => 0,
+            };
+            next_sentence + transform + projection_bias
         }
     };
     Elements(embedding + n(config.num_layers) * layer + heads)
 }
 
-/// Work in matrix products of one sequence, forward. A multiply-add is two;
+/// Work in matrix products of one row of data (a sequence, or a pack of several), forward. A multiply-add is two;
 /// element-wise work and look-ups don't count.
 #[must_use]
 pub fn flops_forward(config: &BertConfig, task: Task) -> Flops {
@@ -56,14 +60,18 @@ pub fn flops_forward(config: &BertConfig, task: Task) -> Flops {
                 true => 2 * s * h * h,
                 false => 0,
             };
-            let projection = 2 * n(config.mask_tokens) * h * n(config.vocab_length);
-            2 * h * h + 4 * h + transform + projection
+            let projection = 2 * n(config.label_slots()) * h * n(config.vocab_length);
+            let next_sentence = match config.next_sentence {
+                true => (2 * h * h + 4 * h) * n(config.sequences_per_row()),
+                false => 0,
+            };
+            next_sentence + transform + projection
         }
     };
     Flops(n(config.num_layers) * layer + segments + heads)
 }
 
-/// Work in matrix products of one sequence, forward and backward: every product
+/// Work in matrix products of one row of data, forward and backward: every product
 /// has two gradients of its size. What is computed again doesn't count.
 #[must_use]
 pub fn flops_training(config: &BertConfig, task: Task) -> Flops {
@@ -76,7 +84,7 @@ mod tests {
     use popart_graph::ir::TensorKind;
 
     use super::*;
-    use crate::config::Mode;
+    use crate::config::{Mode, SequenceFormat};
     use crate::model::build;
     use crate::placement::tests::on_one_ipu;
 
@@ -125,8 +133,14 @@ mod tests {
         let without = BertConfig {
             split_qkv: true,
             cls_layer: false,
+            next_sentence: false,
             ..BertConfig::tiny()
         };
+        let packed = BertConfig {
+            sequence_format: SequenceFormat::Packed { sequences: 3 },
+            ..BertConfig::tiny()
+        };
+        check(&packed, PRETRAINING);
         for config in [BertConfig::base(), BertConfig::large(), with_all, without] {
             for mode in [Mode::Training, Mode::Inference] {
                 check(&config, Task::Pretraining(mode));

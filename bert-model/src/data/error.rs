@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::layout::Fault;
+
 /// Why data can't be read or made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DataError {
@@ -42,6 +44,33 @@ pub enum DataError {
     /// A text that no record can be made of.
     #[error("the text has no word that a record could be made of")]
     NoText,
+    /// Nothing to pack.
+    #[error("there is no record to pack")]
+    NoRecords,
+    /// A record that can't be packed because it isn't one of its form.
+    #[error("record {place} is none of this form: {fault}")]
+    Record {
+        /// Its place, from 0.
+        place: usize,
+        /// The first rule that it breaks.
+        fault: Fault,
+    },
+    /// A record that has more words than a pack.
+    #[error("record {place} has {words} words, a pack has room for {most}")]
+    LongRecord {
+        /// Its place, from 0.
+        place: usize,
+        /// Words of the record.
+        words: u32,
+        /// Positions of a pack.
+        most: u32,
+    },
+    /// A record without a first word that stays as it is, which packs have at a place of its own.
+    #[error("record {place} doesn't start with a word that isn't masked")]
+    RecordStart {
+        /// Its place, from 0.
+        place: usize,
+    },
     /// A vocabulary without a token that records need.
     #[error("the vocabulary has no {token}")]
     MissingToken {
@@ -75,6 +104,8 @@ pub enum RecipeField {
     SequenceLength,
     /// Positions reserved for masked words.
     MaskTokens,
+    /// Sequences of a pack at the most.
+    SequencesPerPack,
     /// Share of the words of a sequence that are masked.
     MaskProbability,
     /// Share of the pairs of a document that are short.
@@ -87,6 +118,7 @@ impl fmt::Display for RecipeField {
         f.write_str(match self {
             RecipeField::SequenceLength => "sequence_length",
             RecipeField::MaskTokens => "mask_tokens",
+            RecipeField::SequencesPerPack => "sequences_per_pack",
             RecipeField::MaskProbability => "mask_probability",
             RecipeField::ShortSequenceProbability => "short_sequence_probability",
         })

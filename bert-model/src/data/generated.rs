@@ -4,13 +4,18 @@
 //! (`applications/popart/bert/bert_data`): a sequence starts with up to `M` masked
 //! words at the first positions, `[CLS]` is at position `M`, and what lies behind
 //! the sequence is padding. Unlike the application's generated data, no label is
-//! outside its classes and no sequence is empty.
+//! outside its classes and no sequence is empty. Packs are of one to `K` sequences, each with a
+//! next-sentence label that counts, where the application's have numbers without an order and no
+//! such label.
 
 use popart_graph::ir::TensorId;
 use rand_xoshiro::rand_core::Rng;
 
+use super::layout::Token;
+use super::pack::{Pack, PackForm, PackLayout, Sequence};
 use super::random::draw;
-use crate::config::{BertConfig, Task};
+use super::record::pack_field_of;
+use crate::config::{BertConfig, SequenceFormat, Task};
 use crate::interface::Input;
 use crate::model::BertModel;
 
@@ -25,21 +30,85 @@ pub fn generated(
     task: Task,
     generator: &mut impl Rng,
 ) -> MicroBatch {
-    let samples: Vec<Sample> = (0..config.micro_batch)
-        .map(|_| Sample::draw(config, task, generator))
-        .collect();
+    let of_rows: Box<dyn Fn(Input) -> Vec<u32>> = match config.sequence_format {
+        SequenceFormat::Single => {
+            let samples: Vec<Sample> = (0..config.micro_batch)
+                .map(|_| Sample::draw(config, task, generator))
+                .collect();
+            Box::new(move |input| {
+                let each = samples.iter().map(|sample| sample.values(input));
+                each.collect::<Vec<_>>().concat()
+            })
+        }
+        SequenceFormat::Packed { sequences } => {
+            let packs: Vec<Pack> = (0..config.micro_batch)
+                .map(|_| draw_pack(config, sequences, generator))
+                .collect();
+            Box::new(move |input| {
+                let field = pack_field_of(input);
+                let field = field.expect("a model of packs reads packs");
+                let each = packs.iter().map(|pack| pack.get(field));
+                each.collect::<Vec<_>>().concat()
+            })
+        }
+    };
     let seed = [draw(generator, 0..=u32::MAX), draw(generator, 0..=u32::MAX)];
     let values = |input: Input| match input {
         Input::Seed => seed.to_vec(),
-        _ => samples
-            .iter()
-            .flat_map(|sample| sample.values(input))
-            .collect(),
+        _ => of_rows(input),
     };
     let streams = model.inputs.iter();
     streams
         .map(|info| (info.tensor, values(info.input)))
         .collect()
+}
+
+/// A pack of up to `most` sequences.
+fn draw_pack(config: &BertConfig, most: u32, generator: &mut impl Rng) -> Pack {
+    let layout = PackLayout {
+        sequence_length: config.sequence_length,
+        mask_tokens: config.mask_tokens,
+        sequences: most,
+        form: PackForm::Slices,
+    };
+    let count = draw(generator, 1..=most.min(config.sequence_length));
+    let (mut words_left, mut slots_left) = (config.sequence_length, layout.label_slots());
+    let sequences = (0..count).rev().map(|later| {
+        // A word at the least for each of those that come later.
+        let length = draw(generator, 1..=words_left - later);
+        words_left -= length;
+        let masked_most = config.mask_tokens.min(length - 1).min(slots_left);
+        let masked = draw(generator, 0..=masked_most);
+        slots_left -= masked;
+        draw_sequence(config, length, masked, generator)
+    });
+    let sequences: Vec<Sequence> = sequences.collect();
+    Pack::of(layout, &sequences).expect("as much was drawn as there is room for")
+}
+
+/// A sequence of so many words, the last of them masked.
+fn draw_sequence(
+    config: &BertConfig,
+    length: u32,
+    masked: u32,
+    generator: &mut impl Rng,
+) -> Sequence {
+    let last = config.vocab_length - 1;
+    let tokens = (0..length).map(|position| {
+        let word = draw(generator, 0..=last);
+        // Label 0 says that there is none.
+        let label = draw(generator, last.min(1)..=last);
+        Token {
+            position,
+            word,
+            segment: draw(generator, 0..=1),
+            label: (position >= length - masked).then_some(label),
+        }
+    });
+    Sequence {
+        tokens: tokens.collect(),
+        random_next: draw(generator, 0..=1),
+    }
 }
 
 /// One sequence with its labels.
@@ -115,7 +184,7 @@ impl Sample {
             Input::NspLabels => vec![self.nsp_label],
             Input::StartLabels => vec![self.answer.0],
             Input::EndLabels => vec![self.answer.1],
-            Input::Seed => vec![],
+            Input::SequenceNumbers | Input::MaskWeights | Input::NspWeights | Input::Seed => vec![],
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use rand_xoshiro::rand_core::Rng;
 
+use super::blanks;
 use super::error::{DataError, Limit, RecipeField};
 use super::layout::{Field, Record, RecordLayout};
 use super::pairs::{Document, Pair, pairs};
@@ -33,7 +34,7 @@ impl Corpus {
     /// Takes the next line of a text: a sentence, or, if it is blank, the end of a document.
     /// Sentences without tokens are left out.
     pub fn push_line(&mut self, line: &str, tokeniser: &Tokeniser) {
-        let line = line.trim();
+        let line = blanks::strip(line);
         if line.is_empty() {
             self.open = false;
             return;
@@ -53,8 +54,7 @@ impl Corpus {
     #[must_use]
     pub fn of_text(text: &str, tokeniser: &Tokeniser) -> Self {
         let mut corpus = Self::default();
-        text.lines()
-            .for_each(|line| corpus.push_line(line, tokeniser));
+        blanks::lines(text).for_each(|line| corpus.push_line(line, tokeniser));
         corpus
     }
 

@@ -1,14 +1,16 @@
 //! What does a file of pre-training records feed a model with?
 //!
-//! How a record lies in a file says [`RecordLayout`].
+//! How a record lies in a file says [`RecordLayout`], of packs [`PackLayout`].
 //!
-//! Left out: packed records, and choosing which records of a file make a step (shuffling,
-//! copies, epochs).
+//! Left out: choosing which records of a file make a step (shuffling, copies, epochs).
+
+use std::ops::Range;
 
 use super::MicroBatch;
 use super::error::DataError;
 use super::layout::{Field, RecordLayout};
-use crate::config::BertConfig;
+use super::pack::{PackField, PackForm, PackLayout};
+use crate::config::{BertConfig, SequenceFormat};
 use crate::interface::Input;
 use crate::model::BertModel;
 
@@ -18,11 +20,59 @@ const UNKNOWN_WORD: u32 = 100;
 /// What it puts in place of a label outside the vocabulary; such a label isn't counted.
 const NO_LABEL: u32 = 0;
 
-/// Pre-training records, all of one form.
+/// Form of the rows of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowLayout {
+    Record(RecordLayout),
+    Pack(PackLayout),
+}
+
+impl RowLayout {
+    /// The form that a model of this configuration reads.
+    fn of(config: &BertConfig) -> Self {
+        let (sequence_length, mask_tokens) = (config.sequence_length, config.mask_tokens);
+        match config.sequence_format {
+            SequenceFormat::Single => Self::Record(RecordLayout {
+                sequence_length,
+                mask_tokens,
+            }),
+            SequenceFormat::Packed { sequences } => Self::Pack(PackLayout {
+                sequence_length,
+                mask_tokens,
+                sequences,
+                form: PackForm::Slices,
+            }),
+        }
+    }
+
+    fn values(self) -> usize {
+        match self {
+            Self::Record(layout) => layout.values(),
+            Self::Pack(layout) => layout.values(),
+        }
+    }
+
+    fn rows_in(self, bytes: u64) -> Result<u64, DataError> {
+        match self {
+            Self::Record(layout) => layout.records_in(bytes),
+            Self::Pack(layout) => layout.packs_in(bytes),
+        }
+    }
+
+    /// Where a row holds what feeds an input, if it does.
+    fn field(self, input: Input) -> Option<Range<usize>> {
+        match self {
+            Self::Record(layout) => field_of(input).map(|field| layout.field(field)),
+            Self::Pack(layout) => layout.field(pack_field_of(input)?),
+        }
+    }
+}
+
+/// Rows of a data set, all of one form: records or packs, as the model reads them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Records {
-    layout: RecordLayout,
-    /// `[count, 3 S + M + 3]`.
+    layout: RowLayout,
+    /// Row after row.
     values: Vec<u32>,
 }
 
@@ -33,11 +83,8 @@ impl Records {
     ///
     /// [`DataError::RecordLength`] if the bytes end within a record.
     pub fn from_bytes(bytes: &[u8], config: &BertConfig) -> Result<Self, DataError> {
-        let layout = RecordLayout {
-            sequence_length: config.sequence_length,
-            mask_tokens: config.mask_tokens,
-        };
-        layout.records_in(bytes.len() as u64)?;
+        let layout = RowLayout::of(config);
+        layout.rows_in(bytes.len() as u64)?;
         let mut values = vec![0; bytes.len() / size_of::<u32>()];
         // The bytes may start at any address: they are copied, so the values are what is cast.
         bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
@@ -74,14 +121,14 @@ impl Records {
         let rows = first.checked_mul(length)?..end.checked_mul(length)?;
         let rows = self.values.get(rows)?;
         let values = |input: Input| {
-            let Some(field) = field_of(input).map(|field| self.layout.field(field)) else {
+            let Some(field) = self.layout.field(input) else {
                 assert_eq!(input, Input::Seed, "no pre-training record feeds it");
                 return seed.to_vec();
             };
             let fields = rows.chunks_exact(length).map(|row| &row[field.clone()]);
             fields
                 .flatten()
-                .map(|&value| within_vocabulary(input, value, config.vocab_length))
+                .map(|&value| within_vocabulary(self.layout, input, value, config.vocab_length))
                 .collect()
         };
         let streams = model.inputs.iter();
@@ -100,14 +147,46 @@ fn field_of(input: Input) -> Option<Field> {
         Input::SequenceIndex => Some(Field::End),
         Input::MaskLabels => Some(Field::Labels),
         Input::NspLabels => Some(Field::RandomNext),
-        Input::SequencePadIndex | Input::StartLabels | Input::EndLabels | Input::Seed => None,
+        Input::SequenceNumbers
+        | Input::MaskWeights
+        | Input::NspWeights
+        | Input::SequencePadIndex
+        | Input::StartLabels
+        | Input::EndLabels
+        | Input::Seed => None,
     }
 }
 
-fn within_vocabulary(input: Input, value: u32, vocab_length: u32) -> u32 {
+/// What of a pack feeds an input, if it does.
+pub(super) fn pack_field_of(input: Input) -> Option<PackField> {
+    match input {
+        Input::Indices => Some(PackField::Words),
+        Input::SequenceNumbers => Some(PackField::Numbers),
+        Input::Segments => Some(PackField::Segments),
+        Input::Positions => Some(PackField::Positions),
+        Input::MaskLabels => Some(PackField::Labels),
+        Input::MaskWeights => Some(PackField::LabelNumbers),
+        Input::NspLabels => Some(PackField::RandomNext),
+        Input::NspWeights => Some(PackField::NextWeights),
+        Input::MaskTokensIndex
+        | Input::SequenceIndex
+        | Input::SequencePadIndex
+        | Input::StartLabels
+        | Input::EndLabels
+        | Input::Seed => None,
+    }
+}
+
+/// The application's loader looks at the words and at the sixth item of a row. In packs that is
+/// what labels weigh, so that their labels stay as they are.
+fn within_vocabulary(layout: RowLayout, input: Input, value: u32, vocab_length: u32) -> u32 {
+    let sixth = match layout {
+        RowLayout::Record(_) => Input::MaskLabels,
+        RowLayout::Pack(_) => Input::MaskWeights,
+    };
     match input {
         Input::Indices if value >= vocab_length => UNKNOWN_WORD,
-        Input::MaskLabels if value >= vocab_length => NO_LABEL,
+        _ if input == sixth && value >= vocab_length => NO_LABEL,
         _ => value,
     }
 }
@@ -191,6 +270,37 @@ mod tests {
         );
     }
 
+    /// Packs of a file feed every stream that generated ones do, in the order of their fields.
+    #[test]
+    fn packs_are_read_back() {
+        let config = BertConfig {
+            sequence_format: SequenceFormat::Packed { sequences: 3 },
+            sequence_length: 12,
+            max_positional_length: 12,
+            ..BertConfig::tiny()
+        };
+        let model = model(&config);
+        let task = Task::Pretraining(Mode::Training);
+        let batch = generated(&model, &config, task, &mut generator(5, "packs"));
+        let mut bytes = Vec::new();
+        for sample in 0..config.micro_batch as usize {
+            // The streams are in the order of a pack, and the seed is last.
+            for info in model.inputs.iter().filter(|info| info.input != Input::Seed) {
+                let values = get(&model, &batch, info.input);
+                let each = values.len() / config.micro_batch as usize;
+                let values = &values[sample * each..(sample + 1) * each];
+                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+        }
+        let records = Records::from_bytes(&bytes, &config).unwrap();
+        assert_eq!(records.count(), config.micro_batch as usize);
+        let read = records.micro_batch(&model, &config, 0, [8, 9]).unwrap();
+        for info in model.inputs.iter().filter(|info| info.input != Input::Seed) {
+            let input = info.input;
+            assert_eq!(get(&model, &read, input), get(&model, &batch, input));
+        }
+    }
+
     #[test]
     fn bytes_of_half_a_record_are_refused() {
         let config = BertConfig {
@@ -206,8 +316,23 @@ mod tests {
 
     #[test]
     fn words_outside_the_vocabulary_are_replaced() {
+        let layout = |sequence_format| {
+            RowLayout::of(&BertConfig {
+                sequence_format,
+                ..BertConfig::base()
+            })
+        };
+        let single = layout(SequenceFormat::Single);
+        let packed = layout(SequenceFormat::Packed { sequences: 3 });
+        for (input, expected) in [
+            (Input::Indices, 100),
+            (Input::MaskLabels, 1000),
+            (Input::MaskWeights, 0),
+        ] {
+            assert_eq!(within_vocabulary(packed, input, 1000, 1000), expected);
+        }
         let check = |input, value, expected| {
-            assert_eq!(within_vocabulary(input, value, 1000), expected);
+            assert_eq!(within_vocabulary(single, input, value, 1000), expected);
         };
         check(Input::Indices, 999, 999);
         check(Input::Indices, 1000, 100);

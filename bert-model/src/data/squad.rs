@@ -9,6 +9,7 @@
 
 use std::ops::Range;
 
+use super::blanks;
 use super::error::{DataError, Limit, RecipeField};
 use super::{Tokeniser, Vocabulary};
 use crate::config::Mode;
@@ -99,8 +100,8 @@ impl Example {
                     });
                 };
                 let found = words[first..=last].join(" ");
-                let (clean, _) = split(&answer.text);
-                let answer_text = clean.join(" ");
+                // Other blanks part an answer than part its text: the original has both rules.
+                let answer_text = blanks::split(&answer.text).collect::<Vec<_>>().join(" ");
                 if !found.contains(&answer_text) {
                     return Ok(Err(AnswerNotFound {
                         words: found,
@@ -379,6 +380,13 @@ mod tests {
         check(
             &[("ebbs", 20)],
             "Could not find answer: 'falls.' vs. 'ebbs'",
+        );
+        // A blank that doesn't part words of a text does part those of an answer.
+        let narrow = question("opened at 9\u{A0}am", &[("9\u{A0}am", 10)]);
+        let read = Example::read(&narrow, Mode::Training).unwrap();
+        assert_eq!(
+            read.unwrap_err().to_string(),
+            "Could not find answer: '9\u{A0}am' vs. '9 am'"
         );
         check(
             &[],

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::blanks::{lines, strip};
 use super::error::DataError;
 use super::words::{Case, words};
 
@@ -49,7 +50,7 @@ impl Vocabulary {
     ///
     /// [`DataError::MissingToken`] without the four special tokens.
     pub fn parse(text: &str) -> Result<Self, DataError> {
-        Self::from_tokens(text.lines().map(|line| line.trim().to_owned()).collect())
+        Self::from_tokens(lines(text).map(|line| strip(line).to_owned()).collect())
     }
 
     /// A vocabulary of at most `size` tokens that can spell the words of `text`: numbers below

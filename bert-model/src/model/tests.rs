@@ -8,7 +8,7 @@ use popart_graph::ir::{MatMulPass, OpKind, PartKind, Piece, Purpose, Recompute, 
 use popart_graph::verify::{Form, verify};
 
 use super::*;
-use crate::config::{Dropout, Mode};
+use crate::config::{Dropout, Mode, SequenceFormat};
 use crate::placement::tests::{on_one_ipu, published};
 use crate::placement::{Block, Execution};
 
@@ -404,6 +404,49 @@ fn half_layers_may_be_apart() {
     let masks = model.graph.ops.values();
     let is_mask = |kind: &OpKind| matches!(kind, OpKind::SequenceMask { .. });
     assert_eq!(masks.filter(|op| is_mask(&op.kind)).count(), 2);
+}
+
+/// Every layer of packs makes a mask of its own, after its scores, and nothing of it is made once
+/// on an IPU.
+#[test]
+fn each_layer_of_packs_has_a_mask() {
+    let config = BertConfig {
+        sequence_format: SequenceFormat::Packed { sequences: 3 },
+        ..BertConfig::tiny()
+    };
+    let placement = published(1, &[2], 2, PRETRAINING);
+    let model = build(&config, &placement, PRETRAINING).unwrap();
+    let numbers = model.input(Input::SequenceNumbers).unwrap();
+    let ops = model.graph.ops.values();
+    let readers: Vec<(&str, &str)> = ops
+        .filter(|op| op.inputs.contains(&numbers))
+        .map(|op| (op.name.as_str(), op.kind.name()))
+        .collect();
+    assert_eq!(
+        readers,
+        [
+            ("Layer0/Attention/Z/AttentionMask", "attention_mask"),
+            ("Layer1/Attention/Z/AttentionMask", "attention_mask"),
+        ]
+    );
+    let names = model.inputs.iter();
+    let names: Vec<&str> = names
+        .map(|info| model.graph.tensors[info.tensor].name.as_str())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "input_ids",
+            "input_mask",
+            "segment_ids",
+            "position_ids",
+            "masked_lm_ids",
+            "masked_lm_weights",
+            "nsp_labels",
+            "nsp_weights",
+            "seed",
+        ]
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::interface::WeightInfo;
 use crate::model::BertModel;
+use crate::optim::is_added;
 
 /// PopART's `epsilon` of Adam and LAMB when nothing is said (`adam.hpp`).
 const EPSILON_DEFAULT: f64 = 1e-6;
@@ -45,6 +46,16 @@ pub enum StageScaling {
     On,
 }
 
+/// Which weights LAMB scales by the quotient of their norm and that of the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LambNorms {
+    /// All.
+    OfAll,
+    /// Those that aren't added, biases and shifts of norms, which step as with Adam: the application
+    /// gives them a largest norm of 0, and PopART then leaves the norms out.
+    OfFactors,
+}
+
 /// Options of the optimiser that a user gives.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -69,6 +80,9 @@ pub struct OptimizerOptions {
     pub moments: MomentTypes,
     /// LAMB's limit on a weight's norm.
     pub max_weight_norm: Option<f64>,
+    /// Largest norm of the gradients of all weights together (`gradient_clipping_norm`); those of a
+    /// larger one are made smaller alike.
+    pub clip_norm: Option<f64>,
     /// Multiplies the learning rate of the head for answers.
     pub squad_lr_scale: f64,
     /// Whether rates depend on the stage.
@@ -90,6 +104,7 @@ pub struct GradientSums {
 #[must_use]
 pub fn weight_updates(
     options: &OptimizerOptions,
+    norms: LambNorms,
     model: &BertModel,
     sums: GradientSums,
     learning_rate: LearningRate,
@@ -97,7 +112,7 @@ pub fn weight_updates(
     let last_stage = StageId::from_index(model.placement.stages.len() - 1);
     let update = |weight: &WeightInfo| {
         let name = &model.graph.tensors[weight.tensor].name;
-        weight_update(options, name, weight, last_stage)
+        weight_update(options, norms, name, weight, last_stage)
     };
     let joint = model.serialised_weights.iter();
     let joint = joint.filter(|weight| weight.joint_norm);
@@ -111,12 +126,14 @@ pub fn weight_updates(
             reduction: sums.reduction,
         },
         learning_rate,
+        clip_norm: options.clip_norm,
     }
 }
 
 /// The update of the weight `name` of a model whose last forward stage is `last_stage`.
 fn weight_update(
     options: &OptimizerOptions,
+    norms: LambNorms,
     name: &str,
     weight: &WeightInfo,
     last_stage: StageId,
@@ -167,7 +184,10 @@ fn weight_update(
             }),
             OptimizerKind::Adam(correction) => adam(correction, None),
             OptimizerKind::Lamb(correction) => {
-                let limit = options.max_weight_norm.unwrap_or(MAX_WEIGHT_NORM_DEFAULT);
+                let limit = match norms == LambNorms::OfFactors && is_added(name) {
+                    true => 0.0,
+                    false => options.max_weight_norm.unwrap_or(MAX_WEIGHT_NORM_DEFAULT),
+                };
                 adam(correction, Some(limit))
             }
         },
@@ -195,6 +215,7 @@ mod tests {
         beta2: 0.999,
         moments: MomentTypes::FLOAT,
         max_weight_norm: None,
+        clip_norm: None,
         squad_lr_scale: 2.0,
         stage_scaling: StageScaling::Off,
     };
@@ -205,7 +226,7 @@ mod tests {
             decays: decays(name),
             stage: StageId(stage),
         };
-        weight_update(options, name, &weight, StageId(8))
+        weight_update(options, LambNorms::OfAll, name, &weight, StageId(8))
     }
 
     fn sgd(options: &OptimizerOptions, name: &str, stage: u32) -> Sgd {
@@ -281,6 +302,42 @@ mod tests {
     }
 
     #[test]
+    fn lamb_may_leave_out_norms_of_what_is_added() {
+        let task = Task::Pretraining(Mode::Training);
+        let config = BertConfig {
+            num_layers: 24,
+            ..BertConfig::large()
+        };
+        let model = build(&config, &published(0, &[3, 7, 7, 7], 24, task), task).unwrap();
+        let lamb = OptimizerOptions {
+            kind: OptimizerKind::Lamb(Correction::None),
+            ..SGD
+        };
+        let sums = GradientSums {
+            accumulation: 2,
+            replicas: 1,
+            reduction: Reduction::Mean,
+        };
+        let without = |norms| {
+            let got = weight_updates(&lamb, norms, &model, sums, LearningRate::Stream);
+            let limit = |update: &&WeightUpdate| match update.rule {
+                UpdateRule::Adam(adam) => adam.max_weight_norm == Some(0.0),
+                UpdateRule::Sgd(sgd) => panic!("{sgd:?}"),
+            };
+            let spared: Vec<_> = got.weights.iter().filter(limit).copied().collect();
+            spared
+        };
+        assert_eq!(without(LambNorms::OfAll), []);
+        let spared = without(LambNorms::OfFactors);
+        // Four of each layer; of the embedding's norm one, of the word head two, of the pair's two.
+        assert_eq!(spared.len(), 4 * 24 + 1 + 2 + 2);
+        for update in spared {
+            let name = &model.graph.tensors[update.weight].name;
+            assert!(is_added(name) && !decays(name), "{name}");
+        }
+    }
+
+    #[test]
     fn rates_may_depend_on_name_and_stage() {
         let head = update(&SGD, "Squad/SquadW", 0);
         assert_eq!(head.learning_rate_scale, 2.0);
@@ -314,7 +371,7 @@ mod tests {
             replicas: 2,
             reduction: Reduction::Mean,
         };
-        let got = weight_updates(&SGD, &model, sums, LearningRate::Stream);
+        let got = weight_updates(&SGD, LambNorms::OfAll, &model, sums, LearningRate::Stream);
         let updated: Vec<TensorId> = got.weights.iter().map(|update| update.weight).collect();
         let weights: Vec<TensorId> = model.weights.iter().map(|info| info.tensor).collect();
         assert_eq!(updated, weights);

@@ -27,7 +27,7 @@ pub enum Block {
     Attention(u32),
     /// The second half of an encoder layer.
     FeedForward(u32),
-    /// Pooler, next-sentence head and its loss.
+    /// Pooler, next-sentence head and its loss; placed with nothing to do in a model without it.
     NextSentence,
     /// The transform of hidden states before the projection on the vocabulary.
     Cls,

@@ -49,6 +49,62 @@ pub enum PlacementError {
         /// Sum of the list.
         covered: u64,
     },
+    /// Groups of half layers that are too few or too many for the layers.
+    #[error(
+        "`att_ffn_placement` must have {num_layers} attention and {num_layers} feed-forward \
+         blocks, got {attention} and {feed_forward}"
+    )]
+    HalvesCovered {
+        /// Encoder layers of the model.
+        num_layers: u32,
+        /// Attention halves of all groups.
+        attention: u64,
+        /// Feed-forward halves of all groups.
+        feed_forward: u64,
+    },
+    /// Groups of half layers in which a half would run before the one that it reads.
+    #[error(
+        "`att_ffn_placement` has {attention} attention and {feed_forward} feed-forward blocks up \
+         to group {group}, expected as many of both or one attention block more"
+    )]
+    HalvesOrder {
+        /// Number of the group, from 1.
+        group: usize,
+        /// Attention halves up to there.
+        attention: u64,
+        /// Feed-forward halves up to there.
+        feed_forward: u64,
+    },
+    /// A group of half layers with none.
+    #[error("group {group} of `att_ffn_placement` has no attention and no feed-forward block")]
+    EmptyGroup {
+        /// Number of the group, from 1.
+        group: usize,
+    },
+    /// An IPU that can't be counted.
+    #[error("group {group} of `att_ffn_placement` is on an IPU that is not below 2^32 - 1")]
+    IpuRange {
+        /// Number of the group, from 1.
+        group: usize,
+    },
+    /// An encoder that starts in the embedding's stage on another IPU.
+    #[error(
+        "`encoder_start_pipeline_stage` 0 is the stage of the embedding on IPU 0, expected the \
+         first group of `att_ffn_placement` there, got {ipu}"
+    )]
+    SharedStage {
+        /// IPU of the first group.
+        ipu: IpuId,
+    },
+    /// An encoder that leaves stages out.
+    #[error(
+        "`encoder_start_pipeline_stage` must be 1, or 0 for a first group on IPU 0, got {start}: \
+         nothing would run in the stages before"
+    )]
+    EncoderStartStage {
+        /// Stage of the first group.
+        start: u32,
+    },
     /// A list of memory proportions that is too short.
     #[error("`available_memory_proportion` must have 1 value or {expected}, got {got}")]
     MemoryProportions {

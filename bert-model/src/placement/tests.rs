@@ -1,3 +1,5 @@
+pub(crate) mod halves;
+
 use super::*;
 use crate::config::Mode;
 
@@ -5,10 +7,12 @@ const PRETRAINING: Task = Task::Pretraining(Mode::Training);
 const SQUAD: Task = Task::Squad(Mode::Training);
 const SQUAD_INFERENCE: Task = Task::Squad(Mode::Inference);
 
-fn options(encoder_start_ipu: u32, layers_per_ipu: &[u32]) -> LayersPerIpu {
-    LayersPerIpu {
-        encoder_start_ipu,
-        layers_per_ipu: layers_per_ipu.to_vec(),
+fn options(encoder_start_ipu: u32, layers_per_ipu: &[u32]) -> PlacementOptions {
+    PlacementOptions {
+        encoder: EncoderPlacement::Layers(LayersPerIpu {
+            encoder_start_ipu,
+            layers_per_ipu: layers_per_ipu.to_vec(),
+        }),
         memory: EncoderMemory::PoplibsDefault,
         squad_head: SquadHead::FirstIpu,
         recomputation: Recomputation::FromEveryLayer,
@@ -24,7 +28,7 @@ pub(crate) fn published(
     task: Task,
 ) -> Placement {
     let options = options(encoder_start_ipu, layers_per_ipu);
-    Placement::from_layers_per_ipu(&options, num_layers, task).unwrap()
+    Placement::from_options(&options, num_layers, task).unwrap()
 }
 
 /// All of a model on the first IPU.
@@ -34,8 +38,8 @@ pub(crate) fn on_one_ipu(num_layers: u32, task: Task) -> Placement {
 
 /// Stages map to `expected` IPUs, mirrored ones included.
 #[track_caller]
-fn check(options: &LayersPerIpu, num_layers: u32, task: Task, expected: &[u32]) -> Placement {
-    let placement = Placement::from_layers_per_ipu(options, num_layers, task).unwrap();
+fn check(options: &PlacementOptions, num_layers: u32, task: Task, expected: &[u32]) -> Placement {
+    let placement = Placement::from_options(options, num_layers, task).unwrap();
     placement.validate(num_layers, task).unwrap();
     let ipus: Vec<u32> = placement.stage_ipus(task).iter().map(|ipu| ipu.0).collect();
     assert_eq!(ipus, expected);
@@ -58,7 +62,7 @@ fn published_stage_maps() {
     );
     assert_eq!(mk1.n_ipus(), 14);
 
-    let unwrapped = |layers_per_ipu: &[u32]| LayersPerIpu {
+    let unwrapped = |layers_per_ipu: &[u32]| PlacementOptions {
         squad_head: SquadHead::LastEncoderIpu,
         ..options(0, layers_per_ipu)
     };
@@ -78,7 +82,7 @@ fn inference_has_forward_stages_only_and_may_need_one_ipu() {
         (1, &[4, 4, 4], 12, &[0, 1, 2, 3]),
         (0, &[2, 3, 3, 3, 3, 3, 3, 4], 24, &[0, 1, 2, 3, 4, 5, 6, 7]),
     ] {
-        let last = LayersPerIpu {
+        let last = PlacementOptions {
             squad_head: SquadHead::LastEncoderIpu,
             ..options(start, list)
         };
@@ -127,8 +131,8 @@ fn heads_wrap_to_the_embedding_ipus() {
 #[test]
 fn only_layers_that_stay_are_checkpoints() {
     let mut options = options(0, &[3, 2]);
-    let kept = |options: &LayersPerIpu| -> Vec<bool> {
-        let placement = Placement::from_layers_per_ipu(options, 5, PRETRAINING).unwrap();
+    let kept = |options: &PlacementOptions| -> Vec<bool> {
+        let placement = Placement::from_options(options, 5, PRETRAINING).unwrap();
         (0..5).map(|layer| placement.keeps_output(layer)).collect()
     };
     assert_eq!(kept(&options), [true, true, false, true, false]);
@@ -139,8 +143,8 @@ fn only_layers_that_stay_are_checkpoints() {
 #[test]
 fn memory_is_indexed_from_the_first_encoder_ipu() {
     let mut options = options(1, &[1, 1]);
-    let shares = |options: &LayersPerIpu| -> Vec<f64> {
-        let placement = Placement::from_layers_per_ipu(options, 2, PRETRAINING).unwrap();
+    let shares = |options: &PlacementOptions| -> Vec<f64> {
+        let placement = Placement::from_options(options, 2, PRETRAINING).unwrap();
         let stages = placement.stages.values();
         stages
             .map(|stage| stage.memory_proportion.value())
@@ -154,6 +158,10 @@ fn memory_is_indexed_from_the_first_encoder_ipu() {
 
 #[test]
 fn ipus_are_counted_without_a_placement() {
+    let replica_ipus = |encoder_start_ipu, list: &[u32], num_layers| {
+        let encoder = options(encoder_start_ipu, list).encoder;
+        encoder.replica_ipus(num_layers)
+    };
     assert_eq!(replica_ipus(2, &[2], 24), Ok(14));
     assert_eq!(ipus_requested(14, 1), Ok(16));
     assert_eq!(ipus_requested(1, 1), Ok(1));
@@ -182,10 +190,10 @@ proptest::proptest! {
     ) {
         let mode = if inference { Mode::Inference } else { Mode::Training };
         for task in [Task::Pretraining(mode), Task::Squad(mode)] {
-            let placement =
-                Placement::from_layers_per_ipu(&options(start, &list), num_layers, task);
-            let counted = replica_ipus(start, &list, num_layers);
-            let fullest = layers_on_fullest_ipu(&list, num_layers);
+            let options = options(start, &list);
+            let placement = Placement::from_options(&options, num_layers, task);
+            let counted = options.encoder.replica_ipus(num_layers);
+            let fullest = options.encoder.fullest_ipu(num_layers, |_| 0).attention;
             let Ok(placement) = placement else {
                 proptest::prop_assert!(counted.is_err());
                 continue;
@@ -203,8 +211,8 @@ proptest::proptest! {
 #[test]
 fn what_cannot_be_placed_is_an_error() {
     #[track_caller]
-    fn check(options: &LayersPerIpu, expected: &str) {
-        let error = Placement::from_layers_per_ipu(options, 4, PRETRAINING).unwrap_err();
+    fn check(options: &PlacementOptions, expected: &str) {
+        let error = Placement::from_options(options, 4, PRETRAINING).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
     check(&options(0, &[0]), "`layers_per_ipu` must be at least 1");
@@ -218,7 +226,7 @@ fn what_cannot_be_placed_is_an_error() {
     );
     check(&options(0, &[2, 0, 2]), "stage1 on IPU 1 has nothing to do");
     check(&options(3, &[4]), "stage1 on IPU 1 has nothing to do");
-    let memory = |values: &[f64]| LayersPerIpu {
+    let memory = |values: &[f64]| PlacementOptions {
         memory: EncoderMemory::PerIpu(values.to_vec()),
         ..options(0, &[1, 1, 2])
     };
@@ -234,7 +242,7 @@ fn what_cannot_be_placed_is_an_error() {
 
 #[test]
 fn placements_by_hand_are_checked() {
-    let good = Placement::from_layers_per_ipu(&options(1, &[1, 1]), 2, PRETRAINING).unwrap();
+    let good = Placement::from_options(&options(1, &[1, 1]), 2, PRETRAINING).unwrap();
     #[track_caller]
     fn check(good: &Placement, change: impl FnOnce(&mut Placement), expected: &str) {
         let mut placement = good.clone();

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use bert_model::config::{Activation, BertConfig, Dropout};
+use bert_model::config::{Activation, BertConfig, Dropout, SequenceFormat};
 use ipu_sim::numerics::{DType, dropout_keep};
 use popart_graph::ir::Reduction;
 
@@ -15,9 +15,12 @@ pub(crate) struct Sample {
     pub(crate) indices: Vec<u32>,
     pub(crate) positions: Vec<u32>,
     pub(crate) segments: Vec<u32>,
-    /// Empty without masked words.
+    /// Empty without masked words, and of packs.
     pub(crate) mask_tokens_index: Vec<u32>,
+    /// Empty of packs.
     pub(crate) sequence_end: Vec<u32>,
+    /// The sequence that each position belongs to; of packs only.
+    pub(crate) numbers: Vec<u32>,
     /// Empty without dropout.
     pub(crate) seed: Vec<u32>,
 }
@@ -89,7 +92,9 @@ impl Reference {
     fn word_table(&self) -> Rows {
         let steps = self.config.vocab_steps as usize;
         let rows = self.config.vocab_length as usize / steps;
-        let is_transposed = !self.sample.mask_tokens_index.is_empty();
+        let predicts_words =
+            [&self.sample.mask_tokens_index, &self.sample.numbers].map(|part| !part.is_empty());
+        let is_transposed = predicts_words.contains(&true);
         let mut table = Rows::new();
         for slice in 0..steps {
             let name = match steps {
@@ -143,7 +148,7 @@ impl Reference {
                     let mut scores: Vec<f64> = (0..sequence)
                         .map(|to| {
                             let key = &k[sample * sequence + to][columns.clone()];
-                            let masked = if self.attends(sample, to) {
+                            let masked = if self.attends(sample, from, to) {
                                 0.0
                             } else {
                                 -1000.0
@@ -194,8 +199,12 @@ impl Reference {
         all.into_iter().map(cut).collect()
     }
 
-    /// Whether a position holds a word rather than padding.
-    fn attends(&self, sample: usize, position: usize) -> bool {
+    /// Whether a position holds a word rather than padding; in a pack, one of the same sequence.
+    fn attends(&self, sample: usize, from: usize, position: usize) -> bool {
+        if !self.sample.numbers.is_empty() {
+            let row = sample * self.config.sequence_length as usize;
+            return self.sample.numbers[row + from] == self.sample.numbers[row + position];
+        }
         let position = u32::try_from(position).unwrap();
         let is_word = match self.sample.mask_tokens_index.get(sample) {
             Some(&masked) => position < masked || position >= self.config.mask_tokens,
@@ -283,18 +292,27 @@ impl Reference {
             self.activate(&mut x);
             self.norm(&mut x, "CLS");
         }
-        let masked = self.config.mask_tokens as usize;
+        let masked = self.config.label_slots() as usize;
         let sequences = x.chunks(self.config.sequence_length as usize);
         let rows: Rows = sequences.flat_map(|rows| rows[..masked].to_vec()).collect();
         let bias = self.bias("MLM/ProjectionB", self.config.vocab_length as usize);
         affine(&rows, &transposed(&self.word_table()), &bias)
     }
 
-    /// Next-sentence logits, `B` rows of 2.
+    /// Next-sentence logits, `B` rows of 2; of packs `B K`, the last sequence first.
     pub(crate) fn next_sentence(&self, hidden: &Rows) -> Rows {
-        let position = self.config.mask_tokens as usize;
-        let sequences = hidden.chunks(self.config.sequence_length as usize);
-        let first: Rows = sequences.map(|rows| rows[position].clone()).collect();
+        let length = self.config.sequence_length as usize;
+        let places = match self.config.sequence_format {
+            SequenceFormat::Single => {
+                let position = self.config.mask_tokens as usize;
+                position..position + 1
+            }
+            SequenceFormat::Packed { sequences } => length - sequences as usize..length,
+        };
+        let sequences = hidden.chunks(length);
+        let first: Rows = sequences
+            .flat_map(|rows| rows[places.clone()].to_vec())
+            .collect();
         let weight = self.table("NSP/PoolW", self.width());
         let mut pooled = affine(&first, &weight, &self.bias("NSP/PoolB", self.width()));
         pooled.iter_mut().flatten().for_each(|v| *v = v.tanh());

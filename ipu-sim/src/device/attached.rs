@@ -1,15 +1,13 @@
-//! A device that is attached and has nothing loaded.
+//! A device that is attached and has nothing loaded; how it is loaded is in `loaded`.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::condition::Condition;
 use super::error::{DeviceError, Result};
-use super::executable::{Executable, fit};
 use super::failure::RecoveryAction;
 use super::inventory::Device;
 use super::lease::Lease;
-use super::loaded::LoadedDevice;
 use super::thread::DeviceThread;
 use crate::spec::MachineSpec;
 
@@ -18,9 +16,9 @@ use crate::spec::MachineSpec;
 /// It has no way to run anything:
 ///
 /// ```compile_fail,E0599
-/// use ipu_sim::device::{Attached, Mode};
+/// use ipu_sim::device::{AttachedDevice, Mode};
 ///
-/// fn run_unloaded(mut attached: Attached) {
+/// fn run_unloaded(mut attached: AttachedDevice) {
 ///     attached.run(Mode::Time);
 /// }
 /// ```
@@ -84,25 +82,6 @@ impl AttachedDevice {
     #[must_use]
     pub fn condition(&self) -> &Condition {
         &self.condition
-    }
-
-    /// Loads an executable, after a reset of the IPUs. A refusal detaches the device.
-    ///
-    /// # Errors
-    ///
-    /// [`DeviceError::WrongIpuCount`] unless the device is the smallest group that has room for all
-    /// replicas, [`DeviceError::TooManyTiles`] for a program of a larger chip,
-    /// [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
-    /// [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables,
-    /// [`DeviceError::OutOfStreamingMemory`], [`DeviceError::Replicas`] for a program of nothing;
-    /// [`DeviceError::Hardware`] if something is wrong with the machine, and what stopped the
-    /// device if that needs more than a reset.
-    pub fn load(mut self, executable: Executable) -> Result<LoadedDevice> {
-        let weight = fit(&executable, self.device, &self.machine)?;
-        if self.link.is_some() {
-            self.recover(RecoveryAction::IpuReset)?;
-        }
-        LoadedDevice::new(self, executable, weight)
     }
 
     /// Carries out a recovery action. Other devices don't notice a reset of these IPUs; all else

@@ -1,4 +1,4 @@
-//! A device with an executable on it: streams, runs, counters, values.
+//! A device with an executable on it: loading, streams, runs, counters, values.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::attached::AttachedDevice;
 use super::condition::Condition;
 use super::error::{DeviceError, Result};
-use super::executable::Executable;
+use super::executable::{Executable, fit};
 use super::failure::RecoveryAction;
+use super::memory::ValueAddress;
 use super::streams::{HostStream, Streams};
 use super::sync::{Sender, channel};
-use super::thread::{DeviceThread, Load, Request, ValueAddress};
+use super::thread::{DeviceThread, Load, Request};
 use super::{Counters, Mode};
 use crate::engine::Timeline;
 use crate::ids::{Id, ReplicaId};
@@ -25,9 +26,9 @@ use crate::weigh::MemoryUsage;
 /// It belongs to one thread at a time, and runs one program at a time:
 ///
 /// ```compile_fail,E0277
-/// use ipu_sim::device::Loaded;
+/// use ipu_sim::device::LoadedDevice;
 ///
-/// fn share(device: &Loaded) {
+/// fn share(device: &LoadedDevice) {
 ///     std::thread::scope(|scope| {
 ///         scope.spawn(|| device.counters());
 ///     });
@@ -35,9 +36,9 @@ use crate::weigh::MemoryUsage;
 /// ```
 ///
 /// ```compile_fail,E0596
-/// use ipu_sim::device::{Loaded, Mode};
+/// use ipu_sim::device::{LoadedDevice, Mode};
 ///
-/// fn run_what_others_use(device: &Loaded) {
+/// fn run_what_others_use(device: &LoadedDevice) {
 ///     device.run(Mode::Time);
 /// }
 /// ```
@@ -45,10 +46,10 @@ use crate::weigh::MemoryUsage;
 /// What was unloaded or detached is gone:
 ///
 /// ```compile_fail,E0382
-/// use ipu_sim::device::{Attached, Loaded};
+/// use ipu_sim::device::{AttachedDevice, LoadedDevice};
 ///
-/// fn read_unloaded(device: Loaded) {
-///     let attached: Attached = device.unload();
+/// fn read_unloaded(device: LoadedDevice) {
+///     let attached: AttachedDevice = device.unload();
 ///     device.counters();
 /// }
 /// ```
@@ -61,12 +62,29 @@ pub struct LoadedDevice {
     attached: AttachedDevice,
 }
 
+impl AttachedDevice {
+    /// Loads an executable, after a reset of the IPUs. A refusal detaches the device.
+    ///
+    /// # Errors
+    ///
+    /// [`DeviceError::WrongIpuCount`] unless the device is the smallest group that has room for all
+    /// replicas, [`DeviceError::TooManyTiles`] for a program of a larger chip,
+    /// [`DeviceError::BadProgram`] for one that breaks a rule of [`crate::verify`],
+    /// [`DeviceError::OutOfMemory`] with the fullest tile and its largest variables,
+    /// [`DeviceError::OutOfStreamingMemory`], [`DeviceError::Replicas`] for a program of nothing;
+    /// [`DeviceError::Hardware`] if something is wrong with the machine, and what stopped the
+    /// device if that needs more than a reset.
+    pub fn load(mut self, executable: Executable) -> Result<LoadedDevice> {
+        let weight = fit(&executable, self.device(), self.machine())?;
+        if self.link().is_some() {
+            self.recover(RecoveryAction::IpuReset)?;
+        }
+        LoadedDevice::new(self, executable, weight)
+    }
+}
+
 impl LoadedDevice {
-    pub(super) fn new(
-        attached: AttachedDevice,
-        executable: Executable,
-        weight: MemoryUsage,
-    ) -> Result<Self> {
+    fn new(attached: AttachedDevice, executable: Executable, weight: MemoryUsage) -> Result<Self> {
         let mut requests = None;
         if let Some(link) = attached.link() {
             let (sender, receiver) = channel();

@@ -3,9 +3,18 @@
 //! Made when the first value is asked for, so that a program that is only timed takes none.
 
 use super::error::Result;
-use super::thread::ValueAddress;
 use crate::execute::{ExecuteError, FloatControl, Memory, RemoteMemory};
+use crate::ids::ReplicaId;
 use crate::program::{Program, RemoteBufferId, VarId};
+
+/// Where a variable of one replica is read or written.
+#[derive(Clone, Copy)]
+pub(super) struct ValueAddress {
+    pub(super) replica: ReplicaId,
+    pub(super) var: VarId,
+    /// The buffer of streaming memory that holds it; none for tile memory.
+    pub(super) buffer: Option<RemoteBufferId>,
+}
 
 /// The values of a program, if there are any yet.
 pub(super) struct DeviceMemory<'p> {

@@ -12,14 +12,14 @@ use std::time::Duration;
 use super::error::{DeviceError, Result};
 use super::executable::Executable;
 use super::inventory::{Device, DeviceId};
-use super::memory::DeviceMemory;
+use super::memory::{DeviceMemory, ValueAddress};
 use super::ports::Ports;
 use super::sync::{Builder, JoinHandle, Mutex, Receiver, Sender, channel};
 use super::{Counters, Mode};
 use crate::engine::{self, Timeline};
 use crate::execute::{self, Host, StreamError};
 use crate::ids::{IpuId, ReplicaId};
-use crate::program::{RemoteBufferId, StreamId, VarId};
+use crate::program::StreamId;
 use crate::spec::MachineSpec;
 
 /// An executable and the channel of what to do with it.
@@ -29,15 +29,6 @@ pub(super) struct Load {
     pub(super) device: Device,
     pub(super) ports: Ports,
     pub(super) requests: Receiver<Request>,
-}
-
-/// Where a variable of one replica is read or written.
-#[derive(Clone, Copy)]
-pub(super) struct ValueAddress {
-    pub(super) replica: ReplicaId,
-    pub(super) var: VarId,
-    /// The buffer of streaming memory that holds it; none for tile memory.
-    pub(super) buffer: Option<RemoteBufferId>,
 }
 
 /// What a loaded device is asked for.

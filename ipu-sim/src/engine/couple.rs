@@ -3,7 +3,7 @@
 //! Actors that meet at a step wait for each other, and so do those whose transfers cross the same
 //! link or pass the same buffer of a stream. What hangs together is one group; groups of a repeat run through it independently.
 
-use super::schedule::{Group, Item, Linked, Repeat};
+use super::linked::{Group, Item, Linked, Repeat};
 use crate::ids::{Id, IpuId};
 
 /// Joins actors and what they share: a union-find forest over actors, then links, then buffers.

@@ -58,12 +58,10 @@ impl Fixture {
         let mut program = Program::new(n_ipus, n_replicas);
         program.add_source("work", "test");
         let mut spread = |parts| {
-            let cut = Cut {
-                parts,
-                grain: 1,
-                tile_stride: 1,
-            };
-            program.add_layout(Layout::row_major(vec![AxisSplit::cut(64, &[cut])]))
+            program.add_layout(Layout::row_major(vec![AxisSplit::cut(
+                64,
+                &[Cut::even(parts)],
+            )]))
         };
         let (even, wide) = (spread(8), spread(4));
         let mut add = |ipu, layout| {
@@ -121,12 +119,7 @@ impl Fixture {
     /// A replica's share of `even`.
     fn shard(&mut self, ipu: usize) -> VarId {
         let share = 8u32.div_ceil(self.program.n_replicas);
-        let cut = Cut {
-            parts: 8,
-            grain: 1,
-            tile_stride: 1,
-        };
-        let layout = Layout::row_major(vec![AxisSplit::cut(8 * share, &[cut])]);
+        let layout = Layout::row_major(vec![AxisSplit::cut(8 * share, &[Cut::even(8)])]);
         let layout = self.program.add_layout(layout);
         let variable = self.program.vars[self.even[ipu]].clone();
         self.program.vars.push(Variable { layout, ..variable })
@@ -400,11 +393,7 @@ fn copies_of_different_steps_meet_on_a_link() {
         .program
         .add_layout(Layout::row_major(vec![AxisSplit::cut(
             1_325_000,
-            &[Cut {
-                parts: 32,
-                grain: 1,
-                tile_stride: 1,
-            }],
+            &[Cut::even(32)],
         )]));
     for var in &fixture.even {
         fixture.program.vars[*var].layout = layout;
@@ -426,12 +415,7 @@ fn copies_of_different_steps_meet_on_a_link() {
 #[test]
 fn a_later_copy_slows_an_earlier_one_down() {
     let mut fixture = Fixture::new(7, 1);
-    let cut = Cut {
-        parts: 32,
-        grain: 1,
-        tile_stride: 1,
-    };
-    let layout = Layout::row_major(vec![AxisSplit::cut(1_325_000, &[cut])]);
+    let layout = Layout::row_major(vec![AxisSplit::cut(1_325_000, &[Cut::even(32)])]);
     let layout = fixture.program.add_layout(layout);
     for number in 0..7 {
         let [large, small] = [fixture.even[number], fixture.wide[number]];

@@ -86,19 +86,11 @@ impl AllTiles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{AxisSplit, Cut};
+    use crate::layout::fixtures::cut;
 
     #[test]
     fn uneven_boxes_form_two_classes_and_copies_share_theirs() {
-        let axis = AxisSplit::cut(
-            10,
-            &[Cut {
-                parts: 4,
-                grain: 1,
-                tile_stride: 2,
-            }],
-        );
-        let layout = Layout::row_major(vec![axis]).with_copies(vec![0, 1]);
+        let layout = Layout::row_major(vec![cut(10, 4, 2)]).with_copies(vec![0, 1]);
         let tiles = TileClasses::new(&layout, 9);
         assert_eq!(tiles.stored_elements(&layout), [2, 2, 2, 2, 3, 3, 3, 3, 0]);
         assert_eq!(tiles.class(0), tiles.class(3));

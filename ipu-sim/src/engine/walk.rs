@@ -20,7 +20,8 @@ use smallvec::SmallVec;
 
 use super::Mode;
 use super::events::{Event, Key, Queue};
-use super::schedule::{BlockId, Item, Linked, Moving, Scope};
+use super::linked::{BlockId, Item, Linked};
+use super::schedule::{Moving, Scope};
 use super::timeline::{Activity, ConstantUsage, Join, Tally, Timeline, WaitCause};
 use crate::ids::IdVec;
 use crate::network::RouteId;

@@ -5,21 +5,10 @@ use std::collections::BTreeSet;
 use super::pieces::tile_of;
 use super::time::NO_TRAFFIC;
 use super::*;
-use crate::layout::{AxisSplit, Cut};
+use crate::layout::fixtures::cut;
 use crate::spec::fixtures::machine;
 use crate::units::Cycles;
 use crate::view::ViewShape;
-
-fn cut(extent: u32, parts: u32, tile_stride: u32) -> AxisSplit {
-    AxisSplit::cut(
-        extent,
-        &[Cut {
-            parts,
-            grain: 1,
-            tile_stride,
-        }],
-    )
-}
 
 fn check(src: &Layout, src_view: &ViewShape, dst: &Layout, dst_view: &ViewShape) -> Traffic {
     let src = Side {

@@ -4,8 +4,8 @@
 //! replica, in storage order, the last ones padded with zeros. A replica's shard
 //! lies on the tile of its box. Sums run in f32, replica after replica.
 
-use super::ExecuteError;
-use super::float::{FloatUnit, Launch, raised};
+use super::error::ExecuteError;
+use super::float::{FloatUnit, Launch};
 use super::memory::{Memory, get};
 use super::moves::{check_layouts, check_types};
 use super::placement::Cell;
@@ -184,12 +184,8 @@ impl<'s> Summing<'s> {
             }
         }
         let rounded = self.float.round(dtype, sum).map_err(|exception| {
-            raised(
-                &memory.atlas,
-                self.step,
-                (self.tensor.dst, self.tile),
-                exception,
-            )
+            let result = (self.tensor.dst, self.tile);
+            memory.atlas.raised(self.step, result, exception)
         })?;
         self.float.next_element();
         Ok(rounded)
@@ -246,9 +242,10 @@ fn check_share(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execute::fixtures::{QueueHost, count, cut, source, var, whole};
+    use crate::execute::fixtures::{QueueHost, count, source, var, whole};
     use crate::execute::{RemoteMemory, run};
     use crate::ids::Id;
+    use crate::layout::fixtures::cut;
     use crate::layout::{AxisSplit, Layout};
     use crate::program::{Program, Step};
 

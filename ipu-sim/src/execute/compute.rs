@@ -1,6 +1,6 @@
 //! Compute sets: which vertices run on which tiles, and whether they may.
 
-use super::ExecuteError;
+use super::error::ExecuteError;
 use super::float::{FloatUnit, Launch};
 use super::memory::{Atlas, Memory};
 use super::nest::Nest;

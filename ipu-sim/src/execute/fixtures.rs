@@ -4,25 +4,13 @@ use std::collections::VecDeque;
 
 use super::{ExecuteError, Host, Memory, RemoteMemory, StreamError, run};
 use crate::ids::{IpuId, ReplicaId};
-use crate::layout::{AxisSplit, Cut, Layout};
+use crate::layout::{AxisSplit, Layout};
 use crate::numerics::DType;
 use crate::program::{
     ComputeSet, Exchange, Operand, Program, SourceId, Step, StreamId, TileCopy, VarId, VarKind,
     Variable, VertexGroup,
 };
 use crate::vertex::Vertex;
-
-/// An axis in `parts` even pieces, `tile_stride` tiles apart.
-pub(super) fn cut(extent: u32, parts: u32, tile_stride: u32) -> AxisSplit {
-    AxisSplit::cut(
-        extent,
-        &[Cut {
-            parts,
-            grain: 1,
-            tile_stride,
-        }],
-    )
-}
 
 /// An axis in one place.
 pub(super) fn whole(extent: u32) -> AxisSplit {

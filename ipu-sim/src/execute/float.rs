@@ -22,11 +22,8 @@ use std::fmt;
 
 use smallvec::SmallVec;
 
-use super::ExecuteError;
-use super::memory::Atlas;
 use crate::ids::{IpuId, TileId};
 use crate::numerics::{DType, GOLDEN, mix};
-use crate::program::VarId;
 
 /// Floating-point control of all tiles. By default results are rounded to nearest and nothing is
 /// an exception.
@@ -187,22 +184,6 @@ impl FloatUnit {
         } else {
             Some(FloatException::Overflow)
         }
-    }
-}
-
-/// The error of an exception.
-#[cold]
-pub(super) fn raised(
-    atlas: &Atlas<'_>,
-    step: &str,
-    (var, tile): (VarId, TileId),
-    exception: FloatException,
-) -> ExecuteError {
-    ExecuteError::Float {
-        step: step.to_owned(),
-        variable: atlas.name(var),
-        tile,
-        exception,
     }
 }
 

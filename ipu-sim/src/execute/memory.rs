@@ -1,9 +1,9 @@
 //! The tile memory of all replicas.
 
-use super::ExecuteError;
-use super::float::FloatControl;
+use super::error::ExecuteError;
+use super::float::{FloatControl, FloatException};
 use super::placement::Placement;
-use crate::ids::{Id, IdVec, ReplicaId};
+use crate::ids::{Id, IdVec, ReplicaId, TileId};
 use crate::numerics::DType;
 use crate::program::{LayoutId, Program, SourceId, VarId};
 
@@ -89,6 +89,22 @@ impl<'p> Atlas<'p> {
     /// The name of what a step belongs to.
     pub(super) fn step(&self, source: SourceId) -> &'p str {
         &self.program.source(source).name
+    }
+
+    /// The error of an exception.
+    #[cold]
+    pub(super) fn raised(
+        &self,
+        step: &str,
+        (var, tile): (VarId, TileId),
+        exception: FloatException,
+    ) -> ExecuteError {
+        ExecuteError::Float {
+            step: step.to_owned(),
+            variable: self.name(var),
+            tile,
+            exception,
+        }
     }
 
     #[cold]

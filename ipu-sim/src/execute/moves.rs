@@ -2,11 +2,11 @@
 //!
 //! The copies of one phase happen at once: everything is read before anything is written.
 
-use super::ExecuteError;
 use super::compute::check_ipu;
+use super::error::ExecuteError;
 use super::memory::{Atlas, Memory, get};
-use super::nest::{Strides, walk};
 use super::placement::{Cell, Placement};
+use super::strides::{Strides, walk};
 use crate::program::{Exchange, IpuCopy, SourceId, TileCopy, VarId};
 use crate::view::{ViewAxis, ViewShape};
 
@@ -185,11 +185,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::execute::fixtures::{
-        check, count, cut, exchange, outcome, source, var, var_on, whole,
-    };
+    use crate::execute::fixtures::{check, count, exchange, outcome, source, var, var_on, whole};
     use crate::ids::IpuId;
     use crate::layout::Layout;
+    use crate::layout::fixtures::cut;
     use crate::numerics::DType;
     use crate::program::{Program, Step};
     use crate::view::View;

@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 
-use super::nest::{Strides, walk};
+use super::strides::{Strides, walk};
 use crate::ids::TileId;
 use crate::layout::{BoxIndex, Layout};
 
@@ -219,7 +219,7 @@ fn row_major(extents: &[u32]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execute::fixtures::cut;
+    use crate::layout::fixtures::cut;
 
     #[test]
     fn every_element_is_found_where_its_box_lists_it() {

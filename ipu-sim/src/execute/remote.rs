@@ -1,6 +1,6 @@
 //! Streaming memory: buffers beside the IPUs that hold what tiles have no room for.
 
-use super::ExecuteError;
+use super::error::ExecuteError;
 use super::memory::Memory;
 use crate::ids::{IdVec, ReplicaId};
 use crate::program::{Program, RemoteBufferId, VarId};
@@ -100,9 +100,10 @@ pub(super) fn store(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execute::fixtures::{QueueHost, count, cut, source, var, whole};
+    use crate::execute::fixtures::{QueueHost, count, source, var, whole};
     use crate::execute::run;
     use crate::layout::Layout;
+    use crate::layout::fixtures::cut;
     use crate::numerics::DType;
     use crate::program::{RemoteBuffer, Step, Stream, Transfer};
     use crate::units::Bytes;

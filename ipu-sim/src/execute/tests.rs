@@ -1,8 +1,9 @@
 //! Small programs with answers known in advance.
 
-use super::fixtures::{check, compute, count, cut, exchange, outcome, source, var, var_on, whole};
+use super::fixtures::{check, compute, count, exchange, outcome, source, var, var_on, whole};
 use super::{ExecuteError, Memory};
 use crate::ids::{IpuId, TileId};
+use crate::layout::fixtures::cut;
 use crate::layout::{AxisSplit, Cut, Layout};
 use crate::numerics::DType;
 use crate::program::{ComputeSet, Label, Operand, Program, Step, VarId, VertexGroup};

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
-use super::ExecuteError;
-use super::float::{FloatUnit, raised};
+use super::error::ExecuteError;
+use super::float::FloatUnit;
 use super::memory::{Atlas, Stores, get};
-use super::nest::{Nest, Numbers, walk};
+use super::nest::Nest;
+use super::strides::{Numbers, walk};
 use crate::ids::TileId;
 use crate::numerics::DType;
 use crate::program::{Label, Labels, VarId, VertexGroup};
@@ -315,7 +316,7 @@ impl VertexInstance<'_> {
     fn round(&mut self, value: f64) -> Result<f64, ExecuteError> {
         let (var, tile) = (self.group.output.var, self.tile);
         let rounded = self.float.round(self.dtype(), value);
-        rounded.map_err(|exception| raised(self.atlas, self.step, (var, tile), exception))
+        rounded.map_err(|exception| self.atlas.raised(self.step, (var, tile), exception))
     }
 }
 

@@ -6,14 +6,17 @@
 //! what the sources leave possible stand beside it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::DescriptionFault;
-use super::field::Raw;
+use super::field::{Form, Raw};
 use super::quantity::{Dimension, Quantity, Unit, Value};
-use super::reader::unknown;
+use super::row::ConstantEntry;
+pub use super::row::Expense;
+use super::suggest::closest;
 pub use super::table::ConstantId;
 use super::table::ROWS;
 
@@ -63,88 +66,6 @@ pub enum Class {
     Choice,
 }
 
-/// Cost that a constant sets: where its time, or its memory, is spent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expense {
-    /// Every cycle of a tile.
-    Cycles,
-    /// The plans that fit a tile, and how much of the work each tile has.
-    Plans,
-    /// Work of vertices.
-    Vertices,
-    /// Every compute set that is started.
-    ComputeSets,
-    /// Every exchange phase, however little is sent.
-    ExchangePhases,
-    /// What exchange phases take by distance, by bytes and by messages.
-    Exchanges,
-    /// Bringing in order what an exchange left in pieces.
-    Assembly,
-    /// Syncs between IPUs.
-    Syncs,
-    /// Every load, store and collective, for which the IPUs of a replica are got together.
-    Starts,
-    /// Which ways there are between IPUs, hosts and memories, and who shares them.
-    Routes,
-    /// Bytes on links between IPUs.
-    LinkBytes,
-    /// The way over the first link, however few bytes there are.
-    FirstLinks,
-    /// The way over every further link.
-    FurtherLinks,
-    /// Bytes between racks.
-    GatewayBytes,
-    /// Every way to another rack, however few bytes there are.
-    GatewayCrossings,
-    /// Bytes to and from hosts.
-    HostBytes,
-    /// Every transfer of a host, however few bytes there are.
-    HostTransfers,
-    /// Every start of a run by a host.
-    HostRuns,
-    /// Bytes to and from streaming memory.
-    StreamingBytes,
-    /// Every load and store of streaming memory, however few bytes there are.
-    StreamingAccesses,
-    /// Room in a memory, or what takes it, and no time.
-    Memory,
-    /// Nothing: it is only checked against other constants, or no program makes use of it.
-    Nothing,
-}
-
-/// What the table says of a constant, beside the field that holds it.
-#[derive(Debug)]
-pub(super) struct ConstantEntry {
-    /// Section and name.
-    pub(super) key: &'static str,
-    /// What is written for it.
-    pub(super) form: Form,
-    /// What its value may be.
-    pub(super) limits: Limits,
-    /// What it is the price of.
-    pub(super) expense: Expense,
-}
-
-/// What is written for a constant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A number, with a unit of this dimension.
-    Quantity(Dimension),
-    /// One of these words.
-    Word(&'static [&'static str]),
-}
-
-/// Bounds of a constant beside those of its dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
-    /// Whether it may be zero.
-    pub(super) zero: bool,
-    /// What it is a multiple of, in base units, and why.
-    pub(super) multiple_of: Option<(u64, &'static str)>,
-    /// The largest value, in base units, and why.
-    pub(super) most: Option<(u64, &'static str)>,
-}
-
 /// How a value of a constant came to be known, and in what unit it is told.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Provenance {
@@ -185,7 +106,12 @@ impl ConstantId {
     #[must_use]
     pub fn class(self) -> Class {
         match self.row().form {
-            Form::Quantity(dimension) => dimension.class(),
+            Form::Quantity(Dimension::Cycles | Dimension::Seconds) => Class::Time,
+            Form::Quantity(
+                Dimension::Hertz | Dimension::BytesPerCycle | Dimension::BytesPerSecond,
+            ) => Class::Rate,
+            Form::Quantity(Dimension::Bytes) => Class::Size,
+            Form::Quantity(Dimension::Count) => Class::Count,
             Form::Word(_) => Class::Choice,
         }
     }
@@ -266,33 +192,6 @@ impl Kind {
     }
 }
 
-impl Limits {
-    pub(super) const ANY: Self = Self {
-        zero: true,
-        multiple_of: None,
-        most: None,
-    };
-
-    pub(super) const POSITIVE: Self = Self {
-        zero: false,
-        ..Self::ANY
-    };
-
-    pub(super) const fn at_most(self, most: u64, what: &'static str) -> Self {
-        Self {
-            most: Some((most, what)),
-            ..self
-        }
-    }
-
-    pub(super) const fn multiple_of(self, of: u64, what: &'static str) -> Self {
-        Self {
-            multiple_of: Some((of, what)),
-            ..self
-        }
-    }
-}
-
 impl Constant<'_> {
     /// The constant as a line of its section: `clock = { value = "1.325 GHz", … }`.
     pub(super) fn to_toml(&self) -> String {
@@ -307,6 +206,22 @@ impl Constant<'_> {
             self.kind.word(),
             quoted(self.source),
         )
+    }
+}
+
+/// What is wrong with a name that no constant has.
+pub(super) fn unknown(key: &str) -> DescriptionFault {
+    let (section, name) = key.split_once('.').unwrap_or(("", key));
+    let known: BTreeSet<ConstantId> = ConstantId::ALL.iter().copied().collect();
+    let siblings = known.iter().filter(|id| id.section() == section);
+    let expected: Vec<&str> = siblings.map(|id| id.key()).collect();
+    // Misspelt, or in the wrong section.
+    let misspelt = closest(key, expected.iter().copied());
+    let misplaced = || known.iter().find(|id| id.name() == name).map(|id| id.key());
+    DescriptionFault::UnknownConstant {
+        key: key.to_owned(),
+        meant: misspelt.or_else(misplaced).map(str::to_owned),
+        expected: expected.into_iter().map(str::to_owned).collect(),
     }
 }
 

@@ -13,6 +13,7 @@ use super::constant::Kind;
 use super::error::{DescriptionFault, Result, SpecError, TextPosition};
 use super::shipped;
 use super::suggest::closest;
+use crate::object::{Form, Object};
 
 /// A description after its bases have been merged in.
 #[derive(Clone, Debug, Default)]
@@ -114,18 +115,20 @@ struct File {
     memory: Option<Section>,
 }
 
-type Section = BTreeMap<Spanned<String>, RawConstant>;
+type Section = BTreeMap<Spanned<String>, Object<RawConstant>>;
 
 #[derive(Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = r#"a constant such as { value = "1 GHz", kind = "assumed", source = "what if" }"#
-)]
+#[serde(deny_unknown_fields)]
 struct RawConstant {
     value: Spanned<Value>,
     kind: Kind,
     source: String,
     range: Option<[Value; 2]>,
+}
+
+impl Form for RawConstant {
+    const EXPECTED: &'static str =
+        r#"a constant such as { value = "1 GHz", kind = "assumed", source = "what if" }"#;
 }
 
 impl Description {
@@ -161,7 +164,7 @@ impl Description {
             entries: BTreeMap::new(),
         };
         for (section, constants) in file.into_sections() {
-            for (name, raw) in constants {
+            for (name, Object(raw)) in constants {
                 let key = format!("{section}.{}", name.as_ref());
                 let entry = Entry {
                     value: as_written(raw.value.as_ref()),

@@ -1,9 +1,17 @@
 //! Which types can a field for a constant have, and how are they written?
 
 use super::Wiring;
-use super::constant::Form;
 use super::quantity::Dimension;
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Cycles, Hertz, SimSeconds};
+
+/// What is written for a constant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A number, with a unit of this dimension.
+    Quantity(Dimension),
+    /// One of these words.
+    Word(&'static [&'static str]),
+}
 
 /// What a field holds, without its type.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,8 +7,6 @@
 
 use std::fmt;
 
-use super::constant::Class;
-
 /// The value of a constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Value {
@@ -233,15 +231,6 @@ impl Dimension {
     /// The unit in which a value is kept.
     pub(super) fn base(self) -> Unit {
         self.units()[0]
-    }
-
-    pub(super) fn class(self) -> Class {
-        match self {
-            Self::Cycles | Self::Seconds => Class::Time,
-            Self::Hertz | Self::BytesPerCycle | Self::BytesPerSecond => Class::Rate,
-            Self::Bytes => Class::Size,
-            Self::Count => Class::Count,
-        }
     }
 
     /// The units this may carry, for a message.

@@ -4,14 +4,14 @@
 //! what the table says of each, and remembers where they were given, so that a contradiction found
 //! later still has a line and a column.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::constant::{ConstantId, Form, Limits, Provenance};
+use super::constant::{ConstantId, Provenance, unknown};
 use super::description::{Entry, Origin};
 use super::error::{DescriptionFault, Result, SpecError};
-use super::field::{Field, Raw};
+use super::field::{Field, Form, Raw};
 use super::quantity::{Dimension, Quantity, QuantityFault, Unit};
-use super::suggest::closest;
+use super::row::Limits;
 
 /// Hands out the constants of a description, each once.
 pub(super) struct Reader {
@@ -257,20 +257,4 @@ fn word(
         expected: words.to_vec(),
         found: entry.value.clone(),
     })
-}
-
-/// What is wrong with a name that no constant has.
-pub(super) fn unknown(key: &str) -> DescriptionFault {
-    let (section, name) = key.split_once('.').unwrap_or(("", key));
-    let known: BTreeSet<ConstantId> = ConstantId::ALL.iter().copied().collect();
-    let siblings = known.iter().filter(|id| id.section() == section);
-    let expected: Vec<&str> = siblings.map(|id| id.key()).collect();
-    // Misspelt, or in the wrong section.
-    let misspelt = closest(key, expected.iter().copied());
-    let misplaced = || known.iter().find(|id| id.name() == name).map(|id| id.key());
-    DescriptionFault::UnknownConstant {
-        key: key.to_owned(),
-        meant: misspelt.or_else(misplaced).map(str::to_owned),
-        expected: expected.into_iter().map(str::to_owned).collect(),
-    }
 }

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::constant::{ConstantEntry, Expense, Limits};
 use super::error::Result;
 use super::field::{Field, Raw};
 use super::reader::Reader;
+use super::row::{ConstantEntry, Expense, Limits};
 use super::{
     AmpSpec, ComputeSpec, ExchangeSpec, GatewaySpec, HostSpec, LinkSpec, MachineSpec, MemorySpec,
     StreamingMemorySpec, SyncSpec, TileSpec, Wiring,

@@ -350,6 +350,11 @@ fn a_description_says_where_it_is_wrong() {
          \"1 GHz\", kind = \"assumed\", source = \"what if\" }",
     );
     refuse(
+        &over_pod16("[chip]\nclock = [\"1 GHz\", \"assumed\", \"what if\"]"),
+        "line 5, column 9: invalid type: sequence, expected a constant such as { value = \
+         \"1 GHz\", kind = \"assumed\", source = \"what if\" }",
+    );
+    refuse(
         &over_pod16("[chip"),
         "line 4, column 6: unclosed table, expected `]`",
     );

@@ -290,14 +290,7 @@ fn what_outlives_a_run_is_always_live() {
 #[test]
 fn code_is_counted_once_for_outlined_steps_that_are_alike() {
     let mut fixture = Fixture::new(2);
-    let cut = |parts| {
-        let cut = Cut {
-            parts,
-            grain: 1,
-            tile_stride: 1,
-        };
-        AxisSplit::cut(16, &[cut])
-    };
+    let cut = |parts| AxisSplit::cut(16, &[Cut::even(parts)]);
     let a = fixture.var_on("a", IpuId(0), cut(4), VarKind::Activation);
     let b = fixture.var_on("b", IpuId(0), cut(2), VarKind::Activation);
     let c = fixture.var_on("c", IpuId(1), cut(4), VarKind::CopyBuffer);

@@ -65,12 +65,7 @@ pub(crate) fn executable(program: Program) -> Executable {
 
 /// `extent` elements in `parts` even pieces, one on each tile.
 pub(crate) fn spread(extent: u32, parts: u32) -> Layout {
-    let cut = Cut {
-        parts,
-        grain: 1,
-        tile_stride: 1,
-    };
-    Layout::row_major(vec![AxisSplit::cut(extent, &[cut])])
+    Layout::row_major(vec![AxisSplit::cut(extent, &[Cut::even(parts)])])
 }
 
 /// Adds a variable on IPU 0.

@@ -14,17 +14,6 @@ use ipu_sim::units::Bytes;
 use ipu_sim::vertex::{MapOp, MatMulMethod, UnaryFn, Vertex, WeightLoad};
 use smallvec::SmallVec;
 
-pub(crate) fn cut(extent: u32, parts: u32, tile_stride: u32) -> AxisSplit {
-    AxisSplit::cut(
-        extent,
-        &[Cut {
-            parts,
-            grain: 1,
-            tile_stride,
-        }],
-    )
-}
-
 /// Everything that a program can have, on two replicas of eight IPUs (two IPU-Machines):
 ///
 /// `x` `[16]` on 4 tiles and `wide` on 2, `a` `[8, 16]`, `b` `[16, 8]` and `c` `[8, 8]` on one,
@@ -34,11 +23,11 @@ pub(crate) fn good() -> Program {
     let mut program = Program::new(8, 2);
     let mut layout = |axes| program.add_layout(Layout::row_major(axes));
     let whole = AxisSplit::whole;
-    let [four, two] = [4, 2].map(|parts| layout(vec![cut(16, parts, 1)]));
+    let [four, two] = [4, 2].map(|parts| layout(vec![AxisSplit::cut(16, &[Cut::even(parts)])]));
     let [a, b, c] = [[8, 16], [16, 8], [8, 8]].map(|shape| layout(shape.map(whole).into()));
     let [table, rows] = [[32, 4], [3, 4]].map(|shape| layout(shape.map(whole).into()));
     let (index, slot) = (layout(vec![whole(3)]), layout(vec![]));
-    let shard = layout(vec![cut(8, 4, 1)]);
+    let shard = layout(vec![AxisSplit::cut(8, &[Cut::even(4)])]);
     let mut var = |name: &str, dtype, ipu, layout| {
         program.vars.push(Variable {
             name: name.into(),

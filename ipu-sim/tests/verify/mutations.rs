@@ -8,7 +8,7 @@ use ipu_sim::device::{
 use ipu_sim::engine::time;
 use ipu_sim::execute::{FloatControl, StreamError};
 use ipu_sim::ids::{Id, IpuId, ReplicaId};
-use ipu_sim::layout::{AxisSplit, Layout};
+use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
     CollectiveKind, FunctionId, Label, LayoutId, Operand, Program, RemoteBufferId, SectionId,
@@ -18,7 +18,7 @@ use ipu_sim::units::Bytes;
 use ipu_sim::vertex::{MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex};
 use proptest::prelude::*;
 
-use crate::good::{cut, good, machine, options};
+use crate::good::{good, machine, options};
 
 /// Numbers that are likely to be wrong somewhere.
 const NUMBERS: [u32; 16] = [
@@ -140,7 +140,17 @@ impl Change {
             7 => {
                 let axis = match part % 3 {
                     0 => AxisSplit::whole(to),
-                    _ => cut(to.min(64), 1 + (part % 7) as u32, (part % 5) as u32),
+                    _ => {
+                        let even = Cut::even(1 + (part % 7) as u32);
+                        let tile_stride = (part % 5) as u32;
+                        AxisSplit::cut(
+                            to.min(64),
+                            &[Cut {
+                                tile_stride,
+                                ..even
+                            }],
+                        )
+                    }
                 };
                 match pick(&mut layout.axes, part) {
                     Some(old) => *old = axis,

@@ -3,14 +3,14 @@
 use ipu_sim::device::{DeviceError, ErrorClass};
 use ipu_sim::engine::time;
 use ipu_sim::ids::IpuId;
-use ipu_sim::layout::Layout;
+use ipu_sim::layout::{AxisSplit, Layout};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
     ComputeSet, Label, Operand, Program, Step, VarId, VarKind, Variable, VertexGroup,
 };
 use ipu_sim::vertex::{BinaryFn, MapOp, ReduceOp, UnaryFn, Vertex, WorkerSeeds};
 
-use crate::good::{cut, machine, options};
+use crate::good::{machine, options};
 
 const TYPES: [DType; 3] = [DType::F16, DType::F32, DType::U32];
 
@@ -19,6 +19,7 @@ fn maps() -> Vec<(MapOp, usize)> {
     use MapOp::*;
     let unary = [
         UnaryFn::Neg,
+        UnaryFn::Abs,
         UnaryFn::Exp,
         UnaryFn::Log,
         UnaryFn::Square,
@@ -120,7 +121,10 @@ fn maps() -> Vec<(MapOp, usize)> {
 
 /// Adds a matrix of `shape` on tile 0.
 fn matrix(program: &mut Program, dtype: DType, shape: &[u32]) -> VarId {
-    let axes = shape.iter().map(|&extent| cut(extent, 1, 1)).collect();
+    let axes = shape
+        .iter()
+        .map(|&extent| AxisSplit::whole(extent))
+        .collect();
     let layout = program.add_layout(Layout::row_major(axes));
     program.vars.push(Variable {
         name: format!("x{}", program.vars.len()),

@@ -2,10 +2,10 @@
 
 use smallvec::smallvec;
 
+use super::error::{EvalError, Result};
 use super::value::{PerReplica, Value, count, floats};
 use super::{Operand, Results, views};
-use crate::error::{Error, OpLabel, Result};
-use crate::ir::OpKind;
+use crate::ir::{OpKind, OpLabel};
 
 /// The values of a collective; `None` for all other kinds.
 pub(super) fn eval(
@@ -37,7 +37,7 @@ fn single(
         if replicas.is_multiple_of(shards) {
             return Ok(shards as usize);
         }
-        Err(Error::Shards {
+        Err(EvalError::Shards {
             op: label(),
             shards,
             replicas,

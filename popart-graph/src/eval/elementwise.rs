@@ -26,6 +26,7 @@ pub(super) fn binary(function: BinaryFn, x: Local<'_>, y: Local<'_>, shape: &Sha
         BinaryFn::Sub => |x, y| x - y,
         BinaryFn::Mul => |x, y| x * y,
         BinaryFn::Div => |x, y| x / y,
+        BinaryFn::Max => f64::max,
     };
     let (left, right) = (x.floats(), y.floats());
     let mut result = Vec::with_capacity(count(shape));
@@ -50,6 +51,7 @@ pub(super) fn unary(function: UnaryFn, x: f64) -> f64 {
         UnaryFn::Square => x * x,
         UnaryFn::Reciprocal => 1.0 / x,
         UnaryFn::Neg => -x,
+        UnaryFn::Abs => x.abs(),
         UnaryFn::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
     }
 }
@@ -79,5 +81,9 @@ pub(super) fn derivative(function: UnaryFn, saved: f64) -> f64 {
         UnaryFn::Square => 2.0 * x,
         UnaryFn::Reciprocal => -1.0 / (x * x),
         UnaryFn::Neg => -1.0,
+        UnaryFn::Abs => match x {
+            0.0 => 0.0,
+            x => x.signum(),
+        },
     }
 }

@@ -1,9 +1,9 @@
 //! Losses and what is reported beside them.
 
 use super::Local;
+use super::error::{EvalError, Result};
 use super::value::{Value, floats};
-use crate::error::{Error, OpLabel, Result};
-use crate::ir::{Reduction, nll_smallest_probability};
+use crate::ir::{OpLabel, Reduction, nll_smallest_probability};
 
 /// Each sample's probabilities and label, `None` where it doesn't count.
 type Samples<'a> = Vec<(&'a [f64], Option<usize>)>;
@@ -23,7 +23,7 @@ fn samples<'a>(
                 return Ok((row, None));
             }
             if label as usize >= classes {
-                return Err(Error::Label {
+                return Err(EvalError::Label {
                     op: label_of(),
                     sample,
                     label,
@@ -50,31 +50,36 @@ fn weight(reduction: Reduction, samples: &Samples<'_>) -> f64 {
 pub(super) fn nll(
     probabilities: Local<'_>,
     labels: Local<'_>,
-    reduction: Reduction,
+    reduction: Option<Reduction>,
     ignore_index: Option<u32>,
     label: &dyn Fn() -> OpLabel,
 ) -> Result<Value> {
     let smallest = nll_smallest_probability(probabilities.ty.dtype);
     let samples = samples(probabilities, labels, ignore_index, label)?;
-    let sum: f64 = samples
+    let losses = samples
         .iter()
-        .filter_map(|(row, label)| label.map(|label| -libm::log(row[label].max(smallest))))
-        .sum();
-    Ok(floats(vec![sum * weight(reduction, &samples)]))
+        .map(|(row, label)| label.map_or(0.0, |label| -libm::log(row[label].max(smallest))));
+    Ok(floats(match reduction {
+        None => losses.collect(),
+        Some(reduction) => vec![losses.sum::<f64>() * weight(reduction, &samples)],
+    }))
 }
 
 pub(super) fn nll_softmax_grad(
     probabilities: Local<'_>,
     labels: Local<'_>,
     dloss: Local<'_>,
-    reduction: Reduction,
+    reduction: Option<Reduction>,
     ignore_index: Option<u32>,
     label: &dyn Fn() -> OpLabel,
 ) -> Result<Value> {
     let samples = samples(probabilities, labels, ignore_index, label)?;
-    let scale = dloss.number() * weight(reduction, &samples);
+    let scales = match reduction {
+        None => dloss.floats().to_vec(),
+        Some(reduction) => vec![dloss.number() * weight(reduction, &samples); samples.len()],
+    };
     let mut result = Vec::with_capacity(probabilities.value.len());
-    for (row, label) in samples {
+    for ((row, label), scale) in samples.into_iter().zip(scales) {
         match label {
             Some(label) => result.extend(
                 row.iter()
@@ -90,10 +95,16 @@ pub(super) fn nll_softmax_grad(
 pub(super) fn accuracy(
     probabilities: Local<'_>,
     labels: Local<'_>,
+    weights: Option<Local<'_>>,
     ignore_index: Option<u32>,
     label: &dyn Fn() -> OpLabel,
 ) -> Result<Value> {
-    let samples = samples(probabilities, labels, ignore_index, label)?;
+    let mut samples = samples(probabilities, labels, ignore_index, label)?;
+    if let Some(weights) = weights {
+        for ((_, label), &weight) in samples.iter_mut().zip(weights.ints()) {
+            *label = label.filter(|_| weight != 0);
+        }
+    }
     let is_first_largest = |row: &[f64], label: usize| {
         let before = row[..label].iter().all(|&p| p < row[label]);
         before && row[label..].iter().all(|&p| p <= row[label])

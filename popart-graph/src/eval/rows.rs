@@ -4,7 +4,7 @@ use ipu_sim::numerics::dropout_keep;
 
 use super::Local;
 use super::value::{Value, floats};
-use crate::ir::MASKED_SCORE;
+use crate::ir::{MASKED_PAIR_SCORE, MASKED_SCORE};
 
 /// The length of a row: the last axis, 1 for a scalar.
 fn row_length(x: Local<'_>) -> usize {
@@ -159,6 +159,21 @@ pub(super) fn one_hot(indices: Local<'_>, depth: u32) -> Value {
         .iter()
         .flat_map(|&index| (0..depth).map(move |class| f64::from(u8::from(class == index))));
     floats(rows.collect())
+}
+
+/// `[b, 1, s, s]` of numbers `[b, s]`.
+pub(super) fn attention_mask(numbers: Local<'_>) -> Value {
+    let positions = numbers.dims()[1] as usize;
+    let mut mask = Vec::with_capacity(numbers.value.len() * positions);
+    for row in numbers.ints().chunks_exact(positions) {
+        for &of_query in row {
+            mask.extend(row.iter().map(|&of_key| {
+                let apart = f64::from(of_query.abs_diff(of_key));
+                MASKED_PAIR_SCORE * libm::tanh(apart)
+            }));
+        }
+    }
+    floats(mask)
 }
 
 pub(super) fn sequence_mask(

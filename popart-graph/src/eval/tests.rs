@@ -208,6 +208,19 @@ fn attention_masks() {
     );
 }
 
+/// Positions of equal numbers see each other, padding (0) included.
+#[test]
+fn a_mask_of_pairs_tells_sequences_apart() {
+    let [one, two] = [1.0_f64, 2.0].map(|apart| -10_000. * apart.tanh());
+    check(
+        OpKind::AttentionMask,
+        "u32[2,2] f32[2,3,2,2]",
+        &[u(&[1, 2, 2, 0]), f(&[0.5; 24])],
+        &[0., one, one, 0., 0., two, two, 0.],
+    );
+    assert!((one + 7616.).abs() < 0.5 && (two + 9640.).abs() < 0.5);
+}
+
 #[test]
 fn losses() {
     let probabilities = f(&[0.5, 0.25, 0.25, 0.125, 0.875, 0.0, 0.2, 0.3, 0.5]);
@@ -219,33 +232,60 @@ fn losses() {
     let operands = "f32[3,3] u32[3]";
     let values = |labels: &[u32]| [probabilities.clone(), u(labels)];
     check(
-        loss(Reduction::Sum, None),
+        loss(Some(Reduction::Sum), None),
         operands,
         &values(&[0, 0, 2]),
         &[5. * ln2],
     );
     check(
-        loss(Reduction::Mean, Some(0)),
+        loss(Some(Reduction::Mean), Some(0)),
         operands,
         &values(&[1, 0, 2]),
         &[1.5 * ln2],
     );
     check(
-        loss(Reduction::Mean, Some(0)),
+        loss(Some(Reduction::Mean), Some(0)),
         operands,
         &values(&[0, 0, 0]),
         &[0.],
     );
     let vanishing = &[f(&[0., 1.]), u(&[0])];
-    let sum = || loss(Reduction::Sum, None);
+    let sum = || loss(Some(Reduction::Sum), None);
     check(sum(), "f32[1,2] u32[1]", vanishing, &[-(1e-7_f64.ln())]);
     check(sum(), "f16[1,2] u32[1]", vanishing, &[-(6.104e-5_f64.ln())]);
-    let accuracy = |ignore_index| OpKind::Accuracy { ignore_index };
+    let accuracy = |ignore_index| OpKind::Accuracy {
+        ignore_index,
+        weighted: false,
+    };
     check(accuracy(None), operands, &values(&[0, 0, 2]), &[2., 3.]);
     check(accuracy(Some(0)), operands, &values(&[0, 0, 2]), &[1., 1.]);
     check(
+        OpKind::Accuracy {
+            ignore_index: None,
+            weighted: true,
+        },
+        "f32[3,3] u32[3] u32[3]",
+        &[probabilities.clone(), u(&[0, 0, 2]), u(&[0, 7, 1])],
+        &[1., 2.],
+    );
+    check(
+        loss(None, Some(1)),
+        operands,
+        &values(&[0, 1, 1]),
+        &[ln2, 0., 0.],
+    );
+    check(
         OpKind::NllSoftmaxGrad {
-            reduction: Reduction::Mean,
+            reduction: None,
+            ignore_index: None,
+        },
+        "f32[3,3] u32[3] f32[3]",
+        &[probabilities.clone(), u(&[1, 0, 2]), f(&[8., 0., -2.])],
+        &[4., -6., 2., 0., 0., 0., -0.4, -0.6, 1.],
+    );
+    check(
+        OpKind::NllSoftmaxGrad {
+            reduction: Some(Reduction::Mean),
             ignore_index: Some(0),
         },
         "f32[3,3] u32[3] f32[]",

@@ -3,10 +3,11 @@
 use ipu_sim::numerics::DType;
 use smallvec::{SmallVec, smallvec};
 
+use super::error::{GradError, Result};
 use super::{Ctx, PartialGradient};
-use crate::error::{Error, OpLabel, Result};
 use crate::ir::{
-    BinaryFn, MatMulPass, Op, OpId, OpKind, Piece, Saved, Scope, Shape, TensorId, UnaryFn, saved,
+    BinaryFn, MatMulPass, Op, OpId, OpKind, OpLabel, Piece, Saved, Scope, Shape, TensorId, UnaryFn,
+    saved,
 };
 
 impl Ctx {
@@ -153,7 +154,10 @@ impl Step<'_> {
             ),
 
             // Nothing flows through these, so nothing reaches them from the loss.
-            OpKind::Detach | OpKind::OneHot { .. } | OpKind::SequenceMask { .. } => Ok(()),
+            OpKind::Detach
+            | OpKind::OneHot { .. }
+            | OpKind::SequenceMask { .. }
+            | OpKind::AttentionMask => Ok(()),
 
             // Not differentiable, or made after differentiation.
             OpKind::UnaryGrad(_)
@@ -246,6 +250,7 @@ impl Step<'_> {
                 BinaryFn::Add | BinaryFn::Sub => dy,
                 BinaryFn::Mul => self.add(multiply.clone(), &[dy, right])?,
                 BinaryFn::Div => self.add(divide.clone(), &[dy, right])?,
+                BinaryFn::Max => return Err(self.no_gradient()),
             };
             let part = self.summed_to(part, &self.shape(0))?;
             self.give(0, part);
@@ -260,6 +265,7 @@ impl Step<'_> {
                     let quotient = self.add(divide, &[product, right])?;
                     self.add(negate, &[quotient])?
                 }
+                BinaryFn::Max => return Err(self.no_gradient()),
             };
             let part = self.summed_to(part, &self.shape(1))?;
             self.give(1, part);
@@ -350,7 +356,7 @@ impl Step<'_> {
     }
 
     fn add(&mut self, kind: OpKind, operands: &[TensorId]) -> Result<TensorId> {
-        self.ctx.graph.add(kind, operands, &self.scope)
+        Ok(self.ctx.graph.add(kind, operands, &self.scope)?)
     }
 
     /// The first operand's gradient is one operation.
@@ -387,8 +393,8 @@ impl Step<'_> {
         self.ctx.graph.tensors[self.forward.inputs[operand]].dtype
     }
 
-    fn no_gradient(&self) -> Error {
-        Error::NoGradient {
+    fn no_gradient(&self) -> GradError {
+        GradError::NoGradient {
             op: OpLabel::new(&self.forward.kind, &self.forward.name),
         }
     }

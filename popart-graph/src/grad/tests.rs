@@ -3,7 +3,7 @@ use smallvec::smallvec;
 
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, eval};
-use crate::ir::{MatMulPass, OpKind, Piece, Reduction, TensorKind, TensorType, UnaryFn};
+use crate::ir::{BinaryFn, MatMulPass, OpKind, Piece, Reduction, TensorKind, TensorType, UnaryFn};
 use crate::testing::{graphs, matmul, sample_inputs, types};
 use crate::verify::{Form, verify};
 
@@ -118,7 +118,9 @@ fn check(kind: OpKind, operands: &str) {
 fn products_and_functions() {
     check(matmul(MatMulPass::TrainingFwd), "f32[2,3] f32[3,2]");
     check(matmul(MatMulPass::TrainingFwd), "f32[2,2,3] f32[2,3,1]");
-    for &function in BinaryFn::ALL {
+    // No gradient flows through a maximum.
+    let differentiable = BinaryFn::ALL.iter().filter(|&&f| f != BinaryFn::Max);
+    for &function in differentiable {
         check(OpKind::Binary(function), "f32[2,3] f32[2,3]");
         check(OpKind::Binary(function), "f32[2,1,3] f32[2,1]");
         check(OpKind::Binary(function), "f32[] f32[1,2]");
@@ -187,7 +189,10 @@ fn rows() {
 }
 
 /// `loss(softmax(x))` on logits `[3, 4]`, with labels 2, 0 and 3.
-fn classifier(reduction: Reduction, ignore_index: Option<u32>) -> (Graph, TensorId, Inputs) {
+fn classifier(
+    reduction: Option<Reduction>,
+    ignore_index: Option<u32>,
+) -> (Graph, TensorId, Inputs) {
     let mut graph = Graph::default();
     let scope = Scope::named("loss");
     let logits = graph.variable("logits", DType::F32, Shape::from([3, 4]), None);
@@ -205,11 +210,60 @@ fn classifier(reduction: Reduction, ignore_index: Option<u32>) -> (Graph, Tensor
     (graph, loss, inputs)
 }
 
+/// Losses of samples, weighted and summed.
+#[test]
+fn samples_of_a_loss_have_weights() {
+    let (mut graph, losses, mut inputs) = classifier(None, Some(0));
+    let scope = Scope::named("weights");
+    let weights = graph.stream("weights", DType::F32, Shape::from([3]));
+    inputs.insert(weights, vec![0.5, 2.0, -3.0].into());
+    let weighted = OpKind::Binary(BinaryFn::Mul);
+    let weighted = graph.add(weighted, &[losses, weights], &scope).unwrap();
+    let sum = OpKind::ReduceSum {
+        axes: smallvec![0],
+        keep_dims: false,
+    };
+    let loss = graph.add(sum, &[weighted], &scope).unwrap();
+    check_differences(&graph, loss, &[TensorId(0)], &inputs);
+}
+
+/// The mask is made after the scores, but they don't learn by it.
+#[test]
+fn no_gradient_flows_through_a_mask_of_pairs() {
+    let mut graph = Graph::default();
+    let scope = Scope::named("scores");
+    let scores = graph.variable("scores", DType::F32, Shape::from([1, 2, 3, 3]), None);
+    let numbers = graph.stream("numbers", DType::U32, Shape::from([1, 3]));
+    let mask = graph
+        .add(OpKind::AttentionMask, &[numbers, scores], &scope)
+        .unwrap();
+    let masked = OpKind::Binary(BinaryFn::Add);
+    let masked = graph.add(masked, &[scores, mask], &scope).unwrap();
+    let sum = OpKind::ReduceSum {
+        axes: smallvec![0, 1, 2, 3],
+        keep_dims: false,
+    };
+    let loss = graph.add(sum, &[masked], &scope).unwrap();
+    backward(&mut graph, loss, 1.0, &[scores]).unwrap();
+    let kinds: Vec<&str> = graph.ops.values().map(|op| op.kind.name()).collect();
+    // Over the heads, nothing is summed for the mask.
+    assert_eq!(
+        kinds,
+        [
+            "attention_mask",
+            "add",
+            "reduce_sum",
+            "reshape",
+            "broadcast"
+        ]
+    );
+}
+
 #[test]
 fn losses_of_softmax_are_fused() {
     for &reduction in Reduction::ALL {
         for ignore_index in [None, Some(0)] {
-            let (mut graph, loss, inputs) = classifier(reduction, ignore_index);
+            let (mut graph, loss, inputs) = classifier(Some(reduction), ignore_index);
             let logits = TensorId(0);
             check_differences(&graph, loss, &[logits], &inputs);
             backward(&mut graph, loss, 1.0, &[logits]).unwrap();
@@ -221,7 +275,7 @@ fn losses_of_softmax_are_fused() {
 
 #[test]
 fn the_loss_scale_multiplies_gradients() {
-    let (mut graph, loss, inputs) = classifier(Reduction::Mean, None);
+    let (mut graph, loss, inputs) = classifier(Some(Reduction::Mean), None);
     let mut scaled = graph.clone();
     let logits = TensorId(0);
     let gradient = |graph: &mut Graph, scale| {
@@ -243,7 +297,7 @@ fn the_loss_scale_multiplies_gradients() {
 /// A probability used twice: by its loss, past the softmax, and by something else.
 #[test]
 fn a_fused_loss_and_another_use_add_up() {
-    let (mut graph, loss, inputs) = classifier(Reduction::Sum, None);
+    let (mut graph, loss, inputs) = classifier(Some(Reduction::Sum), None);
     let p = graph.ops[OpId(0)].outputs[0];
     let other = weighted_sum(&mut graph, p);
     let add = OpKind::Binary(BinaryFn::Add);
@@ -276,7 +330,7 @@ fn tied_embedding() -> (Graph, TensorId, TensorId, Inputs) {
     let logits = graph.add(product, &[x, table], &scope(2)).unwrap();
     let p = graph.add(OpKind::Softmax, &[logits], &scope(2)).unwrap();
     let loss = OpKind::NllLoss {
-        reduction: Reduction::Mean,
+        reduction: Some(Reduction::Mean),
         ignore_index: None,
     };
     let loss = graph.add(loss, &[p, indices], &scope(2)).unwrap();
@@ -357,7 +411,7 @@ fn what_has_no_gradient_is_named() {
     let x = graph.variable("x", DType::F32, Shape::from([1, 2]), None);
     let labels = graph.stream("labels", DType::U32, Shape::from([1]));
     let loss = OpKind::NllLoss {
-        reduction: Reduction::Sum,
+        reduction: Some(Reduction::Sum),
         ignore_index: None,
     };
     let loss = graph.add(loss, &[x, labels], &scope).unwrap();

@@ -3,8 +3,8 @@
 use ipu_sim::numerics::DType;
 
 use super::Operands;
-use crate::error::{Error, OpLabel, Result};
-use crate::ir::{Shape, dtype_name};
+use super::error::{AttributeName, InferError, Result};
+use crate::ir::{OpLabel, Shape, dtype_name};
 
 impl Operands<'_> {
     pub(super) fn label(&self) -> OpLabel {
@@ -24,15 +24,15 @@ impl Operands<'_> {
         if got == expected {
             return Ok(());
         }
-        Err(Error::OperandCount {
+        Err(InferError::OperandCount {
             op: self.label(),
             expected,
             got,
         })
     }
 
-    pub(super) fn type_error(&self, operand: usize, expected: &'static str) -> Error {
-        Error::OperandType {
+    pub(super) fn type_error(&self, operand: usize, expected: &'static str) -> InferError {
+        InferError::OperandType {
             op: self.label(),
             operand,
             expected,
@@ -57,12 +57,12 @@ impl Operands<'_> {
     pub(super) fn float_attribute(&self, dtype: DType) -> Result<()> {
         match dtype {
             DType::F16 | DType::F32 => Ok(()),
-            DType::U32 => Err(Error::ResultNotFloat { op: self.label() }),
+            DType::U32 => Err(InferError::ResultNotFloat { op: self.label() }),
         }
     }
 
-    pub(super) fn rank_error(&self, operand: usize, expected: usize) -> Error {
-        Error::OperandRank {
+    pub(super) fn rank_error(&self, operand: usize, expected: usize) -> InferError {
+        InferError::OperandRank {
             op: self.label(),
             operand,
             expected,
@@ -81,7 +81,7 @@ impl Operands<'_> {
         if self.shape(operand) == expected {
             return Ok(());
         }
-        Err(Error::OperandShape {
+        Err(InferError::OperandShape {
             op: self.label(),
             operand,
             expected: expected.clone(),
@@ -105,7 +105,7 @@ impl Operands<'_> {
         if expected == got {
             return Ok(());
         }
-        Err(Error::Sizes {
+        Err(InferError::Sizes {
             op: self.label(),
             what,
             expected: expected.into(),
@@ -113,8 +113,8 @@ impl Operands<'_> {
         })
     }
 
-    pub(super) fn broadcast_error(&self, left: &Shape, right: &Shape) -> Error {
-        Error::Broadcast {
+    pub(super) fn broadcast_error(&self, left: &Shape, right: &Shape) -> InferError {
+        InferError::Broadcast {
             op: self.label(),
             left: left.clone(),
             right: right.clone(),
@@ -127,14 +127,14 @@ impl Operands<'_> {
         if (axis as usize) < rank {
             return Ok(axis as usize);
         }
-        Err(Error::Axis {
+        Err(InferError::Axis {
             op: self.label(),
             axis,
             rank,
         })
     }
 
-    pub(super) fn sum(&self, attribute: &'static str, left: u32, right: u32) -> Result<u32> {
+    pub(super) fn sum(&self, attribute: AttributeName, left: u32, right: u32) -> Result<u32> {
         left.checked_add(right).ok_or_else(|| {
             self.attribute(
                 attribute,
@@ -149,16 +149,20 @@ impl Operands<'_> {
         if length <= u32::MAX.into() {
             return Ok(());
         }
-        Err(self.attribute("shards", "shards below 2^32 elements", shards.into()))
+        Err(self.attribute(
+            AttributeName::Shards,
+            "shards below 2^32 elements",
+            shards.into(),
+        ))
     }
 
     pub(super) fn attribute(
         &self,
-        attribute: &'static str,
+        attribute: AttributeName,
         expected: &'static str,
         got: f64,
-    ) -> Error {
-        Error::Attribute {
+    ) -> InferError {
+        InferError::Attribute {
             op: self.label(),
             attribute,
             expected,
@@ -166,21 +170,21 @@ impl Operands<'_> {
         }
     }
 
-    pub(super) fn finite(&self, attribute: &'static str, got: f64) -> Result<()> {
+    pub(super) fn finite(&self, attribute: AttributeName, got: f64) -> Result<()> {
         if got.is_finite() {
             return Ok(());
         }
         Err(self.attribute(attribute, "a finite number", got))
     }
 
-    pub(super) fn within_unit(&self, attribute: &'static str, got: f64) -> Result<()> {
+    pub(super) fn within_unit(&self, attribute: AttributeName, got: f64) -> Result<()> {
         if (0.0..1.0).contains(&got) {
             return Ok(());
         }
         Err(self.attribute(attribute, "at least 0 and below 1", got))
     }
 
-    pub(super) fn at_least_one(&self, attribute: &'static str, got: u32) -> Result<()> {
+    pub(super) fn at_least_one(&self, attribute: AttributeName, got: u32) -> Result<()> {
         if got >= 1 {
             return Ok(());
         }

@@ -21,7 +21,7 @@ const ADD: OpKind = OpKind::Binary(BinaryFn::Add);
 
 fn nll() -> OpKind {
     OpKind::NllLoss {
-        reduction: Reduction::Mean,
+        reduction: Some(Reduction::Mean),
         ignore_index: None,
     }
 }
@@ -64,6 +64,18 @@ fn results_follow_from_operands() {
         "f16[5,1,1,8]",
     );
     check(nll(), "f16[4,9] u32[4]", "f32[]");
+    let of_each = OpKind::NllLoss {
+        reduction: None,
+        ignore_index: None,
+    };
+    check(of_each, "f16[4,9] u32[4]", "f32[4]");
+    let operands = "u32[5,8] f16[5,2,8,8]";
+    check(OpKind::AttentionMask, operands, "f16[5,1,8,8]");
+    let accuracy = OpKind::Accuracy {
+        ignore_index: None,
+        weighted: true,
+    };
+    check(accuracy, "f16[4,9] u32[4] u32[4]", "f32[2]");
     let updater = |weight_decay| OpKind::AdamUpdater {
         epsilon: 1e-6,
         weight_decay,
@@ -146,6 +158,19 @@ fn what_does_not_fit_is_named() {
         nll(),
         "f16[4,9] u32[5]",
         "nll_loss `op`: numbers of samples and labels differ, expected 4, got 5",
+    );
+    check(
+        OpKind::AttentionMask,
+        "u32[2,8] f16[2,4,8,7]",
+        "attention_mask `op`: operand 1 has the wrong shape, expected [2,4,8,8], got [2,4,8,7]",
+    );
+    check(
+        OpKind::Accuracy {
+            ignore_index: None,
+            weighted: true,
+        },
+        "f16[4,9] u32[4] u32[5]",
+        "accuracy `op`: operand 2 has the wrong shape, expected [4], got [5]",
     );
 }
 

@@ -97,6 +97,8 @@ words! {
         Mul = "mul",
         /// `a / b`.
         Div = "div",
+        /// The larger of the two; no gradient flows back.
+        Max = "max",
     }
 }
 
@@ -125,7 +127,8 @@ pub fn saved(function: UnaryFn) -> Saved {
         | UnaryFn::Rsqrt
         | UnaryFn::Square
         | UnaryFn::Reciprocal
-        | UnaryFn::Neg => Saved::Input,
+        | UnaryFn::Neg
+        | UnaryFn::Abs => Saved::Input,
     }
 }
 

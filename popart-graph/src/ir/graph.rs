@@ -8,11 +8,10 @@ use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
 
 use super::{
-    Constant, Init, Op, OpId, OpKind, PartId, Parts, Phase, Scope, Shape, Tensor, TensorId,
+    Constant, Cycle, Init, Op, OpId, OpKind, PartId, Parts, Phase, Scope, Shape, Tensor, TensorId,
     TensorKind,
 };
-use crate::error::{Error, Result, Violation};
-use crate::infer::infer;
+use crate::infer::{InferError, infer};
 
 /// A computation on tensors. What makes one well-formed is in [`crate::verify`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,7 +106,12 @@ impl Graph {
     ///
     /// # Panics
     /// If an operand is not of this graph.
-    pub fn add_op(&mut self, kind: OpKind, inputs: &[TensorId], scope: &Scope) -> Result<OpId> {
+    pub fn add_op(
+        &mut self,
+        kind: OpKind,
+        inputs: &[TensorId],
+        scope: &Scope,
+    ) -> Result<OpId, InferError> {
         let types: SmallVec<[_; 4]> = inputs.iter().map(|&id| self.tensors[id].ty()).collect();
         let outputs = infer(&kind, &scope.name, &types)?
             .into_iter()
@@ -134,7 +138,12 @@ impl Graph {
     ///
     /// # Errors
     /// As [`Graph::add_op`].
-    pub fn add(&mut self, kind: OpKind, inputs: &[TensorId], scope: &Scope) -> Result<TensorId> {
+    pub fn add(
+        &mut self,
+        kind: OpKind,
+        inputs: &[TensorId],
+        scope: &Scope,
+    ) -> Result<TensorId, InferError> {
         let op = self.add_op(kind, inputs, scope)?;
         Ok(self.ops[op].outputs[0])
     }
@@ -214,8 +223,8 @@ impl Graph {
     /// the one with the lowest id is first.
     ///
     /// # Errors
-    /// [`Violation::Cycle`] if operations wait for each other.
-    pub fn topological_order(&self) -> Result<Vec<OpId>> {
+    /// [`Cycle`] if operations wait for each other.
+    pub fn topological_order(&self) -> Result<Vec<OpId>, Cycle> {
         let producers = self.producers();
         let consumers = self.consumers();
         let mut waiting_for: IdVec<OpId, usize> = self
@@ -247,10 +256,10 @@ impl Graph {
             }
         }
         match waiting_for.iter().find(|&(_, &count)| count > 0) {
-            Some((op, _)) => Err(Error::Malformed(Violation::Cycle {
+            Some((op, _)) => Err(Cycle {
                 op,
                 name: self.ops[op].name.clone(),
-            })),
+            }),
             None => Ok(order),
         }
     }
@@ -343,9 +352,9 @@ mod tests {
         let (mut graph, z) = sample();
         graph.ops[OpId(1)].inputs[1] = z;
         let error = graph.topological_order().unwrap_err();
-        assert!(matches!(
-            error,
-            Error::Malformed(Violation::Cycle { op: OpId(1), .. })
-        ));
+        assert_eq!(error.op, OpId(1));
+        let name = &graph.ops[OpId(1)].name;
+        let message = format!("malformed graph: op 1 `{name}` depends on itself");
+        assert_eq!(error.to_string(), message);
     }
 }

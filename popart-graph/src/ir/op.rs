@@ -5,6 +5,8 @@
 //! lowerings); shapes of all results are in [`crate::infer`], numbers in
 //! [`crate::eval`].
 
+use std::fmt;
+
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
 use smallvec::SmallVec;
@@ -74,6 +76,32 @@ impl Op {
     }
 }
 
+/// An operation in a message: ``matmul `qk` ``.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpLabel {
+    /// The word for what it computes.
+    pub kind: &'static str,
+    /// Scope path of the operation.
+    pub name: String,
+}
+
+impl OpLabel {
+    /// The label of an operation.
+    #[must_use]
+    pub fn new(kind: &OpKind, name: &str) -> Self {
+        Self {
+            kind: kind.name(),
+            name: name.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for OpLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} `{}`", self.kind, self.name)
+    }
+}
+
 /// Surroundings that operations made together have in common: all of an [`Op`] but what it
 /// computes.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,6 +141,10 @@ impl Scope {
 /// Score that [`OpKind::SequenceMask`] adds to attention scores that must not count (BERT
 /// application, `attention_mask`).
 pub const MASKED_SCORE: f64 = -1000.0;
+
+/// Scale of the scores that [`OpKind::AttentionMask`] gives, where `tanh` is 1 (BERT application,
+/// the custom operation `AttentionMask`).
+pub const MASKED_PAIR_SCORE: f64 = -10_000.0;
 
 /// The smallest probability that the logarithm of [`OpKind::NllLoss`] sees, by the
 /// type of the probabilities (PopART, lowering of `nll`).
@@ -267,27 +299,37 @@ pub enum OpKind {
         dtype: DType,
     },
 
+    /// The attention mask of rows that hold several sequences: 0 where two positions have the same
+    /// number, else [`MASKED_PAIR_SCORE`] times `tanh` of how far their numbers are apart.
+    /// `numbers [b, s] u32, scores [b, a, s, s] -> [b, 1, s, s]`, in the type of the scores, of
+    /// which no value is read: they say how the mask lies, and that it is made after them. No
+    /// gradient flows back.
+    AttentionMask,
+
     /// `probabilities [n, c], labels [n] u32 -> loss [] f32`: the reduced
     /// `-log(max(p, eps))`, with [`nll_smallest_probability`] as eps.
     NllLoss {
-        /// Sum or mean.
-        reduction: Reduction,
+        /// Sum or mean; `None` keeps the loss of every sample, `[n] f32`.
+        reduction: Option<Reduction>,
         /// The label of samples that don't count.
         ignore_index: Option<u32>,
     },
     /// `probabilities [n, c], labels [n] u32, dloss [] f32 -> dlogits [n, c]`:
-    /// [`OpKind::NllLoss`] after [`OpKind::Softmax`], `(p - onehot) scale`.
+    /// [`OpKind::NllLoss`] after [`OpKind::Softmax`], `(p - onehot) scale`; `dloss` is `[n]` if
+    /// the loss is.
     NllSoftmaxGrad {
         /// Of the loss.
-        reduction: Reduction,
+        reduction: Option<Reduction>,
         /// Of the loss.
         ignore_index: Option<u32>,
     },
-    /// `probabilities [n, c], labels [n] u32 -> [2] f32`: samples whose largest
-    /// probability (the first of equals) is at the label, and samples that count.
+    /// `probabilities [n, c], labels [n] u32 [, weights [n] u32] -> [2] f32`: samples whose
+    /// largest probability (the first of equals) is at the label, and samples that count.
     Accuracy {
         /// The label of samples that don't count.
         ignore_index: Option<u32>,
+        /// Whether samples have weights: those of weight 0 don't count.
+        weighted: bool,
     },
 
     /// `accumulator, gradient -> accumulator + factor gradient`; the gradient may

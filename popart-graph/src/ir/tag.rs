@@ -74,6 +74,7 @@ tags! {
     GatherGrad = "gather_grad" of OpKind::GatherGrad { .. },
     OneHot = "one_hot" of OpKind::OneHot { .. },
     SequenceMask = "sequence_mask" of OpKind::SequenceMask { .. },
+    AttentionMask = "attention_mask" of OpKind::AttentionMask,
     NllLoss = "nll_loss" of OpKind::NllLoss { .. },
     NllSoftmaxGrad = "nll_softmax_grad" of OpKind::NllSoftmaxGrad { .. },
     Accuracy = "accuracy" of OpKind::Accuracy { .. },

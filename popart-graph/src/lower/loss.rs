@@ -26,7 +26,8 @@ pub(crate) struct Loss<'a> {
     pub(crate) probabilities: &'a Value,
     /// `[n]`.
     pub(crate) labels: &'a Value,
-    pub(crate) reduction: ir::Reduction,
+    /// `None` keeps the loss of every row.
+    pub(crate) reduction: Option<ir::Reduction>,
     pub(crate) ignore: Option<u32>,
 }
 
@@ -69,7 +70,7 @@ pub(crate) fn nll(
     ctx: &mut Ctx<'_>,
     probabilities: &Value,
     labels: &Value,
-    reduction: ir::Reduction,
+    reduction: Option<ir::Reduction>,
     ignore: Option<u32>,
     name: &str,
 ) -> Value {
@@ -84,6 +85,9 @@ pub(crate) fn nll(
     let rows = ctx
         .builder
         .map_in_place(MapOp::Binary(BinaryFn::Mul), &[&rows, &ones], 0);
+    let Some(reduction) = reduction else {
+        return rows;
+    };
     let total = ctx.builder.sum(&rows, &[0], DType::F32, name);
     match reduction {
         ir::Reduction::Sum => total,
@@ -102,9 +106,11 @@ pub(crate) fn nll_softmax_grad(
     name: &str,
 ) -> Value {
     let probabilities = ctx.labelled(loss.probabilities);
+    let n = loss.labels.shape()[0];
     let scale = match loss.reduction {
-        ir::Reduction::Sum => dloss.clone(),
-        ir::Reduction::Mean => {
+        None => ctx.builder.reshape(dloss, &[n, 1]),
+        Some(ir::Reduction::Sum) => dloss.clone(),
+        Some(ir::Reduction::Mean) => {
             let counted = counted(ctx, loss.labels, loss.ignore, name);
             ctx.builder.map(
                 MapOp::Binary(BinaryFn::Div),
@@ -114,7 +120,6 @@ pub(crate) fn nll_softmax_grad(
             )
         }
     };
-    let n = loss.labels.shape()[0];
     let column = ctx.builder.reshape(loss.labels, &[n, 1]);
     let gradient = MapOp::SoftmaxNllGrad {
         class: label_of(&probabilities, 1),
@@ -130,6 +135,7 @@ pub(crate) fn accuracy(
     ctx: &mut Ctx<'_>,
     probabilities: &Value,
     labels: &Value,
+    weights: Option<&Value>,
     ignore: Option<u32>,
     name: &str,
 ) -> Value {
@@ -154,7 +160,12 @@ pub(crate) fn accuracy(
         .map(MapOp::Scale { factor: -1.0 }, &[labels], DType::F32, name);
     let equal = MapOp::Binary(BinaryFn::Equal);
     let correct = ctx.builder.map_in_place(equal, &[&predicted, &wanted], 0);
-    let ones = counts(ctx, labels, ignore, name);
+    let mut ones = counts(ctx, labels, ignore, name);
+    if let Some(weights) = weights {
+        let weighted = counts(ctx, weights, Some(0), name);
+        let multiply = MapOp::Binary(BinaryFn::Mul);
+        ones = ctx.builder.map_in_place(multiply, &[&ones, &weighted], 0);
+    }
     let correct = ctx
         .builder
         .map_in_place(MapOp::Binary(BinaryFn::Mul), &[&correct, &ones], 0);

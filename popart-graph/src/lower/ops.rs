@@ -13,13 +13,12 @@ use super::matmul::matmul;
 use super::products::planned;
 use super::value::Value;
 use super::{gather, loss, movement, norm, stash, state};
-use crate::error::Result;
-use crate::ir::{BinaryFn, MultiKind, Op, OpId, OpKind, OpTag, UnaryFn};
+use crate::ir::{BinaryFn, MASKED_PAIR_SCORE, MultiKind, Op, OpId, OpKind, OpTag, UnaryFn};
 use crate::profile::{Line, LineKind};
 
 /// Lowers an operation and writes results that belong to variables into them.
-pub(crate) fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
-    lower(ctx, id)?;
+pub(crate) fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) {
+    lower(ctx, id);
     stash::own_memory(ctx, id);
     let op = &ctx.graph.ops[id];
     for (result, &tensor) in op.outputs.iter().enumerate() {
@@ -36,11 +35,10 @@ pub(crate) fn lower_and_commit(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
             ctx.builder.copy_to_view(&value, &view);
         }
     }
-    Ok(())
 }
 
 /// Lowers one operation whose operands are all lowered.
-fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
+fn lower(ctx: &mut Ctx<'_>, id: OpId) {
     let op = &ctx.graph.ops[id];
     ctx.builder.ipu = op.ipu.unwrap_or(IpuId(0));
     let tag = op.kind.tag();
@@ -62,11 +60,10 @@ fn lower(ctx: &mut Ctx<'_>, id: OpId) -> Result<()> {
             each.collect()
         }
     };
-    let outputs = results(ctx, id, op, &inputs)?;
+    let outputs = results(ctx, id, op, &inputs);
     for (&tensor, value) in op.outputs.iter().zip(outputs) {
         ctx.values[tensor] = Some(value);
     }
-    Ok(())
 }
 
 /// Operations that only make a tensor lie differently compute nothing.
@@ -97,6 +94,7 @@ fn role(tag: OpTag) -> Role {
         | OpTag::GatherGrad
         | OpTag::OneHot
         | OpTag::SequenceMask
+        | OpTag::AttentionMask
         | OpTag::NllLoss
         | OpTag::NllSoftmaxGrad
         | OpTag::Accuracy
@@ -125,15 +123,15 @@ fn role(tag: OpTag) -> Role {
     }
 }
 
-fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<SmallVec<[Value; 3]>> {
+fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> SmallVec<[Value; 3]> {
     let dtype = ctx.dtype_of(op.outputs[0]);
     let shape: Vec<u32> = ctx.graph.tensors[op.outputs[0]].shape.dims().to_vec();
     let one = |value: Value| -> SmallVec<[Value; 3]> { SmallVec::from_iter([value]) };
     let refs: SmallVec<[&Value; 4]> = inputs.iter().collect();
     let name = op.name.as_str();
     let builder = &mut ctx.builder;
-    Ok(match &op.kind {
-        OpKind::MatMul { .. } => one(lower_matmul(ctx, op, inputs, dtype)?),
+    match &op.kind {
+        OpKind::MatMul { .. } => one(lower_matmul(ctx, op, inputs, dtype)),
         OpKind::Binary(f) => one(builder.map(MapOp::Binary(binary(*f)), &refs, dtype, name)),
         OpKind::Scale { factor } => {
             one(builder.map(MapOp::Scale { factor: *factor }, &refs, dtype, name))
@@ -223,6 +221,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             dtype,
             name,
         )),
+        OpKind::AttentionMask => one(attention_mask(ctx, &inputs[0], &shape, dtype, name)),
         OpKind::NllLoss {
             reduction,
             ignore_index,
@@ -247,10 +246,11 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             };
             one(loss::nll_softmax_grad(ctx, &loss, dloss, name))
         }
-        OpKind::Accuracy { ignore_index } => one(loss::accuracy(
+        OpKind::Accuracy { ignore_index, .. } => one(loss::accuracy(
             ctx,
             &inputs[0],
             &inputs[1],
+            inputs.get(2),
             *ignore_index,
             name,
         )),
@@ -372,7 +372,7 @@ fn results(ctx: &mut Ctx<'_>, id: OpId, op: &Op, inputs: &[Value]) -> Result<Sma
             movement::remote_store(ctx, op, &inputs[0]);
             one(inputs[0].clone())
         }
-    })
+    }
 }
 
 fn binary(f: BinaryFn) -> vertex::BinaryFn {
@@ -381,6 +381,7 @@ fn binary(f: BinaryFn) -> vertex::BinaryFn {
         BinaryFn::Sub => vertex::BinaryFn::Sub,
         BinaryFn::Mul => vertex::BinaryFn::Mul,
         BinaryFn::Div => vertex::BinaryFn::Div,
+        BinaryFn::Max => vertex::BinaryFn::Max,
     }
 }
 
@@ -394,15 +395,15 @@ fn in_place(ctx: &mut Ctx<'_>, op: &Op, map: MapOp, inputs: &[&Value]) -> Value 
     }
 }
 
-fn lower_matmul(ctx: &mut Ctx<'_>, op: &Op, inputs: &[Value], dtype: DType) -> Result<Value> {
+fn lower_matmul(ctx: &mut Ctx<'_>, op: &Op, inputs: &[Value], dtype: DType) -> Value {
     let planned = planned(ctx, op);
-    Ok(matmul(
+    matmul(
         &mut ctx.builder,
         &planned,
         [&inputs[0], &inputs[1]],
         dtype,
         &op.name,
-    ))
+    )
 }
 
 fn pad(
@@ -532,4 +533,35 @@ fn sequence_mask(
         first: mask_tokens.unwrap_or(0),
     };
     ctx.builder.map_to_shape(mask, &rows, shape, dtype, name)
+}
+
+/// As the application's custom operation does it: the numbers as floats, their differences, and
+/// then the rest in place.
+fn attention_mask(
+    ctx: &mut Ctx<'_>,
+    numbers: &Value,
+    shape: &[u32],
+    dtype: DType,
+    name: &str,
+) -> Value {
+    let &[rows, _, positions, _] = shape else {
+        unreachable!("a mask of pairs has four axes");
+    };
+    let builder = &mut ctx.builder;
+    let cast = builder.part("numbers");
+    let numbers = builder.map(MapOp::Cast, &[numbers], dtype, &cast);
+    let column = builder.reshape(&numbers, &[rows, 1, positions, 1]);
+    let row = builder.reshape(&numbers, &[rows, 1, 1, positions]);
+    let apart = MapOp::Binary(vertex::BinaryFn::Sub);
+    let mut mask = builder.map_to_shape(apart, &[&column, &row], shape, dtype, name);
+    for step in [
+        MapOp::Unary(vertex::UnaryFn::Abs),
+        MapOp::Unary(vertex::UnaryFn::Tanh),
+        MapOp::Scale {
+            factor: MASKED_PAIR_SCORE,
+        },
+    ] {
+        mask = builder.map_in_place(step, &[&mask], 0);
+    }
+    mask
 }

@@ -72,6 +72,8 @@ pub struct HostOptions {
     pub prefetch: Prefetch,
     /// How often outputs leave.
     pub outputs: OutputReturn,
+    /// Batches of an output that may wait for the host before the device does, at least one.
+    pub outputs_buffered: u32,
     /// Starter of a run: the host, or the device by itself.
     pub start: RunStart,
 }
@@ -81,8 +83,8 @@ pub struct HostOptions {
 pub enum Prefetch {
     /// The device waits while it does.
     Off,
-    /// It is ready when the device asks.
-    On,
+    /// So many batches are ready when the device asks, at least one.
+    Ahead(u32),
 }
 
 /// How often an output leaves for the host (PopART, `AnchorReturnType`).

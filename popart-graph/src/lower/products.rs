@@ -5,23 +5,22 @@ use ipu_sim::vertex::WeightLoad;
 
 use super::ctx::Ctx;
 use super::matmul::{Extents, PlannedProduct};
-use crate::error::Result;
 use crate::ir::{Graph, Op, OpKind};
-use crate::plan::{MatMulShape, Pass, PlanCache, PlanOptions, PlanRequest};
+use crate::plan::{MatMulShape, Pass, PlanCache, PlanError, PlanOptions, PlanRequest};
 
 /// Plans every matrix product of a graph that `plans` doesn't know yet.
 ///
 /// # Errors
 ///
 /// A product that the machine has no vertex for.
-pub(crate) fn plan_products(graph: &Graph, plans: &PlanCache) -> Result<()> {
+pub(crate) fn plan_products(graph: &Graph, plans: &PlanCache) -> Result<(), PlanError> {
     let requests: Vec<_> = graph
         .ops
         .values()
         .filter_map(|op| plan_request(graph, op))
         .map(|(request, _)| request)
         .collect();
-    Ok(plans.fill(&requests)?)
+    plans.fill(&requests)
 }
 
 /// The plan request of a matrix product of the graph.

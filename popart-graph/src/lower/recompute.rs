@@ -11,7 +11,6 @@ use ipu_sim::program::{Function, FunctionId, Step};
 
 use super::ctx::Ctx;
 use super::ops::lower_and_commit;
-use crate::error::Result;
 use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
 
 /// Operations that are lowered into one function.
@@ -119,7 +118,7 @@ impl Segments {
         ctx: &mut Ctx<'_>,
         stage: StageId,
         ops: &[OpId],
-    ) -> Result<Vec<Step>> {
+    ) -> Vec<Step> {
         let outside = std::mem::take(&mut ctx.builder.steps);
         let mut again = Again {
             stage,
@@ -128,7 +127,7 @@ impl Segments {
         };
         for &id in ops {
             if let Some(&segment) = self.of_op.get(&id) {
-                self.lower_segment(ctx, segment)?;
+                self.lower_segment(ctx, segment);
                 continue;
             }
             if again.restored.contains(&id) {
@@ -137,34 +136,34 @@ impl Segments {
             let op = &ctx.graph.ops[id];
             if op.phase != Phase::Forward {
                 for input in op.inputs.clone() {
-                    self.run_again(ctx, input, &mut again)?;
+                    self.run_again(ctx, input, &mut again);
                 }
             }
             if matches!(ctx.graph.ops[id].kind, OpKind::Restore { .. }) {
                 again.restored.insert(id);
             }
-            lower_and_commit(ctx, id)?;
+            lower_and_commit(ctx, id);
         }
-        Ok(std::mem::replace(&mut ctx.builder.steps, outside))
+        std::mem::replace(&mut ctx.builder.steps, outside)
     }
 
     /// Lowers a segment, after those it reads from, unless that was done already.
-    fn lower_segment(&mut self, ctx: &mut Ctx<'_>, segment: usize) -> Result<()> {
+    fn lower_segment(&mut self, ctx: &mut Ctx<'_>, segment: usize) {
         if self.segments[segment].function.is_some() {
-            return Ok(());
+            return;
         }
         let ops = self.segments[segment].ops.clone();
         for &id in &ops {
             for input in &ctx.graph.ops[id].inputs {
                 let producer = self.producers.get(input).and_then(|op| self.of_op.get(op));
                 if let Some(&other) = producer.filter(|&&other| other != segment) {
-                    self.lower_segment(ctx, other)?;
+                    self.lower_segment(ctx, other);
                 }
             }
         }
         let outside = std::mem::take(&mut ctx.builder.steps);
         for &id in &ops {
-            lower_and_commit(ctx, id)?;
+            lower_and_commit(ctx, id);
         }
         let steps = std::mem::replace(&mut ctx.builder.steps, outside);
         let first = &ctx.graph.ops[self.segments[segment].ops[0]];
@@ -174,32 +173,31 @@ impl Segments {
         });
         self.segments[segment].function = Some(function);
         ctx.builder.steps.push(Step::Call(function));
-        Ok(())
     }
 
     /// Makes a tensor of the forward pass present again, with all it is computed from. In the stage of
     /// the loss it is of the same stage (PopART re-runs what operations behind the loss read, too).
-    fn run_again(&self, ctx: &mut Ctx<'_>, tensor: TensorId, again: &mut Again) -> Result<()> {
+    fn run_again(&self, ctx: &mut Ctx<'_>, tensor: TensorId, again: &mut Again) {
         if let Some(&restore) = self.restore_of.get(&(tensor, again.stage)) {
             if again.restored.insert(restore) {
-                lower_and_commit(ctx, restore)?;
+                lower_and_commit(ctx, restore);
             }
-            return Ok(());
+            return;
         }
         let Some(producer) = self.producers.get(&tensor) else {
-            return Ok(());
+            return;
         };
         let Some(&segment) = self.of_op.get(producer) else {
-            return Ok(());
+            return;
         };
         if !again.segments.insert(segment) {
-            return Ok(());
+            return;
         }
         for &id in &self.segments[segment].ops {
             for &input in &ctx.graph.ops[id].inputs {
                 let inside = self.producers.get(&input).and_then(|op| self.of_op.get(op));
                 if inside != Some(&segment) {
-                    self.run_again(ctx, input, again)?;
+                    self.run_again(ctx, input, again);
                 }
             }
         }
@@ -207,7 +205,6 @@ impl Segments {
             .function
             .expect("forward stages are lowered before backward ones");
         ctx.builder.steps.push(Step::Call(function));
-        Ok(())
     }
 }
 

@@ -89,8 +89,11 @@ fn create(ctx: &mut Ctx<'_>, id: TensorId) -> Value {
             }
             let stream = ctx.builder.program.streams.push(Stream {
                 name,
-                prefetch: ctx.prefetch == Prefetch::On,
-                buffering_depth: 1,
+                prefetch: ctx.prefetch != Prefetch::Off,
+                buffering_depth: match ctx.prefetch {
+                    Prefetch::Off => 1,
+                    Prefetch::Ahead(batches) => batches,
+                },
             });
             ctx.variables.streams.push((id, stream));
             let var = value.parts[0].var;

@@ -75,7 +75,8 @@ impl Host for Values<'_> {
 fn host(streams: HostStreams) -> HostOptions {
     HostOptions {
         streams,
-        prefetch: Prefetch::On,
+        prefetch: Prefetch::Ahead(1),
+        outputs_buffered: 1,
         outputs: OutputReturn::All,
         start: RunStart::Unasked,
     }

@@ -29,8 +29,8 @@
 use indexmap::IndexMap;
 
 use super::differentiate::Gradients;
+use super::optimizer::error::OptimizerError;
 use super::optimizer::rules::{OptimizerOptions, UpdateRule};
-use crate::error::Result;
 use crate::ir::{Graph, Op, OpId, OpKind, Phase, Purpose, Recompute, Scope, TensorId};
 
 /// Gradient that a weight update starts from.
@@ -56,7 +56,7 @@ pub fn accumulate(
     mut graph: Graph,
     gradients: &Gradients,
     options: &OptimizerOptions,
-) -> Result<(Graph, AccumulatedGradients)> {
+) -> Result<(Graph, AccumulatedGradients), OptimizerError> {
     options.scaling.check()?;
     let producers = graph.producers();
     let mut accumulated = AccumulatedGradients::new();
@@ -154,6 +154,7 @@ inputs %1
                 reduction: Reduction::Mean,
             },
             learning_rate: LearningRate::Stream,
+            clip_norm: None,
         }
     }
 
@@ -232,13 +233,33 @@ inputs %1
 
     #[test]
     fn options_have_ranges() {
-        let scaling = Scaling {
+        let good = Scaling {
             loss_scale: 1.0,
-            accumulation: 0,
+            accumulation: 1,
             replicas: 1,
             reduction: Reduction::Sum,
         };
-        expect!["accumulation is out of range, expected at least 1, got 0"]
-            .assert_eq(&scaling.check().unwrap_err().to_string());
+        good.check().unwrap();
+        let said = |scaling: Scaling| scaling.check().unwrap_err().to_string();
+        expect!["loss_scale is out of range, expected above 0, got 0"].assert_eq(&said(Scaling {
+            loss_scale: 0.0,
+            ..good
+        }));
+        expect!["loss_scale is out of range, expected above 0, got NaN"].assert_eq(&said(
+            Scaling {
+                loss_scale: f64::NAN,
+                ..good
+            },
+        ));
+        expect!["accumulation is out of range, expected at least 1, got 0"].assert_eq(&said(
+            Scaling {
+                accumulation: 0,
+                ..good
+            },
+        ));
+        expect!["replicas is out of range, expected at least 1, got 0"].assert_eq(&said(Scaling {
+            replicas: 0,
+            ..good
+        }));
     }
 }

@@ -33,8 +33,7 @@
 use indexmap::IndexMap;
 use ipu_sim::ids::{IdVec, IpuId};
 
-use crate::error::Result;
-use crate::grad::backward;
+use crate::grad::{GradError, backward};
 use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, StageId, TensorId, TensorKind};
 
 /// Loss to differentiate, and the variables to differentiate it by.
@@ -56,7 +55,10 @@ pub type Gradients = IndexMap<TensorId, TensorId>;
 /// # Errors
 /// Those of [`backward`]: no scalar loss, a weight that it doesn't depend on, or an operation
 /// without a gradient.
-pub fn differentiate(mut graph: Graph, options: &Differentiate) -> Result<(Graph, Gradients)> {
+pub fn differentiate(
+    mut graph: Graph,
+    options: &Differentiate,
+) -> Result<(Graph, Gradients), GradError> {
     let gradients = backward(
         &mut graph,
         options.loss,

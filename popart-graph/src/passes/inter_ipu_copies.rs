@@ -40,10 +40,30 @@ use std::collections::BTreeMap;
 use ipu_sim::ids::IpuId;
 
 use super::pipeline_stages::Pipeline;
-use crate::error::{Error, Result};
+use crate::infer::InferError;
 use crate::ir::{
     Graph, OpId, OpKind, Phase, Purpose, Recompute, Scope, StageId, TensorId, TensorKind,
 };
+
+/// Why values can't be copied between IPUs.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CopyError {
+    /// A variable that operations on two IPUs read.
+    #[error("variable {tensor} `{name}` is read on {first} and on {second}")]
+    VariableOnTwoIpus {
+        /// The variable.
+        tensor: TensorId,
+        /// Its name.
+        name: String,
+        /// One IPU.
+        first: IpuId,
+        /// Another.
+        second: IpuId,
+    },
+    /// A copy that was to be added.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+}
 
 /// End of a copy: where and when a value is, or is needed.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +80,7 @@ struct CopyEnd {
 ///
 /// # Panics
 /// If an operation isn't placed, or a value flows to an earlier stage.
-pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result<Graph> {
+pub fn inter_ipu_copies(mut graph: Graph, pipeline: Option<&Pipeline>) -> Result<Graph, CopyError> {
     let producers = graph.producers();
     let consumers = graph.consumers();
     let hyper_parameters = graph.hyper_parameters();
@@ -119,10 +139,14 @@ fn lowest_ipu(readers: &[(OpId, CopyEnd)]) -> IpuId {
     ipus.min().expect("it has readers")
 }
 
-fn on_one_ipu(graph: &Graph, tensor: TensorId, readers: &[(OpId, CopyEnd)]) -> Result<()> {
+fn on_one_ipu(
+    graph: &Graph,
+    tensor: TensorId,
+    readers: &[(OpId, CopyEnd)],
+) -> Result<(), CopyError> {
     let first = readers[0].1.ipu;
     match readers.iter().find(|(_, reader)| reader.ipu != first) {
-        Some((_, other)) => Err(Error::VariableOnTwoIpus {
+        Some((_, other)) => Err(CopyError::VariableOnTwoIpus {
             tensor,
             name: graph.tensors[tensor].name.clone(),
             first,
@@ -138,7 +162,7 @@ fn copy_straight(
     tensor: TensorId,
     home: CopyEnd,
     readers: &[(OpId, CopyEnd)],
-) -> Result<()> {
+) -> Result<(), InferError> {
     let mut copies: BTreeMap<IpuId, TensorId> = BTreeMap::new();
     for &(op, reader) in readers {
         let copied = match copies.get(&reader.ipu) {
@@ -171,7 +195,7 @@ fn copy_along_stages(
     home: CopyEnd,
     readers: &[(OpId, CopyEnd)],
     pipeline: &Pipeline,
-) -> Result<()> {
+) -> Result<(), InferError> {
     let mut arrival: BTreeMap<IpuId, StageId> = BTreeMap::new();
     for (_, reader) in readers {
         let stage = reader.stage.expect("these have stages");
@@ -215,7 +239,7 @@ fn add_copy(
     value: TensorId,
     from: CopyEnd,
     to: IpuId,
-) -> Result<TensorId> {
+) -> Result<TensorId, InferError> {
     let scope = Scope {
         name: graph.tensors[tensor].name.clone(),
         ipu: Some(from.ipu),

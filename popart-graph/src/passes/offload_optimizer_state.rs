@@ -24,7 +24,7 @@
 
 use ipu_sim::units::Elements;
 
-use crate::error::Result;
+use crate::infer::InferError;
 use crate::ir::{Graph, OpId, OpKind, TensorKind};
 
 /// Elements from which on a tensor is kept off the chip (PopART, `TensorLocationSettings`).
@@ -34,7 +34,7 @@ pub const ELEMENTS_OFF_CHIP_MIN: Elements = Elements(2);
 ///
 /// # Errors
 /// None on a well-formed graph.
-pub fn offload_optimizer_state(mut graph: Graph) -> Result<Graph> {
+pub fn offload_optimizer_state(mut graph: Graph) -> Result<Graph, InferError> {
     let moments: Vec<OpId> = graph
         .ops
         .iter()

@@ -21,6 +21,9 @@
 //! w = lamb_update(w, x, |w|^2, |x|^2, rate) | adam_update(w, x, rate)
 //! ```
 //!
+//! With a limit on the norm of all gradients, every `g` is multiplied with one number before that
+//! (`clip`).
+//!
 //! Of SGD without momentum (`sgd0decompose.cpp`): `w = sgd_update(w, s, rate)`; with
 //! (`sgd1decompose.cpp`): `v = all_reduce(velocity)`, `w = sgd_update(w, v, rate)`,
 //! `velocity = sgd_momentum(v, w)`, where the decay uses the new weight.
@@ -62,6 +65,8 @@
 //! update %0 = %16
 //! ```
 
+mod clip;
+pub mod error;
 pub mod rules;
 
 use std::collections::BTreeMap;
@@ -69,12 +74,13 @@ use std::collections::BTreeMap;
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::numerics::DType;
 
+use self::error::OptimizerError;
 use self::rules::{
     Adam, Correction, LearningRate, MomentTypes, OptimizerOptions, Scaling, Sgd, UpdateRule,
     WeightUpdate,
 };
 use super::accumulate::{Accumulated, AccumulatedGradients, beside};
-use crate::error::Result;
+use crate::infer::InferError;
 use crate::ir::{
     BiasCorrection, BinaryFn, Constant, Graph, OpId, OpKind, Part, Phase, Scope, Shape, TensorId,
 };
@@ -90,7 +96,7 @@ pub fn optimizer(
     mut graph: Graph,
     accumulated: &AccumulatedGradients,
     options: &OptimizerOptions,
-) -> Result<(Graph, Option<TensorId>)> {
+) -> Result<(Graph, Option<TensorId>), OptimizerError> {
     options.scaling.check()?;
     let rate = learning_rate(&mut graph, options.learning_rate);
     let producers = graph.producers();
@@ -103,7 +109,11 @@ pub fn optimizer(
         one: None,
         producers,
         accumulators,
+        clipped: BTreeMap::new(),
     };
+    if let Some(clip_norm) = options.clip_norm {
+        ctx.clip(options, accumulated, clip_norm)?;
+    }
     for group in groups(options) {
         match group[0].rule {
             UpdateRule::Sgd(sgd) => {
@@ -170,6 +180,17 @@ struct Ctx {
     producers: IdVec<TensorId, Option<OpId>>,
     /// Where [`Graph::updates`] has the accumulators.
     accumulators: BTreeMap<TensorId, usize>,
+    /// Gradients by weight, where they are prepared all together before the first update.
+    clipped: BTreeMap<TensorId, Gradient>,
+}
+
+/// The gradient of a weight over all micro-batches and replicas.
+#[derive(Clone, Copy, Debug)]
+struct Gradient {
+    /// The sum, as it was accumulated.
+    sum: TensorId,
+    /// What moments are made of.
+    value: TensorId,
 }
 
 /// The chain of one weight up to its last operation.
@@ -194,7 +215,7 @@ impl Ctx {
         }
     }
 
-    fn rate(&mut self, scale: f64, scope: &Scope) -> Result<TensorId> {
+    fn rate(&mut self, scale: f64, scope: &Scope) -> Result<TensorId, InferError> {
         if scale == 1.0 {
             return Ok(self.rate);
         }
@@ -216,7 +237,7 @@ impl Ctx {
     }
 
     /// The sum over replicas.
-    fn reduced(&mut self, value: TensorId, scope: &Scope) -> Result<TensorId> {
+    fn reduced(&mut self, value: TensorId, scope: &Scope) -> Result<TensorId, InferError> {
         if self.scaling.replicas == 1 {
             return Ok(value);
         }
@@ -230,7 +251,12 @@ impl Ctx {
         self.graph.updates[position].1 = value;
     }
 
-    fn clear(&mut self, accumulated: Accumulated, sum: TensorId, scope: &Scope) -> Result<()> {
+    fn clear(
+        &mut self,
+        accumulated: Accumulated,
+        sum: TensorId,
+        scope: &Scope,
+    ) -> Result<(), InferError> {
         if let Some(variable) = accumulated.variable {
             let zero = self.graph.add(OpKind::Zero, &[sum], scope)?;
             self.set_accumulator(variable, zero);
@@ -238,7 +264,12 @@ impl Ctx {
         Ok(())
     }
 
-    fn sgd(&mut self, update: &WeightUpdate, sgd: Sgd, accumulated: Accumulated) -> Result<()> {
+    fn sgd(
+        &mut self,
+        update: &WeightUpdate,
+        sgd: Sgd,
+        accumulated: Accumulated,
+    ) -> Result<(), InferError> {
         let weight = update.weight;
         let scope = self.scope(weight, accumulated);
         let rate = self.rate(update.learning_rate_scale, &scope)?;
@@ -275,7 +306,11 @@ impl Ctx {
     }
 
     /// Updates weights that share a norm, or a single one.
-    fn adam(&mut self, group: &[&WeightUpdate], all: &AccumulatedGradients) -> Result<()> {
+    fn adam(
+        &mut self,
+        group: &[&WeightUpdate],
+        all: &AccumulatedGradients,
+    ) -> Result<(), InferError> {
         let mut pending = Vec::new();
         let mut norms: Option<[TensorId; 2]> = None;
         // Weights that share a norm wait for the last of their gradients.
@@ -328,7 +363,12 @@ impl Ctx {
         Ok(())
     }
 
-    fn sum(&mut self, left: TensorId, right: TensorId, scope: &Scope) -> Result<TensorId> {
+    fn sum(
+        &mut self,
+        left: TensorId,
+        right: TensorId,
+        scope: &Scope,
+    ) -> Result<TensorId, InferError> {
         self.graph
             .add(OpKind::Binary(BinaryFn::Add), &[left, right], scope)
     }
@@ -340,11 +380,16 @@ impl Ctx {
         adam: &Adam,
         accumulated: Accumulated,
         scope: Scope,
-    ) -> Result<Pending> {
+    ) -> Result<Pending, InferError> {
         let weight = update.weight;
         let rate = self.rate(update.learning_rate_scale, &scope)?;
-        let sum = self.reduced(accumulated.value, &scope)?;
-        let gradient = self.gradient(sum, adam, &scope)?;
+        let Gradient {
+            sum,
+            value: gradient,
+        } = match self.clipped.get(&weight) {
+            Some(&clipped) => clipped,
+            None => self.summed(accumulated, adam, &scope)?,
+        };
         let first = (adam.moments.first, adam.beta1, false);
         let second = (adam.moments.second, adam.beta2, true);
         let m = self.moment("Accl1___", weight, gradient, first, &scope)?;
@@ -383,8 +428,25 @@ impl Ctx {
         })
     }
 
+    /// The gradient of a weight over all replicas.
+    fn summed(
+        &mut self,
+        accumulated: Accumulated,
+        adam: &Adam,
+        scope: &Scope,
+    ) -> Result<Gradient, InferError> {
+        let sum = self.reduced(accumulated.value, scope)?;
+        let value = self.gradient(sum, adam, scope)?;
+        Ok(Gradient { sum, value })
+    }
+
     /// The gradient, without the factors that it was made with.
-    fn gradient(&mut self, sum: TensorId, adam: &Adam, scope: &Scope) -> Result<TensorId> {
+    fn gradient(
+        &mut self,
+        sum: TensorId,
+        adam: &Adam,
+        scope: &Scope,
+    ) -> Result<TensorId, InferError> {
         let mut factor = self.scaling.reduction_factor();
         let mut gradient = sum;
         if !adam.moments.keep_loss_scale() {
@@ -406,7 +468,7 @@ impl Ctx {
         gradient: TensorId,
         (dtype, beta, square): (DType, f64, bool),
         scope: &Scope,
-    ) -> Result<TensorId> {
+    ) -> Result<TensorId, InferError> {
         let shape = self.graph.tensors[weight].shape.clone();
         let variable = self.graph.variable_beside(weight, prefix, dtype, shape);
         let kind = OpKind::AdamMoment { beta, square };
@@ -416,7 +478,7 @@ impl Ctx {
     }
 
     /// The number of this update, counted from 1.
-    fn step(&mut self, weight: TensorId, scope: &Scope) -> Result<TensorId> {
+    fn step(&mut self, weight: TensorId, scope: &Scope) -> Result<TensorId, InferError> {
         let one = match self.one {
             Some(one) => one,
             None => {

@@ -48,6 +48,7 @@
 //! which drops pieces whose copies would cost too much: the bytes that cross a border are all that
 //! counts against a piece.
 
+mod error;
 mod repeats;
 mod rewrite;
 
@@ -58,10 +59,12 @@ use indexmap::IndexMap;
 use ipu_sim::ids::{IdVec, IpuId};
 use smallvec::SmallVec;
 
+pub use self::error::OutlineError;
+
 use self::repeats::{Repeat, repeats};
-use crate::error::Result;
 use crate::ir::{
-    Graph, Op, OpId, OpKind, Phase, Recompute, Scope, StageId, TensorId, TensorKind, TensorType,
+    Cycle, Graph, Op, OpId, OpKind, Phase, Recompute, Scope, StageId, TensorId, TensorKind,
+    TensorType,
 };
 use crate::schedule::schedule;
 
@@ -80,7 +83,7 @@ const VALUE_LOW: f64 = 0.1;
 ///
 /// # Errors
 /// The graph can't be scheduled.
-pub fn outline(graph: Graph) -> Result<Graph> {
+pub fn outline(graph: Graph) -> Result<Graph, OutlineError> {
     let is_outlined = |op: &Op| matches!(op.kind, OpKind::CallInput | OpKind::CallOutput);
     if graph.ops.values().any(is_outlined) {
         return Ok(graph);
@@ -89,7 +92,7 @@ pub fn outline(graph: Graph) -> Result<Graph> {
     let seen = Seen::of(&graph)?;
     let members = members(&graph, &seen, &order);
     let calls = calls(&graph, &seen, &members);
-    rewrite::rewrite(graph, &seen, &order, &calls)
+    Ok(rewrite::rewrite(graph, &seen, &order, &calls)?)
 }
 
 /// A graph seen without its views: every operand is a tensor that an operation makes, and the
@@ -107,7 +110,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(graph: &Graph) -> Result<Self> {
+    fn of(graph: &Graph) -> Result<Self, Cycle> {
         let mut root: IdVec<TensorId, TensorId> = graph.tensors.ids().collect();
         let mut view = IdVec::from(vec![None; graph.tensors.len()]);
         // A restore gives back the stashed tensor itself, so it has to be one that operations

@@ -30,10 +30,16 @@
 //! outputs %3
 //! ```
 
+mod depth;
+mod error;
+
 use ipu_sim::ids::{Id, IdVec, IpuId};
 
-use crate::error::{Error, PipelineDepth, Result, Violation};
+pub use self::depth::PipelineDepth;
+pub use self::error::PipelineError;
+
 use crate::ir::{Graph, OpId, Phase, StageId, TensorId};
+use crate::verify::Violation;
 
 /// Options of a pipeline: its loss, if it trains, and its micro-batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +76,16 @@ impl Pipeline {
     ///
     /// # Errors
     /// The model hasn't such a stage, or a neighbour that is one with it isn't among them.
-    pub fn whole_stages(&self, whole: &[StageId]) -> Result<Vec<StageId>> {
+    pub fn whole_stages(&self, whole: &[StageId]) -> Result<Vec<StageId>, PipelineError> {
         let is_whole = |stage: StageId| whole.contains(&stage);
         for &stage in whole {
             if stage.index() >= self.merged.len() {
-                return Err(Error::NoSuchStage { stage });
+                return Err(PipelineError::NoSuchStage { stage });
             }
             let together = |&other: &StageId| self.merged[other] == self.merged[stage];
             let mut neighbours = self.merged.ids().filter(together);
             if let Some(other) = neighbours.find(|&other| !is_whole(other)) {
-                return Err(Error::MixedRecomputation {
+                return Err(PipelineError::MixedRecomputation {
                     whole: stage,
                     other,
                     ipu: self.stages[self.merged[stage]],
@@ -96,12 +102,15 @@ impl Pipeline {
 /// An operation without an IPU, or without a stage where others have one; a stage on two
 /// IPUs or without operations; all on one IPU; a value for an earlier stage; an operation
 /// after the stage of the loss; fewer micro-batches than stages.
-pub fn pipeline_stages(mut graph: Graph, options: &PipelineStages) -> Result<(Graph, Pipeline)> {
+pub fn pipeline_stages(
+    mut graph: Graph,
+    options: &PipelineStages,
+) -> Result<(Graph, Pipeline), PipelineError> {
     infer_stages(&mut graph)?;
     let mut stages = places(&graph)?;
     let merged = merge_neighbours(&mut graph, &mut stages);
     if stages.len() < 2 {
-        return Err(Error::PipelineOnOneIpu);
+        return Err(PipelineError::OnOneIpu);
     }
     values_flow_on(&graph)?;
     let loss_stage = match options.loss {
@@ -114,7 +123,7 @@ pub fn pipeline_stages(mut graph: Graph, options: &PipelineStages) -> Result<(Gr
         }
     }
     if (options.depth.micro_batches() as usize) < stages.len() {
-        return Err(Error::PipelineDepth {
+        return Err(PipelineError::Depth {
             stages: stages.len(),
             depth: options.depth,
         });
@@ -128,7 +137,7 @@ pub fn pipeline_stages(mut graph: Graph, options: &PipelineStages) -> Result<(Gr
 }
 
 /// Where no operation has a stage, its IPU is its stage.
-fn infer_stages(graph: &mut Graph) -> Result<()> {
+fn infer_stages(graph: &mut Graph) -> Result<(), Violation> {
     every_operation_is_placed(graph)?;
     if graph.ops.values().all(|op| op.stage.is_none()) {
         for op in graph.ops.values_mut() {
@@ -139,24 +148,24 @@ fn infer_stages(graph: &mut Graph) -> Result<()> {
 }
 
 /// An operation without an IPU is an error.
-pub(super) fn every_operation_is_placed(graph: &Graph) -> Result<()> {
+pub(super) fn every_operation_is_placed(graph: &Graph) -> Result<(), Violation> {
     match graph.ops.iter().find(|(_, op)| op.ipu.is_none()) {
         Some((op, operation)) => {
             let name = operation.name.clone();
-            Err(Violation::NotPlaced { op, name }.into())
+            Err(Violation::NotPlaced { op, name })
         }
         None => Ok(()),
     }
 }
 
 /// The IPU of each stage.
-fn places(graph: &Graph) -> Result<IdVec<StageId, IpuId>> {
+fn places(graph: &Graph) -> Result<IdVec<StageId, IpuId>, Violation> {
     let mut places: IdVec<StageId, Option<IpuId>> = IdVec::new();
     for (op, operation) in graph.ops.iter() {
         let name = || operation.name.clone();
         let got = operation.ipu.expect("every operation is placed");
         let Some(stage) = operation.stage else {
-            return Err(Violation::NoStage { op, name: name() }.into());
+            return Err(Violation::NoStage { op, name: name() });
         };
         while places.len() <= stage.index() {
             places.push(None);
@@ -169,13 +178,12 @@ fn places(graph: &Graph) -> Result<IdVec<StageId, IpuId>> {
                 stage,
                 expected,
                 got,
-            }
-            .into());
+            });
         }
     }
     places
         .iter()
-        .map(|(stage, place)| place.ok_or_else(|| Violation::StageGap { stage }.into()))
+        .map(|(stage, place)| place.ok_or_else(|| Violation::StageGap { stage }))
         .collect()
 }
 
@@ -199,7 +207,7 @@ fn merge_neighbours(
     new_stage
 }
 
-fn values_flow_on(graph: &Graph) -> Result<()> {
+fn values_flow_on(graph: &Graph) -> Result<(), Violation> {
     let producers = graph.producers();
     let stage = |op: OpId| graph.ops[op].stage.expect("every operation has a stage");
     for (op, operation) in graph.ops.iter() {
@@ -212,22 +220,22 @@ fn values_flow_on(graph: &Graph) -> Result<()> {
                 name: operation.name.clone(),
                 consumer: stage(op),
                 producer,
-            }
-            .into());
+            });
         }
     }
     Ok(())
 }
 
 /// The stage of the loss, with no forward operation after it.
-fn loss_stage(graph: &Graph, loss: TensorId) -> Result<StageId> {
+fn loss_stage(graph: &Graph, loss: TensorId) -> Result<StageId, PipelineError> {
     let producer = graph.ops.iter().find(|(_, op)| op.outputs.contains(&loss));
-    let loss_stage = producer
-        .and_then(|(_, op)| op.stage)
-        .ok_or_else(|| Error::NotComputed {
-            tensor: loss,
-            name: graph.tensors[loss].name.clone(),
-        })?;
+    let loss_stage =
+        producer
+            .and_then(|(_, op)| op.stage)
+            .ok_or_else(|| PipelineError::LossNotComputed {
+                tensor: loss,
+                name: graph.tensors[loss].name.clone(),
+            })?;
     let forward = graph
         .ops
         .iter()
@@ -235,7 +243,7 @@ fn loss_stage(graph: &Graph, loss: TensorId) -> Result<StageId> {
     for (op, operation) in forward {
         let stage = operation.stage.expect("every operation has a stage");
         if stage > loss_stage {
-            return Err(Error::AfterLoss {
+            return Err(PipelineError::AfterLoss {
                 op,
                 name: operation.name.clone(),
                 stage,

@@ -5,6 +5,7 @@
 //! - copies between IPUs,
 //! - producers of checkpoints,
 //! - producers of what the host reads, which a second run would overwrite too early,
+//! - producers of what a later forward stage on the same IPU reads, which runs nothing again,
 //! - operations of stages that are to keep everything, and
 //! - operations of the loss stage after its last checkpoint, which would run twice in a
 //!   row for nothing.
@@ -37,8 +38,23 @@
 
 use std::collections::BTreeSet;
 
-use crate::error::{Error, Result};
-use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
+use crate::ir::{Cycle, Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId};
+
+/// Why what is computed again can't be chosen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecomputeError {
+    /// A checkpoint that no operation computes.
+    #[error("{tensor} `{name}` is not the result of an operation")]
+    NotComputed {
+        /// The checkpoint.
+        tensor: TensorId,
+        /// Its name.
+        name: String,
+    },
+    /// Operations wait for each other.
+    #[error(transparent)]
+    Cycle(#[from] Cycle),
+}
 
 /// Options of recomputation: results and stages that are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,17 +71,20 @@ pub struct RecomputeOptions {
 ///
 /// # Errors
 /// A checkpoint is not the result of an operation.
-pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph> {
+pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph, RecomputeError> {
     let producers = graph.producers();
     let mut kept: BTreeSet<OpId> = BTreeSet::new();
     for &tensor in &options.checkpoints {
-        kept.insert(producers[tensor].ok_or_else(|| Error::NotComputed {
-            tensor,
-            name: graph.tensors[tensor].name.clone(),
-        })?);
+        kept.insert(
+            producers[tensor].ok_or_else(|| RecomputeError::NotComputed {
+                tensor,
+                name: graph.tensors[tensor].name.clone(),
+            })?,
+        );
     }
     let before_checkpoint = before_last_checkpoint(&graph, &kept, options.loss_stage)?;
     kept.extend(graph.outputs.iter().filter_map(|&output| producers[output]));
+    kept.extend(read_by_later_forward_stages(&graph));
     for (id, op) in (0..).map(OpId).zip(graph.ops.values_mut()) {
         let once = op.phase != Phase::Forward
             || kept.contains(&id)
@@ -83,13 +102,30 @@ pub fn recompute(mut graph: Graph, options: &RecomputeOptions) -> Result<Graph> 
     Ok(graph)
 }
 
+/// Forward operations whose results a later forward stage reads on the same IPU.
+fn read_by_later_forward_stages(graph: &Graph) -> Vec<OpId> {
+    let consumers = graph.consumers();
+    let forward = graph
+        .ops
+        .iter()
+        .filter(|(_, op)| op.phase == Phase::Forward);
+    let read_later = forward.filter(|(_, op)| {
+        let mut readers = op.outputs.iter().flat_map(|&output| &consumers[output]);
+        readers.any(|&reader| {
+            let reader = &graph.ops[reader];
+            reader.phase == Phase::Forward && reader.ipu == op.ipu && reader.stage != op.stage
+        })
+    });
+    read_later.map(|(id, _)| id).collect()
+}
+
 /// Forward operations of the loss stage that only matter to what follows through one of the
 /// `kept`.
 fn before_last_checkpoint(
     graph: &Graph,
     kept: &BTreeSet<OpId>,
     loss_stage: Option<StageId>,
-) -> Result<BTreeSet<OpId>> {
+) -> Result<BTreeSet<OpId>, Cycle> {
     let consumers = graph.consumers();
     let mut before = BTreeSet::new();
     for id in graph.topological_order()?.into_iter().rev() {

@@ -14,6 +14,7 @@
 //! sum = zero(s)                       sum = zero(sum)
 //! ```
 //!
+//! A factor by which gradients are clipped multiplies their shards.
 //! Norms that are summed over slices of a weight are summed before the all-reduce. A reader of
 //! a moment that knows nothing of shards gets them gathered.
 //! **Leaves alone** smaller weights, SGD, and everything without replicas. Running it twice
@@ -62,8 +63,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ipu_sim::ids::IdVec;
 use ipu_sim::units::Elements;
 
-use crate::error::Result;
-use crate::ir::{BinaryFn, Graph, OpId, OpKind, Phase, Shape, TensorId, TensorKind};
+use crate::infer::InferError;
+use crate::ir::{BinaryFn, Graph, GraphError, OpId, OpKind, Phase, Shape, TensorId, TensorKind};
 
 /// Elements from which on a tensor is sharded (PopART, `TensorLocationSettings`).
 pub const ELEMENTS_SHARDED_MIN: Elements = Elements(8192);
@@ -72,7 +73,7 @@ pub const ELEMENTS_SHARDED_MIN: Elements = Elements(8192);
 ///
 /// # Errors
 /// None on a well-formed graph.
-pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph> {
+pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph, GraphError> {
     if replicas < 2 {
         return Ok(graph);
     }
@@ -107,6 +108,7 @@ pub fn shard_optimizer_state(graph: Graph, replicas: u32) -> Result<Graph> {
             ctx.shrink(variable);
         }
     }
+    ctx.shard_clipped(&order)?;
     let weights = ctx.sharded_weights(&order);
     for op in order {
         ctx.rewrite(op, &weights)?;
@@ -149,14 +151,40 @@ impl Ctx {
 
     /// Whether a gradient is scattered already.
     fn comes_in_shards(&self, gradient: TensorId) -> bool {
-        let Some(op) = self.producers[gradient].map(|op| &self.graph.ops[op]) else {
+        let Some(id) = self.producers[gradient] else {
             return false;
         };
+        let op = &self.graph.ops[id];
         match op.kind {
             OpKind::ReduceScatter { .. } | OpKind::LocalSlice { .. } => true,
+            OpKind::Binary(_) if self.multiplies(id) => self.comes_in_shards(op.inputs[0]),
             OpKind::Cast { .. } | OpKind::Scale { .. } => self.comes_in_shards(op.inputs[0]),
             _ => false,
         }
+    }
+
+    /// Lets moments of gradients that were clipped by their norm take shards before the norm
+    /// reads the gradients, which comes first.
+    fn shard_clipped(&mut self, order: &[OpId]) -> Result<(), InferError> {
+        for &op in order {
+            let operation = &self.graph.ops[op];
+            let is_moment = matches!(operation.kind, OpKind::AdamMoment { .. });
+            if is_moment && self.full.contains_key(&operation.inputs[0]) {
+                let gradient = operation.inputs[1];
+                let producer = self.producers.get(gradient).copied().flatten();
+                if producer.is_some_and(|producer| self.multiplies(producer)) {
+                    self.take_shards(op)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an operation multiplies a tensor with one number, the same for all elements.
+    fn multiplies(&self, op: OpId) -> bool {
+        let op = &self.graph.ops[op];
+        op.kind == OpKind::Binary(BinaryFn::Mul)
+            && self.graph.tensors[op.inputs[1]].shape.rank() == 0
     }
 
     /// Makes a shard of a tensor.
@@ -187,7 +215,7 @@ impl Ctx {
         weights
     }
 
-    fn rewrite(&mut self, op: OpId, weights: &BTreeSet<TensorId>) -> Result<()> {
+    fn rewrite(&mut self, op: OpId, weights: &BTreeSet<TensorId>) -> Result<(), InferError> {
         let operation = self.graph.ops[op].clone();
         let any_sharded = operation.inputs.iter().any(|id| self.full.contains_key(id));
         match operation.kind {
@@ -205,6 +233,7 @@ impl Ctx {
             }
             // Shrunk with the moment that reads it.
             OpKind::Cast { .. } | OpKind::Scale { .. } if any_sharded => {}
+            OpKind::Binary(_) if any_sharded && self.multiplies(op) => {}
             _ if any_sharded => self.gather_operands(op)?,
             _ => {}
         }
@@ -212,7 +241,7 @@ impl Ctx {
     }
 
     /// Lets an operation read shards of all operands that aren't single numbers.
-    fn take_shards(&mut self, op: OpId) -> Result<()> {
+    fn take_shards(&mut self, op: OpId) -> Result<(), InferError> {
         for operand in 0..self.graph.ops[op].inputs.len() {
             let input = self.graph.ops[op].inputs[operand];
             if self.graph.tensors[input].shape.rank() > 0 {
@@ -224,7 +253,7 @@ impl Ctx {
 
     /// A shard of a tensor for `reader`: scattered instead of reduced, computed from shards,
     /// or cut out.
-    fn shard_of(&mut self, tensor: TensorId, reader: OpId) -> Result<TensorId> {
+    fn shard_of(&mut self, tensor: TensorId, reader: OpId) -> Result<TensorId, InferError> {
         if self.full.contains_key(&tensor) {
             return Ok(tensor);
         }
@@ -244,6 +273,11 @@ impl Ctx {
                     return Ok(tensor);
                 }
                 OpKind::Cast { .. } | OpKind::Scale { .. } => {
+                    self.graph.ops[op].inputs[0] = self.shard_of(source, op)?;
+                    self.shrink(tensor);
+                    return Ok(tensor);
+                }
+                OpKind::Binary(_) if self.multiplies(op) => {
                     self.graph.ops[op].inputs[0] = self.shard_of(source, op)?;
                     self.shrink(tensor);
                     return Ok(tensor);
@@ -268,7 +302,7 @@ impl Ctx {
     }
 
     /// Gathers a weight's new value and lets the weight take that.
-    fn gather_weight(&mut self, op: OpId) -> Result<()> {
+    fn gather_weight(&mut self, op: OpId) -> Result<(), InferError> {
         let value = self.graph.ops[op].outputs[0];
         self.shrink(value);
         let gathered = self.gathered(value, op)?;
@@ -278,7 +312,7 @@ impl Ctx {
         Ok(())
     }
 
-    fn gathered(&mut self, value: TensorId, beside: OpId) -> Result<TensorId> {
+    fn gathered(&mut self, value: TensorId, beside: OpId) -> Result<TensorId, InferError> {
         let kind = OpKind::AllGather {
             shards: self.shards,
             shape: self.full[&value].clone(),
@@ -288,7 +322,7 @@ impl Ctx {
     }
 
     /// Lets an operation that knows nothing of shards read the whole.
-    fn gather_operands(&mut self, op: OpId) -> Result<()> {
+    fn gather_operands(&mut self, op: OpId) -> Result<(), InferError> {
         for operand in 0..self.graph.ops[op].inputs.len() {
             let input = self.graph.ops[op].inputs[operand];
             if self.full.contains_key(&input) {
@@ -299,7 +333,7 @@ impl Ctx {
     }
 
     /// Sums partial norms over replicas before anything but a sum reads them.
-    fn sum_partials(&mut self, op: OpId) -> Result<()> {
+    fn sum_partials(&mut self, op: OpId) -> Result<(), InferError> {
         let operation = self.graph.ops[op].clone();
         let is_partial = |id: &TensorId| self.partial.contains(id);
         if operation.kind == OpKind::Binary(BinaryFn::Add)

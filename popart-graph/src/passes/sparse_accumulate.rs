@@ -41,14 +41,14 @@ use ipu_sim::ids::IdVec;
 use smallvec::{SmallVec, smallvec};
 
 use super::optimizer::rules::Scaling;
-use crate::error::Result;
+use crate::infer::InferError;
 use crate::ir::{BinaryFn, Graph, Op, OpId, OpKind, Phase, Scope, TensorId};
 
 /// Adds gradients of gathers to their accumulators row by row.
 ///
 /// # Errors
 /// None on a well-formed graph.
-pub fn sparse_accumulate(mut graph: Graph, scaling: &Scaling) -> Result<Graph> {
+pub fn sparse_accumulate(mut graph: Graph, scaling: &Scaling) -> Result<Graph, InferError> {
     let made = Made {
         producers: graph.producers(),
         readers: graph.consumers(),
@@ -144,7 +144,7 @@ fn alike(graph: &Graph, op: &Op) -> bool {
 
 /// Replaces the operation `sum`, which adds a gradient, by some that add its terms. The last
 /// one takes its place, so that the final value stays the same tensor.
-fn add_terms(graph: &mut Graph, sum: OpId, terms: &[GradientTerm]) -> Result<()> {
+fn add_terms(graph: &mut Graph, sum: OpId, terms: &[GradientTerm]) -> Result<(), InferError> {
     let Op {
         kind: OpKind::Accumulate { factor },
         inputs,

@@ -42,9 +42,10 @@ use std::collections::BTreeMap;
 
 use ipu_sim::ids::{IdVec, IpuId};
 
-use crate::error::Result;
+use crate::infer::InferError;
 use crate::ir::{
-    Graph, OpId, OpKind, Phase, Purpose, Recompute, Scope, StageId, TensorId, TensorKind,
+    Cycle, Graph, GraphError, OpId, OpKind, Phase, Purpose, Recompute, Scope, StageId, TensorId,
+    TensorKind,
 };
 
 /// Later stages that need a value, each with the first of its phases that does.
@@ -54,7 +55,7 @@ type Needs = BTreeMap<StageId, Phase>;
 ///
 /// # Errors
 /// The graph has a cycle.
-pub fn stash(mut graph: Graph) -> Result<Graph> {
+pub fn stash(mut graph: Graph) -> Result<Graph, GraphError> {
     let homes = homes(&graph);
     let needs = needs(&graph, &homes)?;
     let producers = graph.producers();
@@ -82,7 +83,7 @@ fn keep(
     home: Home,
     needs: &Needs,
     consumers: &[OpId],
-) -> Result<()> {
+) -> Result<(), InferError> {
     let last = needs.keys().max().expect("some stage needs the tensor");
     let slots = last.0 - home.stage.0 + 1;
     let (name, part) = (
@@ -166,7 +167,10 @@ fn homes(graph: &Graph) -> IdVec<TensorId, Option<Home>> {
 }
 
 /// The later stages that need each value, directly or to recompute what they need.
-fn needs(graph: &Graph, homes: &IdVec<TensorId, Option<Home>>) -> Result<IdVec<TensorId, Needs>> {
+fn needs(
+    graph: &Graph,
+    homes: &IdVec<TensorId, Option<Home>>,
+) -> Result<IdVec<TensorId, Needs>, Cycle> {
     let mut needs: IdVec<TensorId, Needs> = IdVec::from(vec![Needs::new(); graph.tensors.len()]);
     for id in graph.topological_order()?.into_iter().rev() {
         let op = &graph.ops[id];

@@ -10,6 +10,7 @@ use ipu_sim::numerics::DType;
 use ipu_sim::units::Bytes;
 use proptest::prelude::*;
 
+use super::inter_ipu_copies::CopyError;
 use super::optimizer::rules::{
     Adam, Correction, LearningRate, MomentTypes, Scaling, Sgd, UpdateRule, WeightUpdate,
 };
@@ -135,6 +136,7 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
                 reduction: Reduction::Mean,
             },
             learning_rate: LearningRate::Stream,
+            clip_norm: None,
         },
         state: OptimizerState {
             sharding: Sharding::On,
@@ -146,11 +148,11 @@ fn training(model: &Model, rule: UpdateRule, accumulation: u32, replicas: u32) -
     }
 }
 
-fn train(graph: Graph, options: &Training) -> Result<Prepared> {
+fn train(graph: Graph, options: &Training) -> Result<Prepared, PassError> {
     super::train(graph, options, &mut Watch::nobody())
 }
 
-fn infer(graph: Graph, options: &Inference) -> Result<Prepared> {
+fn infer(graph: Graph, options: &Inference) -> Result<Prepared, PassError> {
     super::infer(graph, options, &mut Watch::nobody())
 }
 
@@ -437,10 +439,11 @@ fn placed(mut graph: Graph, n_ipus: u32) -> Graph {
 }
 
 /// Errors of random graphs that can't have a pipeline.
-fn is_expected(error: &Error) -> bool {
+fn is_expected(error: &PassError) -> bool {
     matches!(
         error,
-        Error::PipelineOnOneIpu | Error::VariableOnTwoIpus { .. } | Error::Malformed(_)
+        PassError::Pipeline(PipelineError::OnOneIpu | PipelineError::Malformed(_))
+            | PassError::Copies(CopyError::VariableOnTwoIpus { .. })
     )
 }
 
@@ -609,7 +612,7 @@ proptest! {
             options.recompute = RecomputeMode::None;
         }
         let pipelined = match train(model.graph.clone(), &options) {
-            Err(Error::PipelineOnOneIpu) => return Ok(()),
+            Err(PassError::Pipeline(PipelineError::OnOneIpu)) => return Ok(()),
             other => other.unwrap(),
         };
         prop_assert!(hops_are_single(&pipelined));

@@ -4,7 +4,8 @@
 //! (`accumulateouterfragmentparallelizer.cpp`): chains of operations that hang together are
 //! paired across IPUs if they load the same from streaming memory, so that their loads happen
 //! at once and what follows runs side by side. Chains without loads stay where they are, as do
-//! those of IPUs that are left out.
+//! those of IPUs that are left out. What chains of several IPUs share, as the norm of all
+//! gradients, comes before all of them.
 //!
 //! ```text
 //! IPU 1   load m  reduce  update  store            load m    load m    reduce    reduce  ..
@@ -41,8 +42,23 @@ pub fn overlap_updates(graph: &Graph, schedule: Schedule, excluded: &[IpuId]) ->
     let is_early =
         |op: &OpId| matches!(graph.ops[*op].kind, OpKind::IpuCopy { .. }) && !reads_update(op);
     let (early, rest): (Vec<OpId>, Vec<OpId>) = update.into_iter().partition(is_early);
-    let early_set: BTreeSet<OpId> = early.iter().copied().collect();
+    let mut early_set: BTreeSet<OpId> = early.iter().copied().collect();
     order.extend(early);
+    // So does what a copy takes to chains of other IPUs, as the norm of all gradients, and what
+    // that is made of: those chains begin before it and end behind it.
+    let mut shared: Vec<OpId> = rest
+        .iter()
+        .copied()
+        .filter(|&op| matches!(graph.ops[op].kind, OpKind::IpuCopy { .. }))
+        .collect();
+    while let Some(op) = shared.pop() {
+        if is_update(&op) && early_set.insert(op) {
+            shared.extend(waits[op].iter().copied());
+        }
+    }
+    let (shared, rest): (Vec<OpId>, Vec<OpId>) =
+        rest.into_iter().partition(|op| early_set.contains(op));
+    order.extend(shared);
 
     let mut by_chain: IndexMap<OpId, Vec<OpId>> = IndexMap::new();
     for op in rest {

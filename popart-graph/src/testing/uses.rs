@@ -148,25 +148,48 @@ fn row_kinds() -> Vec<(OpKind, &'static str)> {
             },
             "u32[2,1]",
         ),
+        (OpKind::AttentionMask, "u32[2,3] f16[2,4,3,3]"),
         (
             OpKind::NllLoss {
-                reduction,
+                reduction: Some(reduction),
                 ignore_index: Some(0),
             },
             "f16[2,3] u32[2]",
         ),
         (
+            OpKind::NllLoss {
+                reduction: None,
+                ignore_index: None,
+            },
+            "f16[2,3] u32[2]",
+        ),
+        (
             OpKind::NllSoftmaxGrad {
-                reduction: Reduction::Sum,
+                reduction: Some(Reduction::Sum),
                 ignore_index: None,
             },
             "f16[2,3] u32[2] f32[]",
         ),
         (
-            OpKind::Accuracy {
+            OpKind::NllSoftmaxGrad {
+                reduction: None,
                 ignore_index: Some(0),
             },
+            "f16[2,3] u32[2] f32[2]",
+        ),
+        (
+            OpKind::Accuracy {
+                ignore_index: Some(0),
+                weighted: false,
+            },
             "f32[2,3] u32[2]",
+        ),
+        (
+            OpKind::Accuracy {
+                ignore_index: None,
+                weighted: true,
+            },
+            "f32[2,3] u32[2] u32[2]",
         ),
     ]
 }

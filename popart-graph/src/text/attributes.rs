@@ -3,8 +3,8 @@
 use ipu_sim::ids::IpuId;
 use smallvec::SmallVec;
 
+use super::error::{ParseError, Result};
 use super::lexer::{Line, Token};
-use crate::error::{Error, Result};
 use crate::ir::{
     BiasCorrection, BinaryFn, MatMulPass, MemoryProportion, MultiKind, OpKind, Partials, Piece,
     Reduction, Shape, UnaryFn, dtype_from_name, dtype_name,
@@ -90,11 +90,18 @@ pub(super) fn of_kind(kind: &OpKind) -> Vec<(&'static str, String)> {
         | OpKind::NllSoftmaxGrad {
             reduction,
             ignore_index,
-        } => [("reduction", reduction.name().to_owned())]
+        } => reduction
+            .map(|reduction| ("reduction", reduction.name().to_owned()))
             .into_iter()
             .chain(ignore(ignore_index))
             .collect(),
-        OpKind::Accuracy { ignore_index } => ignore(ignore_index).into_iter().collect(),
+        OpKind::Accuracy {
+            ignore_index,
+            weighted,
+        } => ignore(ignore_index)
+            .into_iter()
+            .chain(weighted.then(|| ("weighted", true.to_string())))
+            .collect(),
         OpKind::SparseAccumulate { first_row, factor } => vec![
             ("first_row", first_row.to_string()),
             ("factor", number(factor)),
@@ -164,6 +171,7 @@ pub(super) fn of_kind(kind: &OpKind) -> Vec<(&'static str, String)> {
         | OpKind::UnaryGrad(_)
         | OpKind::Identity
         | OpKind::Detach
+        | OpKind::AttentionMask
         | OpKind::Softmax
         | OpKind::SoftmaxGrad
         | OpKind::LayerNormGrad
@@ -271,17 +279,21 @@ pub(super) fn read_kind(word: &str, read: &mut Reader<'_>) -> Result<Option<OpKi
 
 /// [`read_kind`] of losses, optimisers and movement.
 fn read_training_kind(word: &str, read: &mut Reader<'_>) -> Result<Option<OpKind>> {
+    let reduction = |read: &mut Reader<'_>, key| read.word(key, Reduction::from_name);
+    let flag = |read: &mut Reader<'_>, key| read.word(key, |word| word.parse().ok());
     Ok(Some(match word {
+        "attention_mask" => OpKind::AttentionMask,
         "nll_loss" => OpKind::NllLoss {
-            reduction: read.word("reduction", Reduction::from_name)?,
+            reduction: read.optional("reduction", reduction)?,
             ignore_index: read.optional("ignore_index", Reader::int)?,
         },
         "nll_softmax_grad" => OpKind::NllSoftmaxGrad {
-            reduction: read.word("reduction", Reduction::from_name)?,
+            reduction: read.optional("reduction", reduction)?,
             ignore_index: read.optional("ignore_index", Reader::int)?,
         },
         "accuracy" => OpKind::Accuracy {
             ignore_index: read.optional("ignore_index", Reader::int)?,
+            weighted: read.optional("weighted", flag)?.unwrap_or(false),
         },
         "accumulate" => OpKind::Accumulate {
             factor: read.float("factor")?,
@@ -421,8 +433,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn error(&self, expected: &'static str, got: &str) -> Error {
-        Error::Parse {
+    fn error(&self, expected: &'static str, got: &str) -> ParseError {
+        ParseError {
             line: self.line,
             expected,
             got: got.to_owned(),

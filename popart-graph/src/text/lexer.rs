@@ -3,7 +3,7 @@
 use ipu_sim::ids::Id;
 use smallvec::SmallVec;
 
-use crate::error::{Error, Result};
+use super::error::{ParseError, Result};
 use crate::ir::TensorId;
 
 /// A piece of a line.
@@ -49,7 +49,7 @@ impl<'a> Line<'a> {
     }
 
     /// An error at the next token.
-    pub(super) fn unexpected(&mut self, expected: &'static str) -> Error {
+    pub(super) fn unexpected(&mut self, expected: &'static str) -> ParseError {
         let got = self.tokens.peek().map_or("", |&(_, text)| text);
         error(self.number, expected, got.to_owned())
     }
@@ -138,8 +138,8 @@ impl<'a> Line<'a> {
     }
 }
 
-fn error(line: usize, expected: &'static str, got: String) -> Error {
-    Error::Parse {
+fn error(line: usize, expected: &'static str, got: String) -> ParseError {
+    ParseError {
         line,
         expected,
         got,

@@ -6,8 +6,8 @@ use ipu_sim::ids::IpuId;
 use smallvec::SmallVec;
 
 use super::attributes::{Reader, read_kind};
+use super::error::{ParseError, Result};
 use super::lexer::{Line, Token};
-use crate::error::{Error, Result};
 use crate::ir::{
     Constant, Graph, Init, Op, Part, PartId, PartKind, Parts, Phase, Purpose, Recompute, Shape,
     StageId, Tensor, TensorId, TensorKind, TensorType, dtype_from_name,
@@ -16,7 +16,7 @@ use crate::ir::{
 /// The graph of a text in the form of [`crate::text`].
 ///
 /// # Errors
-/// [`Error::Parse`] with the first line that breaks the form, or with the last
+/// [`ParseError`] with the first line that breaks the form, or with the last
 /// line if an id is used and never introduced.
 pub fn parse(text: &str) -> Result<Graph> {
     let mut graph = Graph::default();
@@ -55,7 +55,7 @@ fn with_ids(
     let of_updates = graph.updates.iter_mut().flat_map(|(to, from)| [to, from]);
     let lists = graph.inputs.iter_mut().chain(&mut graph.outputs);
     for id in of_ops.chain(of_updates).chain(lists) {
-        *id = *ids.get(id).ok_or_else(|| Error::Parse {
+        *id = *ids.get(id).ok_or_else(|| ParseError {
             line: n_lines,
             expected: "a line for every tensor that is used",
             got: id.to_string(),
@@ -97,7 +97,7 @@ fn statement(
         }
         Some(other) if part(other).is_some() => declare(line, other, &mut graph.parts)?,
         Some(other) => {
-            return Err(Error::Parse {
+            return Err(ParseError {
                 line: line.number,
                 expected: "a part, a tensor, an operation, inputs, outputs or an update",
                 got: other.to_owned(),
@@ -120,7 +120,7 @@ fn declare(line: &mut Line<'_>, id: &str, parts: &mut Parts) -> Result<()> {
             None => None,
         },
     };
-    let refused = |expected, got| Error::Parse {
+    let refused = |expected, got| ParseError {
         line: line.number,
         expected,
         got,
@@ -179,7 +179,7 @@ fn introduce(
     };
     match tensors.insert(id, tensor) {
         None => Ok(()),
-        Some(_) => Err(Error::Parse {
+        Some(_) => Err(ParseError {
             line: line.number,
             expected: "an id that is not taken",
             got: id.to_string(),
@@ -274,7 +274,7 @@ fn operation(line: &mut Line<'_>, tensors: &mut BTreeMap<TensorId, Tensor>) -> R
     line.sign('(', "the operands in parentheses")?;
     let inputs: SmallVec<[TensorId; 4]> = line.list(')', Line::tensor)?;
     let mut attributes = Reader::new(line)?;
-    let kind = read_kind(kind, &mut attributes)?.ok_or_else(|| Error::Parse {
+    let kind = read_kind(kind, &mut attributes)?.ok_or_else(|| ParseError {
         line: line.number,
         expected: "an operation",
         got: kind.to_owned(),

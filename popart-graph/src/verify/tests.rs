@@ -1,5 +1,4 @@
 use super::*;
-use crate::error::Error;
 use crate::ir::PartId;
 use crate::text::parse;
 
@@ -40,7 +39,7 @@ fn ids_and_sources() {
     graph.outputs[0] = TensorId(99);
     assert!(matches!(
         verify(&graph, Form::Logical),
-        Err(Error::Malformed(Violation::UnknownTensor {
+        Err(VerifyError::Malformed(Violation::UnknownTensor {
             tensor: TensorId(99)
         }))
     ));
@@ -53,13 +52,15 @@ fn ids_and_sources() {
     graph.ops[OpId(4)].part = Some(PartId(0));
     assert!(matches!(
         verify(&graph, Form::Logical),
-        Err(Error::Malformed(Violation::UnknownPart { part: PartId(0) }))
+        Err(VerifyError::Malformed(Violation::UnknownPart {
+            part: PartId(0)
+        }))
     ));
     let mut graph = parse(GOOD).unwrap();
     graph.ops[OpId(4)].outputs[0] = TensorId(6);
     assert!(matches!(
         verify(&graph, Form::Logical),
-        Err(Error::Malformed(Violation::TwoSources {
+        Err(VerifyError::Malformed(Violation::TwoSources {
             tensor: TensorId(6),
             ..
         }))

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 
 use ipu_sim::ids::IdVec;
 
-use crate::error::{Result, Violation};
+use super::Violation;
 use crate::ir::{Graph, OpId, OpKind, Phase, Recompute, StageId, TensorId, TensorKind};
 
-pub(super) fn waiting(graph: &Graph) -> Result<()> {
-    let pipeline = Stages::of(graph)?;
+pub(super) fn waiting(graph: &Graph, order: &[OpId]) -> Result<(), Violation> {
+    let pipeline = Stages::of(graph, order);
     for (id, op) in graph.ops.iter() {
         for &stage in &pipeline.runs[id] {
             let stale = |&&tensor: &&TensorId| !pipeline.is_there(id, tensor, stage);
@@ -23,8 +23,7 @@ pub(super) fn waiting(graph: &Graph) -> Result<()> {
                     name: op.name.clone(),
                     tensor,
                     stage,
-                }
-                .into());
+                });
             }
         }
     }
@@ -46,7 +45,7 @@ struct Stages<'a> {
 }
 
 impl<'a> Stages<'a> {
-    fn of(graph: &'a Graph) -> Result<Self> {
+    fn of(graph: &'a Graph, order: &[OpId]) -> Self {
         let producers = graph.producers();
         let mut runs: IdVec<OpId, BTreeSet<StageId>> = graph
             .ops
@@ -55,7 +54,7 @@ impl<'a> Stages<'a> {
             .collect();
         let mut restored = IdVec::from(vec![BTreeSet::new(); graph.tensors.len()]);
         let mut received = IdVec::from(vec![None; graph.tensors.len()]);
-        for id in graph.topological_order()?.into_iter().rev() {
+        for &id in order.iter().rev() {
             let op = &graph.ops[id];
             if let (OpKind::Restore { .. }, Some(stage)) = (&op.kind, op.stage)
                 && let Some(stash) = producers[op.inputs[0]]
@@ -74,14 +73,14 @@ impl<'a> Stages<'a> {
                 }
             }
         }
-        Ok(Self {
+        Self {
             graph,
             producers,
             runs,
             restored,
             received,
             of_a_run: graph.hyper_parameters(),
-        })
+        }
     }
 
     /// Whether `tensor` is of the micro-batch that `stage` works on when it runs `reader`.

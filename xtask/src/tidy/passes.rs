@@ -23,7 +23,7 @@ const HEADER: [&str; 5] = [
 const SHOWS_HEADER: &str = "fn the_header_shows_it";
 
 /// Files of the folder that are no passes.
-const NOT_PASSES: [&str; 1] = ["tests"];
+const NOT_PASSES: [&str; 2] = ["error", "tests"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Complaint> {
     let pipeline = tree.get(PIPELINE).unwrap_or_default();

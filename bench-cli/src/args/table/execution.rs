@@ -10,6 +10,7 @@ const UNUSED: &str = "the original parses it, too, and doesn't use it";
 const ONE_EXCHANGE: &str =
     "exchanges are planned in one way here, and other targets would change time and memory";
 const NO_SAVING: &str = "no model files are written";
+const NO_WANDB: &str = "nothing is sent to Weights and Biases";
 
 pub(super) const MODE: Section = Section {
     title: "Execution Mode",
@@ -38,6 +39,8 @@ pub(super) const EXECUTION: Section = Section {
     options: &[
         int("--batches-per-step", "batches_per_step", 250)
             .help("weight updates (in inference, micro batches) in one step of the host; without accumulation they fill a pipeline"),
+        int("--device-iterations", "batches_per_step", 250)
+            .help("the same, as releases from v2.6 on call it"),
         switch(
             "--floating-point-exceptions",
             "floating_point_exceptions",
@@ -94,14 +97,15 @@ pub(super) const EXECUTION: Section = Section {
             false,
         )
         .help("print the perplexity of masked-token inference"),
+        int("--buffering-depth", "buffering_depth", 3)
+            .help("batches that the host has ready ahead of the device, from release v2.5 on; 1 with minimum latency reads nothing ahead"),
+        flag("--compile-only", "compile_only")
+            .help("compile for a device that isn't there, and stop"),
         flag("--realtime-scheduler", "realtime_scheduler")
             .no_effect("the host's scheduler does not change simulated time")
             .help("run the host process at real-time priority"),
         int("--max-copy-merge-size", "max_copy_merge_size", -1)
-            .not_yet(
-                "copies with the host are not merged by size here, and it would change their time",
-            )
-            .help("largest merged copy in bytes; -1 for the library's choice"),
+            .help("largest merged copy with the host in bytes; -1 for the library's choice: the log says so, and no time changes, for streams are merged by where they are read"),
         switch(
             "--disable-fully-connected-pass",
             "disable_fully_connected_pass",
@@ -190,9 +194,24 @@ pub(super) const LOGGING: Section = Section {
         switch("--no-model-save", "no_model_save", false).help("save no model"),
         text("--checkpoint-dir", "checkpoint_dir", "ckpts")
             .help("folder under which the run leaves its configuration"),
+        text("--checkpoint-output-dir", "checkpoint_dir", "ckpts")
+            .help("the same, as release v3.1 calls it"),
+        switch(
+            "--save-initializers-externally",
+            "save_initializers_externally",
+            false,
+        )
+        .no_effect(NO_SAVING)
+        .help("save weights in a file of their own beside the model"),
         switch("--wandb", "wandb", false)
-            .no_effect("nothing is sent to Weights and Biases")
+            .no_effect(NO_WANDB)
             .help("log to Weights and Biases"),
+        maybe_text("--wandb-checkpoint", "wandb_checkpoint")
+            .no_effect(NO_WANDB)
+            .help("checkpoint stored at Weights and Biases to start from"),
+        maybe_text("--wandb-save-checkpoints", "wandb_save_checkpoints")
+            .no_effect(NO_WANDB)
+            .help("name under which to store checkpoints at Weights and Biases"),
         text("--log-level", "log_level", "INFO")
             .choices(&["NOTSET", "INFO", "DEBUG", "WARNING", "ERROR", "CRITICAL"])
             .help("least severe lines of the log to print"),

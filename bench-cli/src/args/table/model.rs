@@ -122,6 +122,14 @@ pub(super) const MODEL: Section = Section {
         maybe_switch("--squad-wrap-final-layer", "squad_wrap_final_layer")
             .bare(false)
             .help("put the SQuAD head on the first IPU instead of the last [default: true; release 96fef3f: true in training, false in inference]"),
+        switch(
+            "--use-packed-sequence-format",
+            "use_packed_sequence_format",
+            false,
+        )
+        .help("pre-train on packs of several sequences a row (from v2.1 on)"),
+        int("--max-sequences-per-pack", "max_sequences_per_pack", 1)
+            .help("sequences of a pack at the most"),
     ],
 };
 

@@ -7,7 +7,7 @@ use crate::args::spec::*;
 const VALUES_ONLY: &str = "it changes values, not simulated time";
 const ORDER_ONLY: &str = "the order of samples does not change simulated time";
 const NO_CACHE: &str = "features are not cached";
-const CHECKPOINT: &str = "checkpoints are not read";
+const WEIGHTS: &str = "the values of weights do not change simulated time: they are not read";
 
 pub(super) const OPTIMIZER: Section = Section {
     title: "Optimizer Config",
@@ -54,7 +54,7 @@ pub(super) const OPTIMIZER: Section = Section {
             "gradient_reduction_type",
             "Sum",
         )
-        .choices(&["Sum", "Mean"])
+        .choices(&["Sum", "Mean", "RunningMean"])
         .help("how losses and accumulated gradients are reduced"),
         text(
             "--learning-rate-function",
@@ -119,11 +119,14 @@ pub(super) const INITIALISATION: Section = Section {
     title: "Initialisation Config",
     options: &[
         maybe_text("--tf-checkpoint", "tf_checkpoint")
-            .not_yet(CHECKPOINT)
+            .no_effect(WEIGHTS)
             .help("TensorFlow checkpoint to start from"),
         maybe_text("--onnx-checkpoint", "onnx_checkpoint")
-            .no_effect("the values of weights do not change simulated time: they are not read")
+            .no_effect(WEIGHTS)
             .help("ONNX checkpoint to start from"),
+        maybe_text("--checkpoint-input-dir", "onnx_checkpoint")
+            .no_effect("the values of weights do not change simulated time: they are not read")
+            .help("the same file, as release v3.1 calls it"),
     ],
 };
 
@@ -131,7 +134,7 @@ pub(super) const DATA: Section = Section {
     title: "Data Config",
     options: &[
         maybe_texts("--input-files", "input_files")
-            .help("data files: records are counted, questions are read; values do not change simulated time"),
+            .help("data files or patterns of their names: records are counted, questions are read; values do not change simulated time"),
         switch("--shuffle", "shuffle", false)
             .no_effect(ORDER_ONLY)
             .help("shuffle the data"),

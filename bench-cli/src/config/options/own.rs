@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::args::table;
 use crate::args::values::show;
-use crate::error::Incompatible;
+use crate::error::{AccumulationSource, Incompatible};
 use crate::{Error, Result};
 
 /// The run that the resolved `values` make.
@@ -50,6 +50,10 @@ impl From<KeyError> for Error {
                 expected: expected.into(),
                 found: show(&found),
             },
+            KeyError::TwoValues { names, values } => Self::TwoValues {
+                names: names.map(|name| format!("key '{name}'")),
+                values: [show(&values[0]), show(&values[1])],
+            },
             KeyError::NotSupported { choice, .. } => match choice {
                 UnsupportedChoice::Mrpc => Self::NotSupported {
                     option: "--task MRPC",
@@ -58,6 +62,10 @@ impl From<KeyError> for Error {
                 UnsupportedChoice::Phased => Self::NotSupported {
                     option: "--execution-mode PHASED",
                     reason: "phased execution is not supported",
+                },
+                UnsupportedChoice::RunningMean => Self::NotSupported {
+                    option: "--gradient-reduction-type RunningMean",
+                    reason: "gradients are accumulated as sums; Mean gives the same mean",
                 },
             },
             KeyError::TooManyMicroBatches {
@@ -87,9 +95,17 @@ impl From<KeyError> for Error {
                 micro,
                 replicas,
             },
-            KeyError::AccumulationInInference { factor, batch } => {
-                Self::Incompatible(Incompatible::AccumulationInInference { factor, batch })
-            }
+            KeyError::AccumulationInInference { factor, batch } => Self::AccumulationInInference {
+                factor,
+                batch,
+                given: AccumulationSource::Both,
+            },
+            error @ (KeyError::TwoPlacements { .. }
+            | KeyError::TwoMomentTypes
+            | KeyError::NoMomentsInHalf
+            | KeyError::NoHalfLayers
+            | KeyError::HalfLayers(_)
+            | KeyError::Clipping(_)) => Self::Keys(error),
             KeyError::FixedByRelease {
                 key,
                 value,
@@ -101,6 +117,8 @@ impl From<KeyError> for Error {
             }),
             KeyError::NoMoments => Self::Incompatible(Incompatible::NoMoments),
             KeyError::Perplexity => Self::Incompatible(Incompatible::Perplexity),
+            KeyError::PackedTask => Self::Incompatible(Incompatible::PackedTask),
+            KeyError::PackedInference => Self::Incompatible(Incompatible::PackedInference),
             KeyError::Unknown { key } => unreachable!("`{key}` was looked up before"),
         }
     }
@@ -109,6 +127,16 @@ impl From<KeyError> for Error {
 fn option_name(key: &str) -> &'static str {
     let option = table::by_key(key).or_else(|| table::own_by_key(key));
     option.expect("the key is in the option table").name
+}
+
+/// The launch of a run of all its replicas.
+fn launch(read: &Reader<'_>) -> Result<Option<Launch>> {
+    let processes = read.number("popdist_size", 1)?;
+    Ok(read.switch("use_popdist").then(|| Launch {
+        processes,
+        rank: read.values["popdist_rank"].as_u64().unwrap_or_default() as u32,
+        local_replicas: read.values["replication_factor"].as_u64().unwrap_or(1) as u32 / processes,
+    }))
 }
 
 impl BertOptions {
@@ -137,9 +165,14 @@ impl BertOptions {
                     "zeros" => SyntheticValues::Zeros,
                     _ => SyntheticValues::RandomNormal,
                 },
+                launch: launch(&read)?,
                 training: !read.switch("no_training"),
                 validation: !read.switch("no_validation"),
                 model_save: !read.switch("no_model_save"),
+                max_copy_merge_size: match read.value("max_copy_merge_size").as_i64() {
+                    Some(-1) => None,
+                    _ => Some(read.number("max_copy_merge_size", 0)?),
+                },
             },
             output: Output {
                 steps_per_log: read.steps("steps_per_log")?,
@@ -212,6 +245,8 @@ impl BertOptions {
         set("no_training", json!(!run.training));
         set("no_validation", json!(!run.validation));
         set("no_model_save", json!(!run.model_save));
+        let merged = run.max_copy_merge_size.map_or(-1, i64::from);
+        set("max_copy_merge_size", json!(merged));
         let output = &self.output;
         set("steps_per_log", json!(output.steps_per_log));
         set("report_hw_cycle_count", json!(output.report_hw_cycle_count));

@@ -246,6 +246,7 @@ impl<'a, 's> Map<'a, 's> {
             UnaryFn::Gelu => Some(NonLinearityGrad::Gelu),
             UnaryFn::GeluErf => Some(NonLinearityGrad::GeluErf),
             UnaryFn::Neg
+            | UnaryFn::Abs
             | UnaryFn::Exp
             | UnaryFn::Log
             | UnaryFn::Square
@@ -264,6 +265,7 @@ impl<'a, 's> Map<'a, 's> {
         let rsqrt = Op::Unary(UnaryOp::ReciprocalSqrt);
         match f {
             UnaryFn::Neg => self.fused(&[(Op::Unary(UnaryOp::Negate), 1)]),
+            UnaryFn::Abs => self.fused(&[(Op::Unary(UnaryOp::Signum), 1), (MULTIPLY, 1)]),
             UnaryFn::Exp => self.fused(&[(MULTIPLY, 1)]),
             UnaryFn::Log => self.fused(&[(DIVIDE, 1)]),
             UnaryFn::Square => self.fused(&[(MULTIPLY, 2)]),
@@ -431,6 +433,7 @@ enum UnaryCodelet {
 fn unary_codelet(f: UnaryFn) -> UnaryCodelet {
     UnaryCodelet::Popops(match f {
         UnaryFn::Neg => UnaryOp::Negate,
+        UnaryFn::Abs => UnaryOp::Abs,
         UnaryFn::Exp => UnaryOp::Exp,
         UnaryFn::Log => UnaryOp::Log,
         UnaryFn::Square => UnaryOp::Square,

@@ -394,6 +394,7 @@ fn every_expression_has_a_cost_in_every_type_it_is_used_in() {
         }
         for f in [
             UnaryFn::Neg,
+            UnaryFn::Abs,
             UnaryFn::Exp,
             UnaryFn::Log,
             UnaryFn::Square,

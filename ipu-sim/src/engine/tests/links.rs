@@ -208,14 +208,7 @@ fn the_ipus_of_a_card_read_at_their_own_rate() {
     let machine = shipped("mk1-server16");
     let cycles = |ipus: &[usize]| {
         let mut fixture = Fixture::new(2, 1);
-        let layout = Layout::row_major(vec![AxisSplit::cut(
-            1 << 24,
-            &[Cut {
-                parts: 1024,
-                grain: 1,
-                tile_stride: 1,
-            }],
-        )]);
+        let layout = Layout::row_major(vec![AxisSplit::cut(1 << 24, &[Cut::even(1024)])]);
         let layout = fixture.program.add_layout(layout);
         for var in fixture.program.vars.values_mut() {
             var.layout = layout;

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use super::{Status, Walker};
 use crate::engine::events::{Event, Key};
-use crate::engine::schedule::Group;
+use crate::engine::linked::{Group, Linked};
 use crate::ids::Id;
 use crate::program::StreamId;
 use crate::units::Cycles;
@@ -290,7 +290,7 @@ impl<'a> Walker<'a> {
 }
 
 /// The actor beside whose IPU a stream is buffered.
-fn buffer_owner(linked: &crate::engine::schedule::Linked, class: usize, stream: StreamId) -> usize {
+fn buffer_owner(linked: &Linked, class: usize, stream: StreamId) -> usize {
     let buffer = linked.schedule.streams[stream].buffer;
     linked.actor(
         class,

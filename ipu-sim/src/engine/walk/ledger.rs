@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::collective::RoundId;
-use crate::engine::schedule::{Leaf, Linked, Scope};
+use crate::engine::linked::Linked;
+use crate::engine::schedule::{Leaf, Scope};
 use crate::engine::timeline::{
     Activity, ActivityCycles, CallTime, ChannelBytes, ConstantUsage, IpuTime, Join, SourceTime,
     StreamTime, Tally, Timeline, Wait, WaitCause,

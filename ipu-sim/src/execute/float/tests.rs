@@ -1,11 +1,12 @@
 //! Rounding and exceptions of small programs.
 
 use super::*;
-use crate::execute::fixtures::{compute, cut, var, whole};
-use crate::execute::{Memory, RemoteMemory, fixtures::QueueHost, run};
+use crate::execute::fixtures::{compute, var, whole};
+use crate::execute::{ExecuteError, Memory, RemoteMemory, fixtures::QueueHost, run};
 use crate::ids::ReplicaId;
 use crate::layout::Layout;
-use crate::program::{Collective, CollectiveKind, CollectiveTensor, Label, Program, Step};
+use crate::layout::fixtures::cut;
+use crate::program::{Collective, CollectiveKind, CollectiveTensor, Label, Program, Step, VarId};
 use crate::vertex::{BinaryFn, MapOp, MatMulMethod, ReduceOp, UnaryFn, Vertex, WeightLoad, labels};
 
 const SEEDED: FloatControl = seeded(7);

@@ -5,14 +5,7 @@ use super::*;
 #[test]
 fn parts_take_what_their_steps_take() {
     let mut fixture = Fixture::new(1);
-    let cut = |parts| {
-        let cut = Cut {
-            parts,
-            grain: 1,
-            tile_stride: 1,
-        };
-        AxisSplit::cut(16, &[cut])
-    };
+    let cut = |parts| AxisSplit::cut(16, &[Cut::even(parts)]);
     let mut var = |name, parts, kind| fixture.var_on(name, IpuId(0), cut(parts), kind);
     let weights = var("weights", 4, VarKind::Weight);
     let _untouched = var("untouched", 4, VarKind::Weight);

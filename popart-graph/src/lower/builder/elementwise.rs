@@ -5,7 +5,7 @@ use ipu_sim::layout::{Layout, StorageLoop};
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{Operand, VarId, VarKind, VertexGroup};
 use ipu_sim::vertex::{MapOp, Vertex};
-use ipu_sim::view::{View, ViewShape};
+use ipu_sim::view::{Digit, View, ViewShape};
 use smallvec::SmallVec;
 
 use super::Builder;
@@ -112,6 +112,17 @@ impl Builder<'_> {
             },
             self.program.vars[var].dtype,
         )
+    }
+
+    /// The tensor where `other`, of the same shape, lies.
+    pub(crate) fn beside(&mut self, value: &Value, other: &Value) -> Value {
+        let home = self.home(&[other], None);
+        let operand = self.align(&[value], &home).remove(0);
+        // Axes of one index aren't walked, and so not brought along.
+        let kept: Vec<u8> = operand.labels.iter().map(|label| label.0).collect();
+        let shape = without_axes(&home.view, &[], &kept);
+        let var = operand.var;
+        Value::of(View { var, shape }, value.dtype)
     }
 
     /// Where an operation on `inputs` happens: where the preferred or first full-sized one lies.
@@ -270,4 +281,27 @@ pub(super) fn one_digit_per_axis(view: &ViewShape) -> bool {
     axes.sort_unstable();
     axes.windows(2).all(|pair| pair[0] != pair[1])
         && view.axes.iter().flatten().all(|digit| digit.stride == 1)
+}
+
+/// `view` without logical `axes`; digits are renumbered to the variable axes `kept`.
+pub(super) fn without_axes(view: &ViewShape, axes: &[usize], kept: &[u8]) -> ViewShape {
+    let renumber = |axis: u8| kept.iter().position(|&candidate| candidate == axis);
+    ViewShape {
+        axes: view
+            .axes
+            .iter()
+            .enumerate()
+            .filter(|(axis, _)| !axes.contains(axis))
+            .map(|(_, digits)| {
+                digits
+                    .iter()
+                    .filter_map(|digit| {
+                        let axis = renumber(digit.axis)? as u8;
+                        Some(Digit { axis, ..*digit })
+                    })
+                    .collect()
+            })
+            .collect(),
+        offsets: SmallVec::from_elem(0, kept.len()),
+    }
 }

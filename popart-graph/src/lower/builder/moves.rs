@@ -8,7 +8,6 @@ use ipu_sim::view::View;
 use smallvec::SmallVec;
 
 use super::Builder;
-use super::reduce::without_axes;
 use crate::lower::value::Value;
 
 /// Rows of a block that is transposed at once: as many as the AMP takes channels in.
@@ -104,17 +103,6 @@ impl Builder<'_> {
             self.emit_compute(assemblies);
         }
         vars
-    }
-
-    /// The tensor where `other`, of the same shape, lies.
-    pub(crate) fn beside(&mut self, value: &Value, other: &Value) -> Value {
-        let home = self.home(&[other], None);
-        let operand = self.align(&[value], &home).remove(0);
-        // Axes of one index aren't walked, and so not brought along.
-        let kept: Vec<u8> = operand.labels.iter().map(|label| label.0).collect();
-        let shape = without_axes(&home.view, &[], &kept);
-        let var = operand.var;
-        Value::of(View { var, shape }, value.dtype)
     }
 
     /// Copies a tensor into a view of the same shape.

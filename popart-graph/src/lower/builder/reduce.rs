@@ -9,7 +9,7 @@ use ipu_sim::view::{View, ViewShape};
 use smallvec::SmallVec;
 
 use super::Builder;
-use super::elementwise::{Home, one_digit_per_axis};
+use super::elementwise::{Home, one_digit_per_axis, without_axes};
 use crate::lower::layouts;
 use crate::lower::value::Value;
 
@@ -235,28 +235,5 @@ fn partials_layout(layout: &Layout, reduced: &[u8], kept: &[u8]) -> Layout {
         first_tile: layout.first_tile + alone,
         copies: layout.copies.clone(),
         ..Layout::row_major(partial.chain(rest).collect())
-    }
-}
-
-/// `view` without logical `axes`; digits are renumbered to the variable axes `kept`.
-pub(super) fn without_axes(view: &ViewShape, axes: &[usize], kept: &[u8]) -> ViewShape {
-    let renumber = |axis: u8| kept.iter().position(|&candidate| candidate == axis);
-    ViewShape {
-        axes: view
-            .axes
-            .iter()
-            .enumerate()
-            .filter(|(axis, _)| !axes.contains(axis))
-            .map(|(_, digits)| {
-                digits
-                    .iter()
-                    .filter_map(|digit| {
-                        let axis = renumber(digit.axis)? as u8;
-                        Some(ipu_sim::view::Digit { axis, ..*digit })
-                    })
-                    .collect()
-            })
-            .collect(),
-        offsets: SmallVec::from_elem(0, kept.len()),
     }
 }

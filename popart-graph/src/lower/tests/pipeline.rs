@@ -57,6 +57,7 @@ fn lowered(micro_batches: u32, machine: &MachineSpec) -> Lowered {
                 reduction: Reduction::Sum,
             },
             learning_rate: LearningRate::Stream,
+            clip_norm: None,
         },
         state: OptimizerState {
             sharding: Sharding::Off,

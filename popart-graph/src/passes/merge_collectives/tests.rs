@@ -2,10 +2,9 @@ use expect_test::{Expect, expect};
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::Error;
 use crate::eval::{EvalOptions, Inputs, PerReplica, eval};
 use crate::ir::{Scope, TensorId, TensorKind};
-use crate::passes::inter_ipu_copies::inter_ipu_copies;
+use crate::passes::inter_ipu_copies::{CopyError, inter_ipu_copies};
 use crate::schedule::schedule;
 use crate::testing::{check_header, graphs, sample_inputs};
 use crate::text::{parse, print};
@@ -100,7 +99,7 @@ fn with_collectives(mut graph: Graph, choice: u64) -> Option<Graph> {
         op.recompute = Recompute::Checkpoint;
     }
     let mut graph = match inter_ipu_copies(graph, None) {
-        Err(Error::VariableOnTwoIpus { .. }) => return None,
+        Err(CopyError::VariableOnTwoIpus { .. }) => return None,
         graph => graph.unwrap(),
     };
     let consumers = graph.consumers();

@@ -7,7 +7,7 @@ use ipu_sim::numerics::DType;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use super::error::OptimizerError;
 use crate::ir::{Reduction, TensorId};
 
 /// How the weights of a model are updated.
@@ -21,6 +21,10 @@ pub struct OptimizerOptions {
     pub scaling: Scaling,
     /// Where the learning rate comes from.
     pub learning_rate: LearningRate,
+    /// Largest norm of all gradients together, those of larger norm are made smaller alike; `None`
+    /// for no limit. Only with moments, and not where weights are updated in the stages of a
+    /// pipeline.
+    pub clip_norm: Option<f64>,
 }
 
 /// The learning rate of a weight update.
@@ -94,12 +98,12 @@ pub struct Adam {
 pub struct MomentTypes {
     /// Type of the first moment, the average of gradients.
     pub first: DType,
-    /// Type of the second moment, the average of squared gradients.
+    /// Type of the second moment, the average of their squares.
     pub second: DType,
 }
 
 impl MomentTypes {
-    /// Moments in `f32`, with the true values of the gradients (the default of PopART).
+    /// Both moments in `f32`, with the true values of the gradients (the default of PopART).
     pub const FLOAT: Self = Self {
         first: DType::F32,
         second: DType::F32,
@@ -109,6 +113,12 @@ impl MomentTypes {
     pub const HALF_FIRST: Self = Self {
         first: DType::F16,
         second: DType::F32,
+    };
+
+    /// Both moments in `f16` (`lamb_accl_dtype` of Graphcore's submission to MLPerf Training v2.0).
+    pub const HALF: Self = Self {
+        first: DType::F16,
+        second: DType::F16,
     };
 
     /// Whether the moments keep the loss scale.
@@ -148,35 +158,18 @@ impl Scaling {
         self.accumulation > 1
     }
 
-    pub(crate) fn check(&self) -> Result<()> {
-        let checks = [
-            (
-                "loss_scale",
-                self.loss_scale,
-                "above 0",
-                self.loss_scale > 0.0,
-            ),
-            (
-                "accumulation",
-                self.accumulation.into(),
-                "at least 1",
-                self.accumulation > 0,
-            ),
-            (
-                "replicas",
-                self.replicas.into(),
-                "at least 1",
-                self.replicas > 0,
-            ),
-        ];
-        match checks.into_iter().find(|&(.., good)| !good) {
-            Some((option, got, expected, _)) => Err(Error::OptionRange {
-                option,
-                expected,
-                got,
-            }),
-            None => Ok(()),
+    pub(crate) fn check(&self) -> Result<(), OptimizerError> {
+        let got = self.loss_scale;
+        if got.is_nan() || got <= 0.0 {
+            return Err(OptimizerError::LossScale { got });
         }
+        if self.accumulation == 0 {
+            return Err(OptimizerError::NoMicroBatch);
+        }
+        if self.replicas == 0 {
+            return Err(OptimizerError::NoReplica);
+        }
+        Ok(())
     }
 
     /// By what the sum over micro-batches is divided.

@@ -4,7 +4,7 @@ use expect_test::expect;
 
 use super::*;
 use crate::eval::{EvalOptions, Inputs, PerReplica, Value, apply_updates, eval};
-use crate::ir::Reduction;
+use crate::ir::{Reduction, StageId};
 use crate::passes::accumulate::accumulate;
 use crate::passes::differentiate::Gradients;
 use crate::testing::check_header;
@@ -60,6 +60,7 @@ fn options(gradients: &Gradients, rule: UpdateRule, scaling: Scaling) -> Optimiz
         joint_norms: Vec::new(),
         scaling,
         learning_rate: LearningRate::Constant(0.5),
+        clip_norm: None,
     }
 }
 
@@ -82,8 +83,20 @@ const UPDATES: u32 = 3;
 
 /// The weights, one after the other, after a few updates.
 fn train(n: u32, rule: UpdateRule, scaling: Scaling, joint: bool) -> Vec<f64> {
+    train_clipped(n, rule, scaling, joint, None)
+}
+
+/// The same with a limit on the norm of all gradients.
+fn train_clipped(
+    n: u32,
+    rule: UpdateRule,
+    scaling: Scaling,
+    joint: bool,
+    clip_norm: Option<f64>,
+) -> Vec<f64> {
     let (graph, streams, gradients) = weights(n, DType::F32);
     let mut options = options(&gradients, rule, scaling);
+    options.clip_norm = clip_norm;
     if joint {
         options.joint_norms = vec![gradients.keys().copied().collect()];
     }
@@ -145,12 +158,19 @@ fn norm(values: &[f64]) -> f64 {
 
 /// Adam or LAMB as in the papers, all weights as one.
 fn textbook_adam(n: u32, adam: Adam, scaling: Scaling) -> Vec<f64> {
+    textbook_clipped(n, adam, scaling, f64::INFINITY)
+}
+
+/// The same from gradients of limited norm.
+fn textbook_clipped(n: u32, adam: Adam, scaling: Scaling, clip_norm: f64) -> Vec<f64> {
     let mut w: Vec<f64> = [1.0, -2.0].repeat(n as usize);
     let (mut m, mut v) = (vec![0.0; w.len()], vec![0.0; w.len()]);
     for update in 0..UPDATES {
         let gradients = combined(update, n, scaling);
+        let factor = (clip_norm / norm(&gradients)).min(1.0);
         let mut x = Vec::new();
         for (element, g) in gradients.into_iter().enumerate() {
+            let g = factor * g;
             m[element] = adam.beta1 * m[element] + (1.0 - adam.beta1) * g;
             v[element] = adam.beta2 * v[element] + (1.0 - adam.beta2) * g * g;
             let steps = update as i32 + 1;
@@ -241,6 +261,101 @@ fn adam_and_lamb_follow_the_papers() {
             }
         }
     }
+}
+
+/// The limit is on the gradient itself, without the scale of the loss, over all weights.
+#[test]
+fn gradients_are_clipped_by_the_norm_of_all() {
+    for scaling in scalings() {
+        let clipped = |clip_norm| {
+            let rule = UpdateRule::Adam(LAMB);
+            train_clipped(3, rule, scaling, true, Some(clip_norm))
+        };
+        for clip_norm in [0.25, 2.0, 1e6] {
+            let expected = textbook_clipped(3, LAMB, scaling, clip_norm);
+            assert_close(&clipped(clip_norm), &expected);
+        }
+        assert_ne!(clipped(0.25), clipped(1e6));
+    }
+}
+
+/// One number for all IPUs, made where most gradients are.
+#[test]
+fn the_norm_is_made_on_the_ipu_with_most_gradients() {
+    let (mut graph, _, gradients) = weights(3, DType::F16);
+    for (op, ipu) in graph.ops.values_mut().zip([0, 1, 1]) {
+        op.ipu = Some(IpuId(ipu));
+    }
+    let mut options = options(
+        &gradients,
+        UpdateRule::Adam(LAMB),
+        scaling(2, 1, Reduction::Mean),
+    );
+    options.clip_norm = Some(0.5);
+    let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+    let (graph, _) = optimizer(graph, &accumulated, &options).unwrap();
+    verify(&graph, Form::Logical).unwrap();
+    let text = print(&graph);
+    let lines = text.lines().filter(|line| {
+        let words = [
+            "square_sum",
+            "reshape",
+            "concat",
+            "reduce_sum",
+            "sqrt",
+            "max(",
+            "div(",
+            "mul(",
+        ];
+        words.iter().any(|word| line.contains(word))
+    });
+    // The first square sums are those of the gradients; those of LAMB follow.
+    let lines: Vec<&str> = lines.take(14).collect();
+    expect![[r#"
+        %22: f32[] = square_sum(%17) @ipu0 upd "w0"
+        %23: f32[1] = reshape(%22) {shape: [1]} @ipu0 upd "w0"
+        %24: f32[] = square_sum(%19) @ipu1 upd "w1"
+        %25: f32[1] = reshape(%24) {shape: [1]} @ipu1 upd "w1"
+        %26: f32[] = square_sum(%21) @ipu1 upd "w2"
+        %27: f32[1] = reshape(%26) {shape: [1]} @ipu1 upd "w2"
+        %28: f32[3] = concat(%23, %25, %27) {axis: 0} @ipu1 part0 upd "gradientNorm"
+        %29: f32[] = reduce_sum(%28) {axes: [0], keep_dims: false} @ipu1 part0 upd "gradientNorm"
+        %30: f32[] = sqrt(%29) @ipu1 part0 upd "gradientNorm"
+        %32: f32[] = max(%30, %31) @ipu1 part0 upd "gradientNorm"
+        %33: f32[] = div(%31, %32) @ipu1 part0 upd "gradientNorm"
+        %34: f32[2] = mul(%17, %33) @ipu0 upd "w0"
+        %35: f32[2] = mul(%19, %33) @ipu1 upd "w1"
+        %36: f32[2] = mul(%21, %33) @ipu1 upd "w2"
+    "#]]
+    .assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn gradients_that_cannot_be_clipped_are_refused() {
+    let refused = |rule, accumulation, stage: Option<u32>, clip_norm| {
+        let (mut graph, _, gradients) = weights(1, DType::F32);
+        for op in graph.ops.values_mut() {
+            op.stage = stage.map(StageId);
+        }
+        let mut options = options(&gradients, rule, scaling(accumulation, 1, Reduction::Mean));
+        options.clip_norm = Some(clip_norm);
+        let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
+        optimizer(graph, &accumulated, &options).unwrap_err()
+    };
+    let lamb = UpdateRule::Adam(LAMB);
+    let sgd = UpdateRule::Sgd(SGD);
+    assert_eq!(
+        refused(sgd, 2, None, 1.0),
+        OptimizerError::ClippedWithoutMoments
+    );
+    assert_eq!(
+        refused(lamb, 1, Some(1), 1.0),
+        OptimizerError::ClippedInStages
+    );
+    assert_eq!(
+        refused(lamb, 2, None, 0.0).to_string(),
+        "clip_norm is out of range, expected above 0, got 0"
+    );
 }
 
 #[test]

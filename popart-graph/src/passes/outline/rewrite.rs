@@ -1,9 +1,15 @@
 //! Copies around chosen pieces of a graph.
 
 use super::*;
+use crate::infer::InferError;
 
 /// Gives every reader the copy that is its own.
-pub(super) fn rewrite(graph: Graph, seen: &Seen, order: &[OpId], calls: &Calls) -> Result<Graph> {
+pub(super) fn rewrite(
+    graph: Graph,
+    seen: &Seen,
+    order: &[OpId],
+    calls: &Calls,
+) -> Result<Graph, InferError> {
     let mut ctx = Ctx {
         seen,
         calls,
@@ -53,7 +59,7 @@ struct Ctx<'a> {
 
 impl Ctx<'_> {
     /// What `reader` sees of a tensor that an operation makes: itself or a copy.
-    fn base(&mut self, root: TensorId, reader: OpId) -> Result<TensorId> {
+    fn base(&mut self, root: TensorId, reader: OpId) -> Result<TensorId, InferError> {
         let from = self.seen.producers[root].and_then(|op| self.calls[op]);
         let into = self.calls[reader];
         let sums_here = from.is_some() && adds_up(&self.graph, reader);
@@ -78,7 +84,7 @@ impl Ctx<'_> {
     }
 
     /// The copy of a result outside its piece.
-    fn leave(&mut self, root: TensorId) -> Result<TensorId> {
+    fn leave(&mut self, root: TensorId) -> Result<TensorId, InferError> {
         if let Some(&left) = self.left.get(&root) {
             return Ok(left);
         }
@@ -91,7 +97,12 @@ impl Ctx<'_> {
 
     /// `base` seen as `input` saw its root. The first that needs a view takes the one that is
     /// there; the others get theirs beside their reader.
-    fn view_of(&mut self, base: TensorId, input: TensorId, reader: OpId) -> Result<TensorId> {
+    fn view_of(
+        &mut self,
+        base: TensorId,
+        input: TensorId,
+        reader: OpId,
+    ) -> Result<TensorId, InferError> {
         let mut missing = Vec::new();
         let mut at = input;
         let mut now = loop {
@@ -117,7 +128,7 @@ impl Ctx<'_> {
         base: TensorId,
         view: OpId,
         reader: OpId,
-    ) -> Result<TensorId> {
+    ) -> Result<TensorId, InferError> {
         let own = &self.graph.ops[view];
         let beside = match base == self.seen.root[own.outputs[0]] {
             true => own.scope(),

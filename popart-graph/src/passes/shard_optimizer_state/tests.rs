@@ -23,6 +23,11 @@ const REPLICAS: u32 = 4;
 
 /// A LAMB update of weights with that many elements, the first two of which share a norm.
 fn lamb(sizes: &[u32], dtype: DType) -> (Graph, Vec<TensorId>) {
+    clipped_lamb(sizes, dtype, None)
+}
+
+/// The same with a limit on the norm of all gradients.
+fn clipped_lamb(sizes: &[u32], dtype: DType, clip_norm: Option<f64>) -> (Graph, Vec<TensorId>) {
     let mut graph = Graph::default();
     let scope = Scope {
         ipu: Some(IpuId(0)),
@@ -64,6 +69,7 @@ fn lamb(sizes: &[u32], dtype: DType) -> (Graph, Vec<TensorId>) {
             reduction: Reduction::Mean,
         },
         learning_rate: LearningRate::Constant(0.5),
+        clip_norm,
     };
     let (graph, accumulated) = accumulate(graph, &gradients, &options).unwrap();
     let (graph, _) = optimizer(graph, &accumulated, &options).unwrap();
@@ -104,6 +110,50 @@ fn the_header_shows_it() {
     check_header(include_str!("../shard_optimizer_state.rs"), |graph| {
         shard_optimizer_state(graph, 4).unwrap()
     });
+}
+
+/// The norm of gradients is summed from shards, and the factor multiplies shards; a weight that is
+/// too small for shards has all of its norm already.
+#[test]
+fn clipped_gradients_come_in_shards() {
+    let sizes = [8192, 2];
+    let (whole, weights) = clipped_lamb(&sizes, DType::F16, Some(0.5));
+    let graph = shard_optimizer_state(whole.clone(), REPLICAS).unwrap();
+    verify(&graph, Form::Placed).unwrap();
+    assert_eq!(
+        shard_optimizer_state(graph.clone(), REPLICAS).unwrap(),
+        graph
+    );
+    let text = print(&graph);
+    let lines = text.lines().filter(|line| line.contains("upd"));
+    let lines: Vec<&str> = lines.take(18).collect();
+    expect![[r#"
+        %11: f16[2048] = reduce_scatter(%7) {shards: 4} @ipu0 upd "w0"
+        %12: f32[2048] = cast(%11) {to: f32} @ipu0 upd "w0"
+        %13: f32[2048] = scale(%12) {factor: 0.03125} @ipu0 upd "w0"
+        %14: f16[2] = all_reduce(%9) @ipu0 upd "w1"
+        %15: f32[2] = cast(%14) {to: f32} @ipu0 upd "w1"
+        %16: f32[2] = scale(%15) {factor: 0.03125} @ipu0 upd "w1"
+        %17: f32[] = square_sum(%13) @ipu0 upd "w0"
+        %54: f32[] = all_reduce(%17) @ipu0 upd "w0"
+        %18: f32[1] = reshape(%54) {shape: [1]} @ipu0 upd "w0"
+        %19: f32[] = square_sum(%16) @ipu0 upd "w1"
+        %20: f32[1] = reshape(%19) {shape: [1]} @ipu0 upd "w1"
+        %21: f32[2] = concat(%18, %20) {axis: 0} @ipu0 part0 upd "gradientNorm"
+        %22: f32[] = reduce_sum(%21) {axes: [0], keep_dims: false} @ipu0 part0 upd "gradientNorm"
+        %23: f32[] = sqrt(%22) @ipu0 part0 upd "gradientNorm"
+        %25: f32[] = max(%23, %24) @ipu0 part0 upd "gradientNorm"
+        %26: f32[] = div(%24, %25) @ipu0 part0 upd "gradientNorm"
+        %27: f32[2048] = mul(%13, %26) @ipu0 upd "w0"
+        %28: f32[2] = mul(%16, %26) @ipu0 upd "w1"
+    "#]]
+    .assert_eq(&(lines.join("\n") + "\n"));
+    for (got, want) in updated(&graph, &weights)
+        .iter()
+        .zip(updated(&whole, &weights))
+    {
+        assert!((got - want).abs() < 1e-9, "{got} is not {want}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::grad::GradError;
 use crate::testing::sample_inputs;
 use crate::text::parse;
 
@@ -17,7 +18,7 @@ const TOLERANCE: f64 = 1e-9;
 type Seen = Vec<(&'static str, Graph)>;
 
 /// Trains with all graphs on the way, that of the model first.
-fn watched(graph: &Graph, options: &Training) -> Result<Seen> {
+fn watched(graph: &Graph, options: &Training) -> Result<Seen, PassError> {
     let mut seen: Seen = vec![("model", graph.clone())];
     let mut see = |pass, graph: &Graph| seen.push((pass, graph.clone()));
     super::super::train(graph.clone(), options, &mut Watch::by(&mut see))?;
@@ -74,11 +75,7 @@ fn close(got: &PerReplica, want: &PerReplica, replicas: u32) -> bool {
 }
 
 /// Compares the graph after each pass with the one before it.
-fn check(
-    seen: &Seen,
-    weights: &[TensorId],
-    replicas: u32,
-) -> std::result::Result<(), TestCaseError> {
+fn check(seen: &Seen, weights: &[TensorId], replicas: u32) -> Result<(), TestCaseError> {
     let mut last = results(&seen[0].1, weights, replicas);
     for (pass, graph) in &seen[1..] {
         let read = parse(&print(graph));
@@ -154,6 +151,11 @@ fn with_loss(mut graph: Graph) -> (Graph, TensorId, Vec<TensorId>) {
     (graph, loss.unwrap_or(TensorId(0)), weights)
 }
 
+/// Limits on the norm of gradients, for rules that take them.
+fn clip_norms() -> impl Strategy<Value = Option<f64>> {
+    prop::sample::select(vec![None, Some(1e-3), Some(1e6)])
+}
+
 fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scaling) -> Training {
     Training {
         loss,
@@ -172,6 +174,7 @@ fn options(weights: &[TensorId], loss: TensorId, rule: UpdateRule, scaling: Scal
             joint_norms: Vec::new(),
             scaling,
             learning_rate: LearningRate::Constant(0.5),
+            clip_norm: None,
         },
         state: OptimizerState {
             sharding: Sharding::On,
@@ -190,6 +193,7 @@ proptest! {
         rule in rules(),
         accumulation in 1..3_u32,
         replicas in 1..4_u32,
+        clip_norm in clip_norms(),
     ) {
         let (graph, loss, weights) = with_loss(graph);
         prop_assume!(!weights.is_empty());
@@ -199,9 +203,13 @@ proptest! {
             replicas,
             reduction: Reduction::Mean,
         };
-        match watched(&graph, &options(&weights, loss, rule, scaling)) {
+        let mut options = options(&weights, loss, rule, scaling);
+        if let UpdateRule::Adam(_) = rule {
+            options.optimizer.clip_norm = clip_norm;
+        }
+        match watched(&graph, &options) {
             // Not every operation can be differentiated, and not every sum is one float.
-            Err(Error::NoGradient { .. } | Error::Independent { .. } | Error::LossNotScalar { .. }) => {}
+            Err(PassError::Grad(GradError::NoGradient { .. } | GradError::Independent { .. } | GradError::LossNotScalar { .. })) => {}
             Err(error) => prop_assert!(false, "{error}"),
             Ok(seen) => check(&seen, &weights, replicas)?,
         }
@@ -226,6 +234,7 @@ proptest! {
         whole: u8,
         merging in prop::sample::select(vec![CollectiveMerging::Off, CollectiveMerging::On]),
         accumulates: bool,
+        clip_norm in clip_norms(),
     ) {
         let columns = if wide { 8192 } else { 3 };
         let n_stages = per_stage.len() as u32;
@@ -233,6 +242,9 @@ proptest! {
         let accumulation = if accumulates { 32 } else { 1 };
         let mut options = training(&model, rule, accumulation, replicas);
         options.optimizer.learning_rate = LearningRate::Constant(0.5);
+        if let UpdateRule::Adam(_) = rule && accumulates {
+            options.optimizer.clip_norm = clip_norm;
+        }
         options.state = OptimizerState { sharding, memory };
         options.collective_merging = merging;
         options.recompute = match recomputes {
@@ -246,7 +258,7 @@ proptest! {
             false => RecomputeMode::None,
         };
         match watched(&model.graph, &options) {
-            Err(Error::PipelineOnOneIpu) => {}
+            Err(PassError::Pipeline(PipelineError::OnOneIpu)) => {}
             Err(error) => prop_assert!(false, "{error}"),
             Ok(seen) => check(&seen, &model.weights, replicas)?,
         }

@@ -1,0 +1,372 @@
+//! Files of packs: made of files of records, sized and counted.
+//!
+//! Names of files are the original's: one for each copy of the records (`duplication_0`), in the
+//! form of v2.1 and v2.2 one for each strategy and so many packs (`strategy_64_64_part_0`).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bert_model::data::{
+    NamedPack, Pack, PackForm, PackLayout, Packing, PackingRecipe, Record, RecordLayout,
+    pack_records,
+};
+use indicatif::ProgressBar;
+
+use super::{
+    DataError, Replace, cannot_read, cannot_write, check_outputs, inspect, matching, recipe_error,
+};
+use crate::report::PartialFile;
+use crate::{Error, Result};
+
+/// Packs of one file in the form of v2.1 and v2.2 at the most.
+const PACKS_OF_A_PART: usize = 50_000;
+
+/// Request to pack records.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// Patterns of files of records, separated by commas.
+    pub input_files: String,
+    /// Folder of the files to write.
+    pub output: PathBuf,
+    /// How packs are made.
+    pub recipe: PackingRecipe,
+    /// Copies of the text that the records hold; each is packed alone.
+    pub copies: u32,
+    /// Whether files may be replaced.
+    pub replace: Replace,
+}
+
+/// Counts of records and of the packs that were made of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PackingCounts {
+    /// Records read.
+    pub records: usize,
+    /// Records that stand in packs.
+    pub packed: u64,
+    /// Records that no strategy wanted.
+    pub dropped: u64,
+    /// Records of packs that had too many masked words.
+    pub crowded: u64,
+    /// Padding sequences in packs.
+    pub padding: u64,
+    /// Files with the packs in each.
+    pub files: Vec<(PathBuf, u64)>,
+}
+
+/// Packs the records, a step of `bar` for each copy.
+///
+/// # Errors
+///
+/// Files that can't be read or written; records that can't be packed; copies in a form without.
+pub fn make(request: &Request, bar: &ProgressBar) -> Result<PackingCounts> {
+    let layout = request.recipe.layout;
+    let inputs = matching(&request.input_files)?;
+    if layout.form == PackForm::Slots && request.copies != 1 {
+        return Err(DataError::CopiesOfStrategies(request.copies).into());
+    }
+    let records = read_records(
+        &inputs,
+        RecordLayout {
+            sequence_length: layout.sequence_length,
+            mask_tokens: layout.mask_tokens,
+        },
+    )?;
+    let of_a_copy = records.len() / request.copies.max(1) as usize;
+    if request.copies == 0 || (of_a_copy == 0 && !records.is_empty()) {
+        return Err(DataError::FewRecords {
+            copies: request.copies,
+            records: records.len(),
+        }
+        .into());
+    }
+    fs::create_dir_all(&request.output).map_err(|source| Error::File {
+        action: "create",
+        path: request.output.clone(),
+        source,
+    })?;
+    let mut counts = PackingCounts {
+        records: records.len(),
+        ..PackingCounts::default()
+    };
+    bar.set_length(request.copies.into());
+    for copy in 0..request.copies {
+        let start = copy as usize * of_a_copy;
+        let packing = pack_records(&records[start..start + of_a_copy], &request.recipe);
+        let packing = packing.map_err(recipe_error)?;
+        counts.add(&packing);
+        let files = match layout.form {
+            PackForm::Slices => {
+                let name = format!("duplication_{copy}");
+                BTreeMap::from([(request.output.join(name), packing.packs)])
+            }
+            PackForm::Slots => by_strategy(&request.output, packing.packs),
+        };
+        let paths: Vec<PathBuf> = files.keys().cloned().collect();
+        check_outputs(&paths, &inputs, request.replace)?;
+        for (path, packs) in files {
+            write_packs(&path, &packs)?;
+            counts.files.push((path, packs.len() as u64));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if counts.packed == 0 {
+        let records = counts.records;
+        return Err(DataError::NoPacks { records }.into());
+    }
+    Ok(counts)
+}
+
+impl PackingCounts {
+    fn add(&mut self, packing: &Packing) {
+        let packs = packing.packs.iter();
+        self.packed += packs.map(|pack| pack.records.len() as u64).sum::<u64>();
+        self.dropped += packing.dropped;
+        self.crowded += packing.crowded;
+        self.padding += packing.padding;
+    }
+
+    /// Packs of all files.
+    #[must_use]
+    pub fn packs(&self) -> u64 {
+        self.files.iter().map(|(_, packs)| packs).sum()
+    }
+}
+
+/// All records of those files.
+fn read_records(files: &[PathBuf], layout: RecordLayout) -> Result<Vec<Record>> {
+    let mut records = Vec::new();
+    for path in files {
+        inspect::count(path, layout)?;
+        let bytes = fs::read(path).map_err(|source| cannot_read(path, source))?;
+        let each = bytes.chunks_exact(layout.bytes());
+        let read = each.map(|bytes| Record::from_bytes(layout, bytes));
+        for record in read {
+            records.push(record.map_err(|error| super::data_error(path, error))?);
+        }
+    }
+    Ok(records)
+}
+
+/// Packs by the file that they go to.
+fn by_strategy(folder: &Path, packs: Vec<NamedPack>) -> BTreeMap<PathBuf, Vec<NamedPack>> {
+    let mut strategies: BTreeMap<Vec<u32>, Vec<NamedPack>> = BTreeMap::new();
+    for pack in packs {
+        let same = strategies.entry(pack.strategy.clone()).or_default();
+        same.push(pack);
+    }
+    let mut files = BTreeMap::new();
+    for (strategy, packs) in strategies {
+        let lengths: Vec<String> = strategy.iter().map(u32::to_string).collect();
+        for (part, packs) in packs.chunks(PACKS_OF_A_PART).enumerate() {
+            let name = format!("strategy_{}_part_{part}", lengths.join("_"));
+            files.insert(folder.join(name), packs.to_vec());
+        }
+    }
+    files
+}
+
+fn write_packs(path: &Path, packs: &[NamedPack]) -> Result<()> {
+    let mut file = PartialFile::create(path)?;
+    let mut bytes = Vec::new();
+    for each in packs {
+        bytes.clear();
+        each.pack.write(&mut bytes);
+        let written = file.write_all(&bytes);
+        written.map_err(|source| cannot_write(path, source))?;
+    }
+    file.finish()
+}
+
+/// The layout of a file of packs: the one given, or the same in the other form where only that has
+/// a size that the file is a multiple of.
+///
+/// # Errors
+///
+/// A file that can't be read; [`DataError::MisalignedPacks`] if it ends within a pack of both forms.
+pub fn layout_of(path: &Path, layout: PackLayout) -> Result<PackLayout> {
+    let bytes = inspect::size(path)?;
+    let other = PackLayout {
+        form: match layout.form {
+            PackForm::Slices => PackForm::Slots,
+            PackForm::Slots => PackForm::Slices,
+        },
+        ..layout
+    };
+    let found = [layout, other]
+        .into_iter()
+        .find(|layout| layout.packs_in(bytes).is_ok());
+    found.ok_or_else(|| {
+        DataError::MisalignedPacks {
+            path: path.into(),
+            layout: PackLayout {
+                form: PackForm::Slices,
+                ..layout
+            },
+            bytes,
+        }
+        .into()
+    })
+}
+
+/// Packs of a file, and the sequences in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PackCount {
+    /// Packs.
+    pub packs: u64,
+    /// Sequences: of each pack the largest of its numbers.
+    pub sequences: u64,
+}
+
+/// Counts a file of that layout; reads it from end to end.
+///
+/// # Errors
+///
+/// A file that can't be read, or that ends within a pack.
+pub fn count(path: &Path, layout: PackLayout) -> Result<PackCount> {
+    let bytes = inspect::size(path)?;
+    let packs = layout.packs_in(bytes);
+    let packs = packs.map_err(|error| super::data_error(path, error))?;
+    let opened = File::open(path).map_err(|source| cannot_read(path, source))?;
+    let mut file = BufReader::new(opened);
+    let mut bytes = vec![0; layout.bytes()];
+    let mut sequences = 0;
+    for _ in 0..packs {
+        let read = file.read_exact(&mut bytes);
+        read.map_err(|source| cannot_read(path, source))?;
+        let pack = Pack::from_bytes(layout, &bytes).expect("so many bytes were read");
+        sequences += u64::from(pack.count());
+    }
+    Ok(PackCount { packs, sequences })
+}
+
+#[cfg(test)]
+mod tests {
+    use bert_model::data::{Case, Leftovers, Recipe};
+
+    use super::*;
+    use crate::data::{benchmark, pretraining};
+
+    /// Records of the shipped text in a new folder, and a request to pack them there.
+    fn request(folder: &Path, form: PackForm) -> Request {
+        let place = |name: &str| folder.join(name);
+        fs::write(place("text.txt"), benchmark::TEXT).unwrap();
+        fs::write(place("vocab.txt"), benchmark::VOCABULARY).unwrap();
+        let layout = RecordLayout {
+            sequence_length: 64,
+            mask_tokens: 10,
+        };
+        let of_text = pretraining::Request {
+            input_files: place("text.txt").display().to_string(),
+            output_files: place("records").display().to_string(),
+            vocabulary: place("vocab.txt"),
+            case: Case::Lower,
+            recipe: Recipe {
+                layout,
+                mask_probability: 0.15,
+                short_sequence_probability: 1.0,
+                pad_position: 64,
+                seed: 7,
+            },
+            copies: 8,
+            samples_max: None,
+            replace: Replace::No,
+        };
+        pretraining::make(&of_text, &ProgressBar::hidden()).unwrap();
+        Request {
+            input_files: place("records").display().to_string(),
+            output: place("packed"),
+            recipe: PackingRecipe {
+                layout: PackLayout {
+                    sequence_length: 64,
+                    mask_tokens: 10,
+                    sequences: 3,
+                    form,
+                },
+                leftovers: Leftovers::Pad,
+                seed: 3,
+            },
+            copies: 1,
+            replace: Replace::No,
+        }
+    }
+
+    /// Every record of a text is in a pack, in either form, and counted there.
+    #[test]
+    fn a_text_becomes_packs() {
+        for form in [PackForm::Slices, PackForm::Slots] {
+            let folder = tempfile::tempdir().unwrap();
+            let request = request(folder.path(), form);
+            let counts = make(&request, &ProgressBar::hidden()).unwrap();
+            assert_eq!(
+                counts.packed + counts.dropped + counts.crowded,
+                counts.records as u64
+            );
+            assert_eq!(counts.dropped, 0);
+            let several = counts.packed as f64 / counts.packs() as f64;
+            assert!(several > 1.05, "{several} in a pack");
+            let mut found = PackCount::default();
+            for (path, packs) in &counts.files {
+                let layout = layout_of(path, request.recipe.layout).unwrap();
+                assert_eq!(layout.form, form);
+                let count = count(path, layout).unwrap();
+                assert_eq!(count.packs, *packs);
+                found.packs += count.packs;
+                found.sequences += count.sequences;
+                let name = path.file_name().unwrap().to_str().unwrap();
+                let expected = match form {
+                    PackForm::Slices => "duplication_0",
+                    PackForm::Slots => "strategy_",
+                };
+                assert!(name.starts_with(expected), "{name}");
+                let bytes = fs::read(path).unwrap();
+                for bytes in bytes.chunks_exact(layout.bytes()) {
+                    let pack = Pack::from_bytes(layout, bytes).unwrap();
+                    assert_eq!(pack.fault(), None);
+                }
+            }
+            assert_eq!(found.sequences, counts.packed);
+            // Nothing is replaced unasked.
+            let again = make(&request, &ProgressBar::hidden()).unwrap_err();
+            assert!(again.to_string().contains("--force"), "{again}");
+        }
+    }
+
+    #[test]
+    fn copies_are_files_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut request = request(folder.path(), PackForm::Slices);
+        request.copies = 2;
+        let counts = make(&request, &ProgressBar::hidden()).unwrap();
+        let names: Vec<_> = counts.files.iter().map(|(path, _)| path).collect();
+        let expected = ["duplication_0", "duplication_1"].map(|name| request.output.join(name));
+        assert_eq!(names, expected.iter().collect::<Vec<_>>());
+        request.recipe.layout.form = PackForm::Slots;
+        let error = make(&request, &ProgressBar::hidden()).unwrap_err();
+        assert!(error.to_string().contains("--form v2.1"), "{error}");
+    }
+
+    #[test]
+    fn a_file_tells_its_form_by_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("packs");
+        let layout = PackLayout {
+            sequence_length: 512,
+            mask_tokens: 76,
+            sequences: 3,
+            form: PackForm::Slices,
+        };
+        for (bytes, form) in [(3 * 8_840, PackForm::Slices), (3 * 9_176, PackForm::Slots)] {
+            File::create(&path).unwrap().set_len(bytes).unwrap();
+            assert_eq!(layout_of(&path, layout).unwrap().form, form);
+        }
+        File::create(&path).unwrap().set_len(8_841).unwrap();
+        let error = layout_of(&path, layout).unwrap_err().to_string();
+        assert!(
+            error.contains("a multiple of 8840 bytes, or of 9176"),
+            "{error}"
+        );
+    }
+}
