@@ -197,7 +197,12 @@ impl OptionSpec {
         let default = self.default_value();
         match (default.as_f64(), value.as_f64()) {
             (Some(expected), Some(actual)) => expected == actual,
-            _ => *value == default || (default.is_null() && *value == json!(false)),
+            // Where unset, a switch is off unless its bare form turns it off.
+            _ => {
+                let unset_is_on = self.arity == Arity::Optional { bare: false };
+                let off = default.is_null() && !unset_is_on && *value == json!(false);
+                *value == default || off
+            }
         }
     }
 }
