@@ -410,10 +410,12 @@ fn refuse_unsupported(values: &Map<String, Value>) -> Result<()> {
 /// Whether it is this one of the options of its key that was asked for: the one that the line names,
 /// else the first.
 fn is_meant(given: &Arguments, option: &OptionSpec) -> bool {
-    let mut same = table::options().filter(|other| other.key == option.key);
-    match same.find(|other| given.names.contains(&other.name)) {
-        Some(_) => given.names.contains(&option.name),
-        None => table::by_key(option.key) == Some(option),
+    let all = table::options().chain(table::OURS.options);
+    let same: Vec<&OptionSpec> = all.filter(|other| other.key == option.key).collect();
+    let is_named = |option: &OptionSpec| given.names.contains(&option.name);
+    match same.iter().any(|other| is_named(other)) {
+        true => is_named(option),
+        false => same.first() == Some(&option),
     }
 }
 

@@ -88,13 +88,14 @@ fn sequences_of_packs_are_said() {
             2021-03-19 18:49:38 INFO Building Model|
             2021-03-19 18:49:38 utils.device INFO Need 16 IPUs. Requesting 16 IPUs.|
             2021-03-19 18:49:38 utils.device INFO Acquired device: simulated mk2-pod16 with 16 IPUs|
+            Loading 0 files: []|
             2021-03-19 18:49:38 INFO Dataset length: 1|
             2021-03-19 18:49:38 INFO Creating Session|
             2021-03-19 18:49:38 INFO Compiling Training Graph|
             2021-03-19 18:49:38 INFO Compiled. Duration 1.5 seconds|
             2021-03-19 18:49:38 INFO Training Started|
-            2021-03-19 18:49:38 INFO Iteration:     0/2 Sequences processed:   16.8k Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00000 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
-            2021-03-19 18:49:38 INFO Iteration:     1/2 Sequences processed:   33.6k Loss (MLM NSP):   nan   nan Accuracy (MLM NSP):   nan   nan Learning Rate: 0.00000 Duration: 16.0000 s Throughput: 4096.0 sequences/s |
+            2021-03-19 18:49:38 INFO Iteration:     0/2 Sequences processed:   16.8k mlm_loss:   nan nsp_loss:   nan mlm_acc:   nan % nsp_acc:   nan % Learning Rate: 0.00000 Duration: 16.0000 s throughput: 4096.0 samples/sec |
+            2021-03-19 18:49:38 INFO Iteration:     1/2 Sequences processed:   33.6k mlm_loss:   nan nsp_loss:   nan mlm_acc:   nan % nsp_acc:   nan % Learning Rate: 0.00000 Duration: 16.0000 s throughput: 4096.0 samples/sec |
             2021-03-19 18:49:38 INFO Ending Training at 2 Steps|
             2021-03-19 18:49:38 INFO Training Finished|
             2021-03-19 18:49:38 INFO Program Finished|

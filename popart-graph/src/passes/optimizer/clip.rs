@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The gradients are those that moments are made of: without the scale of the loss, unless moments
-//! keep it. Both moments read the smaller ones, as in the definition (Pascanu et al., "On the
+//! keep it. Then `clip_norm` has it, too, so that it stays the norm of true gradients. Both moments read the smaller ones, as in the definition (Pascanu et al., "On the
 //! difficulty of training recurrent neural networks", 2013); releases of PopART differ in whether
 //! the second does.
 
@@ -40,11 +40,16 @@ impl Ctx {
         if clip_norm.is_nan() || clip_norm <= 0.0 {
             return Err(OptimizerError::ClipNorm { got: clip_norm });
         }
+        let mut limit = clip_norm;
         let mut gradients: Vec<(TensorId, Gradient, Scope)> = Vec::new();
         for update in &options.weights {
             let UpdateRule::Adam(adam) = update.rule else {
                 return Err(OptimizerError::ClippedWithoutMoments);
             };
+            // The moments of all weights are of the same types.
+            if adam.moments.keep_loss_scale() {
+                limit = clip_norm * self.scaling.loss_scale;
+            }
             let scope = self.scope(update.weight, accumulated[&update.weight]);
             if scope.stage.is_some() {
                 return Err(OptimizerError::ClippedInStages);
@@ -66,7 +71,7 @@ impl Ctx {
                     .add(OpKind::Reshape { shape }, &[square], scope)?,
             );
         }
-        let factor = self.clip_factor(&squares, clip_norm, &home)?;
+        let factor = self.clip_factor(&squares, limit, &home)?;
         let mut factors: BTreeMap<(Option<IpuId>, DType), TensorId> = BTreeMap::new();
         for (weight, gradient, scope) in gradients {
             let dtype = self.graph.tensors[gradient.value].dtype;
@@ -94,7 +99,7 @@ impl Ctx {
     fn clip_factor(
         &mut self,
         squares: &[TensorId],
-        clip_norm: f64,
+        limit: f64,
         home: &Scope,
     ) -> Result<TensorId, InferError> {
         let part = Some(self.graph.parts.add(Part::single(NAME)));
@@ -118,7 +123,7 @@ impl Ctx {
         let norm = self
             .graph
             .add(OpKind::Unary(UnaryFn::Sqrt), &[sum], &scope)?;
-        let value = Constant::Splat(clip_norm);
+        let value = Constant::Splat(limit);
         let limit = self
             .graph
             .constant("clipNorm", DType::F32, Shape::scalar(), value);
