@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The gradients are those that moments are made of: without the scale of the loss, unless moments
-//! keep it. Both moments read the smaller ones, as in the definition (Pascanu et al., "On the
-//! difficulty of training recurrent neural networks", 2013); releases of PopART differ in whether
+//! keep it; the norm that they may have is then larger by that scale, too. Both moments read the
+//! smaller ones, as in the definition (Pascanu et al., "On the difficulty of training recurrent
+//! neural networks", 2013); releases of PopART differ in whether
 //! the second does.
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ impl Ctx {
             return Err(OptimizerError::ClipNorm { got: clip_norm });
         }
         let mut gradients: Vec<(TensorId, Gradient, Scope)> = Vec::new();
+        let mut scale = 1.0;
         for update in &options.weights {
             let UpdateRule::Adam(adam) = update.rule else {
                 return Err(OptimizerError::ClippedWithoutMoments);
@@ -48,6 +50,9 @@ impl Ctx {
             let scope = self.scope(update.weight, accumulated[&update.weight]);
             if scope.stage.is_some() {
                 return Err(OptimizerError::ClippedInStages);
+            }
+            if adam.moments.keep_loss_scale() {
+                scale = self.scaling.loss_scale;
             }
             let gradient = self.summed(accumulated[&update.weight], &adam, &scope)?;
             gradients.push((update.weight, gradient, scope));
@@ -66,7 +71,7 @@ impl Ctx {
                     .add(OpKind::Reshape { shape }, &[square], scope)?,
             );
         }
-        let factor = self.clip_factor(&squares, clip_norm, &home)?;
+        let factor = self.clip_factor(&squares, clip_norm * scale, &home)?;
         let mut factors: BTreeMap<(Option<IpuId>, DType), TensorId> = BTreeMap::new();
         for (weight, gradient, scope) in gradients {
             let dtype = self.graph.tensors[gradient.value].dtype;
