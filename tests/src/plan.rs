@@ -228,7 +228,7 @@ pub fn other_correction(options: OptimizerOptions) -> OptimizerOptions {
 pub fn half_first_moment(options: OptimizerOptions) -> OptimizerOptions {
     OptimizerOptions {
         moments: MomentTypes::HALF_FIRST,
-        loss_scaling: 4096.0,
+        loss_scaling: 32_768.0,
         ..options
     }
 }

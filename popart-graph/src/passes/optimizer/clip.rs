@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The gradients are those that moments are made of: without the scale of the loss, unless moments
-//! keep it. Then `clip_norm` has it, too, so that it stays the norm of true gradients. Both moments read the smaller ones, as in the definition (Pascanu et al., "On the
-//! difficulty of training recurrent neural networks", 2013); releases of PopART differ in whether
+//! keep it; the norm that they may have is then larger by that scale, too. Both moments read the
+//! smaller ones, as in the definition (Pascanu et al., "On the difficulty of training recurrent
+//! neural networks", 2013); releases of PopART differ in whether
 //! the second does.
 
 use std::collections::BTreeMap;
@@ -40,19 +41,18 @@ impl Ctx {
         if clip_norm.is_nan() || clip_norm <= 0.0 {
             return Err(OptimizerError::ClipNorm { got: clip_norm });
         }
-        let mut limit = clip_norm;
         let mut gradients: Vec<(TensorId, Gradient, Scope)> = Vec::new();
+        let mut scale = 1.0;
         for update in &options.weights {
             let UpdateRule::Adam(adam) = update.rule else {
                 return Err(OptimizerError::ClippedWithoutMoments);
             };
-            // The moments of all weights are of the same types.
-            if adam.moments.keep_loss_scale() {
-                limit = clip_norm * self.scaling.loss_scale;
-            }
             let scope = self.scope(update.weight, accumulated[&update.weight]);
             if scope.stage.is_some() {
                 return Err(OptimizerError::ClippedInStages);
+            }
+            if adam.moments.keep_loss_scale() {
+                scale = self.scaling.loss_scale;
             }
             let gradient = self.summed(accumulated[&update.weight], &adam, &scope)?;
             gradients.push((update.weight, gradient, scope));
@@ -71,7 +71,7 @@ impl Ctx {
                     .add(OpKind::Reshape { shape }, &[square], scope)?,
             );
         }
-        let factor = self.clip_factor(&squares, limit, &home)?;
+        let factor = self.clip_factor(&squares, clip_norm * scale, &home)?;
         let mut factors: BTreeMap<(Option<IpuId>, DType), TensorId> = BTreeMap::new();
         for (weight, gradient, scope) in gradients {
             let dtype = self.graph.tensors[gradient.value].dtype;
@@ -99,7 +99,7 @@ impl Ctx {
     fn clip_factor(
         &mut self,
         squares: &[TensorId],
-        limit: f64,
+        clip_norm: f64,
         home: &Scope,
     ) -> Result<TensorId, InferError> {
         let part = Some(self.graph.parts.add(Part::single(NAME)));
@@ -123,7 +123,7 @@ impl Ctx {
         let norm = self
             .graph
             .add(OpKind::Unary(UnaryFn::Sqrt), &[sum], &scope)?;
-        let value = Constant::Splat(limit);
+        let value = Constant::Splat(clip_norm);
         let limit = self
             .graph
             .constant("clipNorm", DType::F32, Shape::scalar(), value);

@@ -103,7 +103,7 @@ pub struct MomentTypes {
 }
 
 impl MomentTypes {
-    /// Both moments in `f32`, with the true values of the gradients (the default of PopART).
+    /// Moments in `f32`, with the true values of the gradients (the default of PopART).
     pub const FLOAT: Self = Self {
         first: DType::F32,
         second: DType::F32,
@@ -115,7 +115,7 @@ impl MomentTypes {
         second: DType::F32,
     };
 
-    /// Both moments in `f16` (`lamb_accl_dtype` of Graphcore's submission to MLPerf Training v2.0).
+    /// Moments in `f16` (`lamb_accl_dtype` of Graphcore's submission to MLPerf Training v2.0).
     pub const HALF: Self = Self {
         first: DType::F16,
         second: DType::F16,
