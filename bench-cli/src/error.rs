@@ -118,7 +118,7 @@ pub enum Error {
         /// The file.
         path: String,
         /// Both names and their values.
-        inner: bench_core::config::KeyError,
+        inner: Box<bench_core::config::KeyError>,
     },
     /// Two names of one setting with different values.
     #[error("{} and {} are one setting, got {} and {}", names[0], names[1], values[0], values[1])]

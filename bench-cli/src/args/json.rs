@@ -156,7 +156,7 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
 fn check(path: &str, values: &Map<String, Value>, level: Level) -> Result<Map<String, Value>> {
     let unified = synonyms::unified(values).map_err(|inner| Error::TwoConfigValues {
         path: path.into(),
-        inner,
+        inner: Box::new(inner),
     })?;
     let values = &unified;
     let keys: Vec<String> = values

@@ -168,7 +168,7 @@ pub enum KeyError {
         /// Both names.
         names: [&'static str; 2],
         /// Their values.
-        values: [Value; 2],
+        values: Box<[Value; 2]>,
     },
     /// A choice that the application has and nothing here computes.
     #[error("`{key}`: {choice} is not supported")]

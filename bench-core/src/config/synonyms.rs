@@ -39,7 +39,7 @@ pub fn unified(keys: &Map<String, Value>) -> Result<Map<String, Value>> {
             Some(other) if *other != value && !value.is_null() => {
                 return Err(KeyError::TwoValues {
                     names: [key, later],
-                    values: [other.clone(), value],
+                    values: Box::new([other.clone(), value]),
                 });
             }
             Some(_) => {}
@@ -76,7 +76,7 @@ fn check_mode(keys: &Map<String, Value>) -> Result<()> {
     }
     Err(KeyError::TwoValues {
         names: ["execution_mode", "pipeline"],
-        values: [mode.clone(), switch.clone()],
+        values: Box::new([mode.clone(), switch.clone()]),
     })
 }
 

@@ -374,7 +374,7 @@ mod tests {
     #[test]
     fn few_rows_are_wasted() {
         let length = |number: u32| {
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 128
             } else {
                 5 + number * 37 % 120
