@@ -47,7 +47,7 @@ const DISTRIBUTED: [&str; 3] = ["use_popdist", "popdist_size", "popdist_rank"];
 ///
 /// # Errors
 ///
-/// Text that is not a JSON object; as [`check`].
+/// Text that is not a JSON object; unknown keys, all of them; else the first value that does not fit.
 pub fn parse(path: &str, text: &str) -> Result<(Map<String, Value>, Option<SavedMachine>)> {
     preset_or_report(path, &object(path, text)?)
 }
