@@ -26,6 +26,7 @@ mod pairs;
 mod pretraining;
 mod random;
 mod record;
+mod rows;
 pub mod squad;
 mod tokeniser;
 mod vocabulary;

@@ -19,6 +19,7 @@
 use std::ops::Range;
 
 use super::error::DataError;
+use super::rows;
 
 /// The size of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl RecordLayout {
     /// Bytes of a record.
     #[must_use]
     pub fn bytes(self) -> usize {
-        size_of::<u32>() * self.values()
+        rows::bytes_of(self.values())
     }
 
     /// Where a record holds a field, in integers.
@@ -96,14 +97,7 @@ impl RecordLayout {
     ///
     /// [`DataError::RecordLength`] if they end within a record.
     pub fn records_in(self, bytes: u64) -> Result<u64, DataError> {
-        let record_bytes = self.bytes() as u64;
-        if bytes.is_multiple_of(record_bytes) {
-            return Ok(bytes / record_bytes);
-        }
-        Err(DataError::RecordLength {
-            record_bytes,
-            got: bytes,
-        })
+        rows::rows_in(self.values(), bytes)
     }
 }
 
@@ -131,24 +125,13 @@ impl Record {
     ///
     /// [`DataError::RecordLength`] unless there are as many bytes as a record has.
     pub fn from_bytes(layout: RecordLayout, bytes: &[u8]) -> Result<Self, DataError> {
-        if bytes.len() != layout.bytes() {
-            return Err(DataError::RecordLength {
-                record_bytes: layout.bytes() as u64,
-                got: bytes.len() as u64,
-            });
-        }
-        let integers = bytes.as_chunks::<4>().0;
-        let values = integers.iter().map(|bytes| u32::from_le_bytes(*bytes));
-        Ok(Self {
-            layout,
-            values: values.collect(),
-        })
+        let values = rows::read_row(layout.values(), bytes)?;
+        Ok(Self { layout, values })
     }
 
     /// Appends the bytes of the record.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.reserve(self.layout.bytes());
-        out.extend(self.values.iter().flat_map(|value| value.to_le_bytes()));
+        rows::write(&self.values, out);
     }
 
     /// Sequence lengths and counts that give the record its size.

@@ -27,6 +27,7 @@ use std::ops::Range;
 
 use super::error::DataError;
 use super::layout::Token;
+use super::rows;
 
 /// Which of the two forms packs have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +129,7 @@ impl PackLayout {
     /// Bytes of a pack.
     #[must_use]
     pub fn bytes(self) -> usize {
-        size_of::<u32>() * self.values()
+        rows::bytes_of(self.values())
     }
 
     fn length(self, field: PackField) -> usize {
@@ -160,14 +161,7 @@ impl PackLayout {
     ///
     /// [`DataError::RecordLength`] if they end within a pack.
     pub fn packs_in(self, bytes: u64) -> Result<u64, DataError> {
-        let record_bytes = self.bytes() as u64;
-        match record_bytes > 0 && bytes.is_multiple_of(record_bytes) {
-            true => Ok(bytes / record_bytes),
-            false => Err(DataError::RecordLength {
-                record_bytes,
-                got: bytes,
-            }),
-        }
+        rows::rows_in(self.values(), bytes)
     }
 }
 
@@ -296,23 +290,13 @@ impl Pack {
     ///
     /// [`DataError::RecordLength`] unless there are as many bytes as a pack has.
     pub fn from_bytes(layout: PackLayout, bytes: &[u8]) -> Result<Self, DataError> {
-        if bytes.len() != layout.bytes() {
-            return Err(DataError::RecordLength {
-                record_bytes: layout.bytes() as u64,
-                got: bytes.len() as u64,
-            });
-        }
-        let integers = bytes.as_chunks::<4>().0;
-        let values = integers.iter().map(|bytes| u32::from_le_bytes(*bytes));
-        Ok(Self {
-            layout,
-            values: values.collect(),
-        })
+        let values = rows::read_row(layout.values(), bytes)?;
+        Ok(Self { layout, values })
     }
 
     /// Appends the bytes of the pack.
     pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend(self.values.iter().flat_map(|value| value.to_le_bytes()));
+        rows::write(&self.values, out);
     }
 
     /// The size and form of the pack.

@@ -10,6 +10,7 @@ use super::MicroBatch;
 use super::error::DataError;
 use super::layout::{Field, RecordLayout};
 use super::pack::{PackField, PackForm, PackLayout};
+use super::rows;
 use crate::config::{BertConfig, SequenceFormat};
 use crate::interface::Input;
 use crate::model::BertModel;
@@ -85,12 +86,7 @@ impl Records {
     pub fn from_bytes(bytes: &[u8], config: &BertConfig) -> Result<Self, DataError> {
         let layout = RowLayout::of(config);
         layout.rows_in(bytes.len() as u64)?;
-        let mut values = vec![0; bytes.len() / size_of::<u32>()];
-        // The bytes may start at any address: they are copied, so the values are what is cast.
-        bytemuck::cast_slice_mut(&mut values).copy_from_slice(bytes);
-        for value in &mut values {
-            *value = u32::from_le(*value);
-        }
+        let values = rows::read(bytes);
         Ok(Self { layout, values })
     }
 
