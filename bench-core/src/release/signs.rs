@@ -52,41 +52,37 @@ const PHASED: [&str; 13] = [
     "weight_io_schedule",
 ];
 
+/// A key that only releases of a range have.
+macro_rules! key {
+    ($key:literal, $first:ident, $last:ident) => {
+        sign(
+            concat!("`", $key, "`"),
+            Release::$first,
+            Release::$last,
+            |keys| keys.contains_key($key),
+        )
+    };
+}
+
+/// A key that nearly all files have, and no release after `last`.
+macro_rules! limit {
+    ($key:literal, $last:ident) => {
+        Sign {
+            strength: Strength::Limits,
+            ..key!($key, Revision96fef3f, $last)
+        }
+    };
+}
+
 /// Every sign there is, those of late releases first.
 pub const SIGNS: &[Sign] = &[
-    sign(
-        "`checkpoint_output_dir`",
-        Release::V3_1,
-        Release::V3_1,
-        |keys| keys.contains_key("checkpoint_output_dir"),
-    ),
-    sign(
-        "`checkpoint_input_dir`",
-        Release::V3_1,
-        Release::V3_1,
-        |keys| keys.contains_key("checkpoint_input_dir"),
-    ),
-    sign(
-        "`device_iterations`",
-        Release::V2_6,
-        Release::V3_1,
-        |keys| keys.contains_key("device_iterations"),
-    ),
-    sign("`buffering_depth`", Release::V2_5, Release::V3_1, |keys| {
-        keys.contains_key("buffering_depth")
-    }),
-    sign("`compile_only`", Release::V2_3, Release::V3_1, |keys| {
-        keys.contains_key("compile_only")
-    }),
-    sign("`wandb_checkpoint`", Release::V2_2, Release::V3_1, |keys| {
-        keys.contains_key("wandb_checkpoint")
-    }),
-    sign(
-        "`wandb_save_checkpoints`",
-        Release::V2_2,
-        Release::V3_1,
-        |keys| keys.contains_key("wandb_save_checkpoints"),
-    ),
+    key!("checkpoint_output_dir", V3_1, V3_1),
+    key!("checkpoint_input_dir", V3_1, V3_1),
+    key!("device_iterations", V2_6, V3_1),
+    key!("buffering_depth", V2_5, V3_1),
+    key!("compile_only", V2_3, V3_1),
+    key!("wandb_checkpoint", V2_2, V3_1),
+    key!("wandb_save_checkpoints", V2_2, V3_1),
     sign(
         "`gradient_reduction_type` RunningMean",
         Release::V2_3,
@@ -130,12 +126,7 @@ pub const SIGNS: &[Sign] = &[
         Release::V2_2,
         |keys| PHASED.iter().any(|key| keys.contains_key(*key)),
     ),
-    sign(
-        "`virtual_graph`",
-        Release::Revision96fef3f,
-        Release::V2_2,
-        |keys| keys.contains_key("virtual_graph"),
-    ),
+    key!("virtual_graph", Revision96fef3f, V2_2),
     sign(
         "a key of MPI",
         Release::Revision96fef3f,
@@ -167,42 +158,14 @@ pub const SIGNS: &[Sign] = &[
         Release::V3_1,
         is_packed,
     ),
-    sign(
-        "`squad_wrap_final_layer`",
-        Release::V2_1,
-        Release::V3_1,
-        |keys| keys.contains_key("squad_wrap_final_layer"),
-    ),
-    sign(
-        "`use_half_optimizer_state`",
-        Release::V2_1,
-        Release::V3_1,
-        |keys| keys.contains_key("use_half_optimizer_state"),
-    ),
-    sign(
-        "`disable_attention_dropout_bwd`",
-        Release::V2_1,
-        Release::V3_1,
-        |keys| keys.contains_key("disable_attention_dropout_bwd"),
-    ),
-    sign(
-        "`save_initializers_externally`",
-        Release::V2_1,
-        Release::V3_1,
-        |keys| keys.contains_key("save_initializers_externally"),
-    ),
-    limit("`batches_per_step`", Release::V2_5, |keys| {
-        keys.contains_key("batches_per_step")
-    }),
-    limit("`checkpoint_dir`", Release::V3_0, |keys| {
-        keys.contains_key("checkpoint_dir")
-    }),
-    limit("`tf_checkpoint`", Release::V3_0, |keys| {
-        keys.contains_key("tf_checkpoint")
-    }),
-    limit("`onnx_checkpoint`", Release::V3_0, |keys| {
-        keys.contains_key("onnx_checkpoint")
-    }),
+    key!("squad_wrap_final_layer", V2_1, V3_1),
+    key!("use_half_optimizer_state", V2_1, V3_1),
+    key!("disable_attention_dropout_bwd", V2_1, V3_1),
+    key!("save_initializers_externally", V2_1, V3_1),
+    limit!("batches_per_step", V2_5),
+    limit!("checkpoint_dir", V3_0),
+    limit!("tf_checkpoint", V3_0),
+    limit!("onnx_checkpoint", V3_0),
 ];
 
 const fn sign(
@@ -216,16 +179,6 @@ const fn sign(
         first,
         last,
         strength: Strength::Shows,
-        is_in,
-    }
-}
-
-const fn limit(seen: &'static str, last: Release, is_in: fn(&Map<String, Value>) -> bool) -> Sign {
-    Sign {
-        seen,
-        first: Release::Revision96fef3f,
-        last,
-        strength: Strength::Limits,
         is_in,
     }
 }
