@@ -28,7 +28,6 @@ use serde_json::Value;
 use crate::launch::Launch;
 use crate::{Error, Result};
 use hints::Form;
-use own::OwnOptions;
 use spec::{Arity, Kind, OptionSpec, Support};
 
 /// Arguments of `ipu-bench bert`, read from the command line.
@@ -160,7 +159,7 @@ pub fn parse(words: impl IntoIterator<Item = String>) -> Result<Arguments> {
     }
     given.config = matches.get_one::<String>("--config").cloned();
     // What is asked for on the line alone is checked with the line.
-    OwnOptions::read(&given.own, None)?;
+    own::check_line(&given.own)?;
     // The original takes this word out before it parses the rest: the key stays unset.
     given.values.shift_remove("config");
     Ok(given)

@@ -43,23 +43,14 @@ impl OwnOptions {
         preset: Option<&Map<String, Value>>,
     ) -> Result<Self> {
         let value = |name: &str| {
-            let key = table::by_name(name).expect("an option of our own").key;
+            let key = key(name);
             let preset = || preset.and_then(|preset| preset.get(key));
             line.get(key).or_else(preset)
         };
         let text = |name: &str| value(name).and_then(Value::as_str).map(String::from);
         let path = |name: &str| text(name).map(PathBuf::from);
         let on = |name: &str| value(name).is_some_and(|value| *value == true);
-        for (option, place) in [
-            (table::METRICS_JSON, "file"),
-            (table::DUMP_PROGRAM, "file"),
-            (table::MEMORY_REPORT, "file"),
-            (table::DUMP_IR, "folder"),
-        ] {
-            if text(option).as_deref() == Some("-") {
-                return Err(Error::Stdout { option, place });
-            }
-        }
+        refuse_stdout(|name| value(name).and_then(Value::as_str))?;
         Ok(Self {
             system: text(table::SYSTEM),
             metrics_json: text(table::METRICS_JSON),
@@ -78,6 +69,34 @@ impl OwnOptions {
             print_config: on(table::PRINT_CONFIG),
         })
     }
+}
+
+/// Refuses an output on the line that would go to stdout.
+///
+/// # Errors
+///
+/// [`Error::Stdout`] with the option.
+pub(super) fn check_line(line: &IndexMap<&'static str, Value>) -> Result<()> {
+    refuse_stdout(|name| line.get(key(name)).and_then(Value::as_str))
+}
+
+/// Refuses an output that would go to stdout, which holds the log.
+fn refuse_stdout<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Result<()> {
+    for (option, place) in [
+        (table::METRICS_JSON, "file"),
+        (table::DUMP_PROGRAM, "file"),
+        (table::MEMORY_REPORT, "file"),
+        (table::DUMP_IR, "folder"),
+    ] {
+        if text(option) == Some("-") {
+            return Err(Error::Stdout { option, place });
+        }
+    }
+    Ok(())
+}
+
+fn key(name: &str) -> &'static str {
+    table::by_name(name).expect("an option of our own").key
 }
 
 #[cfg(test)]
