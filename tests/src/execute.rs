@@ -112,6 +112,10 @@ fn read_variables(
     }
     let mut whole = Tensors::new();
     for (&tensor, (view, on_each)) in &held {
+        let name = || &case.compiled.graph.tensors[tensor].name;
+        if on_each.iter().flatten().any(|value| !value.is_finite()) {
+            return Err(format!("`{}` left the range of its type", name()).into());
+        }
         let (view, stored) = match shards::weight_of(case, tensor) {
             Some(weight) => {
                 let view = held[&weight].0;
@@ -119,8 +123,7 @@ fn read_variables(
             }
             None => {
                 if on_each.iter().any(|values| *values != on_each[0]) {
-                    let name = &case.compiled.graph.tensors[tensor].name;
-                    return Err(format!("`{name}` differs between replicas").into());
+                    return Err(format!("`{}` differs between replicas", name()).into());
                 }
                 (*view, on_each[0].clone())
             }

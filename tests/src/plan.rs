@@ -223,12 +223,13 @@ pub fn other_correction(options: OptimizerOptions) -> OptimizerOptions {
 }
 
 /// The same with the first moment in `f16`, and both moments scaled as the loss is: by so much that
-/// those of queries and keys, whose gradients are small at first, are no subnormal numbers.
+/// those of queries and keys, whose gradients are small at first, are no subnormal numbers, and by
+/// so little that no sum over replicas in eight updates in a row leaves the range of `f16`.
 #[must_use]
 pub fn half_first_moment(options: OptimizerOptions) -> OptimizerOptions {
     OptimizerOptions {
         moments: MomentTypes::HALF_FIRST,
-        loss_scaling: 32_768.0,
+        loss_scaling: 16_384.0,
         ..options
     }
 }

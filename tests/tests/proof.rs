@@ -39,8 +39,9 @@ const CANCELLED_SHARE: f64 = 0.25;
 
 /// ... where several updates follow each other, at most this one: what cancelled in one update
 /// has moved its weight anyhow, and so takes digits from all gradients of the next. In the sixth,
-/// the smaller half of the gradients of one case of the whole matrix has lost them.
-const CANCELLED_SHARE_OF_SEVERAL: f64 = 0.5;
+/// the smaller two thirds of the gradients of one case of packs, among all threes of choices, have
+/// lost them; in their norm the moments still agree.
+const CANCELLED_SHARE_OF_SEVERAL: f64 = 0.7;
 
 /// Of what a step adds to a weight, in the norm. LAMB divides by the norm of all elements, those
 /// whose gradient cancels included: of 32 scales of the embedding's norm, one that is off by 0.2 %
@@ -71,10 +72,15 @@ fn differences(plan: Plan) -> Vec<String> {
         false => 1.0,
     };
     let case = Case::new(plan).unwrap();
-    let got = case.execute().unwrap();
-    let want = case.evaluate().unwrap();
+    let (mut got, mut want) = match (case.execute(), case.evaluate()) {
+        (Ok(got), Ok(want)) => (got, want),
+        (got, want) => {
+            let failed = [("tiles", got.err()), ("graph", want.err())];
+            let failed = failed.map(|(by, error)| Some(format!("{by}: {}", error?)));
+            return failed.into_iter().flatten().collect();
+        }
+    };
     let mut failures = Vec::new();
-    let (mut got, mut want) = (got, want);
     if plan.task == SQUAD {
         failures.extend(leave_out_vanishing(&case, &mut got, &mut want));
     }

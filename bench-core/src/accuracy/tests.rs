@@ -335,7 +335,10 @@ fn effects_are_those_of_timing_again() {
 #[test]
 fn the_shipped_record_covers_training_and_no_inference() {
     let record = Record::shipped();
-    assert_eq!(toml::from_str::<Record>(&record.to_toml()).unwrap(), *record);
+    assert_eq!(
+        toml::from_str::<Record>(&record.to_toml()).unwrap(),
+        *record
+    );
     for run in suite::runs() {
         let found = record.accuracy(1.0, &untimed_run(&run.config, &run.machine));
         let inference = run.config.is_inference();
