@@ -267,6 +267,21 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file that would be replaced or removed with the graphs of an earlier run.
+    #[error(
+        "{} is named as a graph in the folder of --dump-ir, where graphs are replaced: name another file or folder",
+        path.display()
+    )]
+    NamedAsGraph {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder that another run fills.
+    #[error("another run is filling {}: wait for its end, or name another folder", path.display())]
+    FolderBusy {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A program that takes more memory than the machine has, which was simulated all the same.
     #[error(transparent)]
     DoesNotFit(Box<ipu_sim::weigh::DoesNotFit>),
@@ -409,15 +424,9 @@ pub enum Error {
         /// What is wrong in it, and where.
         source: Box<ipu_sim::spec::error::SpecError>,
     },
-    /// Locks that somebody takes or looks at for longer than that takes.
-    #[error(
-        "cannot look at {}: another process has held it for half a second; is one stopped there?",
-        path.display()
-    )]
-    LocksBusy {
-        /// The file that is locked meanwhile.
-        path: PathBuf,
-    },
+    /// Locks on devices that can't be looked at.
+    #[error(transparent)]
+    Locks(#[from] crate::locks::LockError),
     /// A named system that is too small.
     #[error(
         "system {system} has {available} IPUs, the configuration needs {needed}{}",

@@ -13,11 +13,19 @@
 //! it wants, and nobody is refused because of somebody who only looks. Both take moments; a
 //! process that was stopped meanwhile keeps others waiting for half a second only.
 //!
-//! Left out: machines shared between users or hosts, and telling apart machines of one name.
+//! Other people may write where the folder is. It is used only if it is this user's and nobody
+//! else may write there, and its files only if they are files, this user's, and under no other
+//! name ([`private`]).
+//!
+//! Left out: machines shared between users or hosts, and telling apart machines of one name. A run
+//! from before the user's first login, where the system then makes a folder for the user
+//! (`/run/user`), doesn't see those from after it.
+
+mod private;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +36,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::config::options::{ConnectionType, Device};
+use private::Unfit;
 
 /// Where locks are, if not where [`shared_folder`] says.
 const FOLDER: &str = "IPU_BENCH_LOCKS";
@@ -53,8 +62,11 @@ pub fn choose(device: &Device, machine: &str) -> Arc<dyn AttachLocks> {
     }
 }
 
+/// Bytes of the name of a holder at the most.
+const NAME_BYTES_MAX: u64 = 4096;
+
 /// The folder that all processes of this user agree on, however they were started: variables
-/// such as `TMPDIR` and `USER` differ between a login, `cron` and `su`.
+/// such as `TMPDIR`, `USER` and `XDG_RUNTIME_DIR` differ between a login, `cron` and `su`.
 fn shared_folder() -> PathBuf {
     if let Some(folder) = std::env::var_os(FOLDER).filter(|value| !value.is_empty()) {
         return folder.into();
@@ -65,8 +77,12 @@ fn shared_folder() -> PathBuf {
 /// A folder of all users would belong to the first of them.
 #[cfg(unix)]
 fn folder_of_user() -> PathBuf {
-    let user = rustix::process::getuid();
-    PathBuf::from("/tmp").join(format!("ipu-bench-{user}"))
+    let user = rustix::process::geteuid();
+    let runtime = PathBuf::from(format!("/run/user/{user}"));
+    match private::check_folder(&runtime) {
+        Ok(()) => runtime.join("ipu-bench"),
+        Err(_) => PathBuf::from("/tmp").join(format!("ipu-bench-{user}")),
+    }
 }
 
 /// The folder for temporary files is the user's own.
@@ -113,37 +129,28 @@ impl FileLocks {
     /// A file that can't be read or locked.
     pub fn holders(&self, n_ipus: u32) -> crate::Result<BTreeMap<IpuId, Holder>> {
         let mut holders = BTreeMap::new();
-        if !self.folder.exists() {
-            return Ok(holders);
+        let folder = private::check_folder(&self.folder);
+        match folder {
+            Err(Unfit::System(error)) if error.kind() == ErrorKind::NotFound => return Ok(holders),
+            checked => checked.map_err(|reason| unusable(&self.folder, reason))?,
         }
-        let failed = |path: PathBuf| {
-            move |source| crate::Error::File {
-                action: "lock",
-                path,
-                source,
-            }
-        };
-        let path = self.path("gate");
-        let _gate = match self.gate() {
-            Ok(gate) => gate,
-            Err(TryLockError::WouldBlock) => return Err(crate::Error::LocksBusy { path }),
-            Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
-        };
+        let failed = |path: PathBuf| move |source| LockError::System { path, source };
+        let _gate = self.gate()?;
         for ipu in (0..n_ipus).map(IpuId) {
             let path = self.path(&ipu.0.to_string());
-            let mut file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(failed(path)(error)),
+            let file = match private::open(&path, File::options().read(true)) {
+                Err(Unfit::System(error)) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened.map_err(|reason| unusable(&path, reason))?,
             };
             match file.try_lock_shared() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     let mut text = Vec::new();
-                    file.read_to_end(&mut text).map_err(failed(path))?;
+                    let read = file.take(NAME_BYTES_MAX).read_to_end(&mut text);
+                    read.map_err(failed(path))?;
                     holders.insert(ipu, Holder::read(&String::from_utf8_lossy(&text)));
                 }
-                Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
+                Err(TryLockError::Error(error)) => return Err(failed(path)(error).into()),
             }
         }
         Ok(holders)
@@ -154,61 +161,103 @@ impl FileLocks {
     }
 
     /// Waits until nobody else takes or looks at locks of this machine, but not for long.
-    fn gate(&self) -> Result<File, TryLockError> {
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false);
-        let file = file.open(self.path("gate")).map_err(TryLockError::Error)?;
-        for _ in 1..GATE_TRIES {
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => std::thread::sleep(GATE_PAUSE),
-                tried => return tried.map(|()| file),
+    fn gate(&self) -> Result<File, LockError> {
+        let path = self.path("gate");
+        for _ in 0..GATE_TRIES {
+            match self.try_lock_file(&path)? {
+                Some(file) => return Ok(file),
+                None => std::thread::sleep(GATE_PAUSE),
             }
         }
-        file.try_lock().map(|()| file)
+        Err(LockError::Gate { path })
+    }
+
+    /// A file, made if it isn't there, locked; none if somebody else has locked it.
+    fn try_lock_file(&self, path: &Path) -> Result<Option<File>, LockError> {
+        let mut options = File::options();
+        let options = options.write(true).create(true).truncate(false);
+        let system = |source| LockError::System {
+            path: path.to_owned(),
+            source,
+        };
+        loop {
+            let file = private::open(path, options).map_err(|reason| unusable(path, reason))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(system(error)),
+            }
+            // Whoever tidies up the folder may have removed it meanwhile.
+            if private::is_at(&file, path).map_err(system)? {
+                return Ok(Some(file));
+            }
+        }
     }
 
     /// The locked file of one IPU.
     fn lock(&self, ipu: IpuId) -> Result<File, LockRefusal> {
         let path = self.path(&ipu.0.to_string());
-        let failed = |source| refused(&path, source);
-        let mut options = File::options();
-        let file = options.write(true).create(true).truncate(false);
-        let mut file = file.open(&path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockRefusal::Busy { ipu }),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        file.set_len(0).map_err(failed)?;
+        let locked = self.try_lock_file(&path).map_err(refused)?;
+        let mut file = locked.ok_or(LockRefusal::Busy { ipu })?;
         let name = Holder::this().write();
-        file.write_all(name.as_bytes()).map_err(failed)?;
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.write_all(name.as_bytes()));
+        written.map_err(|source| refused(LockError::System { path, source }))?;
         Ok(file)
     }
 }
 
-/// A lock file, or the folder of all, that the system refuses.
+/// Why locks can't be taken or looked at.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", path.display())]
-struct Unusable {
-    path: PathBuf,
-    source: io::Error,
+pub enum LockError {
+    /// A file, or the folder of all, that the system refuses.
+    #[error("cannot lock {}", path.display())]
+    System {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A file or folder that somebody else may have put there.
+    #[error(
+        "cannot lock {}: {reason}; remove it, or name a folder of your own in {FOLDER}",
+        path.display()
+    )]
+    Unfit {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: Unfit,
+    },
+    /// A gate that somebody holds for longer than taking locks takes.
+    #[error(
+        "cannot lock {}: another process has held it for half a second; is one stopped there?",
+        path.display()
+    )]
+    Gate {
+        /// The file that is locked meanwhile.
+        path: PathBuf,
+    },
 }
 
-fn refused(path: &Path, source: io::Error) -> LockRefusal {
+fn unusable(path: &Path, reason: Unfit) -> LockError {
     let path = path.to_owned();
-    LockRefusal::Failed(LockFailure::new(Unusable { path, source }))
+    match reason {
+        Unfit::System(source) => LockError::System { path, source },
+        reason => LockError::Unfit { path, reason },
+    }
+}
+
+fn refused(error: LockError) -> LockRefusal {
+    LockRefusal::Failed(LockFailure::new(error))
 }
 
 impl AttachLocks for FileLocks {
     fn try_lock(&self, ipus: &[IpuId]) -> Result<LockGuard, LockRefusal> {
-        let failed = |source| refused(&self.folder, source);
-        fs::create_dir_all(&self.folder).map_err(failed)?;
-        let _gate = match (self.gate(), ipus.first()) {
-            (Ok(gate), _) => gate,
-            // Whoever is in there so long is about to have some; who waits will ask again.
-            (Err(TryLockError::WouldBlock), Some(&ipu)) => return Err(LockRefusal::Busy { ipu }),
-            (Err(error), _) => return Err(failed(error.into())),
-        };
+        let made = private::make_folder(&self.folder);
+        made.map_err(|reason| refused(unusable(&self.folder, reason)))?;
+        let _gate = self.gate().map_err(refused)?;
         // A refusal drops, and so unlocks, the files before it.
         let files: Vec<File> = ipus
             .iter()
@@ -255,6 +304,7 @@ impl Holder {
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
+    use std::fs;
     use std::time::Duration;
 
     use super::*;
@@ -292,10 +342,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let locks = FileLocks::new(folder.path().to_owned(), "pod");
         let gate = locks.gate().unwrap();
-        let refusal = locks.try_lock(&ipus(2..4)).err();
-        assert_eq!(refusal, Some(LockRefusal::Busy { ipu: IpuId(2) }));
+        let expected = "pod.gate.lock: another process has held it for half a second";
+        let refusal = refusal(&locks);
+        assert!(refusal.contains(expected), "{refusal}");
         let error = locks.holders(8).unwrap_err().to_string();
-        assert!(error.contains("pod.gate.lock"), "{error}");
+        assert!(error.contains(expected), "{error}");
         drop(gate);
         assert!(locks.try_lock(&ipus(2..4)).is_ok());
     }
@@ -315,14 +366,121 @@ mod tests {
     fn a_folder_that_cannot_be_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let locks = FileLocks::new(file.path().join("locks"), "pod");
-        let Err(LockRefusal::Failed(failure)) = locks.try_lock(&ipus(0..1)) else {
+        let refusal = refusal(&locks);
+        let folder = file.path().join("locks");
+        let wanted = format!("cannot lock {}: ", folder.display());
+        assert!(refusal.starts_with(&wanted), "{refusal}");
+    }
+
+    /// Why a lock on two IPUs is refused, with what the system says.
+    fn refusal(locks: &FileLocks) -> String {
+        let Err(LockRefusal::Failed(failure)) = locks.try_lock(&ipus(0..2)) else {
             panic!("expected a refusal");
         };
-        assert_eq!(
-            failure.to_string(),
-            file.path().join("locks").to_string_lossy()
-        );
-        assert!(failure.source().is_some(), "with what the system says");
+        match failure.source() {
+            Some(source) => format!("{failure}: {source}"),
+            None => failure.to_string(),
+        }
+    }
+
+    /// What other people can put where they may write: nothing of ours is changed, nothing waited
+    /// for, and the file or folder is named.
+    #[test]
+    #[cfg(unix)]
+    fn what_others_put_there_is_refused() {
+        use std::fs::Permissions;
+        use std::os::unix::fs::{PermissionsExt, symlink};
+
+        const FILES: [&str; 2] = ["pod.gate.lock", "pod.0.lock"];
+        let check = |name: &str, put: &dyn Fn(&Path, &Path), expected: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let private = folder.path().join("private");
+            fs::write(&private, "mine").unwrap();
+            let locks = folder.path().join("locks");
+            let place = match name {
+                "" => locks.clone(),
+                name => {
+                    fs::create_dir(&locks).unwrap();
+                    locks.join(name)
+                }
+            };
+            put(&place, &private);
+            let locks = FileLocks::new(locks, "pod");
+            let refused = refusal(&locks);
+            let wanted = format!("cannot lock {}: {expected}; remove it", place.display());
+            assert!(refused.starts_with(&wanted), "{refused}");
+            let seen = locks.holders(2).unwrap_err().to_string();
+            assert!(seen.starts_with(&wanted), "{seen}");
+            assert_eq!(fs::read_to_string(&private).unwrap(), "mine");
+        };
+        for file in FILES {
+            let not_a_file = "it is not a file, or a link to one";
+            check(
+                file,
+                &|place, private| symlink(private, place).unwrap(),
+                not_a_file,
+            );
+            check(file, &|place, _| make_pipe(place), not_a_file);
+            let linked = "the file has another name elsewhere";
+            check(
+                file,
+                &|place, private| fs::hard_link(private, place).unwrap(),
+                linked,
+            );
+        }
+        let to_a_folder = |place: &Path, private: &Path| {
+            let theirs = private.with_file_name("theirs");
+            fs::create_dir(&theirs).unwrap();
+            symlink(theirs, place).unwrap();
+        };
+        check("", &to_a_folder, "it is not a folder, or a link to one");
+        let open_to_all = |place: &Path, _: &Path| {
+            fs::create_dir(place).unwrap();
+            fs::set_permissions(place, Permissions::from_mode(0o777)).unwrap();
+        };
+        check("", &open_to_all, "others may write to it");
+    }
+
+    #[cfg(unix)]
+    fn make_pipe(place: &Path) {
+        let made = std::process::Command::new("mkfifo").arg(place).status();
+        assert!(made.unwrap().success());
+    }
+
+    /// Another user who makes the folder before us. Only root can be another user here.
+    #[test]
+    #[cfg(unix)]
+    fn a_folder_of_another_user_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        use std::os::unix::process::CommandExt;
+
+        const NOBODY: u32 = 65_534;
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        let theirs = folder.path().join("theirs");
+        let mut command = std::process::Command::new("mkdir");
+        let made = command.arg(&theirs).uid(NOBODY).status();
+        if !made.is_ok_and(|status| status.success()) {
+            eprintln!("skipped: this user can't be another one");
+            return;
+        }
+        let refused = refusal(&FileLocks::new(theirs, "pod"));
+        assert!(refused.contains("it belongs to user 65534"), "{refused}");
+    }
+
+    /// A service that tidies up takes a file away while it is held: its place is taken anew.
+    #[test]
+    #[cfg(unix)]
+    fn a_folder_that_was_removed_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let locks = FileLocks::new(folder.path().join("new"), "pod");
+        let guard = locks.try_lock(&ipus(0..2)).unwrap();
+        fs::remove_dir_all(folder.path().join("new")).unwrap();
+        assert!(locks.holders(2).unwrap().is_empty());
+        let _again = locks.try_lock(&ipus(0..2)).unwrap();
+        assert_eq!(locks.holders(2).unwrap().len(), 2);
+        drop(guard);
+        assert_eq!(locks.holders(2).unwrap().len(), 2);
     }
 
     #[test]
