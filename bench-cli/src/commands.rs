@@ -15,11 +15,9 @@ mod suite;
 mod systems;
 mod validate;
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use bench_cli::console::Console;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -152,13 +150,6 @@ fn output_option(name: &'static str, help: &'static str) -> Arg {
 /// The path that [`path_option`] was given.
 fn path<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a Path> {
     matches.get_one::<PathBuf>(name).map(PathBuf::as_path)
-}
-
-/// Prints to stdout.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    write!(stdout, "{text}").context("cannot print")?;
-    stdout.flush().context("cannot print")
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! Speaking to the person at the terminal: notes, errors, progress bars, color.
 //!
-//! All of it goes to stderr. Color follows `--color`, and with `auto` the terminal and the
+//! All of it goes to stderr; stdout holds what a command was asked for. A reader that leaves, or a
+//! full disk, stops no command: there may be files to write. What was lost is known at the end
+//! ([`Console::lost`]). Color follows `--color`, and with `auto` the terminal and the
 //! environment (`NO_COLOR`, `CLICOLOR`, `TERM`); progress bars hide when stderr is no terminal.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
 
 use anstream::ColorChoice;
 use anstyle::{AnsiColor, Style};
@@ -13,24 +17,82 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 const PROGRAM: Style = Style::new().bold();
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 
-/// How much is said beside results and errors.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The streams stdout and stderr of a command, and what they didn't take.
+#[derive(Debug, Default)]
 pub struct Console {
-    /// Nothing: neither notes nor progress bars.
-    pub quiet: bool,
+    /// Nothing is said beside results and errors: neither notes nor progress bars.
+    quiet: Cell<bool>,
+    lost_stdout: RefCell<Option<LostOutput>>,
+    lost_stderr: RefCell<Option<LostOutput>>,
+}
+
+/// Why something was not printed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot print")]
+pub struct LostOutput {
+    source: io::Error,
 }
 
 impl Console {
-    /// Something that the user should know.
-    ///
-    /// # Errors
-    ///
-    /// If stderr can't be written to.
-    pub fn note(&self, text: &str) -> io::Result<()> {
-        if self.quiet {
-            return Ok(());
+    /// A console to which nothing was printed yet.
+    #[must_use]
+    pub fn new(quiet: bool) -> Self {
+        Self {
+            quiet: Cell::new(quiet),
+            ..Self::default()
         }
-        writeln!(anstream::stderr(), "{PROGRAM}ipu-bench:{PROGRAM:#} {text}")
+    }
+
+    /// Says nothing beside results and errors from now on.
+    pub fn silence(&self) {
+        self.quiet.set(true);
+    }
+
+    /// Prints to stdout what a command was asked for.
+    pub fn print(&self, text: impl fmt::Display) {
+        self.print_all([text]);
+    }
+
+    /// Prints texts to stdout, one behind the other, up to the first that is lost.
+    pub fn print_all(&self, texts: impl IntoIterator<Item = impl fmt::Display>) {
+        let mut lost = self.lost_stdout.borrow_mut();
+        if lost.is_some() {
+            return;
+        }
+        let mut stdout = anstream::stdout().lock();
+        let mut texts = texts.into_iter();
+        let printed = texts.try_for_each(|text| write!(stdout, "{text}"));
+        let printed = printed.and_then(|()| stdout.flush());
+        *lost = printed.err().map(|source| LostOutput { source });
+    }
+
+    /// Something that the user should know, on stderr.
+    pub fn note(&self, text: &str) {
+        if !self.quiet.get() {
+            self.warn(text);
+        }
+    }
+
+    /// Something that the user must know, on stderr: quiet or not.
+    pub fn warn(&self, text: &str) {
+        self.say(format_args!("{PROGRAM}ipu-bench:{PROGRAM:#} {text}\n"));
+    }
+
+    /// Prints to stderr what the user asked to have there.
+    pub fn say(&self, text: impl fmt::Display) {
+        let mut lost = self.lost_stderr.borrow_mut();
+        if lost.is_none() {
+            let printed = write!(anstream::stderr(), "{text}");
+            *lost = printed.err().map(|source| LostOutput { source });
+        }
+    }
+
+    /// The output that was not printed, if somebody would have read it.
+    pub fn lost(&self) -> Option<LostOutput> {
+        let lost = [self.lost_stdout.take(), self.lost_stderr.take()];
+        let mut lost = lost.into_iter().flatten();
+        // A reader that left early (`| head`) is no failure of ours.
+        lost.find(|lost| lost.source.kind() != ErrorKind::BrokenPipe)
     }
 
     /// A bar for work in `len` pieces.
@@ -48,7 +110,7 @@ impl Console {
     }
 
     fn hidden_if_quiet(&self, bar: ProgressBar) -> ProgressBar {
-        if self.quiet {
+        if self.quiet.get() {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
         bar

@@ -26,7 +26,7 @@ use bert_model::data::{RecipeField, Vocabulary};
 pub use error::DataError;
 
 use crate::text::{self, cannot_read};
-use crate::{Error, Result, report};
+use crate::{Error, Result, files};
 
 /// The vocabulary in a file.
 ///
@@ -121,17 +121,17 @@ pub(crate) fn check_free(path: &Path, replace: Replace) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As [`report::check_apart`], [`check_free`] and [`report::check_writable`].
+/// As [`files::check_apart`], [`check_free`] and [`files::check_writable`].
 pub(crate) fn check_outputs<'a>(
     outputs: &'a [PathBuf],
     inputs: impl IntoIterator<Item = &'a PathBuf>,
     replace: Replace,
 ) -> Result<()> {
     let inputs = inputs.into_iter().map(PathBuf::as_path);
-    report::check_apart(outputs.iter().map(PathBuf::as_path), inputs)?;
+    files::check_apart(outputs.iter().map(PathBuf::as_path), inputs)?;
     for path in outputs {
         check_free(path, replace)?;
-        report::check_writable(path)?;
+        files::check_writable(path)?;
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 
 mod tables;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,8 @@ use popart_graph::ir::Graph;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::{Error, Result, report};
+use crate::files::{FolderLock, PartialFile};
+use crate::{Error, Result, files, report};
 
 /// Version of the memory report's form; it rises with every change that breaks a reader.
 const MEMORY_SCHEMA: u32 = 3;
@@ -35,27 +37,49 @@ pub struct Inspect {
 }
 
 impl Inspect {
-    /// Makes sure before the work that graphs can be written, and makes their folder; that
-    /// [files](Self::files) can be written is to be checked with those of others.
+    /// Makes sure before the work that graphs can be written, makes their folder, and takes the
+    /// right to fill it; that [files](Self::files) can be written is to be checked with those of
+    /// others.
     ///
     /// # Errors
     ///
-    /// A folder that can't be written.
-    pub fn check(&self) -> Result<()> {
-        if let Some(folder) = &self.ir {
-            // Of a folder without a name, the system has nothing to say.
-            let created = match folder.as_os_str().is_empty() {
-                true => Err(std::io::ErrorKind::NotFound.into()),
-                false => fs::create_dir_all(folder),
-            };
-            created.map_err(|source| Error::File {
-                action: "create",
-                path: folder.clone(),
-                source,
-            })?;
-            report::check_writable(&folder.join("00-model.ir"))?;
+    /// A folder that can't be written, or that another run is filling.
+    pub fn check(&self) -> Result<Option<FolderLock>> {
+        let Some(folder) = &self.ir else {
+            return Ok(None);
+        };
+        // Of a folder without a name, the system has nothing to say.
+        let created = match folder.as_os_str().is_empty() {
+            true => Err(std::io::ErrorKind::NotFound.into()),
+            false => fs::create_dir_all(folder),
+        };
+        created.map_err(|source| Error::File {
+            action: "create",
+            path: folder.clone(),
+            source,
+        })?;
+        let lock = FolderLock::take(folder)?;
+        files::check_writable(&folder.join("00-model.ir"))?;
+        Ok(Some(lock))
+    }
+
+    /// Makes sure that none of `others`, which a run reads or writes, is named as a graph is in the
+    /// folder of graphs, where it would be replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NamedAsGraph`].
+    pub fn check_apart<'a>(&self, others: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+        let Some(folder) = &self.ir else {
+            return Ok(());
+        };
+        let mut others = others.into_iter();
+        let lost =
+            others.find(|path| files::is_in(folder, path).is_some_and(|name| is_graph(&name)));
+        match lost {
+            Some(path) => Err(Error::NamedAsGraph { path: path.into() }),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The files, but for those in the folder of graphs.
@@ -79,7 +103,7 @@ impl Inspect {
     pub fn graphs(&self) -> Graphs<'_> {
         Graphs {
             folder: self.ir.as_deref(),
-            count: 0,
+            unfinished: Vec::new(),
             failed: None,
         }
     }
@@ -91,7 +115,7 @@ impl Inspect {
     /// A file that can't be written.
     pub fn write_program(&self, program: &Program) -> Result<()> {
         match &self.program {
-            Some(path) => report::write(path, &ipu_sim::text::print(program)),
+            Some(path) => files::write(path, &ipu_sim::text::print(program)),
             None => Ok(()),
         }
     }
@@ -113,22 +137,22 @@ impl Inspect {
         match Form::of(path)? {
             Form::Json => {
                 let memory = MemoryReport::new(program, machine, weight);
-                report::write(path, &report::json::compact_text(&memory))
+                files::write(path, &report::json::compact_text(&memory))
             }
             Form::Csv => {
                 let texts = tables::texts(program, machine, weight);
                 let mut files = tables::files(path).into_iter().zip(texts);
-                files.try_for_each(|(path, text)| report::write(&path, &text))
+                files.try_for_each(|(path, text)| files::write(&path, &text))
             }
         }
     }
 }
 
 /// Writes one file for each graph that it sees: `00-model.ir`, `01-pipeline_stages.ir`, ...
-/// Before the first, those of an earlier run are removed, which may have had more.
+/// They replace those of an earlier run, which may have had more, when all are whole.
 pub struct Graphs<'a> {
     folder: Option<&'a Path>,
-    count: u32,
+    unfinished: Vec<(OsString, PartialFile)>,
     failed: Option<Error>,
 }
 
@@ -138,28 +162,34 @@ impl Graphs<'_> {
         let Some(folder) = self.folder.filter(|_| self.failed.is_none()) else {
             return;
         };
-        let path = folder.join(format!("{:02}-{pass}.ir", self.count));
-        let ready = match self.count {
-            0 => remove_graphs(folder),
-            _ => Ok(()),
-        };
-        self.count += 1;
-        let written = ready.and_then(|()| report::write(&path, &popart_graph::text::print(graph)));
-        self.failed = written.err();
+        let name = format!("{:02}-{pass}.ir", self.unfinished.len());
+        match files::unfinished(&folder.join(&name), &popart_graph::text::print(graph)) {
+            Ok(file) => self.unfinished.push((name.into(), file)),
+            Err(error) => self.failed = Some(error),
+        }
     }
 
-    /// The first file that couldn't be written.
+    /// Gives all files their names, and removes those of an earlier run.
     ///
     /// # Errors
     ///
-    /// That file.
+    /// The first file that couldn't be written or removed.
     pub fn finish(self) -> Result<()> {
-        self.failed.map_or(Ok(()), Err)
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let (names, files): (BTreeSet<OsString>, Vec<PartialFile>) =
+            self.unfinished.into_iter().unzip();
+        files::finish_all(files)?;
+        match self.folder {
+            Some(folder) => remove_graphs(folder, &names),
+            None => Ok(()),
+        }
     }
 }
 
-/// Removes the files of a folder that are named as [`Graphs`] names them, and nothing else.
-fn remove_graphs(folder: &Path) -> Result<()> {
+/// Removes the files of a folder that are named as [`Graphs`] names them, but for those to `keep`.
+fn remove_graphs(folder: &Path, keep: &BTreeSet<OsString>) -> Result<()> {
     let failed = |action, path: &Path, source| Error::File {
         action,
         path: path.to_path_buf(),
@@ -169,7 +199,8 @@ fn remove_graphs(folder: &Path) -> Result<()> {
     for entry in entries {
         let entry = entry.map_err(|error| failed("read", folder, error))?;
         let is_file = entry.file_type().is_ok_and(|found| found.is_file());
-        if is_file && entry.file_name().to_str().is_some_and(is_graph) {
+        let name = entry.file_name();
+        if is_file && !keep.contains(&name) && name.to_str().is_some_and(is_graph) {
             let path = entry.path();
             fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
         }

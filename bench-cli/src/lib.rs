@@ -33,6 +33,7 @@ pub mod console;
 pub mod data;
 pub mod devices;
 pub mod error;
+pub mod files;
 pub mod inspect;
 pub mod interrupt;
 pub mod launch;

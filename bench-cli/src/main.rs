@@ -6,7 +6,6 @@
 mod commands;
 
 use std::ffi::OsString;
-use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -21,33 +20,40 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
     console::color_from(&words).write_global();
-    let installed = interrupt::install().context("cannot handle Ctrl-C");
-    match installed.and_then(|()| dispatch(words)) {
-        Ok(code) => code,
-        Err(error) => failed(&error),
+    let console = Console::default();
+    let installed = interrupt::install().context("cannot handle signals");
+    let ended = installed.and_then(|()| dispatch(words, &console));
+    match (ended, console.lost()) {
+        (Err(error), _) => failed(&error),
+        (Ok(_), Some(lost)) => failed(&lost.into()),
+        (Ok(code), None) => code,
     }
 }
 
-fn dispatch(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
+fn dispatch(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
     // The benchmark's options have parsing rules of their own.
     if let Some(words) = words_of_bert(&words) {
-        return commands::bert::run(words);
+        return commands::bert::run(words, console);
     }
     let command = commands::command().color(console::clap_color(console::color_from(&words)));
     let matches = match command.try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => {
-            error.print().context("cannot print")?;
+            let text = error.render();
+            match error.use_stderr() {
+                true => console.say(text.ansi()),
+                false => console.print(text.ansi()),
+            }
             return Ok(ExitCode::from(u8::from(error.use_stderr()) * 2));
         }
     };
     let (name, inner) = matches.subcommand().expect("clap demands a subcommand");
-    let console = Console {
-        quiet: matches.get_flag(commands::QUIET) || inner.get_flag(commands::QUIET),
-    };
+    if matches.get_flag(commands::QUIET) || inner.get_flag(commands::QUIET) {
+        console.silence();
+    }
     let subcommand = commands::ALL.iter().find(|known| known.name == name);
     let subcommand = subcommand.expect("clap accepts the commands of this list only");
-    (subcommand.run)(inner, &console)
+    (subcommand.run)(inner, console)
 }
 
 /// The words after `ipu-bench bert`, if that is the command: options of all commands may stand
@@ -70,14 +76,6 @@ fn words_of_bert(words: &[OsString]) -> Option<Vec<OsString>> {
 
 /// Says what went wrong; gives the status to exit with.
 fn failed(error: &anyhow::Error) -> ExitCode {
-    // A reader that left early (`| head`) is no failure of ours.
-    let broken_pipe = |cause: &(dyn std::error::Error + 'static)| {
-        let cause = cause.downcast_ref::<io::Error>();
-        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(broken_pipe) {
-        return ExitCode::SUCCESS;
-    }
     let code = error.downcast_ref().map_or(1, Error::exit_code);
     if code == 2 {
         console::usage_error(&format!("{error:#}"));

@@ -1,10 +1,9 @@
 //! Text of the files that a user names: UTF-8, with or without a byte-order mark.
 
-use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// Bytes of a configuration or a description at the most: those that ship have less than 64 KiB.
 const SETTINGS_BYTES_MAX: u64 = 16 << 20;
@@ -15,7 +14,9 @@ const SETTINGS_BYTES_MAX: u64 = 16 << 20;
 ///
 /// A file that can't be read; [`Error::NotText`] with the line that is no UTF-8.
 pub fn read(path: &Path) -> Result<String> {
-    let bytes = fs::read(path).map_err(|source| cannot_read(path, source))?;
+    let mut bytes = Vec::new();
+    let read = files::open(path).and_then(|mut file| file.read_to_end(&mut bytes));
+    read.map_err(|source| cannot_read(path, source))?;
     decode(path, bytes)
 }
 
@@ -26,7 +27,7 @@ pub fn read(path: &Path) -> Result<String> {
 /// As [`read`]; [`Error::TooLong`].
 pub fn read_settings(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    fs::File::open(path)
+    files::open(path)
         .and_then(|file| file.take(SETTINGS_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|source| cannot_read(path, source))?;
     if bytes.len() as u64 > SETTINGS_BYTES_MAX {

@@ -66,6 +66,181 @@ fn two_outputs_dont_share_a_file() {
     assert!(!folder.path().join("both.json").exists());
 }
 
+/// Everything that is said goes to a reader that left, or to a full disk.
+#[test]
+#[cfg(target_os = "linux")]
+fn metrics_are_written_whatever_happens_to_both_streams() {
+    let line = "--metrics-json metrics.json --explain";
+    let more: Vec<&str> = line.split(' ').collect();
+    for (place, code) in [("a reader that left", 0), ("a full disk", 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let stream = || -> Stdio {
+            match place {
+                "a full disk" => OpenOptions::new()
+                    .write(true)
+                    .open("/dev/full")
+                    .unwrap()
+                    .into(),
+                _ => std::io::pipe().unwrap().1.into(),
+            }
+        };
+        for streams in [(true, true), (false, true)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_ipu-bench"));
+            let command = command.args(SMALL.split_whitespace()).args(&more);
+            let command = command.current_dir(folder.path()).stderr(stream());
+            let status = match streams {
+                (true, _) => command.stdout(stream()).status(),
+                _ => command.stdout(Stdio::null()).status(),
+            };
+            assert_eq!(status.unwrap().code(), Some(code), "{place} {streams:?}");
+            std::fs::remove_file(folder.path().join("metrics.json")).unwrap();
+        }
+    }
+}
+
+/// Tables on stdout come after the files.
+#[test]
+#[cfg(target_os = "linux")]
+fn rows_are_written_before_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_ipu-bench"))
+        .args(["-q", "validate", "--json", "rows.json"])
+        .current_dir(folder.path())
+        .stdout(full)
+        .stderr(Stdio::null())
+        .status();
+    assert_eq!(status.unwrap().code(), Some(1));
+    assert!(folder.path().join("rows.json").exists());
+}
+
+/// A pipe that is to be written, whose reader left, is an output that is missing.
+#[test]
+fn an_output_that_nobody_reads_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let more = ["--metrics-json", "/dev/stdout"];
+    let output = bench(folder.path(), &more, writer.into());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("cannot write /dev/stdout: Broken pipe"),
+        "{stderr}"
+    );
+}
+
+/// Whatever a run reads, it doesn't replace: settings, machines, and what graphs would sweep away.
+#[test]
+fn nothing_that_was_read_is_replaced() {
+    let machine = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../configs/systems/mk2-m2000.toml"
+    ));
+    let files = [
+        ("v.json", "{}".to_owned()),
+        ("m.toml", machine.unwrap()),
+        ("graphs/00-model.ir", "{}".to_owned()),
+    ];
+    for (line, named) in [
+        (
+            "--validation-config v.json --metrics-json ./v.json",
+            "./v.json is one of the inputs",
+        ),
+        (
+            "--system m.toml --metrics-json m.toml",
+            "m.toml is one of the inputs",
+        ),
+        (
+            "--system m.toml --dump-program m.toml",
+            "m.toml is one of the inputs",
+        ),
+        (
+            "--dump-ir graphs --validation-config graphs/00-model.ir",
+            "graphs/00-model.ir is one of the inputs",
+        ),
+        (
+            "--dump-ir graphs --metrics-json graphs/07-report.ir",
+            "graphs/07-report.ir is named as a graph",
+        ),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("graphs")).unwrap();
+        for (name, text) in &files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let more: Vec<&str> = line.split(' ').collect();
+        let output = bench(folder.path(), &more, Stdio::null());
+        assert_eq!(output.status.code(), Some(1), "{line}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains(named), "{line}: {stderr}");
+        for (name, text) in &files {
+            assert_eq!(
+                &std::fs::read_to_string(folder.path().join(name)).unwrap(),
+                text
+            );
+        }
+    }
+}
+
+/// Two runs at a time can't fill one folder: the second would take the graphs of the first away.
+#[test]
+fn one_run_at_a_time_fills_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("graphs")).unwrap();
+    let held = std::fs::File::open(folder.path().join("graphs")).unwrap();
+    held.lock().unwrap();
+    let output = bench(folder.path(), &["--dump-ir", "graphs"], Stdio::null());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("another run is filling graphs"), "{stderr}");
+    drop(held);
+    let output = bench(folder.path(), &["--dump-ir", "graphs"], Stdio::null());
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Names up to the length that the system has, and longer ones before the run.
+#[test]
+fn long_names_work_or_are_refused_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = "m".repeat(255);
+    let output = bench(folder.path(), &["--metrics-json", &long], Stdio::null());
+    assert!(output.status.success(), "{output:?}");
+    assert!(folder.path().join(&long).exists());
+    let longer = "m".repeat(256);
+    let output = bench(folder.path(), &["--metrics-json", &longer], Stdio::null());
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("File name too long"), "{stderr}");
+    assert!(!stderr.contains("cycles"), "before the run: {stderr}");
+}
+
+#[test]
+fn a_replaced_file_keeps_its_mode_and_one_that_is_read_only_stays() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.json");
+    let with_mode = |mode| {
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let output = bench(
+            folder.path(),
+            &["--metrics-json", "metrics.json"],
+            Stdio::null(),
+        );
+        let mode = path.metadata().unwrap().permissions().mode() & 0o777;
+        (
+            output.status.code(),
+            mode,
+            std::fs::read_to_string(&path).unwrap(),
+        )
+    };
+    let (code, mode, text) = with_mode(0o640);
+    assert_eq!((code, mode), (Some(0), 0o640));
+    assert_ne!(text, "old");
+    assert_eq!(with_mode(0o400), (Some(1), 0o400, "old".into()));
+}
+
 /// `ipu-bench` with these words, in a folder with a text, a vocabulary, and a link to either.
 fn made_of_text(line: &str) -> (tempfile::TempDir, Output) {
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,6 @@
 //! `ipu-bench bert`: one run, as `bert.py` would log it.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -17,29 +16,31 @@ use bench_cli::launch::Launch;
 use bench_cli::log::{self, Process};
 use bench_cli::metrics::{Report, TimedMetrics, memory_text};
 use bench_cli::request::{PreparedRun, RunRequest, prepare};
-use bench_cli::{Error, args, report, run};
+use bench_cli::{Error, args, files, report, run};
 use bench_core::advise;
 use ipu_sim::device::AttachedDevice;
 use popart_graph::plan::PlanCache;
 
 /// Runs the benchmark with the `words` after `bert`.
-pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
     let words = args::texts(words)?;
     let mut given = args::parse(words.iter().cloned())?;
     if given.help {
         let help = args::command().bin_name("ipu-bench bert").render_help();
-        super::print(&help.to_string())?;
+        console.print(help.to_string());
         return Ok(ExitCode::SUCCESS);
     }
     given.launch = Launch::read(|name| std::env::var_os(name))?;
     let prepared = prepare(&given, Date::now())?;
     let own = &prepared.own;
     own.color.write_global();
-    let console = Console { quiet: own.quiet };
+    if own.quiet {
+        console.silence();
+    }
     if own.print_config {
-        super::print(&report::json::config_text(
+        console.print(report::json::config_text(
             &prepared.request.options.arguments(),
-        ))?;
+        ));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(launch) = given.launch.filter(|launch| launch.rank > 0) {
@@ -47,21 +48,24 @@ pub(crate) fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
             "process {} of {}: the first one simulates the whole system",
             launch.rank + 1,
             launch.processes
-        ))?;
+        ));
         return Ok(ExitCode::SUCCESS);
     }
-    own.inspect.check()?;
+    let _folder = own.inspect.check()?;
     let metrics = own.metrics_json.iter().map(Path::new);
     let inspected = own.inspect.files()?;
     let outputs = metrics.chain(inspected.iter().map(PathBuf::as_path));
     let inputs = inputs(&given, &prepared);
-    report::check_apart(outputs.clone(), inputs.iter().map(PathBuf::as_path))?;
-    report::check_all_writable(outputs)?;
+    let inputs = inputs.iter().map(PathBuf::as_path);
+    own.inspect
+        .check_apart(outputs.clone().chain(inputs.clone()))?;
+    files::check_apart(outputs.clone(), inputs)?;
+    files::check_all_writable(outputs)?;
     let command = ["ipu-bench".into(), "bert".into()]
         .into_iter()
         .chain(words)
         .collect();
-    simulate(&given, &prepared, command, &console)?;
+    simulate(&given, &prepared, command, console)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -83,20 +87,20 @@ fn simulate(
     console: &Console,
 ) -> anyhow::Result<()> {
     let mut runs = runs(prepared)?;
-    say(prepared, console)?;
+    say(prepared, console);
     if let Some(training) = runs
         .iter()
         .find(|run| !run.request.options.config.is_inference())
         && let Some(note) = log::nothing_to_train(&training.request.options, &training.dataset)
     {
-        console.note(&note)?;
+        console.note(&note);
     }
     let old_form = runs.iter().find_map(|run| run.dataset.old_form());
     if let Some(path) = old_form {
         console.note(&format!(
             "{}: packs in the form of v2.1 and v2.2, as its size says; they run as those of v2.3 do",
             path.display()
-        ))?;
+        ));
     }
     let while_running = || match &given.config {
         Some(path) => format!("while running {path}"),
@@ -110,10 +114,7 @@ fn simulate(
         hostname: hostname(),
         command,
     };
-    let mut log = Log {
-        options,
-        failed: None,
-    };
+    let log = Log { options, console };
     log.print(log::compile_only(&prepared.warnings));
     log.print(log::program(prepared.accumulation_set, &process));
     for (number, this) in runs.iter().enumerate() {
@@ -134,18 +135,17 @@ fn simulate(
             true => prepared.own.inspect.clone(),
             false => Inspect::default(),
         };
-        let measured =
-            one(&mut log, this, device, &inspect, &plans, console).with_context(context)?;
+        let measured = one(&log, this, device, &inspect, &plans).with_context(context)?;
         if prepared.own.explain && first {
-            write!(io::stderr(), "{}", report::explain::text(&measured.metrics))?;
+            console.say(report::explain::text(&measured.metrics));
         }
         let refusal = measured.metrics.refusal.clone();
         if let Some(path) = prepared.own.metrics_json.as_ref().filter(|_| first) {
             let text = report::json::text(&Report::new(&this.request, measured));
-            report::write(Path::new(path), &text)?;
+            files::write(Path::new(path), &text)?;
         }
         if let Some(refusal) = refusal {
-            advise(&this.request, &plans, console)?;
+            advise(&this.request, &plans, console);
             return Err(Error::DoesNotFit(Box::new(refusal))).with_context(context);
         }
         if options.device.connection == ConnectionType::Offline {
@@ -153,8 +153,7 @@ fn simulate(
         }
     }
     log.print(log::finished(options));
-    // Only now, when all files are written.
-    log.failed.map_or(Ok(()), Err)
+    Ok(())
 }
 
 /// One of the runs of a program, and what it reads.
@@ -193,12 +192,11 @@ fn runs(prepared: &PreparedRun) -> anyhow::Result<Vec<Run>> {
 
 /// Runs one of the runs and prints its lines.
 fn one(
-    log: &mut Log<'_>,
+    log: &Log<'_>,
     this: &Run,
     device: AttachedDevice,
     inspect: &Inspect,
     plans: &PlanCache,
-    console: &Console,
 ) -> anyhow::Result<TimedMetrics> {
     let request = &this.request;
     log.print(log::before_compile(request, &this.dataset));
@@ -206,7 +204,7 @@ fn one(
         Ok(measured) => measured,
         Err(error) => {
             if error.is_too_large() {
-                advise(request, plans, console)?;
+                advise(request, plans, log.console);
             }
             return Err(error.into());
         }
@@ -218,25 +216,24 @@ fn one(
         let lines = log::after_compile(&request.options, &this.dataset, metrics, compilation);
         log.print(lines);
     }
-    summarise(request, &measured, console)?;
+    summarise(request, &measured, log.console);
     Ok(measured)
 }
 
 /// What the user should know before the run.
-fn say(prepared: &PreparedRun, console: &Console) -> anyhow::Result<()> {
-    console.note(&format!("system: {}", prepared.request.machine.name))?;
+fn say(prepared: &PreparedRun, console: &Console) {
+    console.note(&format!("system: {}", prepared.request.machine.name));
     console.note(&format!(
         "release: {}: {}",
         prepared.request.options.config.release, prepared.release_reason
-    ))?;
+    ));
     for note in &prepared.notes {
-        console.note(note)?;
+        console.note(note);
     }
-    Ok(())
 }
 
 /// What would make the run fit. Quiet or not: it is part of the error.
-fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) -> anyhow::Result<()> {
+fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) {
     let bar = console.spinner();
     bar.set_message("trying other settings");
     bar.tick();
@@ -244,9 +241,8 @@ fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) -> anyhow:
     let advice = advise::advice(&request.options.config, machine, plans);
     bar.finish_and_clear();
     for line in report::advice::lines(&advice, &request.options) {
-        Console::default().note(&line)?;
+        console.warn(&line);
     }
-    Ok(())
 }
 
 /// The resolved configuration of a program, in a new folder, as the original leaves it. All its
@@ -257,44 +253,32 @@ fn write_config(runs: &mut [Run], program: &RunRequest) -> anyhow::Result<()> {
     for run in runs {
         run.request.move_to(&folder);
     }
-    report::write(
+    files::write(
         &folder.join("config.json"),
         &report::json::config_text(&program.options.arguments()),
     )?;
     Ok(())
 }
 
-/// The log on stdout. A reader that leaves, or a full disk, doesn't stop the run: there may be
-/// files to write.
+/// The log on stdout.
 struct Log<'a> {
     /// Of the program.
     options: &'a BertOptions,
-    /// Why nothing is printed any more.
-    failed: Option<anyhow::Error>,
+    console: &'a Console,
 }
 
 impl Log<'_> {
     /// Prints lines that are severe enough.
-    fn print(&mut self, lines: impl IntoIterator<Item = log::Line>) {
-        if self.failed.is_some() {
-            return;
-        }
+    fn print(&self, lines: impl IntoIterator<Item = log::Line>) {
         let least = self.options.output.log_level;
-        let mut stdout = io::stdout().lock();
-        let mut lines = lines.into_iter().filter(|line| line.appears(least));
-        let printed = lines
-            .try_for_each(|line| writeln!(stdout, "{}", line.render(Date::now())))
-            .and_then(|()| stdout.flush());
-        self.failed = printed.context("cannot print").err();
+        let lines = lines.into_iter().filter(|line| line.appears(least));
+        let texts = lines.map(|line| format!("{}\n", line.render(Date::now())));
+        self.console.print_all(texts);
     }
 }
 
 /// What the published lines leave out: memory, and which time is whose.
-fn summarise(
-    request: &RunRequest,
-    measured: &TimedMetrics,
-    console: &Console,
-) -> anyhow::Result<()> {
+fn summarise(request: &RunRequest, measured: &TimedMetrics, console: &Console) {
     let (metrics, host) = (&measured.metrics, &measured.host_seconds);
     console.note(&format!(
         "simulated {} cycles ({:.6} s) a step on {}; host {:.2} s compiling, {:.2} s simulating",
@@ -303,17 +287,16 @@ fn summarise(
         request.machine.name,
         host.compile.0,
         host.simulate.0,
-    ))?;
+    ));
     let options = &request.options;
     let logged = options.device.connection != ConnectionType::Offline;
     if metrics.fits && logged && !options.config.is_inference() {
-        console.note("losses and accuracies are nan, for a timed run computes no values")?;
+        console.note("losses and accuracies are nan, for a timed run computes no values");
     }
-    console.note(&metrics.accuracy.text())?;
+    console.note(&metrics.accuracy.text());
     if let Some(text) = memory_text(metrics) {
-        console.note(&text)?;
+        console.note(&text);
     }
-    Ok(())
 }
 
 fn hostname() -> String {

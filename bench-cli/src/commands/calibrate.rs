@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bench_cli::console::Console;
-use bench_cli::report;
+use bench_cli::{files, report};
 use bench_core::validate::calibrate::calibrate;
 use clap::{ArgMatches, Command};
 
@@ -16,15 +16,15 @@ pub(super) fn command(command: Command) -> Command {
         ))
 }
 
-pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let accuracy = super::path(matches, "accuracy");
     if let Some(path) = accuracy {
-        report::check_writable(path)?;
+        files::check_writable(path)?;
     }
     let found = calibrate()?;
-    super::print(&report::calibration::text(&found))?;
     if let Some(path) = accuracy {
-        report::write(path, &found.record.to_toml())?;
+        files::write(path, &found.record.to_toml())?;
     }
+    console.print(report::calibration::text(&found));
     Ok(ExitCode::SUCCESS)
 }

@@ -23,11 +23,11 @@ pub(super) fn command(command: Command) -> Command {
         .arg(file("B", "the same, to compare with it"))
 }
 
-pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let read = |name| {
         let path = matches.get_one::<PathBuf>(name).expect("clap demands it");
         compare::read(path)
     };
-    super::print(&compare::text(&read("A")?, &read("B")?))?;
+    console.print(compare::text(&read("A")?, &read("B")?));
     Ok(ExitCode::SUCCESS)
 }

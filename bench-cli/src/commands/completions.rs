@@ -18,12 +18,12 @@ pub(super) fn command(command: Command) -> Command {
         )
 }
 
-pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let shell = *matches
         .get_one::<Shell>("SHELL")
         .expect("clap demands a shell");
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut super::command(), "ipu-bench", &mut script);
-    super::print(&String::from_utf8(script).context("the script of completions")?)?;
+    console.print(String::from_utf8(script).context("the script of completions")?);
     Ok(ExitCode::SUCCESS)
 }

@@ -279,7 +279,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
         ("inspect", matches) => run_inspect(matches)?,
         (_, matches) => run_vocabulary(matches)?,
     };
-    super::print(&text)?;
+    console.print(text);
     Ok(ExitCode::SUCCESS)
 }
 

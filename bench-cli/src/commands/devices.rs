@@ -29,7 +29,7 @@ pub(super) fn command(command: Command) -> Command {
         )
 }
 
-pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let name = matches.get_one::<String>("system");
     let machine = system::choose(name.map(String::as_str), 1)?;
     let inventory = devices::inventory(&machine)?;
@@ -40,6 +40,6 @@ pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode>
         None if json => report::json::text(&inventory),
         None => inventory.list(),
     };
-    super::print(&text)?;
+    console.print(text);
     Ok(ExitCode::SUCCESS)
 }

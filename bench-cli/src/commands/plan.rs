@@ -79,7 +79,7 @@ pub(super) fn command(command: Command) -> Command {
         )
 }
 
-pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let number = |name: &str| {
         *matches
             .get_one::<u64>(name)
@@ -122,6 +122,6 @@ pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode>
         true => report::json::text(&plans),
         false => plans.text(),
     };
-    super::print(&text)?;
+    console.print(text);
     Ok(ExitCode::SUCCESS)
 }

@@ -17,7 +17,7 @@ pub(super) fn command(command: Command) -> Command {
         )
 }
 
-pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let text = match matches.get_one::<String>("NAME") {
         None => {
             let rows = schema::NAMES.iter();
@@ -29,6 +29,6 @@ pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode>
             report::json::text(&schema)
         }
     };
-    super::print(&text)?;
+    console.print(text);
     Ok(ExitCode::SUCCESS)
 }

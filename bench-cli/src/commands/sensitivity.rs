@@ -59,7 +59,7 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
     };
     let found = sensitivity::sensitivity(extra_runs)?;
     bar.finish_and_clear();
-    super::print(&report::sensitivity::text(&found))?;
+    console.print(report::sensitivity::text(&found));
     let holds = found.iter().all(sensitivity::KnobEffect::holds);
     Ok(ExitCode::from(u8::from(!holds)))
 }
@@ -69,7 +69,7 @@ fn of_run(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
     let mut given = args::parse(args::texts(words)?)?;
     if given.help {
         let help = args::command().bin_name("ipu-bench bert").render_help();
-        super::print(&help.to_string())?;
+        console.print(help.to_string());
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(option) = outputs(&OwnOptions::read(&given.own, None)?).next() {
@@ -78,24 +78,24 @@ fn of_run(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
     }
     given.launch = Launch::read(|name| std::env::var_os(name))?;
     let prepared = prepare(&given, Date::now())?;
-    let console = Console {
-        quiet: console.quiet || prepared.own.quiet,
-    };
+    if prepared.own.quiet {
+        console.silence();
+    }
     for option in outputs(&prepared.own) {
         console.note(&format!(
             "no effect: the preset's {option}, which is for one run"
-        ))?;
+        ));
     }
     for note in &prepared.notes {
-        console.note(note)?;
+        console.note(note);
     }
     let request = prepared.first();
-    console.note(&format!("system: {}", request.machine.name))?;
+    console.note(&format!("system: {}", request.machine.name));
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     let found = sensitivity::of_run(&request.options.config, &request.machine.spec);
     let (base, effects) = found.map_err(Error::from)?;
     bar.finish_and_clear();
-    super::print(&report::sensitivity::of_run(base, &effects))?;
+    console.print(report::sensitivity::of_run(base, &effects));
     Ok(ExitCode::SUCCESS)
 }

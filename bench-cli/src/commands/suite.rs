@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bench_cli::clock::Date;
 use bench_cli::console::{self, Console};
 use bench_cli::suite::{self, Entry, Outcome};
-use bench_cli::{interrupt, report, run};
+use bench_cli::{files, interrupt, report, run};
 use clap::{ArgMatches, Command};
 
 pub(super) fn command(command: Command) -> Command {
@@ -24,7 +24,7 @@ pub(super) fn command(command: Command) -> Command {
 
 pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let (json, csv) = (super::path(matches, "json"), super::path(matches, "csv"));
-    report::check_all_writable([json, csv].into_iter().flatten())?;
+    files::check_all_writable([json, csv].into_iter().flatten())?;
     let runs = suite::runs();
     let bar = console.bar(runs.len() as u64);
     let mut entries = Vec::new();
@@ -34,16 +34,16 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
         bar.inc(1);
         interrupt::say_at_the_end(table(&entries));
         if let Some(path) = json {
-            report::write(path, &report::json::text(&entries))?;
+            files::write(path, &report::json::text(&entries))?;
         }
         if let Some(path) = csv {
-            report::write(path, &report::csv::text(&entries))?;
+            files::write(path, &report::csv::text(&entries))?;
         }
     }
     bar.finish_and_clear();
     // From here on it would be printed twice.
     interrupt::say_at_the_end(String::new());
-    super::print(&table(&entries))?;
+    console.print(table(&entries));
     let mut failed = false;
     for entry in &entries {
         let error = match &entry.outcome {

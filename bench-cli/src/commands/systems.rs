@@ -12,11 +12,11 @@ pub(super) fn command(command: Command) -> Command {
         .arg(Arg::new("NAME").help("a shipped system or a description file"))
 }
 
-pub(super) fn run(matches: &ArgMatches, _: &Console) -> anyhow::Result<ExitCode> {
+pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let text = match matches.get_one::<String>("NAME") {
         None => system::list()?,
         Some(name) => system::show(name)?,
     };
-    super::print(&text)?;
+    console.print(text);
     Ok(ExitCode::SUCCESS)
 }

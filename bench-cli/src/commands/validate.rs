@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use bench_cli::console::Console;
-use bench_cli::report;
+use bench_cli::{files, report};
 use bench_core::validate;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -22,7 +22,7 @@ pub(super) fn command(command: Command) -> Command {
 pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<ExitCode> {
     let json = super::path(matches, "json");
     if let Some(path) = json {
-        report::check_writable(path)?;
+        files::check_writable(path)?;
     }
     let bar = console.spinner();
     let found = validate::validate(|row| {
@@ -30,10 +30,10 @@ pub(super) fn run(matches: &ArgMatches, console: &Console) -> anyhow::Result<Exi
         bar.tick();
     })?;
     bar.finish_and_clear();
-    super::print(&report::validation::text(&found))?;
     if let Some(path) = json {
-        report::write(path, &report::json::text(&found))?;
+        files::write(path, &report::json::text(&found))?;
     }
+    console.print(report::validation::text(&found));
     let failed = matches.get_flag("strict") && !found.rows.iter().all(validate::Row::is_as_known);
     Ok(ExitCode::from(u8::from(failed)))
 }

@@ -18,7 +18,7 @@ use bert_model::data::{Case, Corpus, Recipe, RecordLayout, RecordMaker, Tokenise
 use indicatif::ProgressBar;
 
 use super::{Replace, cannot_write, check_free, recipe_error};
-use crate::report::{self, PartialFile};
+use crate::files::{self, PartialFile};
 use crate::{Error, Result};
 
 /// Our own text: a sentence a line, a blank line between documents.
@@ -111,7 +111,7 @@ pub fn write(
             path: folder.into(),
             source,
         })?;
-        report::check_writable(path)?;
+        files::check_writable(path)?;
     }
     bar.set_length(files.iter().map(RecordFile::bytes).sum());
     let vocabulary = Vocabulary::parse(VOCABULARY).map_err(recipe_error)?;
@@ -126,7 +126,7 @@ pub fn write(
             .try_for_each(|thread| thread.join().expect("a thread returns its errors"))
     })?;
     for (path, text) in &small {
-        report::write(path, text)?;
+        files::write(path, text)?;
     }
     bar.finish_and_clear();
     Ok(paths)

@@ -24,7 +24,7 @@ pub enum DataError {
         source: glob::PatternError,
     },
     /// A file that would be replaced.
-    #[error("{} is there already: --force replaces it", path.display())]
+    #[error("{} is there already: --force replaces it, and all else that the command writes", path.display())]
     Exists {
         /// The file.
         path: PathBuf,

@@ -1,7 +1,6 @@
 //! Records as text, for people.
 
 use std::fmt::Write;
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +9,7 @@ use bert_model::data::{
 };
 
 use super::{DataError, cannot_read, read_vocabulary};
-use crate::Result;
+use crate::{Result, files};
 
 /// Request to show records of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,7 +141,7 @@ pub(super) fn size(path: &Path) -> Result<u64> {
         return Err(DataError::NotAFile { path: path.into() }.into());
     }
     // The size may be had even of a file that can't be read.
-    File::open(path).map_err(|source| cannot_read(path, source))?;
+    files::open(path).map_err(|source| cannot_read(path, source))?;
     Ok(found.len())
 }
 
@@ -158,7 +157,7 @@ pub fn show(request: &Request) -> Result<String> {
     let total = layout.count(file)?;
     let mut out = layout.headline(total);
     let end = request.first.saturating_add(request.count).min(total);
-    let mut opened = File::open(file).map_err(|source| cannot_read(file, source))?;
+    let mut opened = files::open(file).map_err(|source| cannot_read(file, source))?;
     let place = request.first.min(total) * layout.bytes() as u64;
     let sought = opened.seek(SeekFrom::Start(place));
     sought.map_err(|source| cannot_read(file, source))?;

@@ -4,7 +4,7 @@
 //! form of v2.1 and v2.2 one for each strategy and so many packs (`strategy_64_64_part_0`).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use indicatif::ProgressBar;
 use super::{
     DataError, Replace, cannot_read, cannot_write, check_outputs, inspect, matching, recipe_error,
 };
-use crate::report::PartialFile;
+use crate::files::{self, PartialFile};
 use crate::{Error, Result};
 
 /// Packs of one file in the form of v2.1 and v2.2 at the most.
@@ -229,7 +229,7 @@ pub fn count(path: &Path, layout: PackLayout) -> Result<PackCount> {
     let bytes = inspect::size(path)?;
     let packs = layout.packs_in(bytes);
     let packs = packs.map_err(|error| super::data_error(path, error))?;
-    let opened = File::open(path).map_err(|source| cannot_read(path, source))?;
+    let opened = files::open(path).map_err(|source| cannot_read(path, source))?;
     let mut file = BufReader::new(opened);
     let mut bytes = vec![0; layout.bytes()];
     let mut sequences = 0;
@@ -359,10 +359,10 @@ mod tests {
             form: PackForm::Slices,
         };
         for (bytes, form) in [(3 * 8_840, PackForm::Slices), (3 * 9_176, PackForm::Slots)] {
-            File::create(&path).unwrap().set_len(bytes).unwrap();
+            fs::File::create(&path).unwrap().set_len(bytes).unwrap();
             assert_eq!(layout_of(&path, layout).unwrap().form, form);
         }
-        File::create(&path).unwrap().set_len(8_841).unwrap();
+        fs::File::create(&path).unwrap().set_len(8_841).unwrap();
         let error = layout_of(&path, layout).unwrap_err().to_string();
         assert!(
             error.contains("a multiple of 8840 bytes, or of 9176"),

@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use super::{
     DataError, Replace, cannot_write, check_outputs, matching, read_vocabulary, recipe_error,
 };
-use crate::report::PartialFile;
+use crate::files::PartialFile;
 use crate::{Error, Result, text};
 
 /// Request to make records for pre-training from text.

@@ -5,7 +5,7 @@ use std::path::Path;
 use bert_model::data::{Case, Vocabulary};
 
 use super::{Replace, check_outputs, matching, recipe_error};
-use crate::{Result, report, text};
+use crate::{Result, files, text};
 
 /// Writes a vocabulary of at most `size` tokens that can spell the texts in `input_files`, a
 /// list of patterns. Returns how many tokens it has.
@@ -28,7 +28,7 @@ pub fn write(
         .collect::<Result<_>>()?;
     let vocabulary = Vocabulary::of_words(&texts.join("\n"), case, size);
     let vocabulary = vocabulary.map_err(recipe_error)?;
-    report::write(output, &file_text(&vocabulary))?;
+    files::write(output, &file_text(&vocabulary))?;
     Ok(vocabulary.size())
 }
 

@@ -36,8 +36,17 @@ pub fn check_apart<'a>(
     Ok(())
 }
 
+/// The name of the file that a path leads to, if that is in a folder.
+#[must_use]
+pub fn is_in(folder: &Path, path: &Path) -> Option<String> {
+    let place = place(path);
+    let folder = fs::canonicalize(folder).ok()?;
+    let name = place.file_name()?.to_str()?;
+    (place.parent() == Some(&*folder)).then(|| name.to_owned())
+}
+
 /// Where a file is or will be, however its folder is named and whatever links lead there.
-fn place(path: &Path) -> PathBuf {
+pub(super) fn place(path: &Path) -> PathBuf {
     let path = followed(path);
     let folder = path
         .parent()

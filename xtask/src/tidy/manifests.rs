@@ -49,7 +49,7 @@ const REQUIRED: [(&str, &str, &str); 15] = [
 ];
 
 /// Packages that may be used nowhere else: (dependency, members, why).
-const CONFINED: [(&str, &[&str], &str); 9] = [
+const CONFINED: [(&str, &[&str], &str); 10] = [
     (
         "anyhow",
         &["bench-cli", "xtask"],
@@ -65,6 +65,11 @@ const CONFINED: [(&str, &[&str], &str); 9] = [
     ("csv", &["bench-cli"], "only bench-cli writes files"),
     ("ctrlc", &["bench-cli"], "only bench-cli can be interrupted"),
     ("indicatif", &["bench-cli"], "only bench-cli prints"),
+    (
+        "signal-hook",
+        &["bench-cli"],
+        "only bench-cli can be interrupted",
+    ),
     (
         "tempfile",
         &["bench-cli", "tests"],
