@@ -32,6 +32,19 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
     unfinished(path, text)?.finish()
 }
 
+/// Writes `text` to `path`, in a folder that no other run writes to: until it is whole, it stands in
+/// the folder `above`, as [`PartialFile::create_from`] says.
+///
+/// # Errors
+///
+/// If one of the folders can't be written to.
+pub fn write_from(above: &Path, path: &Path, text: &str) -> Result<()> {
+    let mut file = PartialFile::create_from(above, path)?;
+    let written = file.write_all(text.as_bytes());
+    written.map_err(|source| cannot_write(path, source))?;
+    file.finish()
+}
+
 /// The file that will be at `path` with this `text`, once it is finished.
 ///
 /// # Errors

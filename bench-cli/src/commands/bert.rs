@@ -253,10 +253,9 @@ fn write_config(runs: &mut [Run], program: &RunRequest) -> anyhow::Result<()> {
     for run in runs {
         run.request.move_to(&folder);
     }
-    files::write(
-        &folder.join("config.json"),
-        &report::json::config_text(&program.options.arguments()),
-    )?;
+    let text = report::json::config_text(&program.options.arguments());
+    let above = folder.parent().unwrap_or(Path::new(""));
+    files::write_from(above, &folder.join("config.json"), &text)?;
     Ok(())
 }
 

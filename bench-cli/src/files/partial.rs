@@ -48,11 +48,23 @@ impl PartialFile {
     /// If the folder can't be written to, if `path` is a folder or a file that may not be written,
     /// or if its name is too long; [`Error::OwnInput`] if this process has read it.
     pub fn create(path: &Path) -> Result<Self> {
+        let place = followed(path);
+        let folder = place.parent().unwrap_or(Path::new(""));
+        Self::create_from(folder, path)
+    }
+
+    /// Starts the file that will be at `path` in a `folder` of the same file system, where later
+    /// runs will find it if this one is killed.
+    ///
+    /// # Errors
+    ///
+    /// As [`PartialFile::create`].
+    pub fn create_from(folder: &Path, path: &Path) -> Result<Self> {
         if was_read(path) {
             return Err(Error::OwnInput { path: path.into() });
         }
         let place = followed(path);
-        let opened = open(&place).map_err(|source| cannot_write(path, source))?;
+        let opened = open(folder, &place).map_err(|source| cannot_write(path, source))?;
         let (file, beside) = opened;
         Ok(Self {
             path: place,
@@ -128,7 +140,7 @@ impl Drop for PartialFile {
     }
 }
 
-fn open(place: &Path) -> io::Result<(File, Option<TemporaryFile>)> {
+fn open(folder: &Path, place: &Path) -> io::Result<(File, Option<TemporaryFile>)> {
     if place.as_os_str().is_empty() {
         return Err(ErrorKind::NotFound.into());
     }
@@ -144,7 +156,6 @@ fn open(place: &Path) -> io::Result<(File, Option<TemporaryFile>)> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let folder = place.parent().unwrap_or(Path::new(""));
     let (file, beside) = create_in(folder)?;
     Ok((file, Some(beside)))
 }
