@@ -1,12 +1,13 @@
 //! Automation in Rust: what continuous integration runs, and anyone can run too.
 //!
 //! `cargo xtask ci` is every check but the tests; `cargo xtask tidy` is the part of it
-//! that the compiler and clippy can't do; `cargo xtask fuzz` gives parsers random input. The
-//! exit status is 0 if all is well, 1 if a check complains and 2 if the command line isn't
-//! understood.
+//! that the compiler and clippy can't do; `cargo xtask fuzz` gives parsers random input, and
+//! `cargo xtask kills` ends commands while they write. The exit status is 0 if all is well, 1 if a
+//! check complains and 2 if the command line isn't understood.
 
 mod ci;
 mod fuzz;
+mod kills;
 mod tidy;
 
 use std::io::{self, Write};
@@ -23,6 +24,8 @@ commands:
   tidy  what clippy can't check: dependencies, passes, configs, documents
   fuzz TARGET|all [SECONDS]
         random input for a parser, for so long (60 without a number)
+  kills COMMAND|all [TIMES]
+        ends commands that write files, so often (300 without a number), and looks at the files
 ";
 
 fn main() -> ExitCode {
@@ -44,6 +47,8 @@ fn dispatch(words: impl Iterator<Item = String>) -> anyhow::Result<ExitCode> {
         ["tidy"] => tidy::run(&root()?)?,
         ["fuzz", target] => fuzz::run(&root()?, target, "60")?,
         ["fuzz", target, seconds] => fuzz::run(&root()?, target, seconds)?,
+        ["kills", command] => kills::run(&root()?, command, "300")?,
+        ["kills", command, times] => kills::run(&root()?, command, times)?,
         ["help" | "-h" | "--help"] => write!(io::stdout(), "{USAGE}")?,
         _ => {
             write!(io::stderr(), "{USAGE}")?;
