@@ -23,8 +23,14 @@ const COVERAGE: &str = "--cfg fuzzing \
 /// Longest input, in bytes: a little more than the longest seed.
 const MAX_LEN: u32 = 16_384;
 
+/// Seconds that an input may take. Coverage makes a run some five times slower.
+const TIMEOUT_SECONDS: u32 = 30;
+
+/// Memory that a target may take; nothing that is refused takes a gibibyte.
+const RSS_MEBIBYTES: u32 = 4096;
+
 /// The targets and the folders that hold their seeds.
-const TARGETS: [(&str, &[&str]); 7] = [
+const TARGETS: [(&str, &[&str]); 10] = [
     ("options", &["fuzz/seeds/options"]),
     ("config", &["configs/mk2", "configs/mlperf"]),
     ("machine", &["configs/systems"]),
@@ -32,6 +38,9 @@ const TARGETS: [(&str, &[&str]); 7] = [
     ("graph", &["fuzz/seeds/graph"]),
     ("questions", &["fuzz/seeds/questions"]),
     ("vocabulary", &["fuzz/seeds/vocabulary"]),
+    ("command", &["fuzz/seeds/options"]),
+    ("simulate", &["configs/systems"]),
+    ("program", &["fuzz/seeds/program"]),
 ];
 
 /// Runs the target called `name` for so many seconds, or all targets one after the other.
@@ -67,7 +76,8 @@ pub(crate) fn run(root: &Path, name: &str, seconds: &str) -> anyhow::Result<()> 
         fuzz.arg(format!("-max_total_time={seconds}"))
             .arg(format!("-max_len={MAX_LEN}"))
             .arg(format!("-artifact_prefix={}/{target}-", built.display()))
-            .arg("-timeout=10")
+            .arg(format!("-timeout={TIMEOUT_SECONDS}"))
+            .arg(format!("-rss_limit_mb={RSS_MEBIBYTES}"))
             .arg("-verbosity=0")
             .arg("-print_final_stats=1")
             .arg(&corpus)
