@@ -211,9 +211,8 @@ impl Change {
             Self::Encoder(encoder) => {
                 let ipus = encoder.memory_shares(config.model.num_layers);
                 let placement = &mut config.placement;
-                // More IPUs with half layers have the share of the last that had any.
-                if let (EncoderPlacement::Halves(_), EncoderMemory::PerIpu(shares), Ok(ipus)) =
-                    (encoder, &mut placement.memory, ipus)
+                // More IPUs have the share of the last that had any.
+                if let (EncoderMemory::PerIpu(shares), Ok(ipus)) = (&mut placement.memory, ipus)
                     && let [_, .., last] = *shares.as_slice()
                 {
                     shares.resize(shares.len().max(ipus as usize), last);
