@@ -18,6 +18,7 @@ mod validate;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bench_cli::args::Arguments;
 use bench_cli::console::Console;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
@@ -150,6 +151,19 @@ fn output_option(name: &'static str, help: &'static str) -> Arg {
 /// The path that [`path_option`] was given.
 fn path<'a>(matches: &'a ArgMatches, name: &str) -> Option<&'a Path> {
     matches.get_one::<PathBuf>(name).map(PathBuf::as_path)
+}
+
+/// Whether this is a later one of several processes of one run, of which the first prints; says so.
+fn is_left_to_first(given: &Arguments, console: &Console) -> bool {
+    let Some(launch) = given.launch.filter(|launch| launch.rank > 0) else {
+        return false;
+    };
+    console.note(&format!(
+        "process {} of {}: the first one simulates the whole system",
+        launch.rank + 1,
+        launch.processes
+    ));
+    true
 }
 
 #[cfg(test)]

@@ -174,18 +174,17 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
 
 fn device(request: &RunRequest) -> [Line; 2] {
     let config = &request.options.config;
-    let requested = config.ipus_requested();
-    let need = match request.options.run.launch {
-        None => {
-            let needed = config.ipus_per_replica() * config.batching.replicas;
-            format!("Need {needed} IPUs. Requesting {requested} IPUs.")
-        }
-        Some(launch) => {
-            let needed = config.ipus_per_replica() * launch.local_replicas;
-            let requested = needed.next_power_of_two();
-            format!("Need {needed} IPUs per instance. Requesting {requested} IPUs per instance.")
-        }
+    let launch = request.options.run.launch;
+    let (replicas, each) = match launch {
+        None => (config.batching.replicas, ""),
+        Some(launch) => (launch.local_replicas, " per instance"),
     };
+    let needed = config.ipus_per_replica() * replicas;
+    let requested = match launch {
+        None => config.ipus_requested(),
+        Some(_) => needed.next_power_of_two(),
+    };
+    let need = format!("Need {needed} IPUs{each}. Requesting {requested} IPUs{each}.");
     let acquired = format!(
         "Acquired device: simulated {} with {requested} IPUs",
         request.machine.name

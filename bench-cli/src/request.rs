@@ -104,6 +104,15 @@ impl PreparedRun {
     }
 }
 
+impl PreparedRun {
+    /// What the user should hear about the run, in lines: the release first.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let release = self.first().options.config.release;
+        let release = format!("release: {release}: {}", self.release_reason);
+        std::iter::once(release).chain(self.notes.iter().cloned())
+    }
+}
+
 /// Resolves what was `given`: reads the preset, applies the rules, chooses the machine.
 ///
 /// # Errors
@@ -134,9 +143,8 @@ pub fn prepare(given: &Arguments, date: clock::Date) -> Result<PreparedRun> {
         (None, Some(preset)) => preset.shown.to_string(),
         (None, None) => Shown::Nothing.to_string(),
     };
-    if let Some(preset) = &preset {
-        notes.extend(faults::notes(&preset.written, &options));
-    }
+    let written = preset.as_ref().map(|preset| preset.written.clone());
+    notes.extend(faults::notes(&written.unwrap_or_default(), &options));
     if options.config.session.collective_merging == CollectiveMerging::On
         && let Some(reason) = unmergeable(&options)
     {

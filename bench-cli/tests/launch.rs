@@ -58,6 +58,8 @@ fn two_processes_are_the_run_of_all_replicas() {
     let stdout = String::from_utf8(first.stdout).unwrap();
     let need = "Need 64 IPUs per instance. Requesting 64 IPUs per instance.";
     assert!(stdout.contains(need), "{stdout}");
+    let acquired = "Acquired device: simulated mk2-pod128 with 64 IPUs";
+    assert!(stdout.contains(acquired), "{stdout}");
     let stderr = String::from_utf8(first.stderr).unwrap();
     let note = "launched as 2 processes of 16 replicas each: the run is that of all 32 replicas";
     assert!(stderr.contains(note), "{stderr}");
@@ -68,10 +70,12 @@ fn two_processes_are_the_run_of_all_replicas() {
     let key = "throughput_sequences_per_second";
     assert_eq!(report(folder, "d.json")[key], a[key]);
 
-    let second = run(folder, "--metrics-json c.json", &launched(32, 16, 16));
-    assert!(second.status.success(), "{second:?}");
-    assert!(second.stdout.is_empty(), "{second:?}");
-    assert!(!folder.join("c.json").exists());
+    for more in ["--metrics-json c.json", "--print-config"] {
+        let second = run(folder, more, &launched(32, 16, 16));
+        assert!(second.status.success(), "{second:?}");
+        assert!(second.stdout.is_empty(), "{second:?}");
+        assert!(!folder.join("c.json").exists());
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! `applications/popart/bert` up to v2.5.0 and `nlp/bert/popart` after it; v3.1.0 is the last that
 //! has BERT for PopART.
 
+pub mod keys;
 pub mod signs;
 
 use std::fmt;

@@ -110,10 +110,16 @@ fn preset_or_report(
     Ok((values, Some(SavedMachine { name, description })))
 }
 
+/// Whether these are the values of a complete configuration, as the program writes it of a run.
+#[must_use]
+pub fn is_resolved(values: &Map<String, Value>) -> bool {
+    values.contains_key(DISTRIBUTED[0])
+}
+
 /// The values of a resolved configuration as somebody would have asked for them: without those that
 /// are the defaults or were derived. Others are as they are.
 fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Value>> {
-    if !values.contains_key(DISTRIBUTED[0]) {
+    if !is_resolved(values) {
         return Ok(values.clone());
     }
     // What a launcher shared out was one run, of all replicas.
@@ -151,17 +157,13 @@ fn unresolved(path: &str, values: &Map<String, Value>) -> Result<Map<String, Val
 ///
 /// # Errors
 ///
-/// Two names of one key with different values; unknown keys, all of them; else the first value that
-/// does not fit.
+/// Unknown keys, all of them; else the first value that does not fit; else two names of one key with
+/// different values.
 fn check(path: &str, values: &Map<String, Value>, level: Level) -> Result<Map<String, Value>> {
-    let unified = synonyms::unified(values).map_err(|inner| Error::TwoConfigValues {
-        path: path.into(),
-        inner: Box::new(inner),
-    })?;
-    let values = &unified;
+    let known = |key: &str| known(synonyms::key_of(key), level);
     let keys: Vec<String> = values
         .keys()
-        .filter(|key| known(key, level).is_none())
+        .filter(|key| known(key).is_none())
         .cloned()
         .collect();
     if !keys.is_empty() {
@@ -174,13 +176,17 @@ fn check(path: &str, values: &Map<String, Value>, level: Level) -> Result<Map<St
             keys,
         });
     }
-    values
+    let typed: Map<String, Value> = values
         .iter()
         .map(|(key, value)| {
-            let option = known(key, level).expect("unknown keys were refused above");
+            let option = known(key).expect("unknown keys were refused above");
             Ok((key.clone(), from_json(option, value, path)?))
         })
-        .collect()
+        .collect::<Result<_>>()?;
+    synonyms::unified(&typed).map_err(|inner| Error::TwoConfigValues {
+        path: path.into(),
+        inner: Box::new(inner),
+    })
 }
 
 /// Which configuration an object is.

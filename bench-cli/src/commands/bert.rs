@@ -37,17 +37,12 @@ pub(crate) fn run(words: Vec<OsString>, console: &Console) -> anyhow::Result<Exi
     if own.quiet {
         console.silence();
     }
+    if super::is_left_to_first(&given, console) {
+        return Ok(ExitCode::SUCCESS);
+    }
     if own.print_config {
         console.print(report::json::config_text(
             &prepared.request.options.arguments(),
-        ));
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Some(launch) = given.launch.filter(|launch| launch.rank > 0) {
-        console.note(&format!(
-            "process {} of {}: the first one simulates the whole system",
-            launch.rank + 1,
-            launch.processes
         ));
         return Ok(ExitCode::SUCCESS);
     }
@@ -223,12 +218,8 @@ fn one(
 /// What the user should know before the run.
 fn say(prepared: &PreparedRun, console: &Console) {
     console.note(&format!("system: {}", prepared.request.machine.name));
-    console.note(&format!(
-        "release: {}: {}",
-        prepared.request.options.config.release, prepared.release_reason
-    ));
-    for note in &prepared.notes {
-        console.note(note);
+    for line in prepared.lines() {
+        console.note(&line);
     }
 }
 

@@ -81,13 +81,16 @@ fn of_run(words: Vec<OsString>, console: &Console) -> anyhow::Result<ExitCode> {
     if prepared.own.quiet {
         console.silence();
     }
+    if super::is_left_to_first(&given, console) {
+        return Ok(ExitCode::SUCCESS);
+    }
     for option in outputs(&prepared.own) {
         console.note(&format!(
             "no effect: the preset's {option}, which is for one run"
         ));
     }
-    for note in &prepared.notes {
-        console.note(note);
+    for line in prepared.lines() {
+        console.note(&line);
     }
     let request = prepared.first();
     console.note(&format!("system: {}", request.machine.name));

@@ -6,69 +6,21 @@
 //! they have.
 
 use bench_core::release::Release;
+use bench_core::release::keys::has;
 use serde_json::{Map, Value};
 
+use crate::args::{json, table};
 use crate::config::BertOptions;
 use crate::python::repr_items;
 
-/// Keys that a release added.
-const ADDED: [(&str, Release); 13] = [
-    ("use_packed_sequence_format", Release::V2_1),
-    ("max_sequences_per_pack", Release::V2_1),
-    ("squad_wrap_final_layer", Release::V2_1),
-    ("disable_attention_dropout_bwd", Release::V2_1),
-    ("use_half_optimizer_state", Release::V2_1),
-    ("save_initializers_externally", Release::V2_1),
-    ("wandb_checkpoint", Release::V2_2),
-    ("wandb_save_checkpoints", Release::V2_2),
-    ("compile_only", Release::V2_3),
-    ("buffering_depth", Release::V2_5),
-    ("device_iterations", Release::V2_6),
-    ("checkpoint_output_dir", Release::V3_1),
-    ("checkpoint_input_dir", Release::V3_1),
-];
-
-/// Keys with the last release that had them.
-const REMOVED: [(&str, Release); 22] = [
-    ("mpi_distributed", Release::V2_1),
-    ("mpi_rank", Release::V2_1),
-    ("mpi_size", Release::V2_1),
-    ("execution_mode", Release::V2_2),
-    ("virtual_graph", Release::V2_2),
-    ("phased_execution", Release::V2_2),
-    ("phased_execution_type", Release::V2_2),
-    ("layers_per_phase", Release::V2_2),
-    ("batch_serialize", Release::V2_2),
-    ("num_attention_splits", Release::V2_2),
-    ("num_ffwd_splits", Release::V2_2),
-    ("num_io_tiles", Release::V2_2),
-    ("activation_io_schedule", Release::V2_2),
-    ("activations_on_chip", Release::V2_2),
-    ("optimizer_io_schedule", Release::V2_2),
-    ("optimizer_schedule", Release::V2_2),
-    ("tensor_storage_onchip", Release::V2_2),
-    ("weight_io_schedule", Release::V2_2),
-    ("batches_per_step", Release::V2_5),
-    ("checkpoint_dir", Release::V3_0),
-    ("tf_checkpoint", Release::V3_0),
-    ("onnx_checkpoint", Release::V3_0),
-];
-
-/// Whether a release reads a key of the application.
-fn has(release: Release, key: &str) -> bool {
-    let added = ADDED.iter().find(|(added, _)| *added == key);
-    let removed = REMOVED.iter().find(|(removed, _)| *removed == key);
-    added.is_none_or(|(_, first)| release >= *first)
-        && removed.is_none_or(|(_, last)| release <= *last)
-}
-
-/// A line for each reason why the release of a run, of which its file says what is `written` there,
-/// would not have run it.
+/// A line for each reason why the release of a run, of which its file, if there is one, says what is
+/// `written` there, would not have run it.
 pub(super) fn notes(written: &Map<String, Value>, options: &BertOptions) -> Vec<String> {
     let release = options.config.release;
     let mut notes = Vec::new();
-    // What a report says of a run is no file of any release.
-    let is_ours = written.contains_key("release") || written.contains_key("merge_collectives");
+    // A file with keys of our own is of no release, and neither is a complete configuration.
+    let ours = |key: &&str| table::own_by_key(key).is_some() && *key != "release";
+    let is_ours = json::is_resolved(written) || written.keys().any(|key| ours(&key.as_str()));
     let inner = written.get("validation_config").and_then(Value::as_object);
     let keys = written.keys().chain(inner.into_iter().flat_map(Map::keys));
     let unknown: Vec<&str> = keys
@@ -81,8 +33,7 @@ pub(super) fn notes(written: &Map<String, Value>, options: &BertOptions) -> Vec<
             repr_items(&unknown)
         ));
     }
-    let packed = written.get("use_packed_sequence_format");
-    if packed.is_some_and(|packed| *packed == true) && release <= Release::V2_2 {
+    if options.config.is_packed() && release <= Release::V2_2 {
         notes.push(format!(
             "release {release} itself fails on packed sequences: its mask reads a name that is \
              never set (UnboundLocalError)"
@@ -133,8 +84,9 @@ mod tests {
             ]
         );
         let inside = r#"{"epochs": 1, "validation_config": {"device_iterations": 4}}"#;
+        assert!(notes(inside, "--generated-data").is_empty());
         assert_eq!(
-            notes(inside, "--generated-data"),
+            notes(inside, "--generated-data --release v2.3"),
             [
                 "release v2.3 itself refuses this file: Unknown arg(s) in config file: \
                  {'device_iterations'}"
@@ -152,5 +104,46 @@ mod tests {
             let notes = notes(file, &format!("--generated-data {words}"));
             assert!(notes.is_empty(), "{words}: {notes:?}");
         }
+    }
+
+    /// What ships runs as it is, and is of no release that would refuse it.
+    #[test]
+    fn no_shipped_preset_is_said_to_be_refused() {
+        for (path, _) in bench_core::presets::PRESETS {
+            let line = format!("--config {path} --generated-data");
+            let given = args::parse(line.split(' ').map(String::from)).unwrap();
+            let notes = prepare(&given, Date::from_unix(0)).unwrap().notes;
+            let said: Vec<&String> = notes
+                .iter()
+                .filter(|note| note.contains("itself"))
+                .collect();
+            assert!(said.is_empty(), "{path}: {said:?}");
+        }
+    }
+
+    /// However packs are asked for, and whatever the file says of its release.
+    #[test]
+    fn packs_of_the_first_releases() {
+        let fails = "release v2.1 itself fails on packed sequences";
+        let said = |file: &str, words: &str| {
+            let usual = "--generated-data --epochs 1 --no-validation";
+            let notes = notes(file, &format!("{words} {usual}"));
+            notes.iter().any(|note| note.starts_with(fails))
+        };
+        assert!(said("{}", "--use-packed-sequence-format --release v2.1"));
+        assert!(said(
+            r#"{"use_packed_sequence_format": "true", "mpi_size": 1}"#,
+            ""
+        ));
+        assert!(!said(
+            r#"{"use_packed_sequence_format": false, "mpi_size": 1}"#,
+            ""
+        ));
+        let refused = r#"{"device_iterations": 4, "release": "v2.2"}"#;
+        let notes = notes(refused, "--epochs 1 --generated-data");
+        assert!(
+            notes[0].starts_with("release v2.2 itself refuses this file"),
+            "{notes:?}"
+        );
     }
 }

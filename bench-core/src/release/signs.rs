@@ -11,6 +11,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::Release;
+use super::keys::RANGES;
 
 /// Name or value of a configuration that only some releases have.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,6 @@ pub struct Sign {
     pub first: Release,
     /// Newest release that has it.
     pub last: Release,
-    /// Whether it tells releases apart, or only limits what another sign tells.
-    pub strength: Strength,
     is_in: fn(&Map<String, Value>) -> bool,
 }
 
@@ -33,56 +32,12 @@ pub enum Strength {
     Shows,
     /// Nearly all files have it: it shows nothing, but excludes later releases beside what does.
     Limits,
+    /// Files of releases that don't have it have it, too: it shows nothing by itself.
+    Silent,
 }
 
-/// Keys of phased execution, which v2.3 removed.
-const PHASED: [&str; 13] = [
-    "phased_execution",
-    "phased_execution_type",
-    "layers_per_phase",
-    "batch_serialize",
-    "num_attention_splits",
-    "num_ffwd_splits",
-    "num_io_tiles",
-    "activation_io_schedule",
-    "activations_on_chip",
-    "optimizer_io_schedule",
-    "optimizer_schedule",
-    "tensor_storage_onchip",
-    "weight_io_schedule",
-];
-
-/// A key that only releases of a range have.
-macro_rules! key {
-    ($key:literal, $first:ident, $last:ident) => {
-        sign(
-            concat!("`", $key, "`"),
-            Release::$first,
-            Release::$last,
-            |keys| keys.contains_key($key),
-        )
-    };
-}
-
-/// A key that nearly all files have, and no release after `last`.
-macro_rules! limit {
-    ($key:literal, $last:ident) => {
-        Sign {
-            strength: Strength::Limits,
-            ..key!($key, Revision96fef3f, $last)
-        }
-    };
-}
-
-/// Every sign there is, those of late releases first.
+/// Every sign but that a key is there at all ([`RANGES`]), those of late releases first.
 pub const SIGNS: &[Sign] = &[
-    key!("checkpoint_output_dir", V3_1, V3_1),
-    key!("checkpoint_input_dir", V3_1, V3_1),
-    key!("device_iterations", V2_6, V3_1),
-    key!("buffering_depth", V2_5, V3_1),
-    key!("compile_only", V2_3, V3_1),
-    key!("wandb_checkpoint", V2_2, V3_1),
-    key!("wandb_save_checkpoints", V2_2, V3_1),
     sign(
         "`gradient_reduction_type` RunningMean",
         Release::V2_3,
@@ -121,23 +76,6 @@ pub const SIGNS: &[Sign] = &[
         |keys| keys.contains_key("execution_mode") && !is_packed(keys),
     ),
     sign(
-        "a key of phased execution",
-        Release::Revision96fef3f,
-        Release::V2_2,
-        |keys| PHASED.iter().any(|key| keys.contains_key(*key)),
-    ),
-    key!("virtual_graph", Revision96fef3f, V2_2),
-    sign(
-        "a key of MPI",
-        Release::Revision96fef3f,
-        Release::V2_1,
-        |keys| {
-            ["mpi_distributed", "mpi_rank", "mpi_size"]
-                .iter()
-                .any(|key| keys.contains_key(*key))
-        },
-    ),
-    sign(
         "packed sequences in the folder of the first format",
         Release::V2_1,
         Release::V2_2,
@@ -152,20 +90,6 @@ pub const SIGNS: &[Sign] = &[
             is_packed(keys) && has("batches_per_step") && !has("pipeline") && !has("execution_mode")
         },
     ),
-    sign(
-        "a key of packed sequences",
-        Release::V2_1,
-        Release::V3_1,
-        is_packed,
-    ),
-    key!("squad_wrap_final_layer", V2_1, V3_1),
-    key!("use_half_optimizer_state", V2_1, V3_1),
-    key!("disable_attention_dropout_bwd", V2_1, V3_1),
-    key!("save_initializers_externally", V2_1, V3_1),
-    limit!("batches_per_step", V2_5),
-    limit!("checkpoint_dir", V3_0),
-    limit!("tf_checkpoint", V3_0),
-    limit!("onnx_checkpoint", V3_0),
 ];
 
 const fn sign(
@@ -178,7 +102,6 @@ const fn sign(
         seen,
         first,
         last,
-        strength: Strength::Shows,
         is_in,
     }
 }
@@ -189,8 +112,9 @@ fn is_true(value: &Value) -> bool {
     *value == true || value.as_str().is_some_and(is_word)
 }
 
+/// Whether a file asks for packs: a complete configuration has their keys without asking.
 fn is_packed(keys: &Map<String, Value>) -> bool {
-    keys.contains_key("use_packed_sequence_format") || keys.contains_key("max_sequences_per_pack")
+    keys.get("use_packed_sequence_format").is_some_and(is_true)
 }
 
 /// Whether input files are named in a folder.
@@ -253,10 +177,39 @@ impl fmt::Display for Shown {
     }
 }
 
-/// Releases that the `keys` of a configuration show, as they are in its file.
+/// A sign that was seen.
+struct Seen {
+    seen: &'static str,
+    first: Release,
+    last: Release,
+    strength: Strength,
+}
+
+/// Releases that the `keys` of a configuration show, as they are in its file. The keys of its
+/// validation are keys of the same release.
 #[must_use]
 pub fn shown(keys: &Map<String, Value>) -> Shown {
-    let seen: Vec<&Sign> = SIGNS.iter().filter(|sign| (sign.is_in)(keys)).collect();
+    let inner = keys.get("validation_config").and_then(Value::as_object);
+    let has =
+        |key: &str| keys.contains_key(key) || inner.is_some_and(|inner| inner.contains_key(key));
+    let signs = SIGNS.iter().filter(|sign| (sign.is_in)(keys));
+    let signs = signs.map(|sign| Seen {
+        seen: sign.seen,
+        first: sign.first,
+        last: sign.last,
+        strength: Strength::Shows,
+    });
+    let ranges = RANGES.iter().filter(|range| has(range.key));
+    let ranges = ranges.map(|range| Seen {
+        seen: range.seen,
+        first: range.first,
+        last: range.last,
+        strength: range.strength,
+    });
+    let seen: Vec<Seen> = signs
+        .chain(ranges)
+        .filter(|seen| seen.strength != Strength::Silent)
+        .collect();
     if seen.iter().all(|sign| sign.strength == Strength::Limits) {
         return Shown::Nothing;
     }
@@ -270,20 +223,20 @@ pub fn shown(keys: &Map<String, Value>) -> Shown {
         };
     }
     let (first, last) = (oldest.first, newest.last);
-    let shows = |sign: &&&Sign| sign.strength == Strength::Shows;
+    let shows = |sign: &&Seen| sign.strength == Strength::Shows;
     let is_limited = !seen.iter().filter(shows).any(|sign| sign.last == last);
-    let decides = |sign: &&&Sign| match sign.strength {
+    let decides = |sign: &&Seen| match sign.strength {
         Strength::Shows => {
             (sign.first == first && first != Release::Revision96fef3f)
                 || (sign.last == last && last != Release::V3_1)
         }
         Strength::Limits => is_limited && sign.last == last,
+        Strength::Silent => false,
     };
-    Shown::Releases {
-        first,
-        last,
-        by: seen.iter().filter(decides).map(|sign| sign.seen).collect(),
-    }
+    let mut by: Vec<&str> = seen.iter().filter(decides).map(|sign| sign.seen).collect();
+    // Several keys may be parts of one thing.
+    by.dedup();
+    Shown::Releases { first, last, by }
 }
 
 #[cfg(test)]
@@ -348,6 +301,18 @@ mod tests {
                 json!({"input_files": "dev.json", "batches_per_step": 16}),
                 "v2.5",
                 "the newest of v2.3 to v2.5, shown by `input_files` as a text",
+            ),
+            // A complete configuration of v2.1, as it leaves one behind.
+            (
+                json!({"use_packed_sequence_format": false, "max_sequences_per_pack": 1,
+                       "execution_mode": "PIPELINE", "mpi_size": 1, "mpi_rank": 0}),
+                "v2.1",
+                "shown by a key of packed sequences and a key of MPI",
+            ),
+            (
+                json!({"batches_per_step": 1, "validation_config": {"buffering_depth": 2}}),
+                "v2.5",
+                "shown by `buffering_depth` and `batches_per_step`",
             ),
             (
                 json!({"mpi_size": 1}),
