@@ -341,8 +341,15 @@ fn given_on_line(option: &OptionSpec, matches: &ArgMatches) -> bool {
 
 fn refuse_conflicts(names: &[&'static str]) -> Result<()> {
     for group in table::EXCLUSIVE {
+        let key = |name: &str| table::by_name(name).map(|option| option.key);
+        let is_flag =
+            |name: &str| table::by_name(name).is_some_and(|option| option.arity == Arity::None);
         let mut present = names.iter().filter(|name| group.contains(name));
-        if let (Some(other), Some(option)) = (present.next(), present.next()) {
+        let Some(other) = present.next() else {
+            continue;
+        };
+        // Two names of one option are compared by their values.
+        if let Some(option) = present.find(|option| key(option) != key(other) || is_flag(option)) {
             return Err(Error::NotAllowedWith { option, other });
         }
     }

@@ -278,8 +278,9 @@ fn displaced(names: &[&str]) -> Vec<&'static str> {
     }
     for group in table::EXCLUSIVE {
         for name in names.iter().filter(|name| group.contains(name)) {
-            let others = group.iter().filter(|other| *other != name);
-            keys.extend(others.filter_map(|other| Some(table::by_name(other)?.key)));
+            let key = |name: &str| table::by_name(name).map(|option| option.key);
+            let others = group.iter().filter_map(|other| key(other));
+            keys.extend(others.filter(|other| Some(*other) != key(name)));
         }
     }
     keys

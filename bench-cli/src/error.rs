@@ -276,6 +276,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file that asks for evaluation within training.
+    #[error(
+        "{path}: key '{key}': evaluation between the steps of training isn't simulated: take the \
+         key out of the file to run the training alone"
+    )]
+    NoEvaluation {
+        /// The file.
+        path: String,
+        /// The key.
+        key: &'static str,
+    },
     /// A folder that another run fills.
     #[error("another run is filling {}: wait for its end, or name another folder", path.display())]
     FolderBusy {
@@ -307,6 +318,9 @@ pub enum Error {
         /// Micro-batches that are on the way together.
         depth: PipelineDepth,
     },
+    /// A pipeline of one stage, in PopART's words.
+    #[error("{0}\n  The model has one IPU here: --pipeline false runs")]
+    OneStage(Box<bench_core::Error>),
     /// A device of a system that can't be had.
     #[error("system {system}")]
     Attach {
@@ -453,6 +467,7 @@ impl From<bench_core::Error> for Error {
         match error {
             bench_core::Error::Keys(error) => error.into(),
             bench_core::Error::TooLarge(error) => Self::TooLarge(error),
+            bench_core::Error::OneStage => Self::OneStage(bench_core::Error::OneStage.into()),
             bench_core::Error::Graph(error) => match *error {
                 CompileError::Pass(PassError::Pipeline(PipelineError::Depth { stages, depth })) => {
                     Self::PipelineDepth { stages, depth }

@@ -1,6 +1,6 @@
 //! How one matrix product would be cut over the tiles of an IPU.
 //!
-//! ExtraRuns PopLibs' estimate, by which plans are ranked, stands what the simulator makes of
+//! Beside PopLibs' estimate, by which plans are ranked, stands what the simulator makes of
 //! each plan: the time and the temporary memory of the program that the product is lowered
 //! to, with both operands where the plan wants them before it spreads them.
 //!

@@ -13,7 +13,7 @@ use ipu_sim::units::{Bytes, Flops};
 use popart_graph::ir::{Graph, OpKind, Reduction, TensorKind};
 use popart_graph::lower::{HostOptions, OutputReturn, Prefetch, RunStart};
 use popart_graph::passes::optimizer::rules::{LearningRate, OptimizerOptions};
-use popart_graph::passes::{Inference, OptimizerState, Pipelining, Sharding, Training, Watch};
+use popart_graph::passes::{Inference, OptimizerState, Pipelining, Training, Watch};
 use popart_graph::plan::PlanCache;
 use popart_graph::profile::Profile;
 use popart_graph::session::{self, Purpose, SessionOptions};
@@ -45,8 +45,8 @@ pub struct Compiled {
 ///
 /// # Errors
 ///
-/// A model that can't be built, placed, planned or pipelined as asked, or that no plan could make
-/// fit; a machine with too few IPUs.
+/// A configuration that breaks a rule; a model that can't be built, placed, planned or pipelined as
+/// asked, or that no plan could make fit; a machine with too few IPUs.
 ///
 /// # Panics
 ///
@@ -57,6 +57,7 @@ pub fn compile(
     plans: &PlanCache,
     mut watch: Watch<'_>,
 ) -> Result<Compiled> {
+    config.check()?;
     let (needed, available) = (config.ipus_requested(), machine.n_ipus);
     if needed > available {
         return Err(Error::TooFewIpus {
@@ -70,11 +71,14 @@ pub fn compile(
     let placement = Placement::from_options(&config.placement, layers, task);
     let placement = placement.map_err(bert_model::error::Error::from)?;
     let model = model::build(&config.model, &placement, task)?;
+    if config.is_pipelined() && model.placement.stages.len() < 2 {
+        return Err(Error::OneStage);
+    }
     watch.show("model", &model.graph);
     refuse_hopeless(&model.graph, machine)?;
     let options = SessionOptions {
         purpose: match config.is_inference() {
-            true => Purpose::Inference(inference(config, &model)),
+            true => Purpose::Inference(inference(config)),
             false => Purpose::Training(training(config, &model)),
         },
         host: host(config),
@@ -171,16 +175,16 @@ fn weights_by_ipu(graph: &Graph) -> BTreeMap<IpuId, Bytes> {
     bytes
 }
 
-fn pipelining(config: &RunConfig, model: &BertModel) -> Pipelining {
-    match config.is_pipelined() && model.placement.stages.len() > 1 {
+fn pipelining(config: &RunConfig) -> Pipelining {
+    match config.is_pipelined() {
         true => Pipelining::On,
         false => Pipelining::Off,
     }
 }
 
-fn inference(config: &RunConfig, model: &BertModel) -> Inference {
+fn inference(config: &RunConfig) -> Inference {
     Inference {
-        pipelining: pipelining(config, model),
+        pipelining: pipelining(config),
         replicas: config.batching.replicas,
         micro_batches: config.batching.batches_per_step,
         outlining: config.session.outlining,
@@ -190,16 +194,12 @@ fn inference(config: &RunConfig, model: &BertModel) -> Inference {
 fn training(config: &RunConfig, model: &BertModel) -> Training {
     Training {
         loss: model.loss.expect("a model for training has a loss"),
-        pipelining: pipelining(config, model),
+        pipelining: pipelining(config),
         recompute: model.recompute_mode(),
         updates: config.batching.batches_per_step,
         optimizer: optimizer(config, model),
         state: OptimizerState {
-            // One replica has nobody to share with.
-            sharding: match config.batching.replicas {
-                1 => Sharding::Off,
-                _ => config.state.sharding,
-            },
+            sharding: config.state.sharding,
             memory: config.state.memory,
         },
         softmax_dropout_gradient: config.session.softmax_dropout_gradient,

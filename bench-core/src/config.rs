@@ -21,7 +21,7 @@ use popart_graph::passes::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use keys::KeyError;
+pub use keys::{KeyError, RunPart};
 
 use crate::release::Release;
 
@@ -203,9 +203,30 @@ impl RunConfig {
     ///
     /// # Errors
     ///
-    /// The first rule that is broken.
+    /// The first rule that is broken; [`KeyError::Unwritten`] for what no keys say.
     pub fn check(&self) -> Result<(), KeyError> {
-        Self::from_keys(&self.to_keys()).map(|_| ())
+        let read = Self::from_keys(&self.to_keys())?;
+        let parts = [
+            (RunPart::Model, read.model == self.model),
+            (RunPart::Placement, read.placement == self.placement),
+            (
+                RunPart::Optimizer,
+                read.optimizer == self.optimizer && read.state == self.state,
+            ),
+            (
+                RunPart::LearningRate,
+                read.learning_rate == self.learning_rate,
+            ),
+            (RunPart::Session, read.session == self.session),
+            (
+                RunPart::Packs,
+                read.sequences_per_pack == self.sequences_per_pack,
+            ),
+        ];
+        match parts.into_iter().find(|(_, is_same)| !is_same) {
+            Some((part, _)) => Err(KeyError::Unwritten { part }),
+            None => Ok(()),
+        }
     }
 
     /// Whether only the forward pass runs.
@@ -232,18 +253,20 @@ impl RunConfig {
         self.model.dropout != Dropout::Off
     }
 
-    /// Samples (sequences, or packs of them) behind one weight update, of all replicas.
+    /// Samples (sequences, or packs of them) behind one weight update, of all replicas. More than 64
+    /// bits hold count as the most that they hold: [`RunConfig::check`] refuses them.
     #[must_use]
     pub fn global_batch_size(&self) -> u64 {
         u64::from(self.model.micro_batch)
-            * u64::from(self.batching.accumulation)
-            * u64::from(self.batching.replicas)
+            .saturating_mul(self.batching.accumulation.into())
+            .saturating_mul(self.batching.replicas.into())
     }
 
     /// Samples (sequences, or packs of them) in one step of the host, of all replicas.
     #[must_use]
     pub fn samples_per_step(&self) -> u64 {
-        self.global_batch_size() * u64::from(self.batching.batches_per_step)
+        self.global_batch_size()
+            .saturating_mul(self.batching.batches_per_step.into())
     }
 
     /// Whether samples are packs of sequences.

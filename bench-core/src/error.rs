@@ -31,6 +31,12 @@ pub enum Error {
     /// A model that no plan can make fit, found before it is compiled.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    /// A pipeline of one stage. The sentence is PopART's.
+    #[error(
+        "Pipelining requires more than 1 IPU and the 'virtualGraphMode' session option to not be \
+         VirtualGraphMode::Off."
+    )]
+    OneStage,
     /// More IPUs than the machine has.
     #[error("the configuration needs {needed} IPUs, `{machine}` has {available}")]
     TooFewIpus {

@@ -42,7 +42,6 @@ pub const TIMING: engine::Options = engine::Options {
 ///
 /// If `plans` are those of other tiles than the machine's.
 pub fn evaluate(config: &RunConfig, machine: &MachineSpec, plans: &PlanCache) -> Result<Metrics> {
-    config.check()?;
     let compiled = compile(config, machine, plans, Watch::nobody())?;
     let program = &compiled.program;
     let weight = weigh::weigh(program, machine)?;

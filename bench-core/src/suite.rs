@@ -78,19 +78,25 @@ pub fn runs() -> Vec<SuiteRun> {
         let config = presets::run(preset, object(keys)).expect("lines name presets that ship");
         run(name.into(), system, config)
     });
-    let low = [1, 2, 3].map(|micro| ("9-squad-low-latency-128", micro));
-    let minimum = [1, 2, 4, 8, 16, 32, 64].map(|micro| ("10-base-3-minimum-latency-128", micro));
-    let inferred = low.into_iter().chain(minimum).map(|(line, micro)| {
-        let keys = json!({
-            "task": "SQUAD", "inference": true, "num_layers": 3, "layers_per_ipu": [3],
-            "encoder_start_ipu": 0, "batches_per_step": 2048, "micro_batch_size": micro,
-            "use_default_available_memory_proportion": true, "enable_half_partials": true,
-            "group_host_syncs": true, "low_latency_inference": line.starts_with('9'),
-            "minimum_latency_inference": line.starts_with("10"),
-        });
-        let name = format!("{line}-b{micro}");
-        run(name, "mk2-m2000", RunConfig::from_keys(object(&keys)))
+    let low = [1, 2, 3].map(|micro| ("9-squad-low-latency-128", "low_latency_inference", micro));
+    let minimum = [1, 2, 4, 8, 16, 32, 64];
+    let minimum = minimum.map(|micro| {
+        let line = "10-base-3-minimum-latency-128";
+        (line, "minimum_latency_inference", micro)
     });
+    let inferred = low
+        .into_iter()
+        .chain(minimum)
+        .map(|(line, latency, micro)| {
+            let keys = json!({
+                "task": "SQUAD", "inference": true, "num_layers": 3, "layers_per_ipu": [3],
+                "encoder_start_ipu": 0, "batches_per_step": 2048, "micro_batch_size": micro,
+                "use_default_available_memory_proportion": true, "enable_half_partials": true,
+                "group_host_syncs": true, latency: true,
+            });
+            let name = format!("{line}-b{micro}");
+            run(name, "mk2-m2000", RunConfig::from_keys(object(&keys)))
+        });
     trained.chain(inferred).collect()
 }
 

@@ -50,7 +50,7 @@ fn bert_large_fits_on_one_ipu_for_inference() {
 fn training_bert_large_does_not_fit_on_one_ipu() {
     let (program, machine) = program(
         "--config configs/mk2/pretrain_large_128.json --layers-per-ipu 24 \
-         --available-memory-proportion 0.2 --replication-factor 1 \
+         --pipeline false --available-memory-proportion 0.2 --replication-factor 1 \
          --gradient-accumulation-factor 8192 --epochs 1 --generated-data true --no-model-save",
     );
     let error = weigh(&program, &machine).unwrap().verdict().unwrap_err();

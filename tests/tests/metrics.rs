@@ -64,8 +64,8 @@ fn forty_configurations_give_what_they_gave() {
             .request;
         let machine = &request.machine.spec;
         let plans = PlanCache::new(machine.tile.clone());
-        let metrics =
-            evaluate(&request.options.config, machine, &plans).expect("a string takes any text");
+        let metrics = evaluate(&request.options.config, machine, &plans)
+            .expect("configurations of the list run");
         writeln!(found, "{line}\n{}", paragraph(&metrics)).expect("a string takes any text");
     }
     expect_file!["../golden/metrics.txt"].assert_eq(&found);

@@ -29,15 +29,13 @@ const MARKS: [&str; 6] = [
 const OF_V2_0: [&str; 2] = ["lamb_accl_dtype", "activation_checkpoint_dtype"];
 
 /// Keys that change no step, with the reason.
-const IDLE: [(&str, &str); 9] = [
+const IDLE: [(&str, &str); 7] = [
     ("submission_division", SCORE),
     ("submission_platform", SCORE),
     ("submission_run_index", SCORE),
     ("loss_averaging_basis", VALUES),
     ("accuracy_averaging_basis", VALUES),
-    ("beta1_schedule", VALUES),
-    ("on_the_spot_validation_files", EVALUATION),
-    ("on_the_spot_validation_triggers", EVALUATION),
+    ("beta1_schedule", "a step takes as long with every beta1"),
     (
         "max_training_sequences",
         "the run is as long as --epochs or --training-steps says",
@@ -46,8 +44,12 @@ const IDLE: [(&str, &str); 9] = [
 
 const SCORE: &str = "only the score of a submission reads it";
 const VALUES: &str = "a timed run computes no losses and accuracies";
-const EVALUATION: &str =
-    "evaluation during training, a forward pass between steps, isn't simulated";
+
+/// Keys that ask for forward passes between the steps of training.
+const EVALUATION: [&str; 2] = [
+    "on_the_spot_validation_files",
+    "on_the_spot_validation_triggers",
+];
 
 /// Most steps of a learning-rate schedule that is written out.
 const STEPS_MAX: u64 = 100_000;
@@ -86,6 +88,24 @@ pub fn translated(path: &str, values: &Map<String, Value>) -> Result<Option<Tran
     for (key, reason) in IDLE {
         if file.values.shift_remove(key).is_some() {
             notes.push(format!("no effect: {key}: {reason}"));
+        }
+    }
+    for key in EVALUATION {
+        let asked = |value: &Value| match value {
+            Value::Null => false,
+            Value::Array(items) => !items.is_empty(),
+            Value::String(text) => !text.is_empty(),
+            _ => true,
+        };
+        if file
+            .values
+            .shift_remove(key)
+            .is_some_and(|value| asked(&value))
+        {
+            return Err(Error::NoEvaluation {
+                path: path.into(),
+                key,
+            });
         }
     }
     file.rename("batch_size", "micro_batch_size")?;

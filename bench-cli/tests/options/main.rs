@@ -7,7 +7,7 @@
 //! *without effect* changes none of them and is named in a note with the reason. Any other is
 //! *refused* by name, with status 2.
 //!
-//! Some options that act do so beside some settings only. ExtraRuns the others, they too change
+//! Some options that act do so beside some settings only. Beside the others, they too change
 //! nothing and are named in a note with the reason.
 //!
 //! [`own`] has the options of our own, [`keys`] where the keys of a run must be found again.
@@ -156,9 +156,11 @@ fn base_of_key(option: &OptionSpec) -> String {
         "recompute_checkpoint_every_layer" => {
             format!("{pretraining} --num-layers 4 --layers-per-ipu 2")
         }
-        "replicated_tensor_sharding" => format!(
-            "{pretraining} --replication-factor 2 --optimizer-state-offchip true --num-layers 1"
-        ),
+        "replicated_tensor_sharding" => {
+            pretraining.replace("PIPELINE", "DEFAULT")
+                + " --replication-factor 2 --optimizer-state-offchip true --num-layers 1"
+        }
+        "layers_per_ipu" => format!("{pretraining} --num-layers 4"),
         "available_memory_proportion" | "disable_fully_connected_pass" => {
             format!("{pretraining} --hidden-size 256 --device-tiles 64")
         }

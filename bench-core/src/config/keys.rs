@@ -117,6 +117,51 @@ pub const KEYS: [&str; 80] = [
     "release",
 ];
 
+/// Meaning of a word that the application knows.
+type Supported<T> = std::result::Result<T, UnsupportedChoice>;
+
+/// Words of `task`, the usual one first, as in all these tables.
+const TASKS: [(&str, Supported<fn(Mode) -> Task>); 3] = [
+    ("PRETRAINING", Ok(Task::Pretraining)),
+    ("SQUAD", Ok(Task::Squad)),
+    ("MRPC", Err(UnsupportedChoice::Mrpc)),
+];
+
+/// Words of `execution_mode`.
+const EXECUTIONS: [(&str, Supported<Execution>); 3] = [
+    ("DEFAULT", Ok(Execution::Sequential)),
+    ("PIPELINE", Ok(Execution::Pipelined)),
+    ("PHASED", Err(UnsupportedChoice::Phased)),
+];
+
+/// Words of `popart_dtype`.
+const DTYPES: [(&str, DType); 2] = [("FLOAT16", DType::F16), ("FLOAT", DType::F32)];
+
+/// Words of `lamb_accl_dtype`.
+const MOMENT_DTYPES: [(&str, DType); 2] = [("FLOAT", DType::F32), ("FLOAT16", DType::F16)];
+
+/// Words of `gradient_reduction_type`.
+const REDUCTIONS: [(&str, Supported<Reduction>); 3] = [
+    ("Sum", Ok(Reduction::Sum)),
+    ("Mean", Ok(Reduction::Mean)),
+    ("RunningMean", Err(UnsupportedChoice::RunningMean)),
+];
+
+/// Words of `optimizer`.
+const OPTIMIZERS: [(&str, OptimizerKind); 5] = [
+    ("SGD", OptimizerKind::Sgd),
+    ("ADAM", OptimizerKind::Adam(Correction::Bias)),
+    ("ADAM_NO_BIAS", OptimizerKind::Adam(Correction::None)),
+    ("LAMB", OptimizerKind::Lamb(Correction::Bias)),
+    ("LAMB_NO_BIAS", OptimizerKind::Lamb(Correction::None)),
+];
+
+/// Words of `learning_rate_function`.
+const RATE_FUNCTIONS: [(&str, RateFunction); 2] = [
+    ("Scheduled", RateFunction::Scheduled),
+    ("Linear", RateFunction::Linear),
+];
+
 /// Keys that place whole encoder layers.
 pub const LAYER_KEYS: [&str; 2] = ["encoder_start_ipu", "layers_per_ipu"];
 
@@ -151,6 +196,22 @@ pub enum KeyError {
         expected: &'static str,
         /// The value.
         found: Value,
+    },
+    /// A word that is none of those that a key takes.
+    #[error("`{key}`: expected one of {}, got {found:?}", choices.join(", "))]
+    NoChoice {
+        /// The key.
+        key: &'static str,
+        /// The words.
+        choices: Vec<&'static str>,
+        /// The word that was given.
+        found: String,
+    },
+    /// Fields of a run, set in code, that no keys say.
+    #[error("the {part} of the run is one that no keys say, such as {}", part.example())]
+    Unwritten {
+        /// The part of the run.
+        part: RunPart,
     },
     /// A value that no model or machine can have.
     #[error("`{key}`: expected {expected}, got {found}")]
@@ -188,6 +249,14 @@ pub enum KeyError {
         /// Sequences of all replicas in one pass.
         batch: u64,
     },
+    /// Latencies of several replicas in releases that don't match them with their inputs. The first
+    /// sentence is the application's.
+    #[error(
+        "Number of timings doesn't match items in the batch. Something is wrong.\n  Every replica \
+         has timings of its own: `replication_factor` 1 runs, or inference without low or minimum \
+         latency"
+    )]
+    TimingsOfReplicas,
     /// A type for moments that the optimiser doesn't have.
     #[error(
         "`lamb_accl_dtype`: SGD has no moments, expected `optimizer` to be one of ADAM and LAMB"
@@ -314,6 +383,50 @@ impl ClippingConflict {
             Self::Sgd => "one of these as `optimizer`",
             Self::UpdatesInStages => "a `gradient_accumulation_factor` above 1",
         }
+    }
+}
+
+/// A part of a run, as [`RunConfig`] has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunPart {
+    /// The model.
+    Model,
+    /// Placement and recomputation.
+    Placement,
+    /// Rule of weight updates, or its state.
+    Optimizer,
+    /// Schedule of the learning rate.
+    LearningRate,
+    /// Options of the session.
+    Session,
+    /// Mean number of a pack's sequences.
+    Packs,
+}
+
+impl RunPart {
+    /// An instance of what no keys say.
+    fn example(self) -> &'static str {
+        match self {
+            Self::Model => "activation functions and types that the application doesn't have",
+            Self::Placement => "recomputation without a pipeline",
+            Self::Optimizer => "numbers that aren't finite, or types of moments that nobody pairs",
+            Self::LearningRate => "rates that aren't finite, or steps out of order",
+            Self::Session => "more than one way to feed the host's data",
+            Self::Packs => "a mean number without packs",
+        }
+    }
+}
+
+impl fmt::Display for RunPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "model",
+            Self::Placement => "placement",
+            Self::Optimizer => "optimizer",
+            Self::LearningRate => "learning rate",
+            Self::Session => "session",
+            Self::Packs => "number of sequences of a pack",
+        })
     }
 }
 
@@ -536,6 +649,10 @@ impl RunConfig {
                 batches_per_step,
             });
         }
+        let timed = config.is_inference() && config.session.inference_io != InferenceIo::Ordinary;
+        if timed && replicas > 1 && release >= Release::V2_2 {
+            return Err(KeyError::TimingsOfReplicas);
+        }
         if let Some(conflict) = config.clipping_conflict() {
             return Err(KeyError::Clipping(conflict));
         }
@@ -641,14 +758,7 @@ impl RunConfig {
         if let Activation::LeakyRelu { leak } = model.activation {
             set("relu_leak", json!(leak));
         }
-        set(
-            "popart_dtype",
-            json!(if model.dtype == DType::F16 {
-                "FLOAT16"
-            } else {
-                "FLOAT"
-            }),
-        );
+        set("popart_dtype", word(&DTYPES, model.dtype));
         set(
             "embedding_serialization_vocab_steps",
             json!(model.vocab_steps),
@@ -657,14 +767,7 @@ impl RunConfig {
         set("no_cls_layer", json!(!model.cls_layer));
         set("projection_bias", json!(model.projection_bias));
         set("reduce_nsp_overhead", json!(!model.next_sentence));
-        set(
-            "execution_mode",
-            json!(if self.is_pipelined() {
-                "PIPELINE"
-            } else {
-                "DEFAULT"
-            }),
-        );
+        set("execution_mode", word(&EXECUTIONS, Ok(placement.execution)));
         set("squad_single_output", json!(model.squad_single_output));
         let wraps = placement.squad_head == SquadHead::FirstIpu;
         set("squad_wrap_final_layer", json!(wraps));
@@ -676,10 +779,7 @@ impl RunConfig {
         set("batches_per_step", json!(batching.batches_per_step));
         set(
             "gradient_reduction_type",
-            json!(match model.reduction {
-                Reduction::Sum => "Sum",
-                Reduction::Mean => "Mean",
-            }),
+            word(&REDUCTIONS, Ok(model.reduction)),
         );
         set("enable_half_partials", json!(model.half_partials));
         set(
@@ -696,7 +796,7 @@ impl RunConfig {
             out.insert(key.into(), value);
         };
         let update = &self.optimizer;
-        set("optimizer", json!(optimizer_name(update.kind)));
+        set("optimizer", word(&OPTIMIZERS, update.kind));
         set("learning_rate", json!(self.learning_rate.rate));
         set("loss_scaling", json!(update.loss_scaling));
         set("weight_decay", json!(update.weight_decay));
@@ -710,10 +810,10 @@ impl RunConfig {
         let half = update.moments == MomentTypes::HALF_FIRST;
         set("use_half_optimizer_state", json!(half));
         let dtype = match update.moments == MomentTypes::HALF {
-            true => "FLOAT16",
-            false => "FLOAT",
+            true => DType::F16,
+            false => DType::F32,
         };
-        set("lamb_accl_dtype", json!(dtype));
+        set("lamb_accl_dtype", word(&MOMENT_DTYPES, dtype));
         set("squad_lr_scale", json!(update.squad_lr_scale));
         let scaled = update.stage_scaling == StageScaling::On;
         set("continuous_pipeline_optimizer_scaling", json!(scaled));
@@ -728,10 +828,7 @@ impl RunConfig {
         let schedule = &self.learning_rate;
         set(
             "learning_rate_function",
-            json!(match schedule.function {
-                RateFunction::Scheduled => "Scheduled",
-                RateFunction::Linear => "Linear",
-            }),
+            word(&RATE_FUNCTIONS, schedule.function),
         );
         set("lr_warmup_start", json!(schedule.warmup_start));
         set("lr_warmup_steps", json!(schedule.warmup_steps));
@@ -795,14 +892,10 @@ fn activation_name(activation: Activation) -> &'static str {
     }
 }
 
-fn optimizer_name(kind: OptimizerKind) -> &'static str {
-    match kind {
-        OptimizerKind::Sgd => "SGD",
-        OptimizerKind::Adam(Correction::Bias) => "ADAM",
-        OptimizerKind::Adam(Correction::None) => "ADAM_NO_BIAS",
-        OptimizerKind::Lamb(Correction::Bias) => "LAMB",
-        OptimizerKind::Lamb(Correction::None) => "LAMB_NO_BIAS",
-    }
+/// The word for a meaning; none for what no word says.
+fn word<T: PartialEq>(choices: &[(&'static str, T)], meaning: T) -> Value {
+    let found = choices.iter().find(|(_, known)| *known == meaning);
+    found.map_or(Value::Null, |(word, _)| json!(word))
 }
 
 fn pairs(pairs: &[(u64, f64)]) -> Value {
@@ -915,14 +1008,8 @@ fn task(read: &Reader<'_>) -> Result<Task> {
         true => Mode::Inference,
         false => Mode::Training,
     };
-    match read.text("task", "PRETRAINING")? {
-        "PRETRAINING" => Ok(Task::Pretraining(mode)),
-        "SQUAD" => Ok(Task::Squad(mode)),
-        _ => Err(KeyError::NotSupported {
-            key: "task",
-            choice: UnsupportedChoice::Mrpc,
-        }),
-    }
+    let task: fn(Mode) -> Task = read.supported("task", &TASKS)?;
+    Ok(task(mode))
 }
 
 /// How rows hold sequences. The number of a pack's sequences is idle without packs.
@@ -974,22 +1061,10 @@ fn model(read: &Reader<'_>, task: Task) -> Result<BertConfig> {
         vocab_length: read.count("vocab_length", usual.vocab_length)?,
         vocab_steps: read.count("embedding_serialization_vocab_steps", usual.vocab_steps)?,
         layer_norm_epsilon: read.float("layer_norm_eps", usual.layer_norm_epsilon)?,
-        dtype: match read.text("popart_dtype", "FLOAT16")? {
-            "FLOAT16" => DType::F16,
-            _ => DType::F32,
-        },
+        dtype: read.choice("popart_dtype", &DTYPES)?,
         half_partials: read.switch("enable_half_partials", false)?,
         fully_connected_pass: !read.switch("disable_fully_connected_pass", false)?,
-        reduction: match read.text("gradient_reduction_type", "Sum")? {
-            "Mean" => Reduction::Mean,
-            "RunningMean" => {
-                return Err(KeyError::NotSupported {
-                    key: "gradient_reduction_type",
-                    choice: UnsupportedChoice::RunningMean,
-                });
-            }
-            _ => Reduction::Sum,
-        },
+        reduction: read.supported("gradient_reduction_type", &REDUCTIONS)?,
         split_qkv: read.switch("split_qkv", false)?,
         attention_bias: read.switch("attention_bias", false)?,
         activation: activation(read)?,
@@ -1035,16 +1110,7 @@ fn placement(
     task: Task,
     release: Release,
 ) -> Result<PlacementOptions> {
-    let execution = match read.text("execution_mode", "DEFAULT")? {
-        "DEFAULT" => Execution::Sequential,
-        "PIPELINE" => Execution::Pipelined,
-        _ => {
-            return Err(KeyError::NotSupported {
-                key: "execution_mode",
-                choice: UnsupportedChoice::Phased,
-            });
-        }
-    };
+    let execution = read.supported("execution_mode", &EXECUTIONS)?;
     let (encoder, ipus) = encoder(read, model.num_layers)?;
     Ok(PlacementOptions {
         memory: match read.switch("use_default_available_memory_proportion", false)? {
@@ -1132,13 +1198,7 @@ fn softmax_dropout_gradient(
 fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
     let usual = RunConfig::default().optimizer;
     Ok(OptimizerOptions {
-        kind: match read.text("optimizer", "SGD")? {
-            "ADAM" => OptimizerKind::Adam(Correction::Bias),
-            "ADAM_NO_BIAS" => OptimizerKind::Adam(Correction::None),
-            "LAMB" => OptimizerKind::Lamb(Correction::Bias),
-            "LAMB_NO_BIAS" => OptimizerKind::Lamb(Correction::None),
-            _ => OptimizerKind::Sgd,
-        },
+        kind: read.choice("optimizer", &OPTIMIZERS)?,
         loss_scaling: read.positive("loss_scaling", usual.loss_scaling)?,
         weight_decay: read.float("weight_decay", usual.weight_decay)?,
         momentum: read.float("momentum", usual.momentum)?,
@@ -1156,7 +1216,7 @@ fn optimizer(read: &Reader<'_>) -> Result<OptimizerOptions> {
         },
         moments: match (
             read.switch("use_half_optimizer_state", false)?,
-            read.text("lamb_accl_dtype", "FLOAT")? == "FLOAT16",
+            read.choice("lamb_accl_dtype", &MOMENT_DTYPES)? == DType::F16,
         ) {
             (true, true) => return Err(KeyError::TwoMomentTypes),
             (true, false) => MomentTypes::HALF_FIRST,
@@ -1175,10 +1235,7 @@ fn learning_rate(read: &Reader<'_>) -> Result<LearningRate> {
     let usual = RunConfig::default().learning_rate;
     Ok(LearningRate {
         rate: read.float("learning_rate", usual.rate)?,
-        function: match read.text("learning_rate_function", "Scheduled")? {
-            "Linear" => RateFunction::Linear,
-            _ => RateFunction::Scheduled,
-        },
+        function: read.choice("learning_rate_function", &RATE_FUNCTIONS)?,
         warmup_start: read.float("lr_warmup_start", usual.warmup_start)?,
         warmup_steps: u64::from(read.number("lr_warmup_steps", 0, 0)?),
         steps_per_warmup_update: u64::from(read.count("lr_steps_per_warmup_update", 1)?),
@@ -1269,6 +1326,28 @@ impl Reader<'_> {
                 found: value.clone(),
             }),
         }
+    }
+
+    /// The meaning of a word; the first of the `choices` if none is given.
+    fn choice<T: Copy>(&self, key: &'static str, choices: &[(&'static str, T)]) -> Result<T> {
+        let word = self.text(key, choices[0].0)?;
+        let found = choices.iter().find(|(known, _)| *known == word);
+        let found = found.map(|(_, meaning)| *meaning);
+        found.ok_or_else(|| KeyError::NoChoice {
+            key,
+            choices: choices.iter().map(|(word, _)| *word).collect(),
+            found: word.to_owned(),
+        })
+    }
+
+    /// The meaning of a word, some of which nothing here computes.
+    fn supported<T: Copy>(
+        &self,
+        key: &'static str,
+        choices: &[(&'static str, Supported<T>)],
+    ) -> Result<T> {
+        self.choice(key, choices)?
+            .map_err(|choice| KeyError::NotSupported { key, choice })
     }
 
     fn float(&self, key: &'static str, usual: f64) -> Result<f64> {
@@ -1470,9 +1549,75 @@ mod tests {
         }
     }
 
+    /// What was set in code and no keys say is refused: another run would be written than is meant.
+    #[test]
+    fn what_no_keys_say_is_refused() {
+        let check = |change: &dyn Fn(&mut RunConfig), expected: Option<RunPart>| {
+            let mut config = RunConfig::default();
+            change(&mut config);
+            let found = match config.check() {
+                Ok(()) => None,
+                Err(KeyError::Unwritten { part }) => Some(part),
+                Err(other) => panic!("{other}"),
+            };
+            assert_eq!(found, expected, "{config:?}");
+        };
+        check(&|_| (), None);
+        check(&|run| run.model.activation = Activation::Relu, None);
+        let model = Some(RunPart::Model);
+        check(&|run| run.model.activation = Activation::GeluErf, model);
+        let placement = Some(RunPart::Placement);
+        let recompute = Recomputation::FromStageInput;
+        check(&|run| run.placement.recomputation = recompute, placement);
+        let optimizer = Some(RunPart::Optimizer);
+        check(&|run| run.optimizer.beta1 = f64::NAN, optimizer);
+        check(&|run| run.optimizer.momentum = f64::INFINITY, optimizer);
+        let rate = Some(RunPart::LearningRate);
+        check(&|run| run.learning_rate.rate = f64::NAN, rate);
+        check(
+            &|run| run.sequences_per_pack = Some(1.5),
+            Some(RunPart::Packs),
+        );
+    }
+
+    #[test]
+    fn a_batch_that_no_number_holds_is_refused() {
+        let mut config = RunConfig::default();
+        config.model.micro_batch = u32::MAX;
+        config.batching.accumulation = u32::MAX;
+        config.batching.replicas = u32::MAX;
+        assert_eq!(config.global_batch_size(), u64::MAX);
+        assert!(config.check().is_err());
+    }
+
     #[test]
     fn mistakes_are_named() {
         for (keys, expected) in [
+            (
+                json!({"optimizer": "LAMBB"}),
+                "`optimizer`: expected one of SGD, ADAM, ADAM_NO_BIAS, LAMB, LAMB_NO_BIAS, got \
+                 \"LAMBB\"",
+            ),
+            (
+                json!({"popart_dtype": "F16"}),
+                "`popart_dtype`: expected one of FLOAT16, FLOAT, got \"F16\"",
+            ),
+            (
+                json!({"task": "GLUE"}),
+                "`task`: expected one of PRETRAINING, SQUAD, MRPC, got \"GLUE\"",
+            ),
+            (json!({"task": "MRPC"}), "`task`: MRPC is not supported"),
+            (
+                json!({"task": "SQUAD", "inference": true, "low_latency_inference": true,
+                       "replication_factor": 2}),
+                "Number of timings doesn't match items in the batch. Something is wrong.\n  Every \
+                 replica has timings of its own: `replication_factor` 1 runs, or inference without \
+                 low or minimum latency",
+            ),
+            (
+                json!({"gradient_reduction_type": "RunningMean"}),
+                "`gradient_reduction_type`: RunningMean is not supported",
+            ),
             (json!({"numlayers": 3}), "unknown key `numlayers`"),
             (
                 json!({"num_layers": "3"}),

@@ -124,10 +124,6 @@ impl Run {
     }
 
     /// The run and its machine.
-    ///
-    /// # Panics
-    ///
-    /// Never: a test goes through all of them.
     #[must_use]
     pub fn configured(self) -> (RunConfig, MachineSpec) {
         let small = json!({

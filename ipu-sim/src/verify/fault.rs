@@ -30,7 +30,6 @@ pub enum VerifyError {
 }
 
 /// The outcome of checking a rule.
-/// The outcome of checking a rule.
 pub(super) type Checked = Result<(), Box<BadProgram>>;
 
 /// A rule broken at `place`.

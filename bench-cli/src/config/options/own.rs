@@ -101,6 +101,9 @@ impl From<KeyError> for Error {
                 given: AccumulationSource::Both,
             },
             error @ (KeyError::TwoPlacements { .. }
+            | KeyError::NoChoice { .. }
+            | KeyError::Unwritten { .. }
+            | KeyError::TimingsOfReplicas
             | KeyError::TwoMomentTypes
             | KeyError::NoMomentsInHalf
             | KeyError::NoHalfLayers

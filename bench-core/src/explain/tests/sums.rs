@@ -106,7 +106,9 @@ fn run() -> impl Strategy<Value = Run> {
         .prop_map(
             |((system, replicas), task, micro_batch, training, mut layers, switches, flaw)| {
                 let [pipelined, recompute_every_layer, outlined] = switches;
-                if flaw == Some(Flaw::Shallow) && layers.len() == 1 {
+                let pipelined = pipelined || flaw == Some(Flaw::Shallow);
+                // One IPU is no pipeline.
+                if pipelined && layers.len() == 1 {
                     layers.push(1);
                 }
                 Run {
@@ -116,7 +118,7 @@ fn run() -> impl Strategy<Value = Run> {
                     micro_batch,
                     training: training.filter(|_| flaw != Some(Flaw::Accumulation)),
                     layers,
-                    pipelined: pipelined || flaw == Some(Flaw::Shallow),
+                    pipelined,
                     recompute_every_layer,
                     outlined,
                     flaw,
