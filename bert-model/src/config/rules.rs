@@ -15,6 +15,10 @@ use super::{Activation, BertConfig, Mode, SequenceFormat, Task};
 /// Largest size of a model that is accepted.
 pub const EXTENT_MAX: u32 = 1 << 28;
 
+/// Largest number of pieces of the word table: published runs have up to 5. The graph has operations
+/// for every piece, and to compile them takes seconds for so many and minutes for some thousand.
+pub const VOCAB_STEPS_MAX: u32 = 256;
+
 // Weights of queries, keys and values lie side by side, and blocks are padded.
 const _: () = assert!(EXTENT_MAX.checked_mul(4).is_some());
 
@@ -211,6 +215,8 @@ impl BertConfig {
         for size in extents {
             size.must(Rule::AtMost(EXTENT_MAX), size.value <= EXTENT_MAX)?;
         }
+        let few = Rule::AtMost(VOCAB_STEPS_MAX);
+        steps.must(few, steps.value <= VOCAB_STEPS_MAX)?;
         let rows = micro_batch.value.checked_mul(sequence.value);
         micro_batch.must(Rule::ProductFits(sequence), rows.is_some())?;
 
@@ -323,6 +329,10 @@ mod tests {
             let zero = format!("`{name}` must be at least 1, got 0");
             check_broken(|config| change(config, 0), &zero);
         }
+        check_broken(
+            |c| c.vocab_steps = 30_400,
+            "`vocab_steps` must be at most 256, got 30400",
+        );
         check_broken(
             |c| c.micro_batch = 1 << 25,
             "`micro_batch` must be below 2^32 when multiplied with `sequence_length` 128, \
