@@ -8,7 +8,7 @@ use bert_model::data::blanks;
 
 use crate::{Error, Result, files};
 
-/// What a file that is read as a whole is of, which says how long it may be.
+/// Kind of a file that is read as a whole, which says how long it may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
     /// A configuration of a run, or the description of a machine.

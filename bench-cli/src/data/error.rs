@@ -139,6 +139,14 @@ pub enum DataError {
         /// Bytes at the most.
         most: u64,
     },
+    /// More records than are shown at once.
+    #[error("--count: expected at most {most} records of this size, got {count}")]
+    ManyShown {
+        /// Records that would be shown.
+        count: u64,
+        /// Records at the most.
+        most: u64,
+    },
     /// A pack without a single sequence.
     #[error("{}: pack {pack} has no sequence: not a file of packs in this form", path.display())]
     EmptyPack {

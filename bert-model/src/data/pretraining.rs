@@ -189,7 +189,7 @@ impl<'a> RecordMaker<'a> {
             .expect("no vector holds more")
     }
 
-    /// As [`RecordMaker::copy`]; none if there are more than `most` records.
+    /// The records of one copy of the text, unless there are more than `most`.
     #[must_use]
     pub fn copy_up_to(&self, copy: u64, most: usize) -> Option<Vec<Record>> {
         let mut generator = generator(self.recipe.seed, &format!("copy {copy}"));
