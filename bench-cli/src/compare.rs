@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::args::values;
 use crate::metrics::{Report, SCHEMA_VERSION};
+use crate::text::FileKind;
 use crate::{Error, Result, text};
 
 /// Reports that one file holds.
@@ -31,7 +32,7 @@ pub struct Reports {
 ///
 /// A file that can't be read, isn't JSON, or isn't a report of this version.
 pub fn read(path: &Path) -> Result<Reports> {
-    let text = text::read(path)?;
+    let text = text::read(path, FileKind::Report)?;
     parse(path.display().to_string(), &text)
 }
 

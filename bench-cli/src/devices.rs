@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use ipu_sim::device::{self, DeviceError, DeviceManager, Ports};
 use ipu_sim::ids::IpuId;
 use ipu_sim::spec::{MachineSpec, Wiring};
-use ipu_sim::topology::Topology;
+use ipu_sim::topology::{Node, Topology};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -101,6 +101,7 @@ fn with_holders(machine: &MachineSpec, holders: &BTreeMap<IpuId, Holder>) -> Inv
     let manager = DeviceManager::new(machine.clone(), Ports::alone());
     let devices = manager.enumerate().iter();
     let topology = Topology::new(machine);
+    let mut links = links(machine, &topology);
     Inventory {
         schema_version: SCHEMA,
         system: machine.name.clone(),
@@ -113,7 +114,11 @@ fn with_holders(machine: &MachineSpec, holders: &BTreeMap<IpuId, Holder>) -> Inv
             })
             .collect(),
         ipus: (0..machine.n_ipus)
-            .map(|id| ipu(machine, &topology, IpuId(id), holders))
+            .zip(&mut links)
+            .map(|(id, links)| Ipu {
+                links: std::mem::take(links),
+                ..ipu(machine, &topology, IpuId(id), holders)
+            })
             .collect(),
     }
 }
@@ -141,6 +146,24 @@ fn routing(machine: &MachineSpec, device: device::Device) -> Option<&'static str
     }
 }
 
+/// The neighbours of every IPU, by id; looks at every link once.
+fn links(machine: &MachineSpec, topology: &Topology) -> Vec<Vec<Neighbour>> {
+    let mut links = vec![Vec::new(); machine.n_ipus as usize];
+    for bundle in topology.bundles().values() {
+        if let (Node::Ipu(from), Node::Ipu(to)) = (bundle.from, bundle.to) {
+            links[from.0 as usize].push(Neighbour {
+                ipu: to.0,
+                links: bundle.links,
+            });
+        }
+    }
+    for of_ipu in &mut links {
+        of_ipu.sort_by_key(|to| to.ipu);
+    }
+    links
+}
+
+/// One IPU without its links.
 fn ipu(
     machine: &MachineSpec,
     topology: &Topology,
@@ -148,14 +171,6 @@ fn ipu(
     holders: &BTreeMap<IpuId, Holder>,
 ) -> Ipu {
     let per_board = machine.ipus_per_machine;
-    let others = (0..machine.n_ipus).map(IpuId);
-    let links = others.filter_map(|other| match topology.links_between(id, other) {
-        0 => None,
-        links => Some(Neighbour {
-            ipu: other.0,
-            links,
-        }),
-    });
     Ipu {
         id: id.0,
         target: target(machine),
@@ -167,7 +182,7 @@ fn ipu(
         workers_per_tile: machine.tile.workers,
         tile_memory_bytes: machine.tile.memory.0,
         streaming_memory_bytes: machine.streaming_memory.capacity.0,
-        links: links.collect(),
+        links: Vec::new(),
         link_bytes_per_second: machine.links.raw.0,
         attached_by: holders.get(&id).cloned(),
     }
@@ -415,6 +430,24 @@ mod tests {
         ] {
             let ipus = found(system, &[]).ipus;
             assert_eq!((ipus[0].target, &*ipus[0].place()), (target, place));
+        }
+    }
+
+    /// Looking at every pair of IPUs, this would take minutes.
+    #[test]
+    fn links_of_many_ipus_are_found_at_once() {
+        let mut machine = MachineSpec::shipped("mk2-pod256").unwrap();
+        machine.n_ipus = 1 << 16;
+        let topology = Topology::new(&machine);
+        let links = links(&machine, &topology);
+        assert_eq!(links.len(), 1 << 16);
+        for (id, links) in links.iter().enumerate() {
+            assert!(links.is_sorted_by_key(|to| to.ipu));
+            for to in links {
+                let found = topology.links_between(IpuId(id as u32), IpuId(to.ipu));
+                assert_eq!(found, to.links);
+            }
+            assert_eq!(links.iter().map(|to| to.links).sum::<u32>(), 10);
         }
     }
 

@@ -229,13 +229,24 @@ pub enum Error {
         #[source]
         inner: Box<Error>,
     },
-    /// A file that can't be a configuration or a description.
-    #[error("{path}: larger than {most} bytes: no configuration or description is that long")]
+    /// A file that is too long to be of its kind.
+    #[error("{path}: larger than {} bytes: no {kind} is that long", kind.most())]
     TooLong {
         /// The file.
         path: String,
-        /// Bytes that are read of a file at the most.
-        most: u64,
+        /// What it should be.
+        kind: crate::text::FileKind,
+    },
+    /// A line that is too long to be a sentence.
+    #[error(
+        "{}:{line}: a line of more than {} bytes: expected a sentence on each line",
+        path.display(), crate::text::LINE_BYTES_MAX
+    )]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
     },
     /// A value of the wrong type.
     #[error("{path}: key {}: expected {expected}, got {found}", repr(key))]

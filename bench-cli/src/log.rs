@@ -282,7 +282,8 @@ fn session(options: &BertOptions) -> Vec<Line> {
 }
 
 /// Lines from the end of the compilation, which took the host so long, to the end of the run;
-/// offline, it ends there.
+/// offline, it ends there. Lines of steps and micro-batches are made only where they appear, since
+/// there may be any number of them.
 pub fn after_compile<'a>(
     options: &'a BertOptions,
     dataset: &'a Dataset,
@@ -300,16 +301,27 @@ pub fn after_compile<'a>(
         "Training Started"
     };
     let (first, steps) = if inference {
-        (0, options.run.epochs_inference * dataset.steps_per_epoch)
+        let epochs = options.run.epochs_inference;
+        (0, epochs.saturating_mul(dataset.steps_per_epoch))
     } else {
         (
             first_step(options, dataset),
             training_steps(options, dataset),
         )
     };
-    let logged = (first..steps).filter(|step| step.is_multiple_of(options.output.steps_per_log));
+    let least = options.output.log_level;
+    let steps_appear = match falls_back(options) {
+        true => Level::Warning >= least,
+        false => Level::Info >= least,
+    };
+    let latencies_appear = inference && Level::Debug >= least;
+    let end = match steps_appear || latencies_appear {
+        true => steps,
+        false => first,
+    };
+    let logged = multiples(options.output.steps_per_log, first, end);
     let step_lines = logged.flat_map(move |step| {
-        let micro_batches = inference.then(|| single_latencies(options, metrics));
+        let micro_batches = latencies_appear.then(|| single_latencies(options, metrics));
         let line = match inference {
             true => inference_step(options, metrics, step),
             false => vec![training_step(options, dataset, metrics, step)],
@@ -349,7 +361,8 @@ pub fn nothing_to_train(options: &BertOptions, dataset: &Dataset) -> Option<Stri
 
 /// The step that training starts with.
 fn first_step(options: &BertOptions, dataset: &Dataset) -> u64 {
-    options.run.start_epoch * dataset.steps_per_epoch
+    let epoch = options.run.start_epoch;
+    epoch.saturating_mul(dataset.steps_per_epoch)
 }
 
 /// The step before which the training loop ends: to the end of the epochs or of the steps, whichever comes first.
@@ -357,7 +370,7 @@ fn training_steps(options: &BertOptions, dataset: &Dataset) -> u64 {
     let by_epochs = options
         .run
         .epochs
-        .map(|epochs| epochs * dataset.steps_per_epoch);
+        .map(|epochs| epochs.saturating_mul(dataset.steps_per_epoch));
     let ends = [by_epochs, options.run.training_steps];
     let end = ends.into_iter().flatten().min();
     end.expect("a configuration without an end was refused when it was resolved")
@@ -368,9 +381,11 @@ fn training_steps(options: &BertOptions, dataset: &Dataset) -> u64 {
 fn scheduled_steps(options: &BertOptions, dataset: &Dataset) -> u64 {
     let steps = training_steps(options, dataset);
     match options.run.epochs {
-        Some(epochs) => epochs * dataset.steps_per_epoch,
+        Some(epochs) => epochs.saturating_mul(dataset.steps_per_epoch),
         None if options.config.release >= Release::V2_3 => steps,
-        None => steps.next_multiple_of(dataset.steps_per_epoch),
+        None => steps
+            .checked_next_multiple_of(dataset.steps_per_epoch)
+            .unwrap_or(u64::MAX),
     }
 }
 
@@ -463,7 +478,7 @@ fn inference_step(options: &BertOptions, metrics: &Metrics, step: u64) -> Vec<Li
     };
     let speed = speed(options, metrics);
     let mut lines = Vec::new();
-    if pretraining && options.config.session.inference_io != InferenceIo::Ordinary {
+    if falls_back(options) {
         lines.push(Line::warning(
             "No stepio callback times recorded. Using durations for fallback calculation.",
         ));
@@ -510,6 +525,22 @@ fn latency_text(release: Release, latency: &Latency) -> String {
 /// a step stands in.
 fn by_callback(options: &BertOptions) -> bool {
     options.config.session.inference_io != InferenceIo::Ordinary && options.config.is_squad()
+}
+
+/// Whether the latency of inference was asked for by callback where there is none.
+fn falls_back(options: &BertOptions) -> bool {
+    let config = &options.config;
+    let ordinary = config.session.inference_io == InferenceIo::Ordinary;
+    config.is_inference() && !config.is_squad() && !ordinary
+}
+
+/// The multiples of `every` from `first` up to `end`, which doesn't count.
+fn multiples(every: u64, first: u64, end: u64) -> impl Iterator<Item = u64> {
+    let start = first.checked_next_multiple_of(every);
+    let start = start.filter(|start| *start < end);
+    std::iter::successors(start, move |step| {
+        step.checked_add(every).filter(|next| *next < end)
+    })
 }
 
 /// A line for the latency of each micro batch.

@@ -6,11 +6,11 @@
 //!
 //! A pass of a trained layer is planned with the other two: apart, or jointly.
 
-use bench_core::error::Result;
+use bench_core::error::{Error, LargePart, Result, TooLarge};
 use ipu_sim::engine::{self, Activity, Mode};
 use ipu_sim::ids::IpuId;
 use ipu_sim::numerics::DType;
-use ipu_sim::spec::MachineSpec;
+use ipu_sim::spec::{MachineSpec, TileSpec};
 use ipu_sim::units::{Bytes, Cycles};
 use ipu_sim::vertex::WeightLoad;
 use ipu_sim::weigh;
@@ -143,7 +143,8 @@ pub(crate) struct Lowered {
 ///
 /// # Errors
 ///
-/// [`plan::PlanError`], by which dimension or number is wrong.
+/// [`plan::PlanError`], by which dimension or number is wrong; [`TooLarge`] if the tiles of an IPU
+/// together don't hold the operands and the result, which is found before anything is planned.
 pub fn plans(request: &Request, machine: &MachineSpec) -> Result<Plans> {
     let spec = &machine.tile;
     let options = PlanOptions {
@@ -154,6 +155,7 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> Result<Plans> {
         available_memory_proportion: request.proportion,
         weight_load: request.weight_load,
     };
+    check_size(&request.shape, options.operand, spec)?;
     let mut found = plan::plans(&request.shape, &options, spec, request.count)?;
     let layer = match JointPass::of(request.pass) {
         Some(pass) => {
@@ -198,6 +200,23 @@ pub fn plans(request: &Request, machine: &MachineSpec) -> Result<Plans> {
         }),
         plans: rows?,
     })
+}
+
+/// Refuses a product of which the parts are more than an IPU holds. Its plan and its program would
+/// have as many pieces as it has iterations, millions of them.
+fn check_size(shape: &MatMulShape, dtype: DType, spec: &TileSpec) -> Result<()> {
+    let [groups, m, k, n] = [shape.groups, shape.m, shape.k, shape.n].map(u128::from);
+    let elements = groups * (m * k + k * n + m * n);
+    let needed = elements * u128::from(dtype.size().0);
+    let available = spec.memory * u64::from(spec.tiles_per_ipu);
+    match needed > u128::from(available.0) {
+        true => Err(Error::TooLarge(TooLarge {
+            part: LargePart::Product(shape.to_string()),
+            needed,
+            available,
+        })),
+        false => Ok(()),
+    }
 }
 
 fn passes(plans: &[Plan; 3]) -> Passes {
@@ -320,6 +339,36 @@ mod tests {
         let region = "out of interleaved memory on IPU 0, tile ";
         assert!(why.starts_with(region), "{why}");
         assert!(why.contains("expected at most 16384 B, got "), "{why}");
+    }
+
+    /// Both took minutes and all memory before they were refused.
+    #[test]
+    fn products_larger_than_an_ipu_are_refused_before_they_are_planned() {
+        let machine = MachineSpec::shipped("mk2-m2000").unwrap();
+        let largest = EXTENT_MAX;
+        for ([groups, m, k, n], needed) in [
+            ([1, 32_768, 32_768, 32_768], 6_442_450_944),
+            ([1, largest, 32, largest], 2_199_157_473_280_u128),
+            ([largest; 4], 6_917_529_027_641_081_856),
+        ] {
+            let shape = MatMulShape { groups, m, k, n };
+            let error = plans(&Request { shape, ..request() }, &machine).unwrap_err();
+            let more = needed - 940_572_672;
+            let expected = format!(
+                "out of memory: the operands and the result of `{shape}` take {needed} B at once, \
+                 {more} B more than the 940572672 B of an IPU"
+            );
+            assert_eq!(error.to_string(), expected);
+        }
+        // What is smaller is planned, whether or not it fits.
+        let shape = MatMulShape {
+            groups: 1,
+            m: 8192,
+            k: 8192,
+            n: 8192,
+        };
+        let found = plans(&Request { shape, ..request() }, &machine).unwrap();
+        assert!(!found.plans.is_empty());
     }
 
     /// A layer of few tokens shares one plan, which stands in front of those of the product alone.

@@ -8,6 +8,7 @@
 //!
 //! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
 
+use bert_model::config::VOCAB_STEPS_MAX;
 use bert_model::placement::{
     EncoderMemory, EncoderPlacement, HalvesPerStage, LayersPerIpu, Recomputation,
 };
@@ -50,10 +51,15 @@ pub struct Advice {
 
 /// Settings that could make the run fit, each tried. Of the smaller micro-batches, and of fewer
 /// layers on an IPU, only the largest that fits is kept, or else the smallest. `plans` are those that
-/// the run made.
+/// the run made. `tried` hears of every run that was tried, from several threads.
 #[must_use]
-pub fn advice(config: &RunConfig, machine: &MachineSpec, plans: &PlanCache) -> Advice {
-    within(config, machine, plans, OPERATIONS_MAX)
+pub fn advice(
+    config: &RunConfig,
+    machine: &MachineSpec,
+    plans: &PlanCache,
+    tried: &(dyn Fn() + Sync),
+) -> Advice {
+    within(config, machine, plans, OPERATIONS_MAX, tried)
 }
 
 /// Advice of which the trials compile about `operations_max` operations.
@@ -62,12 +68,18 @@ fn within(
     machine: &MachineSpec,
     plans: &PlanCache,
     operations_max: usize,
+    tried: &(dyn Fn() + Sync),
 ) -> Advice {
     let mut operations = 1;
     let unchanged = attempt(config, machine, plans, Region::Tile, &mut operations);
     let now = unchanged.and_then(|trial| trial.used);
     let region = now.map_or(Region::Tile, |used| used.region);
-    let attempt = |changed: &RunConfig| attempt(changed, machine, plans, region, &mut 0);
+    tried();
+    let attempt = |changed: &RunConfig| {
+        let trial = attempt(changed, machine, plans, region, &mut 0);
+        tried();
+        trial
+    };
     let mut sequences = [smaller_micro_batches(config), fewer_layers(config, machine)];
     let mut changes = other_changes(config);
     let mut left = (operations_max / operations).max(1);
@@ -305,7 +317,8 @@ fn other_changes(config: &RunConfig) -> Vec<Change> {
     };
     changes.push(Change::Memory(EncoderMemory::PerIpu(shares)));
     let (steps, vocabulary) = (config.model.vocab_steps, config.model.vocab_length);
-    let more = (steps.saturating_mul(2)..=vocabulary).find(|more| vocabulary.is_multiple_of(*more));
+    let most = vocabulary.min(VOCAB_STEPS_MAX);
+    let more = (steps.saturating_mul(2)..=most).find(|more| vocabulary.is_multiple_of(*more));
     changes.extend(more.map(Change::VocabularySteps));
     changes
 }
@@ -347,6 +360,8 @@ fn attempt(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::testing::run;
 
@@ -377,11 +392,17 @@ mod tests {
         let plans = plans_for(&machine);
         let none = attempt(&config, &machine, &plans, Region::Tile, &mut 0).unwrap();
         assert!(!none.fits, "{none:?}");
-        let found = advice(&config, &machine, &plans_for(&machine));
+        let tried = AtomicUsize::new(0);
+        let count = || {
+            tried.fetch_add(1, Ordering::Relaxed);
+        };
+        let found = advice(&config, &machine, &plans_for(&machine), &count);
         assert_eq!(found.untried, 0);
+        // The run itself, then what is answered with and the steps on the way there.
+        assert!(tried.into_inner() > found.trials.len());
         // Plans that are known already change nothing.
         assert!(!plans.is_empty());
-        assert_eq!(advice(&config, &machine, &plans), found);
+        assert_eq!(advice(&config, &machine, &plans, &|| {}), found);
         let helping = found.trials.iter().filter(|trial| trial.fits);
         let helping: Vec<&Trial> = helping.collect();
         assert!(!helping.is_empty(), "{found:#?}");
@@ -403,7 +424,7 @@ mod tests {
         let outlined = code(&alike, &machine);
         machine.memory.executable = outlined;
         assert!(code(&apart, &machine) > outlined);
-        let found = advice(&apart, &machine, &plans_for(&machine));
+        let found = advice(&apart, &machine, &plans_for(&machine), &|| {});
         let helps = found.trials.iter().find(|trial| trial.config == alike);
         let expected = RegionUse {
             region: Region::Executable,
@@ -473,10 +494,10 @@ mod tests {
     fn large_models_are_tried_less() {
         let (config, machine) = large("--micro-batch-size 64");
         let plans = plans_for(&machine);
-        let one = within(&config, &machine, &plans, 1);
+        let one = within(&config, &machine, &plans, 1, &|| {});
         assert_eq!(one.trials.len(), 1, "{one:#?}");
         assert_eq!(one.trials[0].config.model.micro_batch, 1);
-        let all = within(&config, &machine, &plans, OPERATIONS_MAX);
+        let all = within(&config, &machine, &plans, OPERATIONS_MAX, &|| {});
         assert!(one.untried > 0 && all.trials.len() > 1, "{all:#?}");
     }
 

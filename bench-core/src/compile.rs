@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bert_model::model::{self, BertModel};
 use bert_model::optim::{self, GradientSums, LambNorms};
-use bert_model::placement::{EncoderPlacement, Halves, Placement};
+use bert_model::placement::{EncoderPlacement, Placement};
 use ipu_sim::ids::{IdVec, IpuId};
 use ipu_sim::program::{Program, StreamId};
 use ipu_sim::spec::MachineSpec;
@@ -66,7 +66,6 @@ pub fn compile(
             machine: machine.name.clone(),
         });
     }
-    refuse_crowded(config, machine)?;
     let (task, layers) = (config.task, config.model.num_layers);
     let placement = Placement::from_options(&config.placement, layers, task);
     let placement = placement.map_err(bert_model::error::Error::from)?;
@@ -102,31 +101,6 @@ pub fn compile(
         profile: lowered.profile,
         program: Arc::new(lowered.program),
     })
-}
-
-/// Refuses a model of which the weights of the encoder layers of one IPU alone fill it, before a
-/// graph is made of what may be billions of layers. Of fewer, [`refuse_hopeless`] counts all
-/// weights.
-fn refuse_crowded(config: &RunConfig, machine: &MachineSpec) -> Result<()> {
-    /// A graph of so many layers is made in a moment.
-    const FEW_LAYERS: u32 = 1000;
-    let model = &config.model;
-    if model.num_layers <= FEW_LAYERS {
-        return Ok(());
-    }
-    let [hidden, ff] = [model.hidden_size, model.ff_size].map(u128::from);
-    let size = |halves: Halves| {
-        // Query, key, value and output; into the feed-forward block and out of it.
-        let attention = u128::from(halves.attention) * 4 * hidden * hidden;
-        let feed_forward = u128::from(halves.feed_forward) * 2 * hidden * ff;
-        (attention + feed_forward) * u128::from(model.dtype.size().0)
-    };
-    let encoder = &config.placement.encoder;
-    let fullest = encoder.fullest_ipu(model.num_layers, size);
-    let needed = size(fullest);
-    let tile = &machine.tile;
-    let available = tile.memory * u64::from(tile.tiles_per_ipu);
-    check_size(LargePart::Encoder(fullest), needed, available)
 }
 
 /// Refuses a model that no plan can make fit: one of whose matrix products alone fills its IPU,

@@ -1,7 +1,6 @@
 //! What a configuration or a machine can get wrong: the union of this crate's and the lower crates'
 //! errors, at the door of the crate.
 
-use bert_model::placement::Halves;
 use ipu_sim::ids::IpuId;
 use ipu_sim::units::Bytes;
 
@@ -90,8 +89,6 @@ pub struct TooLarge {
 /// Part of a model that can be too large for an IPU by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LargePart {
-    /// Weights of so many halves of encoder layers on one IPU.
-    Encoder(Halves),
     /// Weights on an IPU.
     Weights(IpuId),
     /// Operands and result of a matrix product of this name.
@@ -101,19 +98,6 @@ pub enum LargePart {
 impl std::fmt::Display for LargePart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Encoder(halves) => {
-                let Halves {
-                    attention,
-                    feed_forward,
-                } = halves;
-                match attention == feed_forward {
-                    true => write!(f, "the weights of {attention} encoder layers"),
-                    false => write!(
-                        f,
-                        "the weights of {attention} attention and {feed_forward} feed-forward blocks"
-                    ),
-                }
-            }
             Self::Weights(ipu) => write!(f, "the weights on {ipu}"),
             Self::Product(name) => write!(f, "the operands and the result of `{name}`"),
         }

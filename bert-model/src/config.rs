@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 mod rules;
 
-pub use rules::{ConfigError, EXTENT_MAX, Field, Rule, Size, Value};
+pub use rules::{
+    ConfigError, EXTENT_MAX, Field, LAYERS_MAX, PIECES_MAX, Rule, Size, VOCAB_STEPS_MAX, Value,
+};
 
 /// Task of the model, and whether the model learns it or only runs it.
 #[derive(

@@ -34,11 +34,11 @@ mod words;
 
 pub use error::{DataError, Limit, RecipeField};
 pub use generated::{MicroBatch, generated};
-pub use layout::{Fault, Field, Record, RecordLayout, Token};
+pub use layout::{Fault, Field, Record, RecordLayout, SEQUENCE_LENGTH_MAX, Token};
 pub use pack::{Pack, PackFault, PackField, PackForm, PackLayout, Sequence};
 pub use packing::{Leftovers, NamedPack, Packing, PackingRecipe, pack_records};
 pub use pretraining::{Corpus, Recipe, RecordMaker};
 pub use record::Records;
 pub use tokeniser::Tokeniser;
-pub use vocabulary::Vocabulary;
+pub use vocabulary::{Vocabulary, WordCounts};
 pub use words::Case;

@@ -226,10 +226,14 @@ fn say(prepared: &PreparedRun, console: &Console) {
 /// What would make the run fit. Quiet or not: it is part of the error.
 fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) {
     let bar = console.spinner();
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("trying other settings");
-    bar.tick();
+    let tried = || {
+        bar.inc(1);
+        bar.set_message(format!("trying other settings: {} tried", bar.position()));
+    };
     let machine = &request.machine.spec;
-    let advice = advise::advice(&request.options.config, machine, plans);
+    let advice = advise::advice(&request.options.config, machine, plans, &tried);
     bar.finish_and_clear();
     for line in report::advice::lines(&advice, &request.options) {
         console.warn(&line);

@@ -223,16 +223,17 @@ fn questions(options: &BertOptions, files: Vec<PathBuf>) -> Result<Dataset> {
         true => Mode::Inference,
         false => Mode::Training,
     };
-    let (mut examples, mut not_found) = (Vec::new(), Vec::new());
+    let length = options.config.model.sequence_length;
+    let (mut samples, mut not_found) = (0_u64, Vec::new());
     for question in questions::read(path)? {
         match Example::read(&question, mode).map_err(|error| data_error(path, error))? {
-            Ok(example) => examples.push(example),
+            Ok(example) => {
+                let features = squad::count_features(&example, &tokeniser, length);
+                samples += features.map_err(recipe_error)? as u64;
+            }
             Err(missing) => not_found.push(missing),
         }
     }
-    let length = options.config.model.sequence_length;
-    let features = squad::features(&examples, &tokeniser, &vocabulary, length);
-    let samples = features.map_err(recipe_error)?.len() as u64;
     let per_step = options.config.samples_per_step();
     let (steps_per_epoch, padding) = match data.drop_remainder {
         true => (samples / per_step, 0),

@@ -90,13 +90,78 @@ pub enum DataError {
          strategies and not copies, got {0}"
     )]
     CopiesOfStrategies(u32),
+    /// A text that memory doesn't hold.
+    #[error("{}: with it, the text takes more than {most} bytes of memory as tokens: name fewer files", path.display())]
+    LongText {
+        /// The file that is too much.
+        path: PathBuf,
+        /// Bytes at the most.
+        most: u64,
+    },
+    /// More records than memory holds.
+    #[error(
+        "{option} {copies}: the records take more than {most} bytes of memory: expected fewer copies, \
+         less text or shorter sequences"
+    )]
+    TooManyRecords {
+        /// The option that asks for copies.
+        option: &'static str,
+        /// Copies asked for.
+        copies: u64,
+        /// Bytes at the most.
+        most: u64,
+    },
+    /// Files of which one copy has more records than memory holds.
+    #[error(
+        "{option} {copies}: the records of a copy take {bytes} bytes of memory, expected at most {most}: \
+         name fewer files"
+    )]
+    LargeCopy {
+        /// The option that says how many copies there are.
+        option: &'static str,
+        /// Copies in the files.
+        copies: u32,
+        /// Bytes of a copy.
+        bytes: u64,
+        /// Bytes at the most.
+        most: u64,
+    },
+    /// More text of questions than is read.
+    #[error(
+        "{}: the questions have {bytes} bytes of text, each with its own: expected at most {most}",
+        path.display()
+    )]
+    ManyQuestions {
+        /// The file.
+        path: PathBuf,
+        /// Bytes of the texts, as often as there are questions on each.
+        bytes: u64,
+        /// Bytes at the most.
+        most: u64,
+    },
+    /// More records than are shown at once.
+    #[error("--count: expected at most {most} records of this size, got {count}")]
+    ManyShown {
+        /// Records that would be shown.
+        count: u64,
+        /// Records at the most.
+        most: u64,
+    },
+    /// A pack without a single sequence.
+    #[error("{}: pack {pack} has no sequence: not a file of packs in this form", path.display())]
+    EmptyPack {
+        /// The file.
+        path: PathBuf,
+        /// Its place, from 0.
+        pack: u64,
+    },
     /// Fewer records than copies of them.
     #[error("--unpacked-dataset-duplication-factor {copies}: there are only {records} records")]
     FewRecords {
         /// Copies in the files.
         copies: u32,
         /// Records of all files.
-        records: usize,
+        records: u64,
     },
     /// Records of which no pack can be made.
     #[error(
@@ -105,7 +170,7 @@ pub enum DataError {
     )]
     NoPacks {
         /// How many.
-        records: usize,
+        records: u64,
     },
     /// A run on real data without a file of it. The first sentence is the original's.
     #[error(

@@ -11,6 +11,9 @@ use bert_model::data::{
 use super::{DataError, cannot_read, read_vocabulary};
 use crate::{Result, files};
 
+/// Bytes of the records that are shown at once, whose text takes several times as many.
+const SHOWN_BYTES_MAX: u64 = 64 << 20;
+
 /// Request to show records of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -149,7 +152,7 @@ pub(super) fn size(path: &Path) -> Result<u64> {
 ///
 /// # Errors
 ///
-/// As [`RowLayout::count`]; a vocabulary that can't be read.
+/// As [`RowLayout::count`]; a vocabulary that can't be read; [`DataError::ManyShown`].
 pub fn show(request: &Request) -> Result<String> {
     let Request { file, layout, .. } = request;
     let vocabulary = request.vocabulary.as_deref();
@@ -157,6 +160,11 @@ pub fn show(request: &Request) -> Result<String> {
     let total = layout.count(file)?;
     let mut out = layout.headline(total);
     let end = request.first.saturating_add(request.count).min(total);
+    let most = SHOWN_BYTES_MAX / layout.bytes().max(1) as u64;
+    let count = end.saturating_sub(request.first);
+    if count > most.max(1) {
+        return Err(DataError::ManyShown { count, most }.into());
+    }
     let mut opened = files::open(file).map_err(|source| cannot_read(file, source))?;
     let place = request.first.min(total) * layout.bytes() as u64;
     let sought = opened.seek(SeekFrom::Start(place));
@@ -253,5 +261,34 @@ fn word(token: &Token, vocabulary: Option<&Vocabulary>) -> String {
     match token.label {
         None => name(token.word),
         Some(label) => format!("{{{} -> {}}}", name(label), name(token.word)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_file_is_not_shown_if_it_is_huge() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("huge");
+        let layout = RecordLayout {
+            sequence_length: 128,
+            mask_tokens: 20,
+        };
+        let file = std::fs::File::create(&path).unwrap();
+        file.set_len(1_000_000_000 * layout.bytes() as u64).unwrap();
+        let shown = |first, count| {
+            show(&Request {
+                file: path.clone(),
+                layout: RowLayout::Record(layout),
+                vocabulary: None,
+                first,
+                count,
+            })
+        };
+        let expected = "--count: expected at most 41221 records of this size, got 1000000000";
+        assert_eq!(shown(0, u64::MAX).unwrap_err().to_string(), expected);
+        assert!(shown(999_999_999, u64::MAX).is_ok());
     }
 }

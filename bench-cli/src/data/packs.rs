@@ -15,7 +15,8 @@ use bert_model::data::{
 use indicatif::ProgressBar;
 
 use super::{
-    DataError, Replace, cannot_read, cannot_write, check_outputs, inspect, matching, recipe_error,
+    DataError, RECORDS_BYTES_MAX, Replace, cannot_read, cannot_write, check_outputs, inspect,
+    matching, recipe_error,
 };
 use crate::files::{self, PartialFile};
 use crate::{Error, Result};
@@ -42,7 +43,7 @@ pub struct Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackingCounts {
     /// Records read.
-    pub records: usize,
+    pub records: u64,
     /// Records that stand in packs.
     pub packed: u64,
     /// Records that no strategy wanted.
@@ -66,18 +67,27 @@ pub fn make(request: &Request, bar: &ProgressBar) -> Result<PackingCounts> {
     if layout.form == PackForm::Slots && request.copies != 1 {
         return Err(DataError::CopiesOfStrategies(request.copies).into());
     }
-    let records = read_records(
-        &inputs,
-        RecordLayout {
-            sequence_length: layout.sequence_length,
-            mask_tokens: layout.mask_tokens,
-        },
-    )?;
-    let of_a_copy = records.len() / request.copies.max(1) as usize;
-    if request.copies == 0 || (of_a_copy == 0 && !records.is_empty()) {
+    let of_record = RecordLayout {
+        sequence_length: layout.sequence_length,
+        mask_tokens: layout.mask_tokens,
+    };
+    let mut reader = RecordReader::new(&inputs, of_record)?;
+    let records = reader.records;
+    let of_a_copy = records / u64::from(request.copies.max(1));
+    if request.copies == 0 || (of_a_copy == 0 && records > 0) {
         return Err(DataError::FewRecords {
             copies: request.copies,
-            records: records.len(),
+            records,
+        }
+        .into());
+    }
+    let bytes = of_a_copy.saturating_mul(of_record.bytes() as u64);
+    if bytes > RECORDS_BYTES_MAX {
+        return Err(DataError::LargeCopy {
+            option: "--unpacked-dataset-duplication-factor",
+            copies: request.copies,
+            bytes,
+            most: RECORDS_BYTES_MAX,
         }
         .into());
     }
@@ -87,13 +97,13 @@ pub fn make(request: &Request, bar: &ProgressBar) -> Result<PackingCounts> {
         source,
     })?;
     let mut counts = PackingCounts {
-        records: records.len(),
+        records,
         ..PackingCounts::default()
     };
     bar.set_length(request.copies.into());
     for copy in 0..request.copies {
-        let start = copy as usize * of_a_copy;
-        let packing = pack_records(&records[start..start + of_a_copy], &request.recipe);
+        let records = reader.take(of_a_copy)?;
+        let packing = pack_records(&records, &request.recipe);
         let packing = packing.map_err(recipe_error)?;
         counts.add(&packing);
         let files = match layout.form {
@@ -135,19 +145,71 @@ impl PackingCounts {
     }
 }
 
-/// All records of those files.
-fn read_records(files: &[PathBuf], layout: RecordLayout) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for path in files {
-        inspect::count(path, layout)?;
-        let bytes = fs::read(path).map_err(|source| cannot_read(path, source))?;
-        let each = bytes.chunks_exact(layout.bytes());
-        let read = each.map(|bytes| Record::from_bytes(layout, bytes));
-        for record in read {
-            records.push(record.map_err(|error| super::data_error(path, error))?);
+/// The records of files, one file behind the other.
+struct RecordReader<'a> {
+    layout: RecordLayout,
+    /// Records of all files.
+    records: u64,
+    /// Files that are still to be read, with the records in each.
+    files: std::vec::IntoIter<(&'a Path, u64)>,
+    /// The file that is being read, with the records that are left in it.
+    open: Option<(&'a Path, u64, BufReader<fs::File>)>,
+}
+
+impl<'a> RecordReader<'a> {
+    fn new(files: &'a [PathBuf], layout: RecordLayout) -> Result<Self> {
+        let counts = files.iter().map(|path| {
+            let count = inspect::count(path, layout)?;
+            Ok((path.as_path(), count))
+        });
+        let counts = counts.collect::<Result<Vec<_>>>()?;
+        let records = counts.iter().map(|(_, count)| count);
+        Ok(Self {
+            layout,
+            records: records.fold(0, |sum, count| sum.saturating_add(*count)),
+            files: counts.into_iter(),
+            open: None,
+        })
+    }
+
+    /// The next records. The first that is none of its form ends the reading.
+    fn take(&mut self, count: u64) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        let mut bytes = match count {
+            0 => Vec::new(),
+            _ => vec![0; self.layout.bytes()],
+        };
+        for place in 0..count as usize {
+            let path = self.read(&mut bytes)?;
+            let record = Record::from_bytes(self.layout, &bytes);
+            let record = record.map_err(|error| super::data_error(path, error))?;
+            if let Some(fault) = record.fault() {
+                return Err(recipe_error(bert_model::data::DataError::Record {
+                    place,
+                    fault,
+                }));
+            }
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// Reads the next record, of which there must be one. Gives the file that it is of.
+    fn read(&mut self, bytes: &mut [u8]) -> Result<&'a Path> {
+        loop {
+            if let Some((path, left, file)) = &mut self.open
+                && *left > 0
+            {
+                *left -= 1;
+                let read = file.read_exact(bytes);
+                read.map_err(|source| cannot_read(path, source))?;
+                return Ok(path);
+            }
+            let (path, count) = self.files.next().expect("copies have no more than all");
+            let file = files::open(path).map_err(|source| cannot_read(path, source))?;
+            self.open = Some((path, count, BufReader::new(file)));
         }
     }
-    Ok(records)
 }
 
 /// Packs by the file that they go to.
@@ -233,10 +295,14 @@ pub fn count(path: &Path, layout: PackLayout) -> Result<PackCount> {
     let mut file = BufReader::new(opened);
     let mut bytes = vec![0; layout.bytes()];
     let mut sequences = 0;
-    for _ in 0..packs {
+    for place in 0..packs {
         let read = file.read_exact(&mut bytes);
         read.map_err(|source| cannot_read(path, source))?;
         let pack = Pack::from_bytes(layout, &bytes).expect("so many bytes were read");
+        if pack.count() == 0 {
+            let path = path.into();
+            return Err(DataError::EmptyPack { path, pack: place }.into());
+        }
         sequences += u64::from(pack.count());
     }
     Ok(PackCount { packs, sequences })
@@ -302,7 +368,7 @@ mod tests {
             let counts = make(&request, &ProgressBar::hidden()).unwrap();
             assert_eq!(
                 counts.packed + counts.dropped + counts.crowded,
-                counts.records as u64
+                counts.records
             );
             assert_eq!(counts.dropped, 0);
             let several = counts.packed as f64 / counts.packs() as f64;
@@ -332,6 +398,40 @@ mod tests {
             let again = make(&request, &ProgressBar::hidden()).unwrap_err();
             assert!(again.to_string().contains("--force"), "{again}");
         }
+    }
+
+    /// A file of nothing but a length is refused at its first record or pack.
+    #[test]
+    fn huge_files_of_nothing_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut request = request(folder.path(), PackForm::Slices);
+        let path = folder.path().join("huge");
+        let layout = request.recipe.layout;
+        let of_record = 4 * (3 * 64 + 10 + 3);
+        let set_rows = |rows: u64, bytes: u64| {
+            let file = fs::File::create(&path).unwrap();
+            file.set_len(rows * bytes).unwrap();
+        };
+        request.input_files = path.display().to_string();
+        set_rows(4_000_000, of_record);
+        let error = make(&request, &ProgressBar::hidden()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("record 0 is none of this form"),
+            "{error}"
+        );
+        set_rows(10_000_000, of_record);
+        let error = make(&request, &ProgressBar::hidden()).unwrap_err();
+        let expected = "--unpacked-dataset-duplication-factor 1: the records of a copy take \
+                        8200000000 bytes of memory, expected at most 4294967296: name fewer files";
+        assert_eq!(error.to_string(), expected);
+        set_rows(100_000_000, layout.bytes() as u64);
+        let error = count(&path, layout).unwrap_err().to_string();
+        assert!(
+            error.ends_with("huge: pack 0 has no sequence: not a file of packs in this form"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -7,7 +7,12 @@ use ipu_sim::object::{Form, Object};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use super::DataError;
+use crate::text::FileKind;
 use crate::{Error, Result, text};
+
+/// Bytes of the texts of all questions, each with its own: those of SQuAD 2.0 have 110 MB.
+const TEXT_BYTES_MAX: u64 = 256 << 20;
 
 /// A file; keys that it has besides are left alone.
 #[derive(Deserialize)]
@@ -96,7 +101,7 @@ fn start<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<usize, D::Er
 ///
 /// A file that can't be read or that is not of this form, with line and column.
 pub fn read(path: &Path) -> Result<Vec<Question>> {
-    parse(path, &text::read(path)?)
+    parse(path, &text::read(path, FileKind::Questions)?)
 }
 
 /// The questions in the `text` of a file at `path`, in order.
@@ -109,6 +114,16 @@ pub fn parse(path: &Path, text: &str) -> Result<Vec<Question>> {
         path: path.display().to_string(),
         json,
     })?;
+    let paragraphs = file.data.iter();
+    let paragraphs = paragraphs.flat_map(|Object(article)| &article.paragraphs);
+    let bytes = paragraphs
+        .map(|Object(Paragraph { context, qas })| context.len() as u64 * qas.len() as u64)
+        .fold(0, u64::saturating_add);
+    let most = TEXT_BYTES_MAX;
+    if bytes > most {
+        let path = path.into();
+        return Err(DataError::ManyQuestions { path, bytes, most }.into());
+    }
     let articles = file.data.into_iter();
     let paragraphs = articles.flat_map(|Object(article)| article.paragraphs);
     let questions = paragraphs.flat_map(|Object(Paragraph { context, qas })| {
@@ -142,6 +157,24 @@ mod tests {
         assert!(error.starts_with("q.json:2:"), "{error}");
         let expected = "answer_start: expected a place in the text, 0 or more, got -2";
         assert!(error.ends_with(expected), "{error}");
+    }
+
+    /// A long text and many questions on it are little to read and much to answer.
+    #[test]
+    fn texts_count_with_each_of_their_questions() {
+        let questions = |count: usize| {
+            let question = r#"{"id": "", "question": ""}"#;
+            let questions = vec![question; count].join(",");
+            let text = "a".repeat(1 << 20);
+            let text = format!(
+                r#"{{"data": [{{"paragraphs": [{{"context": "{text}", "qas": [{questions}]}}]}}]}}"#
+            );
+            parse(Path::new("q.json"), &text)
+        };
+        let expected = "q.json: the questions have 314572800 bytes of text, each with its own: \
+                        expected at most 268435456";
+        assert_eq!(questions(300).unwrap_err().to_string(), expected);
+        assert_eq!(questions(3).unwrap().len(), 3);
     }
 
     #[test]

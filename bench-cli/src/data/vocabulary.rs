@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use bert_model::data::{Case, Vocabulary};
+use bert_model::data::{Case, Vocabulary, WordCounts};
 
-use super::{Replace, check_outputs, matching, recipe_error};
+use super::{Replace, check_outputs, data_error, matching, recipe_error};
 use crate::{Result, files, text};
 
 /// Writes a vocabulary of at most `size` tokens that can spell the texts in `input_files`, a
@@ -22,12 +22,13 @@ pub fn write(
 ) -> Result<u32> {
     let texts = matching(input_files)?;
     check_outputs(&[output.into()], &texts, replace)?;
-    let texts: Vec<String> = texts
-        .iter()
-        .map(|path| text::read(path))
-        .collect::<Result<_>>()?;
-    let vocabulary = Vocabulary::of_words(&texts.join("\n"), case, size);
-    let vocabulary = vocabulary.map_err(recipe_error)?;
+    let mut counts = WordCounts::new(case);
+    for path in &texts {
+        text::read_lines(path, |line| {
+            counts.push(line).map_err(|error| data_error(path, error))
+        })?;
+    }
+    let vocabulary = Vocabulary::of_counts(&counts, size).map_err(recipe_error)?;
     files::write(output, &file_text(&vocabulary))?;
     Ok(vocabulary.size())
 }

@@ -465,3 +465,57 @@ fn a_limit_of_merged_copies_is_said() {
         assert_eq!(found, expected, "{bytes}");
     }
 }
+
+/// Nobody walks through what isn't printed: a run of more steps and micro-batches than anybody could
+/// wait for has its lines at once.
+#[test]
+fn lines_that_do_not_appear_are_not_made() {
+    let mut measured = metrics();
+    let alike = Samples {
+        value: ipu_sim::units::SimSeconds(1e-3),
+        count: u64::MAX / 2,
+    };
+    measured.latencies = vec![alike];
+    measured.latency_seconds = latency(&measured.latencies);
+    let training = "--config pretrain_large_128.json --generated-data --steps-per-log 1";
+    let inference = "--config squad_large_128_inf.json --generated-data --low-latency-inference \
+                     --steps-per-log 1";
+    for (line, expected) in [
+        (
+            format!("{training} --epochs 1000000000 --log-level ERROR"),
+            Some(3),
+        ),
+        (
+            format!("{inference} --epochs-inference 1000000000 --log-level ERROR"),
+            Some(2),
+        ),
+        // One step whose micro-batches would be lines of a lower level.
+        (
+            format!("{inference} --epochs-inference 1 --log-level INFO"),
+            None,
+        ),
+    ] {
+        let given = args::parse(line.split_whitespace().map(String::from)).unwrap();
+        let prepared = prepare(&given, Date::from_unix(0)).unwrap();
+        let dataset = Dataset {
+            steps_per_epoch: match expected {
+                Some(_) => 1 << 40,
+                None => 1,
+            },
+            ..Dataset::made()
+        };
+        let options = &prepared.request.options;
+        let lines = after_compile(options, &dataset, &measured, HostSeconds(1.5));
+        assert_eq!(lines.count(), expected.unwrap_or(3), "{line}");
+    }
+}
+
+#[test]
+fn steps_are_logged_at_multiples() {
+    let all = |every, first, end| multiples(every, first, end).collect::<Vec<u64>>();
+    assert_eq!(all(3, 0, 10), [0, 3, 6, 9]);
+    assert_eq!(all(3, 4, 9), [6]);
+    assert_eq!(all(3, 7, 9), [0_u64; 0]);
+    assert_eq!(all(1 << 63, 1, u64::MAX), [1 << 63]);
+    assert_eq!(all(1 << 63, (1 << 63) + 1, u64::MAX), [0_u64; 0]);
+}

@@ -15,6 +15,18 @@ use super::{Activation, BertConfig, Mode, SequenceFormat, Task};
 /// Largest size of a model that is accepted.
 pub const EXTENT_MAX: u32 = 1 << 28;
 
+/// Largest number of pieces of the word table: published runs have up to 5. The graph has operations
+/// for every piece, and to compile them takes seconds for so many and minutes for some thousand.
+pub const VOCAB_STEPS_MAX: u32 = 256;
+
+/// Largest number of encoder layers: over twenty times the 24 of BERT-Large. The graph has some
+/// hundred operations for each, and to compile a thousand takes minutes.
+pub const LAYERS_MAX: u32 = 512;
+
+/// Largest number of pieces that a split linear layer is done in: published models have four. The
+/// graph has operations for every piece of every layer.
+pub const PIECES_MAX: u32 = 16;
+
 // Weights of queries, keys and values lie side by side, and blocks are padded.
 const _: () = assert!(EXTENT_MAX.checked_mul(4).is_some());
 
@@ -211,6 +223,9 @@ impl BertConfig {
         for size in extents {
             size.must(Rule::AtMost(EXTENT_MAX), size.value <= EXTENT_MAX)?;
         }
+        for (size, most) in [(steps, VOCAB_STEPS_MAX), (layers, LAYERS_MAX)] {
+            size.must(Rule::AtMost(most), size.value <= most)?;
+        }
         let rows = micro_batch.value.checked_mul(sequence.value);
         micro_batch.must(Rule::ProductFits(sequence), rows.is_some())?;
 
@@ -238,6 +253,8 @@ impl BertConfig {
         if self.split_linear_layers {
             let of_pieces = ff.value.is_multiple_of(hidden.value);
             ff.must(Rule::MultipleOf(hidden), of_pieces)?;
+            let most = hidden.value.saturating_mul(PIECES_MAX);
+            ff.must(Rule::AtMost(most), ff.value <= most)?;
         }
         self.validate_numbers()
     }
@@ -323,6 +340,18 @@ mod tests {
             let zero = format!("`{name}` must be at least 1, got 0");
             check_broken(|config| change(config, 0), &zero);
         }
+        check_broken(
+            |c| c.num_layers = LAYERS_MAX + 1,
+            "`num_layers` must be at most 512, got 513",
+        );
+        check_broken(
+            |c| (c.split_linear_layers, c.ff_size) = (true, 17 * 768),
+            "`ff_size` must be at most 12288, got 13056",
+        );
+        check_broken(
+            |c| c.vocab_steps = 30_400,
+            "`vocab_steps` must be at most 256, got 30400",
+        );
         check_broken(
             |c| c.micro_batch = 1 << 25,
             "`micro_batch` must be below 2^32 when multiplied with `sequence_length` 128, \

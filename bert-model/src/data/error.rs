@@ -85,6 +85,28 @@ pub enum DataError {
         /// Tokens needed at the least.
         least: usize,
     },
+    /// A vocabulary that is larger than any.
+    #[error("the vocabulary must have at most {most} tokens, got {size}")]
+    LargeVocabulary {
+        /// Tokens asked for.
+        size: u32,
+        /// Tokens at the most.
+        most: u32,
+    },
+    /// More different words than can be counted.
+    #[error("expected words of a language, got {words} different ones: name fewer texts")]
+    ManyWords {
+        /// Different words up to then.
+        words: usize,
+    },
+    /// Rows that sequences fill in too many ways.
+    #[error(
+        "sequences fill rows in more than {most} ways: expected shorter rows or fewer sequences of a pack"
+    )]
+    Strategies {
+        /// Ways at the most.
+        most: u64,
+    },
     /// A number of a recipe, or of questions, that no record fits.
     #[error("`{field}` must be {limit}, got {value}")]
     OutOfRange {
@@ -145,6 +167,11 @@ pub enum Limit {
         /// Tokens of a record that can't be masked.
         special: u32,
     },
+    /// This or less.
+    AtMost {
+        /// The most.
+        most: u32,
+    },
     /// From 0 to 1.
     Share,
 }
@@ -157,6 +184,7 @@ impl fmt::Display for Limit {
             Limit::Pair { least } => write!(f, "{least} or more"),
             Limit::Question { least } => write!(f, "{least} or more for questions"),
             Limit::Slots { special } => write!(f, "at most the sequence length less {special}"),
+            Limit::AtMost { most } => write!(f, "at most {most}"),
             Limit::Share => write!(f, "in 0 to 1"),
         }
     }

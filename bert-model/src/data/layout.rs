@@ -21,6 +21,9 @@ use std::ops::Range;
 use super::error::DataError;
 use super::rows;
 
+/// Positions of a sequence of data at the most: 128 times those of the longest published one.
+pub const SEQUENCE_LENGTH_MAX: u32 = 1 << 16;
+
 /// The size of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordLayout {

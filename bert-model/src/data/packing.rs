@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::error::{DataError, Limit, RecipeField};
-use super::layout::{Field, Record};
+use super::layout::{Field, Record, SEQUENCE_LENGTH_MAX};
 use super::nnls::{Column, nnls};
 use super::pack::{Pack, PackLayout, Sequence};
 use super::random::shuffle;
@@ -20,6 +20,10 @@ use crate::init::generator;
 
 /// Lengths up to this one count less in the mixture, for sequences so short hardly occur.
 const SHORT_MAX: u32 = 8;
+
+/// Strategies at the most: rows of 512 positions are filled with up to three sequences in 22,102
+/// ways, and the mixture of them takes time with each.
+const STRATEGIES_MAX: u64 = 1 << 16;
 
 /// Treatment of sequences that no strategy wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +78,19 @@ pub struct Packing {
 pub fn pack_records(records: &[Record], recipe: &PackingRecipe) -> Result<Packing, DataError> {
     let length = recipe.layout.sequence_length;
     at_least_one(RecipeField::SequenceLength, length)?;
+    let most = SEQUENCE_LENGTH_MAX;
+    if length > most {
+        return Err(DataError::OutOfRange {
+            field: RecipeField::SequenceLength,
+            limit: Limit::AtMost { most },
+            value: f64::from(length),
+        });
+    }
     at_least_one(RecipeField::SequencesPerPack, recipe.layout.sequences)?;
+    if strategy_count(length, recipe.layout.sequences) > STRATEGIES_MAX {
+        let most = STRATEGIES_MAX;
+        return Err(DataError::Strategies { most });
+    }
     let mut lengths = Vec::with_capacity(records.len());
     for (place, record) in records.iter().enumerate() {
         lengths.push(sequence_length(record, place, length)?);
@@ -117,6 +133,23 @@ fn sequence_length(record: &Record, place: usize, most: u32) -> Result<u32, Data
         return Err(DataError::RecordStart { place });
     }
     Ok(words)
+}
+
+/// How many [`strategies`] there are, or any number above the most that are allowed.
+fn strategy_count(length: u32, most: u32) -> u64 {
+    // Lists of up to so many lengths that fill a row of each length from 0 on.
+    let mut counts = vec![0_u64; length as usize + 1];
+    counts[0] = 1;
+    // As many lists have up to `n` lengths as have lengths up to `n`.
+    for part in 1..=most.min(length) as usize {
+        for row in part..counts.len() {
+            counts[row] = counts[row].saturating_add(counts[row - part]);
+        }
+        if counts[length as usize] > STRATEGIES_MAX {
+            break;
+        }
+    }
+    counts[length as usize]
 }
 
 /// Every list of up to `most` lengths in ascending order that fill a row of `length`.
@@ -394,6 +427,32 @@ mod tests {
             (rows as f64 - full).abs() < 0.02 * full,
             "{rows} rows for {full}"
         );
+    }
+
+    #[test]
+    fn strategies_are_counted_before_they_are_made() {
+        for (length, most) in [
+            (1, 1),
+            (7, 1),
+            (24, 2),
+            (24, 3),
+            (24, 24),
+            (24, 99),
+            (128, 3),
+        ] {
+            let made = strategies(length, most).len() as u64;
+            assert_eq!(strategy_count(length, most), made, "{length} {most}");
+        }
+        assert_eq!(strategy_count(512, 3), 22_102);
+        assert!(strategy_count(512, u32::MAX) > STRATEGIES_MAX);
+        assert!(strategy_count(SEQUENCE_LENGTH_MAX, 3) > STRATEGIES_MAX);
+        let error = pack_records(&[], &recipe(512, 20, Leftovers::Drop)).unwrap_err();
+        let expected = "sequences fill rows in more than 65536 ways: expected shorter rows or \
+                        fewer sequences of a pack";
+        assert_eq!(error.to_string(), expected);
+        let error = pack_records(&[], &recipe(65_537, 1, Leftovers::Drop)).unwrap_err();
+        let expected = "`sequence_length` must be at most 65536, got 65537";
+        assert_eq!(error.to_string(), expected);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rand_xoshiro::rand_core::Rng;
 
 use super::blanks;
 use super::error::{DataError, Limit, RecipeField};
-use super::layout::{Field, Record, RecordLayout};
+use super::layout::{Field, Record, RecordLayout, SEQUENCE_LENGTH_MAX};
 use super::pairs::{Document, Pair, pairs};
 use super::random::{chance, draw, shuffle};
 use super::{Tokeniser, Vocabulary};
@@ -28,6 +28,8 @@ pub struct Corpus {
     documents: Vec<Document>,
     /// Whether the next sentence belongs to the last document.
     open: bool,
+    /// Memory of the documents.
+    bytes: u64,
 }
 
 impl Corpus {
@@ -43,9 +45,13 @@ impl Corpus {
         if tokens.is_empty() {
             return;
         }
+        self.bytes += (size_of_val(tokens.as_slice()) + size_of::<Document>()) as u64;
         match self.documents.last_mut().filter(|_| self.open) {
             Some(document) => document.push(tokens),
-            None => self.documents.push(vec![tokens]),
+            None => {
+                self.bytes += size_of::<Document>() as u64;
+                self.documents.push(vec![tokens]);
+            }
         }
         self.open = true;
     }
@@ -62,6 +68,12 @@ impl Corpus {
     #[must_use]
     pub fn documents(&self) -> usize {
         self.documents.len()
+    }
+
+    /// Memory that the documents take.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Tokens of all documents.
@@ -108,6 +120,13 @@ impl Recipe {
             Limit::Pair { least },
             f64::from(sequence_length),
             sequence_length >= least,
+        )?;
+        let most = SEQUENCE_LENGTH_MAX;
+        check(
+            RecipeField::SequenceLength,
+            Limit::AtMost { most },
+            f64::from(sequence_length),
+            sequence_length <= most,
         )?;
         let masked = f64::from(mask_tokens);
         check(RecipeField::MaskTokens, Limit::One, masked, mask_tokens > 0)?;
@@ -166,15 +185,25 @@ impl<'a> RecordMaker<'a> {
     /// own pairs and masks.
     #[must_use]
     pub fn copy(&self, copy: u64) -> Vec<Record> {
+        self.copy_up_to(copy, usize::MAX)
+            .expect("no vector holds more")
+    }
+
+    /// The records of one copy of the text, unless there are more than `most`.
+    #[must_use]
+    pub fn copy_up_to(&self, copy: u64, most: usize) -> Option<Vec<Record>> {
         let mut generator = generator(self.recipe.seed, &format!("copy {copy}"));
         let room = self.recipe.layout.sequence_length - SPECIAL_TOKENS;
         let short = self.recipe.short_sequence_probability;
         let mut records = Vec::new();
         for index in 0..self.documents.len() {
             let found = pairs(&self.documents, index, room, short, &mut generator);
+            if found.len() > most - records.len() {
+                return None;
+            }
             records.extend(found.iter().map(|pair| self.record(pair, &mut generator)));
         }
-        records
+        Some(records)
     }
 
     /// Puts records in a random order, one for every number of an `order`.

@@ -183,14 +183,7 @@ pub fn features(
     vocabulary: &Vocabulary,
     sequence_length: u32,
 ) -> Result<Vec<Feature>, DataError> {
-    let least = QUESTION_TOKENS_MAX + SPECIAL_TOKENS + 1;
-    if (sequence_length as usize) < least {
-        return Err(DataError::OutOfRange {
-            field: RecipeField::SequenceLength,
-            limit: Limit::Question { least },
-            value: f64::from(sequence_length),
-        });
-    }
+    check_length(sequence_length)?;
     let mut out = Vec::new();
     for (number, example) in examples.iter().enumerate() {
         let text = Text::new(example, tokeniser);
@@ -207,6 +200,38 @@ pub fn features(
         }
     }
     Ok(out)
+}
+
+/// How many [`features`] an example has; takes no memory for them.
+///
+/// # Errors
+///
+/// As [`features`].
+pub fn count_features(
+    example: &Example,
+    tokeniser: &Tokeniser,
+    sequence_length: u32,
+) -> Result<usize, DataError> {
+    check_length(sequence_length)?;
+    let tokens = example
+        .words
+        .iter()
+        .map(|word| tokeniser.encode(word).len());
+    let question = tokeniser.encode(&example.question).len();
+    let question = question.min(QUESTION_TOKENS_MAX);
+    Ok(windows(tokens.sum(), sequence_length, question).len())
+}
+
+fn check_length(sequence_length: u32) -> Result<(), DataError> {
+    let least = QUESTION_TOKENS_MAX + SPECIAL_TOKENS + 1;
+    if (sequence_length as usize) < least {
+        return Err(DataError::OutOfRange {
+            field: RecipeField::SequenceLength,
+            limit: Limit::Question { least },
+            value: f64::from(sequence_length),
+        });
+    }
+    Ok(())
 }
 
 /// A text in tokens.

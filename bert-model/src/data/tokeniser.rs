@@ -12,7 +12,7 @@ use super::vocabulary::{CONTINUES, UNKNOWN, Vocabulary};
 use super::words::{Case, words};
 
 /// Longer words are not looked up.
-const WORD_CHARACTERS_MAX: usize = 200;
+pub(super) const WORD_CHARACTERS_MAX: usize = 200;
 
 /// A WordPiece tokeniser.
 #[derive(Clone, Debug)]

@@ -47,21 +47,6 @@ impl LayersPerIpu {
         }
     }
 
-    /// Encoder layers on the IPU that has most of them, of those that the list covers.
-    #[must_use]
-    pub fn on_fullest_ipu(&self, num_layers: u32) -> u32 {
-        let mut left = num_layers;
-        let placed = |count: &u32| {
-            let here = left.min(*count);
-            left -= here;
-            here
-        };
-        match self.layers_per_ipu.as_slice() {
-            [each] => num_layers.min(*each),
-            list => list.iter().map(placed).max().unwrap_or_default(),
-        }
-    }
-
     /// IPUs of one replica: those before the encoder, and those with encoder layers.
     ///
     /// Embeddings and heads have none of their own from there on.

@@ -11,7 +11,7 @@ use popart_graph::ir::{MemoryProportion, StageId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::halves::{Halves, HalvesPerStage};
+use super::halves::HalvesPerStage;
 use super::layers::LayersPerIpu;
 use super::{Block, Execution, Placement, PlacementError, Recomputation, Result, Stage};
 use crate::config::Task;
@@ -86,25 +86,6 @@ impl EncoderPlacement {
         match self {
             Self::Layers(layers) => layers.encoder_ipus(num_layers),
             Self::Halves(halves) => halves.replica_ipus(num_layers),
-        }
-    }
-
-    /// The halves on the IPU where they are largest by `size`.
-    #[must_use]
-    pub fn fullest_ipu(&self, num_layers: u32, size: impl Fn(Halves) -> u128) -> Halves {
-        match self {
-            Self::Layers(layers) => {
-                let most = layers.on_fullest_ipu(num_layers);
-                Halves {
-                    attention: most,
-                    feed_forward: most,
-                }
-            }
-            Self::Halves(halves) => {
-                let by_ipu = halves.by_ipu();
-                let fullest = by_ipu.into_values().max_by_key(|&halves| size(halves));
-                fullest.unwrap_or_default()
-            }
         }
     }
 

@@ -182,7 +182,7 @@ fn ipus_are_counted_without_a_placement() {
 proptest::proptest! {
     /// What is counted is what a placement has.
     #[test]
-    fn counted_ipus_and_layers_are_those_of_a_placement(
+    fn counted_ipus_are_those_of_a_placement(
         start in 0_u32..3,
         list in proptest::collection::vec(1_u32..5, 1..6),
         num_layers in 1_u32..25,
@@ -193,17 +193,11 @@ proptest::proptest! {
             let options = options(start, &list);
             let placement = Placement::from_options(&options, num_layers, task);
             let counted = options.encoder.replica_ipus(num_layers);
-            let fullest = options.encoder.fullest_ipu(num_layers, |_| 0).attention;
             let Ok(placement) = placement else {
                 proptest::prop_assert!(counted.is_err());
                 continue;
             };
             proptest::prop_assert_eq!(counted, Ok(placement.n_ipus()));
-            let mut layers = vec![0; placement.n_ipus() as usize];
-            for layer in 0..num_layers {
-                layers[placement.ipu(Block::Attention(layer)).0 as usize] += 1;
-            }
-            proptest::prop_assert_eq!(Some(fullest), layers.iter().copied().max());
         }
     }
 }

@@ -238,6 +238,12 @@ fn a_change_is_refused_as_a_file_is() {
              1474",
         ),
         (
+            "chip.tiles",
+            "8193",
+            "`chip.tiles`: expected at most 8192 (tiles, over five times those of any IPU, and few \
+             enough for a run to take seconds), got 8193",
+        ),
+        (
             "chip.memory",
             "0 KiB",
             "`chip.memory`: expected more than zero",

@@ -51,6 +51,7 @@ pub(super) fn add(program: &Program, machine: &MachineSpec, sizes: &Sizes, table
         count.steps(steps);
     }
     count.codelets();
+    count.control();
     count.fixed();
 }
 
@@ -71,6 +72,7 @@ pub(super) fn add_part(
         count.steps(steps);
     }
     count.codelets();
+    count.control();
 }
 
 /// What all exchanges of a program move.
@@ -214,6 +216,8 @@ struct Count<'a> {
     codelets: IndexMap<(IpuId, Codelet), Vec<bool>>,
     /// Whether the last step of an IPU was a repeated one.
     in_call: IdVec<IpuId, bool>,
+    /// Control code of each tile of an IPU.
+    control: IdVec<IpuId, u64>,
     tables: &'a mut Tables,
 }
 
@@ -235,6 +239,7 @@ impl<'a> Count<'a> {
             sent: IndexSet::new(),
             codelets: IndexMap::new(),
             in_call: IdVec::from(vec![false; program.n_ipus as usize]),
+            control: IdVec::from(vec![0; program.n_ipus as usize]),
             tables,
         }
     }
@@ -276,9 +281,7 @@ impl<'a> Count<'a> {
             for ipu in ipus {
                 let goes_on = std::mem::replace(&mut self.in_call[ipu], !is_new);
                 if counts && (is_new || !goes_on) {
-                    for tile in self.table(ipu, Category::ControlCode) {
-                        *tile += control;
-                    }
+                    self.control[ipu] += control;
                 }
             }
         }
@@ -424,6 +427,15 @@ impl<'a> Count<'a> {
             for (sum, present) in table.iter_mut().zip(present) {
                 *sum += code * u64::from(present);
             }
+        }
+    }
+
+    /// Control code, which is the same on all tiles: a call concerns all IPUs, so that tiles are
+    /// gone through once and not at every call.
+    fn control(&mut self) {
+        for ipu in self.all_ipus() {
+            let bytes = self.control[ipu];
+            self.table(ipu, Category::ControlCode).fill(bytes);
         }
     }
 

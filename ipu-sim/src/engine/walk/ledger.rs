@@ -39,7 +39,8 @@ pub(super) struct Ledger {
     /// By actor.
     tallies: Vec<Tally>,
     usage: Vec<ConstantUsage>,
-    sources: Vec<IdVec<SourceId, IdVec<IpuId, SourceTime>>>,
+    /// By class, IPU and line: an IPU goes through lines that are neighbours.
+    sources: Vec<IdVec<IpuId, IdVec<SourceId, SourceTime>>>,
     sections: Vec<IdVec<SectionId, IdVec<IpuId, ActivityCycles>>>,
     functions: Vec<BTreeMap<FunctionId, IdVec<IpuId, CallTime>>>,
     waits: Vec<BTreeMap<Wait, Cycles>>,
@@ -57,7 +58,7 @@ impl Ledger {
     pub(super) fn new(linked: &Linked) -> Self {
         let schedule = &linked.schedule;
         let (n_classes, n_ipus) = (schedule.n_classes as usize, schedule.n_ipus as usize);
-        let sources = vec![vec![SourceTime::default(); n_ipus].into(); schedule.n_sources];
+        let sources = vec![vec![SourceTime::default(); schedule.n_sources].into(); n_ipus];
         let sections = vec![vec![ActivityCycles::default(); n_ipus].into(); schedule.n_sections];
         Self {
             n_ipus,
@@ -100,7 +101,7 @@ impl Ledger {
         let Account { class, ipu, .. } = account;
         let weighted = cycles * account.weight;
         self.tallies[account.actor].spent.add(activity, weighted);
-        self.sources[class][source][ipu]
+        self.sources[class][ipu][source]
             .spent
             .add(activity, weighted);
         if let Some(section) = account.section {
@@ -132,7 +133,7 @@ impl Ledger {
         tally.products.add(&leaf.products, account.weight);
         self.pay(account, &leaf.usage);
         self.usage[account.actor].answers += answers * account.weight;
-        self.sources[account.class][leaf.source][account.ipu].steps += account.weight;
+        self.sources[account.class][account.ipu][leaf.source].steps += account.weight;
     }
 
     /// What is paid for by the piece.
@@ -231,7 +232,7 @@ impl Ledger {
             total,
             start: linked.schedule.start,
             ipus,
-            sources: self.sources.swap_remove(class),
+            sources: by_source(&self.sources.swap_remove(class)),
             sections: self.sections.swap_remove(class),
             functions,
             waits,
@@ -265,4 +266,15 @@ impl Ledger {
         }
         loads
     }
+}
+
+/// Times of each line on every IPU, of those of each IPU in every line.
+fn by_source(
+    by_ipu: &IdVec<IpuId, IdVec<SourceId, SourceTime>>,
+) -> IdVec<SourceId, IdVec<IpuId, SourceTime>> {
+    let lines = by_ipu.values().next().map_or(0, IdVec::len);
+    let lines = (0..lines).map(SourceId::from_index);
+    lines
+        .map(|source| by_ipu.values().map(|of_ipu| of_ipu[source]).collect())
+        .collect()
 }
