@@ -33,12 +33,27 @@ use buffer::{BufferState, StreamTally};
 use fold::Folding;
 use ledger::{Account, Ledger};
 
-/// Walks a schedule once and adds everything up.
-pub(super) fn walk(linked: &Linked, mode: Mode, trace_depth: u32) -> Timeline {
+/// Items and events from one question whether to go on to the next: milliseconds.
+const STEPS_PER_QUESTION: u32 = 1 << 14;
+
+/// Walks a schedule once and adds everything up; nothing if `goes_on` says no.
+pub(super) fn walk(
+    linked: &Linked,
+    mode: Mode,
+    trace_depth: u32,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<Timeline> {
     let mut walker = Walker::new(linked, mode, trace_depth);
     walker.ready = (0..linked.n_actors()).collect();
-    while walker.turn() {}
-    walker.finish()
+    while walker.turn() {
+        if walker.steps >= STEPS_PER_QUESTION {
+            walker.steps = 0;
+            if !goes_on() {
+                return None;
+            }
+        }
+    }
+    Some(walker.finish())
 }
 
 /// Where an actor is in a list of items.
@@ -102,6 +117,8 @@ struct Task {
 
 struct Walker<'a> {
     linked: &'a Linked,
+    /// Items and events since the last question whether to go on.
+    steps: u32,
     mode: Mode,
     trace_depth: u32,
     actors: Vec<Actor>,
@@ -148,6 +165,7 @@ impl<'a> Walker<'a> {
         };
         let mut walker = Self {
             linked,
+            steps: 0,
             mode,
             trace_depth,
             actors: vec![start; n_actors],
@@ -199,6 +217,7 @@ impl<'a> Walker<'a> {
 
     /// Whoever can go on does; then the next event. Whether there was anything.
     fn turn(&mut self) -> bool {
+        self.steps += 1;
         if let Some(actor) = self.ready.pop_first() {
             self.go_on(actor);
             return true;
@@ -230,6 +249,12 @@ impl<'a> Walker<'a> {
     fn go_on(&mut self, actor: usize) {
         let (_, ipu) = self.linked.place(actor);
         loop {
+            if self.steps >= STEPS_PER_QUESTION {
+                // The same state as before: it goes on with the next turn.
+                self.ready.insert(actor);
+                return;
+            }
+            self.steps += 1;
             let here = &mut self.actors[actor];
             let Some(frame) = here.frames.last_mut() else {
                 here.status = Status::Done;
