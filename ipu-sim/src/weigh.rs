@@ -33,7 +33,6 @@ mod tests;
 
 use std::fmt;
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +42,7 @@ use crate::program::{Program, VarId};
 use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::text::Names;
+use crate::threads;
 use crate::topology::Topology;
 use crate::units::Bytes;
 pub use category::{Category, UNMODELLED_CATEGORIES, UnmodelledCategory};
@@ -387,10 +387,9 @@ pub fn live_curves(
     }
     let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
     let (liveness, kinds) = (liveness::analyse(program), kinds::kinds(program));
-    tiles
-        .par_iter()
-        .map(|&at| curve::curve(program, &kinds, &liveness, &sizes, at))
-        .collect()
+    threads::map(tiles, |&at| {
+        curve::curve(program, &kinds, &liveness, &sizes, at)
+    })
 }
 
 fn table(tables: &mut [(Category, Vec<u64>)], category: Category) -> &mut Vec<u64> {

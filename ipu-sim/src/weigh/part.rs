@@ -10,7 +10,6 @@
 //!
 //! Stacks and the loader belong to no part.
 
-use rayon::prelude::*;
 
 use super::code::{self, ExchangeTotals};
 use super::liveness;
@@ -20,6 +19,7 @@ use crate::engine::tiles::AllTiles;
 use crate::ids::{Id, IdVec, IpuId};
 use crate::program::{Program, SourceId, Step, VarKind};
 use crate::spec::MachineSpec;
+use crate::threads;
 use crate::units::Bytes;
 
 /// The memory of a part of a program on one IPU.
@@ -50,7 +50,7 @@ pub fn weigh_parts(
     let n_tiles = machine.tile.tiles_per_ipu;
     let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
     let moved = ExchangeTotals::new(program, machine);
-    let weighed = parts.par_iter().map(|part| {
+    threads::map(parts, |part| {
         let chosen: IdVec<SourceId, bool> = program.sources.ids().map(part).collect();
         let counts = |source: SourceId| chosen[source];
         let empty = || Category::all().map(|category| (category, vec![0; sizes.n_tiles()]));
@@ -62,8 +62,7 @@ pub fn weigh_parts(
         PartMemoryUsage {
             categories: categories.collect(),
         }
-    });
-    weighed.collect()
+    })
 }
 
 /// Adds the variables of a program on one IPU.
