@@ -184,8 +184,9 @@ impl<'p> Memory<'p> {
     ///
     /// # Errors
     ///
-    /// If a layout puts two boxes on one tile.
+    /// If a layout puts two boxes on one tile, or the program is nested too deep.
     pub fn new(program: &'p Program) -> Result<Self, ExecuteError> {
+        program.check_depth().map_err(ExecuteError::TooDeep)?;
         let atlas = Atlas::new(program)?;
         let padding: IdVec<LayoutId, Arc<[bool]>> =
             atlas.placements.values().map(padding).collect();

@@ -10,7 +10,6 @@
 //!
 //! Stacks and the loader belong to no part.
 
-
 use super::code::{self, ExchangeTotals};
 use super::liveness;
 use super::sizes::Sizes;
@@ -40,6 +39,10 @@ impl PartMemoryUsage {
 }
 
 /// Weighs parts of `program` on one IPU; a line of the profile may be in several parts.
+///
+/// # Panics
+///
+/// If the program is nested too deep ([`Program::check_depth`]).
 #[must_use]
 pub fn weigh_parts(
     program: &Program,
@@ -47,6 +50,7 @@ pub fn weigh_parts(
     ipu: IpuId,
     parts: &[&(dyn Fn(SourceId) -> bool + Sync)],
 ) -> Vec<PartMemoryUsage> {
+    assert_eq!(program.check_depth(), Ok(()));
     let n_tiles = machine.tile.tiles_per_ipu;
     let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
     let moved = ExchangeTotals::new(program, machine);
