@@ -13,11 +13,11 @@ use bert_model::placement::{
     EncoderMemory, EncoderPlacement, HalvesPerStage, LayersPerIpu, Recomputation,
 };
 use ipu_sim::spec::MachineSpec;
+use ipu_sim::threads;
 use ipu_sim::weigh::{self, Region};
 use popart_graph::ir::Graph;
 use popart_graph::passes::{Outlining, Sharding, StateMemory, Watch};
 use popart_graph::plan::PlanCache;
-use rayon::prelude::*;
 
 use crate::compile::compile;
 use crate::config::RunConfig;
@@ -91,18 +91,17 @@ fn within(
         change.apply(&mut changed);
         changed
     };
-    let (smaller, others) = rayon::join(
+    let (smaller, others) = threads::join(
         || -> Vec<Trial> {
-            let tried = sequences.par_iter();
-            tried
-                .filter_map(|changes| {
-                    largest_that_fits(changes, |change| attempt(&changed(change)))
-                })
-                .collect()
+            let tried = threads::map(&sequences, |changes| {
+                largest_that_fits(changes, |change| attempt(&changed(change)))
+            });
+            tried.into_iter().flatten().collect()
         },
         || -> Vec<(&Change, Trial)> {
-            let tried = changes.par_iter();
-            let tried = tried.filter_map(|change| Some((change, attempt(&changed(change))?)));
+            let tried = threads::map(&changes, |change| attempt(&changed(change)));
+            let tried = changes.iter().zip(tried);
+            let tried = tried.filter_map(|(change, trial)| Some((change, trial?)));
             tried.filter(|(_, trial)| matters(trial)).collect()
         },
     );

@@ -77,15 +77,19 @@ pub fn time(
     options: Options,
 ) -> Result<Timeline, VerifyError> {
     program.verify(machine)?;
-    time_verified(program, machine, options)
+    let goes_on = &mut || true;
+    let timeline = time_verified(program, machine, options, goes_on)?;
+    Ok(timeline.expect("nobody stops it"))
 }
 
-/// As [`time`], of a program that keeps the rules of [`crate::verify`].
+/// As [`time`], of a program that keeps the rules of [`crate::verify`]; nothing if `goes_on`, which
+/// is asked now and then, says no.
 pub(crate) fn time_verified(
     program: &Program,
     machine: &MachineSpec,
     options: Options,
-) -> Result<Timeline, VerifyError> {
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Timeline>, VerifyError> {
     let fold = match options.mode {
         Mode::Folded => Fold::Alike,
         Mode::Unfolded => Fold::Nothing,
@@ -93,7 +97,13 @@ pub(crate) fn time_verified(
     let topology = Topology::new(machine);
     let schedule = costs::schedule(program, machine, &topology, fold)?;
     countable::check(&schedule, program, machine, &topology)?;
-    let timeline = walk::walk(&link::link(schedule), options.mode, options.trace_depth);
-    conserve::check(&timeline, program, &topology);
+    if !goes_on() {
+        return Ok(None);
+    }
+    let linked = link::link(schedule);
+    let timeline = walk::walk(&linked, options.mode, options.trace_depth, goes_on);
+    if let Some(timeline) = &timeline {
+        conserve::check(timeline, program, &topology);
+    }
     Ok(timeline)
 }

@@ -65,8 +65,8 @@
 //! # Ok::<(), ipu_sim::execute::ExecuteError>(())
 //! ```
 
-use crate::ids::ReplicaId;
-use crate::program::{Step, StreamId, Transfer};
+use crate::ids::{IdVec, ReplicaId};
+use crate::program::{FunctionId, Program, Step, StreamId, Transfer};
 
 mod collective;
 mod compute;
@@ -131,8 +131,9 @@ pub fn run(
     host: &mut dyn Host,
     remote: &mut RemoteMemory,
 ) -> Result<(), ExecuteError> {
-    let steps = &memory.atlas.program.steps;
-    run_steps(steps, memory, host, remote)
+    let program = memory.atlas.program;
+    let mut empty = EmptySteps::new(program);
+    run_steps(&program.steps, memory, host, remote, &mut empty)
 }
 
 fn run_steps(
@@ -140,8 +141,12 @@ fn run_steps(
     memory: &mut Memory<'_>,
     host: &mut dyn Host,
     remote: &mut RemoteMemory,
+    empty: &mut EmptySteps<'_>,
 ) -> Result<(), ExecuteError> {
     for step in steps {
+        if empty.is_empty(step) {
+            continue;
+        }
         if !host.goes_on() {
             return Err(ExecuteError::Stopped);
         }
@@ -157,17 +162,54 @@ fn run_steps(
             Step::Collective(collective) => collective::run(memory, collective)?,
             Step::Repeat { count, body } => {
                 for _ in 0..*count {
-                    run_steps(body, memory, host, remote)?;
+                    run_steps(body, memory, host, remote, empty)?;
                 }
             }
             Step::Call(function) => {
                 let steps = &memory.atlas.program.functions[*function].steps;
-                run_steps(steps, memory, host, remote)?;
+                run_steps(steps, memory, host, remote, empty)?;
             }
             Step::Section(_) => {}
         }
     }
     Ok(())
+}
+
+/// Which steps do nothing however often they are run.
+struct EmptySteps<'p> {
+    program: &'p Program,
+    /// Of those that are known.
+    functions: IdVec<FunctionId, Option<bool>>,
+}
+
+impl<'p> EmptySteps<'p> {
+    fn new(program: &'p Program) -> Self {
+        let functions = program.functions.ids().map(|_| None).collect();
+        Self { program, functions }
+    }
+
+    fn is_empty(&mut self, step: &Step) -> bool {
+        match step {
+            Step::Section(_) | Step::Repeat { count: 0, .. } => true,
+            Step::Repeat { body, .. } => body.iter().all(|step| self.is_empty(step)),
+            Step::Call(id) => self.is_empty_function(*id),
+            Step::Compute(_)
+            | Step::Exchange(_)
+            | Step::IpuCopies { .. }
+            | Step::Transfers { .. }
+            | Step::Collective(_) => false,
+        }
+    }
+
+    fn is_empty_function(&mut self, id: FunctionId) -> bool {
+        if let Some(known) = self.functions[id] {
+            return known;
+        }
+        let steps = &self.program.functions[id].steps;
+        let is_empty = steps.iter().all(|step| self.is_empty(step));
+        self.functions[id] = Some(is_empty);
+        is_empty
+    }
 }
 
 fn run_transfer(

@@ -26,6 +26,7 @@ pub mod numerics;
 pub mod object;
 pub mod replica;
 pub mod spec;
+pub mod threads;
 pub mod topology;
 pub mod units;
 

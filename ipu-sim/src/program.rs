@@ -8,9 +8,12 @@
 //! overlap until one that joins them (an inter-IPU copy, a collective) makes them
 //! wait for each other.
 
+mod depth;
 mod ids;
 mod operand;
 
+pub(crate) use depth::nested;
+pub use depth::{DEPTH_MAX, TooDeep};
 pub use ids::{FunctionId, LayoutId, RemoteBufferId, SectionId, SourceId, StreamId, VarId};
 pub use operand::{Label, Labels, Operand};
 

@@ -19,7 +19,9 @@ use std::fmt::{self, Display, Formatter, Write};
 pub use self::names::Names;
 use crate::ids::IpuId;
 use crate::layout::Layout;
-use crate::program::{Collective, Operand, Program, SourceId, Step, Transfer, VarId};
+use crate::program::{
+    Collective, DEPTH_MAX, Operand, Program, SourceId, Step, Transfer, VarId, nested,
+};
 use crate::view::View;
 
 /// The whole program as text.
@@ -71,15 +73,17 @@ impl Text<'_> {
         }
         for (id, function) in program.functions.iter() {
             writeln!(out, "function `{}`", self.names.functions[id])?;
-            self.write_steps(out, &function.steps, 1)?;
+            self.write_steps(out, &function.steps)?;
         }
         writeln!(out, "main")?;
-        self.write_steps(out, &program.steps, 1)
+        self.write_steps(out, &program.steps)
     }
 
-    fn write_steps(&self, out: &mut String, steps: &[Step], depth: usize) -> fmt::Result {
-        for step in steps {
-            write!(out, "{:1$}", "", 2 * depth)?;
+    fn write_steps(&self, out: &mut String, steps: &[Step]) -> fmt::Result {
+        for (depth, step) in nested(steps) {
+            // What is deeper is refused wherever it could run, and takes no room here either.
+            let shown = depth.min(DEPTH_MAX as usize);
+            write!(out, "{:1$}", "", 2 * (shown + 1))?;
             match step {
                 Step::Compute(set) => {
                     let (ipu, source) = (set.ipu, self.source(set.source));
@@ -114,10 +118,7 @@ impl Text<'_> {
                     writeln!(out)?;
                 }
                 Step::Collective(collective) => self.write_collective(out, collective)?,
-                Step::Repeat { count, body } => {
-                    writeln!(out, "repeat {count}")?;
-                    self.write_steps(out, body, depth + 1)?;
-                }
+                Step::Repeat { count, .. } => writeln!(out, "repeat {count}")?,
                 Step::Call(id) => writeln!(out, "call `{}`", self.names.functions[*id])?,
                 Step::Section(id) => {
                     writeln!(out, "section {}", self.program.sections[id.0 as usize])?;

@@ -4,6 +4,7 @@
 //! one that was written by hand, or by a compiler with a bug, is said in words. These are the
 //! rules, in the order in which they are checked:
 //!
+//! 0. Repeats and calls are nested at most [`DEPTH_MAX`](crate::program::DEPTH_MAX) deep.
 //! 1. Every id is that of something the program has.
 //! 2. Variables, and steps of one IPU, are on IPUs of the replica.
 //! 3. Every axis of a layout is cut into parts that follow each other and fill their places;
@@ -41,7 +42,7 @@ pub use fault::{BadProgram, Location, StepLocation, VerifyError, Violation};
 
 use crate::ids::{Id, IdVec, IpuId};
 use crate::program::{
-    FunctionId, Program, RemoteBufferId, SourceId, Step, StreamId, Transfer, VarId,
+    FunctionId, Program, RemoteBufferId, SourceId, Step, StreamId, Transfer, VarId, nested,
 };
 use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
@@ -67,6 +68,10 @@ impl Program {
 /// [`VerifyError::BadProgram`] for the first broken rule, with its place;
 /// [`VerifyError::Replicas`] if the machine has too few IPUs or the program has no replicas.
 pub fn verify(program: &Program, machine: &MachineSpec) -> Result<(), VerifyError> {
+    // That a function calls itself is said later, with its name.
+    if program.depth().is_some() {
+        check_depth(program)?;
+    }
     let topology = Topology::new(machine);
     let placement = ReplicaPlacement::new(&topology, program.n_replicas, program.n_ipus)?;
     let n_tiles = machine.tile.tiles_per_ipu;
@@ -98,6 +103,16 @@ pub fn verify(program: &Program, machine: &MachineSpec) -> Result<(), VerifyErro
     })?;
     placed.check(program, n_tiles)?;
     Ok(())
+}
+
+/// Checks the rule of depth.
+///
+/// # Errors
+///
+/// [`Violation::TooDeep`], also where a function calls itself.
+pub(crate) fn check_depth(program: &Program) -> Checked {
+    let too_deep = |error| broken(Location::Program, Violation::TooDeep(error));
+    program.check_depth().map_err(too_deep)
 }
 
 /// Where a step is, beside its numbers.
@@ -139,13 +154,14 @@ fn visit_steps<'p>(
     numbers: &mut Vec<usize>,
     visit: &mut impl FnMut(&'p Step, At<'_>) -> Checked,
 ) -> Checked {
-    for (number, step) in steps.iter().enumerate() {
-        numbers.push(number);
-        visit(step, At { numbers, function })?;
-        if let Step::Repeat { body, .. } = step {
-            visit_steps(body, function, numbers, visit)?;
+    numbers.clear();
+    for (depth, step) in nested(steps) {
+        numbers.truncate(depth + 1);
+        match numbers.get_mut(depth) {
+            Some(number) => *number += 1,
+            None => numbers.push(0),
         }
-        numbers.pop();
+        visit(step, At { numbers, function })?;
     }
     Ok(())
 }

@@ -33,18 +33,19 @@ mod tests;
 
 use std::fmt;
 
-use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::tiles::AllTiles;
 use crate::ids::{IdVec, IpuId, TileId};
 use crate::program::{Program, VarId};
-use crate::replica::{ReplicaError, ReplicaPlacement};
+use crate::replica::ReplicaPlacement;
 use crate::spec::MachineSpec;
 use crate::text::Names;
+use crate::threads;
 use crate::topology::Topology;
 use crate::units::Bytes;
+use crate::verify::{VerifyError, check_depth};
 pub use category::{Category, UNMODELLED_CATEGORIES, UnmodelledCategory};
 pub use curve::LivePoint;
 use fullest::{Find, fullest};
@@ -313,9 +314,11 @@ fn details(
 ///
 /// # Errors
 ///
-/// [`ReplicaError`] if the machine has too few IPUs or the program has no replicas. Too little
-/// memory is no error here, see [`MemoryUsage::verdict`].
-pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<MemoryUsage, ReplicaError> {
+/// [`VerifyError::Replicas`] if the machine has too few IPUs or the program has no replicas,
+/// [`VerifyError::BadProgram`] if it is nested too deep or a function calls itself. Too little memory is no error here, see
+/// [`MemoryUsage::verdict`].
+pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<MemoryUsage, VerifyError> {
+    check_depth(program)?;
     ReplicaPlacement::new(&Topology::new(machine), program.n_replicas, program.n_ipus)?;
     let n_tiles = machine.tile.tiles_per_ipu;
     let tiles = AllTiles::new(program, n_tiles);
@@ -371,13 +374,15 @@ pub fn weigh(program: &Program, machine: &MachineSpec) -> Result<MemoryUsage, Re
 ///
 /// # Panics
 ///
-/// If the program has no such IPU or the machine no such tile.
+/// If the program has no such IPU or the machine no such tile, or if it is nested too deep
+/// ([`Program::check_depth`]).
 #[must_use]
 pub fn live_curves(
     program: &Program,
     machine: &MachineSpec,
     tiles: &[(IpuId, TileId)],
 ) -> Vec<Vec<LivePoint>> {
+    assert_eq!(program.check_depth(), Ok(()));
     let n_tiles = machine.tile.tiles_per_ipu;
     for (ipu, tile) in tiles {
         assert!(
@@ -387,10 +392,9 @@ pub fn live_curves(
     }
     let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
     let (liveness, kinds) = (liveness::analyse(program), kinds::kinds(program));
-    tiles
-        .par_iter()
-        .map(|&at| curve::curve(program, &kinds, &liveness, &sizes, at))
-        .collect()
+    threads::map(tiles, |&at| {
+        curve::curve(program, &kinds, &liveness, &sizes, at)
+    })
 }
 
 fn table(tables: &mut [(Category, Vec<u64>)], category: Category) -> &mut Vec<u64> {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use bert_model::data::{Case, Corpus, Recipe, RecordLayout, RecordMaker, Tokeniser, Vocabulary};
 use indicatif::ProgressBar;
+use ipu_sim::threads;
 
 use super::{Replace, cannot_write, check_free, recipe_error};
 use crate::files::{self, PartialFile};
@@ -115,16 +116,12 @@ pub fn write(
     }
     bar.set_length(files.iter().map(RecordFile::bytes).sum());
     let vocabulary = Vocabulary::parse(VOCABULARY).map_err(recipe_error)?;
-    // A thread for each file: they share nothing but the bar.
-    std::thread::scope(|scope| {
-        let work = files.iter().zip(&large);
-        let threads: Vec<_> = work
-            .map(|(file, path)| scope.spawn(|| write_records(path, file, &vocabulary, bar)))
-            .collect();
-        threads
-            .into_iter()
-            .try_for_each(|thread| thread.join().expect("a thread returns its errors"))
-    })?;
+    // Side by side: they share nothing but the bar.
+    let work: Vec<_> = files.iter().zip(&large).collect();
+    let written = threads::map(&work, |(file, path)| {
+        write_records(path, file, &vocabulary, bar)
+    });
+    written.into_iter().collect::<Result<()>>()?;
     for (path, text) in &small {
         files::write(path, text)?;
     }

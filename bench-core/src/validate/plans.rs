@@ -7,9 +7,9 @@
 
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::MachineSpec;
+use ipu_sim::threads;
 use ipu_sim::vertex::WeightLoad;
 use popart_graph::plan::{MatMulShape, Pass, PlanOptions, plan, tables};
-use rayon::prelude::*;
 
 use super::{Role, Row};
 use crate::error::Result;
@@ -51,8 +51,8 @@ struct Case {
 /// A product that the machine can't plan.
 pub(super) fn rows(machine: &MachineSpec) -> Result<Vec<Row>> {
     let cases: Vec<Case> = alone().chain(trained()).chain(published()).collect();
-    let rows = cases.par_iter().map(|case| row(case, machine));
-    rows.collect()
+    let rows = threads::map(&cases, |case| row(case, machine));
+    rows.into_iter().collect()
 }
 
 fn row(case: &Case, machine: &MachineSpec) -> Result<Row> {

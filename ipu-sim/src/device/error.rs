@@ -66,7 +66,10 @@ pub enum DeviceError {
         source: LockFailure,
     },
     /// The host has no thread left for a device.
-    #[error("failed to start {device}: {kind}")]
+    #[error(
+        "failed to start a thread for {device}: {kind}; end other processes of this user, or raise \
+         the limit of processes (`ulimit -u`)"
+    )]
     NoDeviceThread {
         /// The device asked for.
         device: DeviceId,

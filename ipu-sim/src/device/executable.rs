@@ -26,7 +26,7 @@ pub struct Executable {
     /// How tiles round results, and which of them are exceptions.
     pub float_control: FloatControl,
     /// Host time that a run may take from one sync with the host to the next before it counts as
-    /// hung; none to wait for ever. Host callbacks don't count. Only execution is watched:
+    /// hung; none to wait for ever. Host callbacks don't count, working out the time of a run does.
     /// Poplar's option is `target.hostSyncTimeout`, with [`HOST_SYNC_TIMEOUT`] as its default.
     pub host_sync_timeout: Option<Duration>,
 }

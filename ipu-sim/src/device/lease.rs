@@ -82,33 +82,43 @@ impl Lease {
 }
 
 /// IPUs that nobody else can attach, in this process or another, until it is dropped.
+///
+/// They count as attached from the moment that their locks are asked for. So nothing of ours is
+/// locked while a port is called, which may look at the manager, or attach something itself.
 struct Hold {
     ipus: Vec<IpuId>,
     shared: Arc<Shared>,
+    /// None until the locks are taken.
     guard: Option<LockGuard>,
 }
 
 impl Hold {
     fn take(shared: &Arc<Shared>, ipus: Vec<IpuId>) -> std::result::Result<Self, LockRefusal> {
+        let mut hold = Self::reserve(shared, ipus)?;
+        hold.guard = Some(shared.ports.locks.try_lock(&hold.ipus)?);
+        Ok(hold)
+    }
+
+    /// Keeps others in this process off the IPUs.
+    fn reserve(shared: &Arc<Shared>, ipus: Vec<IpuId>) -> std::result::Result<Self, LockRefusal> {
         let mut attached = shared.attached.lock();
         if let Some(&ipu) = ipus.iter().find(|ipu| attached.contains(ipu)) {
             return Err(LockRefusal::Busy { ipu });
         }
-        let guard = shared.ports.locks.try_lock(&ipus)?;
         attached.extend(&ipus);
         Ok(Self {
             ipus,
             shared: Arc::clone(shared),
-            guard: Some(guard),
+            guard: None,
         })
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut attached = self.shared.attached.lock();
         // Others must not find the IPUs free here while they are still locked there.
         drop(self.guard.take());
+        let mut attached = self.shared.attached.lock();
         attached.retain(|ipu| !self.ipus.contains(ipu));
     }
 }

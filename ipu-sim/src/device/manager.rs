@@ -110,7 +110,7 @@ impl DeviceManager {
     /// Tries all devices again and again until one is free or the time is over.
     fn lease_one_of(&self, devices: &[Device], timeout: Duration) -> Result<Lease> {
         let clock = &self.shared.ports.clock;
-        let begin = clock.now();
+        let (mut last, mut waited) = (clock.now(), Duration::ZERO);
         loop {
             let mut busy = None;
             for &device in devices {
@@ -124,7 +124,10 @@ impl DeviceManager {
                 }
             }
             let (device, ipu) = busy.expect("there is a device to try");
-            let waited = clock.now().saturating_sub(begin);
+            // A clock that goes back has waited for nothing, and counts from there.
+            let now = clock.now();
+            waited = waited.saturating_add(now.saturating_sub(last));
+            last = now;
             if waited >= timeout {
                 return Err(DeviceError::DeviceBusy {
                     device,

@@ -87,7 +87,8 @@ impl Error for LockFailure {
 /// Locks on the IPUs of one machine that all its users share, other processes included.
 ///
 /// The driver knows who is attached through the same [`super::DeviceManager`]; these locks
-/// are asked only about IPUs that are free there.
+/// are asked only about IPUs that are free there, and which count as attached meanwhile. A lock
+/// may look at its manager, and attach other IPUs.
 pub trait AttachLocks: Send + Sync {
     /// Locks all of `ipus` (numbers in the machine) or none, without waiting.
     ///
@@ -109,7 +110,8 @@ impl AttachLocks for NoLocks {
 
 /// The host's time, as [`Duration`] because it never mixes with simulated time.
 pub trait Clock: Send + Sync {
-    /// Time since some moment that stays the same; never goes back.
+    /// Time since some moment that stays the same. Where it goes back all the same, the driver
+    /// counts from there.
     fn now(&self) -> Duration;
 
     /// Returns when [`Self::now`] has advanced by `pause`.
@@ -123,7 +125,8 @@ pub struct ManualClock(Mutex<Duration>);
 impl ManualClock {
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        *self.0.lock() += by;
+        let mut now = self.0.lock();
+        *now = now.saturating_add(by);
     }
 }
 

@@ -243,7 +243,7 @@ impl Run<'_> {
         host: &mut FarHost<'_>,
     ) -> Result<Arc<Timeline>> {
         host.watch()?;
-        let timeline = self.timeline()?;
+        let timeline = self.timeline(host)?;
         if mode == Mode::TimeAndExecute {
             let (tiles, streaming) = memory.parts()?;
             let outcome = execute::run(tiles, host, streaming);
@@ -256,7 +256,8 @@ impl Run<'_> {
         Ok(timeline)
     }
 
-    fn timeline(&mut self) -> Result<Arc<Timeline>> {
+    /// The host's clock runs while the time is worked out.
+    fn timeline(&mut self, host: &mut FarHost<'_>) -> Result<Arc<Timeline>> {
         if let Some(known) = &self.timeline {
             return Ok(Arc::clone(known));
         }
@@ -265,8 +266,18 @@ impl Run<'_> {
             machine,
             ..
         } = self.load;
-        let timeline = engine::time_verified(&executable.program, machine, executable.timing)?;
-        Ok(Arc::clone(self.timeline.insert(Arc::new(timeline))))
+        let mut stopped = None;
+        let mut goes_on = || {
+            stopped = host.check_clock().err();
+            stopped.is_none()
+        };
+        let (program, timing) = (&executable.program, executable.timing);
+        let timeline = engine::time_verified(program, machine, timing, &mut goes_on)?;
+        match (timeline, stopped) {
+            (Some(timeline), _) => Ok(Arc::clone(self.timeline.insert(Arc::new(timeline)))),
+            (None, Some(reason)) => Err(reason),
+            (None, None) => unreachable!("only the clock stops it"),
+        }
     }
 }
 
@@ -308,7 +319,7 @@ impl<'e> FarHost<'e> {
     }
 
     /// What a host looks after while it waits for a device.
-    fn watch(&self) -> Result<()> {
+    fn watch(&mut self) -> Result<()> {
         let device = self.load.device.id;
         if let Some(fault) = self.load.ports.hardware.fault(&self.ipus) {
             return Err(DeviceError::Hardware {
@@ -317,12 +328,22 @@ impl<'e> FarHost<'e> {
                 class: fault.class(&self.load.machine),
             });
         }
-        match self.load.executable.host_sync_timeout {
-            Some(timeout) if self.load.ports.clock.now() - self.synced > timeout => {
-                Err(DeviceError::HostSyncTimeout { device, timeout })
-            }
-            _ => Ok(()),
+        self.check_clock()
+    }
+
+    /// Whether the host has waited for too long.
+    fn check_clock(&mut self) -> Result<()> {
+        let Some(timeout) = self.load.executable.host_sync_timeout else {
+            return Ok(());
+        };
+        let now = self.load.ports.clock.now();
+        // From where a clock went back to, it is looked at anew.
+        self.synced = self.synced.min(now);
+        if now - self.synced <= timeout {
+            return Ok(());
         }
+        let device = self.load.device.id;
+        Err(DeviceError::HostSyncTimeout { device, timeout })
     }
 }
 

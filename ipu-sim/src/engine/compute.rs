@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 use indexmap::IndexSet;
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::tiles::{AllTiles, TileClasses};
@@ -19,6 +18,7 @@ use crate::layout::Layout;
 use crate::numerics::DType;
 use crate::program::{ComputeSet, Label, Labels, LayoutId, Operand, Program, VertexGroup};
 use crate::spec::TileSpec;
+use crate::threads;
 use crate::units::Cycles;
 use crate::vertex::Vertex;
 
@@ -196,14 +196,12 @@ impl ComputeSets {
         spec: &TileSpec,
     ) -> Vec<Cycles> {
         let sets: Vec<&Vec<u32>> = self.sets.iter().collect();
-        sets.par_iter()
-            .map(|set| {
-                let mut sums = vec![Cycles::ZERO; spec.tiles_per_ipu as usize];
-                for &group in *set {
-                    self.groups[group as usize].add_cycles(program, tiles, spec, &mut sums);
-                }
-                sums.into_iter().max().unwrap_or(Cycles::ZERO)
-            })
-            .collect()
+        threads::map(&sets, |set| {
+            let mut sums = vec![Cycles::ZERO; spec.tiles_per_ipu as usize];
+            for &group in *set {
+                self.groups[group as usize].add_cycles(program, tiles, spec, &mut sums);
+            }
+            sums.into_iter().max().unwrap_or(Cycles::ZERO)
+        })
     }
 }

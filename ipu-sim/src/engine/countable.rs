@@ -1,6 +1,6 @@
 //! Does a run end before the simulator loses count?
 //!
-//! Clocks, bytes and their sums are 64 bits wide, and repeats multiply. What a run takes at most is
+//! Clocks, bytes, calls and their sums are 64 bits wide, and repeats multiply. What a run takes at most is
 //! known without walking it: every step one after the other, and every byte of every replica alone
 //! on each link of the longest route, at the rate of the slowest one.
 
@@ -56,8 +56,12 @@ impl Longest<'_> {
         let each = steps.iter().map(|step| match step {
             Timed::Leaf(leaf) => self.leaf(leaf),
             Timed::Repeat { count, body } => self.steps(body).saturating_mul(u128::from(*count)),
-            Timed::Call(function) => self.function(*function),
-            Timed::Section(_) => 0,
+            // Calls and sections take no cycles, but calls of what isn't empty are counted.
+            Timed::Call(function) => match self.function(*function) {
+                0 => 0,
+                longest => longest.saturating_add(1),
+            },
+            Timed::Section(_) => 1,
         });
         each.fold(0, u128::saturating_add)
     }

@@ -622,6 +622,86 @@ fn ipus_that_never_meet_fold_apart() {
     assert_eq!(finish(1), finish(0) * 2);
 }
 
+/// Functions that each call the next one twice, and repeats of two passes in each other.
+#[test]
+fn calls_and_passes_that_double_are_worked_out_once() {
+    let doubled = |levels: u32| {
+        let mut fixture = Fixture::new(2, 1);
+        let [first, second] = ["first", "second"].map(|name| fixture.program.section(name));
+        for next in 1..=levels {
+            let call = Step::Call(FunctionId(next));
+            fixture.program.functions.push(Function {
+                name: format!("calls {next} twice"),
+                steps: vec![call.clone(), fixture.fill(0), call],
+            });
+        }
+        fixture.program.functions.push(Function {
+            name: "last".into(),
+            steps: vec![fixture.fill(1), second, fixture.spread(0)],
+        });
+        let repeats = (0..levels).fold(vec![fixture.fill(0)], |body, _| {
+            vec![fixture.fill(1), Step::Repeat { count: 2, body }]
+        });
+        let mut steps = vec![fixture.fill(0), first, Step::Call(FunctionId(0))];
+        steps.push(fixture.copies(&[(0, 1)]));
+        steps.extend(repeats);
+        (fixture, steps)
+    };
+    for levels in 0..6 {
+        let (fixture, steps) = doubled(levels);
+        timed(&fixture, steps);
+    }
+    let (mut fixture, steps) = doubled(48);
+    fixture.program.steps = steps;
+    let options = Options {
+        mode: Mode::Folded,
+        trace_depth: 3,
+    };
+    let timeline = time(&fixture.program, &machine(), options).unwrap();
+    let last = timeline.functions[FunctionId(48)][IpuId(0)];
+    assert_eq!(last.calls, 1 << 48);
+    assert_eq!(last.tally.spent.total(), Cycles((LAUNCH + 8) << 48));
+    crate::weigh::weigh(&fixture.program, &machine()).unwrap();
+    let at = (IpuId(0), crate::ids::TileId(0));
+    let curves = crate::weigh::live_curves(&fixture.program, &machine(), &[at]);
+    assert!(curves[0].len() < 1000, "a function is walked once");
+}
+
+#[test]
+fn empty_repeats_and_calls_take_no_time_and_sections_are_counted() {
+    let options = Options {
+        mode: Mode::Folded,
+        trace_depth: 1,
+    };
+    let doubled = |last: Vec<Step>| {
+        let mut fixture = Fixture::new(1, 1);
+        for next in 1..=100 {
+            let call = Step::Call(FunctionId(next));
+            fixture.program.functions.push(Function {
+                name: String::new(),
+                steps: vec![call.clone(), call],
+            });
+        }
+        let name = String::new();
+        let steps = last;
+        fixture.program.functions.push(Function { name, steps });
+        fixture.program.section("section");
+        let body = vec![Step::Call(FunctionId(0))];
+        let body = vec![Step::Repeat {
+            count: u32::MAX,
+            body,
+        }];
+        fixture.program.steps = vec![Step::Repeat {
+            count: u32::MAX,
+            body,
+        }];
+        time(&fixture.program, &machine(), options)
+    };
+    assert_eq!(doubled(Vec::new()).unwrap().total, Cycles::ZERO);
+    let error = doubled(vec![Step::Section(SectionId(0))]).unwrap_err();
+    assert!(error.to_string().contains("repeat less"), "{error}");
+}
+
 #[test]
 fn the_trace_shows_the_first_pass_and_all_of_a_repeat() {
     let mut fixture = Fixture::new(2, 1);

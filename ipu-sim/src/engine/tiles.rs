@@ -4,10 +4,10 @@
 //! once per class and then looked up tile by tile.
 
 use indexmap::IndexSet;
-use rayon::prelude::*;
 
 use crate::layout::{Extents, Layout};
 use crate::program::{LayoutId, Program};
+use crate::threads;
 
 /// The boxes of one layout, tile by tile.
 #[derive(Clone, Debug)]
@@ -69,12 +69,9 @@ impl AllTiles {
     /// All layouts of `program` on IPUs of `n_tiles` tiles.
     pub(crate) fn new(program: &Program, n_tiles: u32) -> Self {
         let layouts: Vec<&Layout> = program.layouts.iter().collect();
-        Self(
-            layouts
-                .par_iter()
-                .map(|layout| TileClasses::new(layout, n_tiles))
-                .collect(),
-        )
+        Self(threads::map(&layouts, |layout| {
+            TileClasses::new(layout, n_tiles)
+        }))
     }
 
     /// The boxes of one layout.

@@ -83,8 +83,13 @@ impl ActivityCycles {
 
     /// Adds the cycles of another tally.
     pub(crate) fn add_all(&mut self, other: &Self) {
+        self.add_times(other, 1);
+    }
+
+    /// Adds what is spent `times` times.
+    pub(crate) fn add_times(&mut self, other: &Self, times: u64) {
         for (sum, &more) in self.0.iter_mut().zip(&other.0) {
-            *sum += more;
+            *sum += more * times;
         }
     }
 }
@@ -167,6 +172,14 @@ pub struct Tally {
     pub spent: ActivityCycles,
     /// Operations of matrix products.
     pub products: ProductFlops,
+}
+
+impl Tally {
+    /// Adds what happens `times` times.
+    pub(crate) fn add(&mut self, other: &Self, times: u64) {
+        self.spent.add_times(&other.spent, times);
+        self.products.add(&other.products, times);
+    }
 }
 
 /// Floating-point operations of matrix products by the types of their operands and partial

@@ -4,13 +4,13 @@
 //! are equal, whatever variables they name: equal layers cost one evaluation.
 
 use indexmap::IndexSet;
-use rayon::prelude::*;
 
 use crate::exchange::pieces::Side;
 use crate::exchange::time::Traffic;
 use crate::exchange::{self, Fabric};
 use crate::program::{Exchange, LayoutId, Program, TileCopy};
 use crate::spec::MachineSpec;
+use crate::threads;
 use crate::units::Bytes;
 use crate::view::ViewShape;
 
@@ -65,20 +65,14 @@ impl Exchanges {
         let n_tiles = machine.tile.tiles_per_ipu;
         let fabric = Fabric::new(&machine.exchange, n_tiles);
         let copies: Vec<&CopyKey> = self.copies.iter().collect();
-        let copies: Vec<Traffic> = copies
-            .par_iter()
-            .map(|copy| copy.traffic(program, &fabric))
-            .collect();
+        let copies: Vec<Traffic> = threads::map(&copies, |copy| copy.traffic(program, &fabric));
         let phases: Vec<&Vec<u32>> = self.phases.iter().collect();
-        phases
-            .par_iter()
-            .map(|phase| {
-                let mut sum = Traffic::none(n_tiles);
-                for &copy in *phase {
-                    sum.add(&copies[copy as usize]);
-                }
-                sum
-            })
-            .collect()
+        threads::map(&phases, |phase| {
+            let mut sum = Traffic::none(n_tiles);
+            for &copy in *phase {
+                sum.add(&copies[copy as usize]);
+            }
+            sum
+        })
     }
 }

@@ -12,6 +12,7 @@
 mod buffer;
 mod fold;
 mod ledger;
+mod local;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,13 +33,29 @@ use crate::units::{Bytes, Cycles};
 use buffer::{BufferState, StreamTally};
 use fold::Folding;
 use ledger::{Account, Ledger};
+use local::{Effect, LocalCalls};
 
-/// Walks a schedule once and adds everything up.
-pub(super) fn walk(linked: &Linked, mode: Mode, trace_depth: u32) -> Timeline {
+/// Items and events from one question whether to go on to the next: milliseconds.
+const STEPS_PER_QUESTION: u32 = 1 << 14;
+
+/// Walks a schedule once and adds everything up; nothing if `goes_on` says no.
+pub(super) fn walk(
+    linked: &Linked,
+    mode: Mode,
+    trace_depth: u32,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<Timeline> {
     let mut walker = Walker::new(linked, mode, trace_depth);
     walker.ready = (0..linked.n_actors()).collect();
-    while walker.turn() {}
-    walker.finish()
+    while walker.turn() {
+        if walker.steps >= STEPS_PER_QUESTION {
+            walker.steps = 0;
+            if !goes_on() {
+                return None;
+            }
+        }
+    }
+    Some(walker.finish())
 }
 
 /// Where an actor is in a list of items.
@@ -102,6 +119,8 @@ struct Task {
 
 struct Walker<'a> {
     linked: &'a Linked,
+    /// Items and events since the last question whether to go on.
+    steps: u32,
     mode: Mode,
     trace_depth: u32,
     actors: Vec<Actor>,
@@ -120,6 +139,7 @@ struct Walker<'a> {
     /// By repeat and group.
     folds: BTreeMap<(u32, u32), Folding>,
     ledger: Ledger,
+    local: LocalCalls,
 }
 
 impl<'a> Walker<'a> {
@@ -148,6 +168,7 @@ impl<'a> Walker<'a> {
         };
         let mut walker = Self {
             linked,
+            steps: 0,
             mode,
             trace_depth,
             actors: vec![start; n_actors],
@@ -168,6 +189,7 @@ impl<'a> Walker<'a> {
             ],
             folds: BTreeMap::new(),
             ledger: Ledger::new(linked),
+            local: LocalCalls::new(linked),
         };
         if schedule.start > Cycles::ZERO {
             for actor in 0..n_actors {
@@ -199,6 +221,7 @@ impl<'a> Walker<'a> {
 
     /// Whoever can go on does; then the next event. Whether there was anything.
     fn turn(&mut self) -> bool {
+        self.steps += 1;
         if let Some(actor) = self.ready.pop_first() {
             self.go_on(actor);
             return true;
@@ -230,6 +253,12 @@ impl<'a> Walker<'a> {
     fn go_on(&mut self, actor: usize) {
         let (_, ipu) = self.linked.place(actor);
         loop {
+            if self.steps >= STEPS_PER_QUESTION {
+                // The same state as before: it goes on with the next turn.
+                self.ready.insert(actor);
+                return;
+            }
+            self.steps += 1;
             let here = &mut self.actors[actor];
             let Some(frame) = here.frames.last_mut() else {
                 here.status = Status::Done;
@@ -241,17 +270,16 @@ impl<'a> Walker<'a> {
                 let goes_on = match item {
                     Item::Leaf(leaf) => self.leaf(actor, leaf, number),
                     Item::Repeat(repeat) => {
-                        self.enter(
-                            actor,
-                            number,
-                            self.linked.repeats[repeat as usize].block,
-                            Some(repeat),
-                            None,
-                        );
+                        if !self.repeat_alone(actor, number, repeat) {
+                            let block = self.linked.repeats[repeat as usize].block;
+                            self.enter(actor, number, block, Some(repeat), None);
+                        }
                         true
                     }
                     Item::Call(function, block) => {
-                        self.enter(actor, number, block, None, Some(function));
+                        if !self.call_alone(actor, number, (function, block)) {
+                            self.enter(actor, number, block, None, Some(function));
+                        }
                         true
                     }
                     Item::Section(section) => {
@@ -266,6 +294,56 @@ impl<'a> Walker<'a> {
                 return;
             }
         }
+    }
+
+    /// All passes of a repeat at once, if they concern the actor alone; whether they do.
+    fn repeat_alone(&mut self, actor: usize, number: u32, repeat: u32) -> bool {
+        let here = &self.actors[actor];
+        let outer = here.frames.last().is_some_and(|frame| frame.records);
+        if self.mode == Mode::Unfolded || outer && (here.frames.len() as u32) < self.trace_depth {
+            return false;
+        }
+        let (_, ipu) = self.linked.place(actor);
+        let effect = self.local.repeat(self.linked, (repeat, ipu), here.section);
+        let Some(effect) = effect else {
+            return false;
+        };
+        let begin = self.add_effect(actor, &effect);
+        let count = self.linked.repeats[repeat as usize].count;
+        self.record(actor, number, SpanKind::Repeat { count }, begin);
+        true
+    }
+
+    /// A call at once, if it concerns the actor alone; whether it does.
+    fn call_alone(
+        &mut self,
+        actor: usize,
+        number: u32,
+        (function, block): (FunctionId, BlockId),
+    ) -> bool {
+        if self.mode == Mode::Unfolded {
+            return false;
+        }
+        let (_, ipu) = self.linked.place(actor);
+        let section = self.actors[actor].section;
+        let Some(effect) = self.local.call(self.linked, (block, ipu), section) else {
+            return false;
+        };
+        let before = self.ledger.tally(actor);
+        let begin = self.add_effect(actor, &effect);
+        self.ledger.call(self.account(actor), function, &before);
+        self.record(actor, number, SpanKind::Call(function), begin);
+        true
+    }
+
+    /// Does what concerns an actor alone; its clock before.
+    fn add_effect(&mut self, actor: usize, effect: &Effect) -> Cycles {
+        self.ledger.local(self.account(actor), effect);
+        let here = &mut self.actors[actor];
+        let begin = here.clock;
+        here.clock += effect.tally.spent.total();
+        here.section = effect.section;
+        begin
     }
 
     fn enter(

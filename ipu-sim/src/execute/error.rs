@@ -2,7 +2,7 @@
 
 use super::float::FloatException;
 use crate::ids::{IpuId, ReplicaId, TileId};
-use crate::program::LayoutId;
+use crate::program::{LayoutId, TooDeep};
 use crate::units::Bytes;
 
 /// Why a program could not be executed.
@@ -26,6 +26,9 @@ pub enum ExecuteError {
         /// Where it was read.
         tile: TileId,
     },
+    /// Repeats and calls are nested too deep to be followed.
+    #[error(transparent)]
+    TooDeep(TooDeep),
     /// Copies of the same element hold different values.
     #[error("the copies of `{variable}` differ, the one on {tile} from the first")]
     CopiesDiffer {

@@ -1,5 +1,7 @@
 //! The tile memory of all replicas.
 
+use std::sync::Arc;
+
 use super::error::ExecuteError;
 use super::float::{FloatControl, FloatException};
 use super::placement::Placement;
@@ -8,32 +10,41 @@ use crate::numerics::DType;
 use crate::program::{LayoutId, Program, SourceId, VarId};
 
 /// The elements of a variable on all its tiles, cell by cell in storage order.
+///
+/// They take memory from the first that is written on.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     /// Element type that values are rounded to.
     pub dtype: DType,
+    /// Which elements are padding: zero, as if they were written.
+    padding: Arc<[bool]>,
+    cells: Option<Cells>,
+}
+
+#[derive(Clone, Debug)]
+struct Cells {
     values: Vec<f64>,
     written: Vec<bool>,
 }
 
-impl Store {
-    /// Nothing written yet; padding is zero.
-    fn new(dtype: DType, placement: &Placement) -> Self {
-        let mut written = vec![true; placement.len];
-        for cell in &placement.cells {
-            placement.for_each(cell.number, |offset, _| written[cell.base + offset] = false);
-        }
+impl Cells {
+    #[cold]
+    fn new(padding: &[bool]) -> Self {
         Self {
-            dtype,
-            values: vec![0.0; placement.len],
-            written,
+            values: vec![0.0; padding.len()],
+            written: padding.to_vec(),
         }
     }
+}
 
+impl Store {
     /// The element at `offset`, if it was written.
     #[inline]
     pub(super) fn get(&self, offset: usize) -> Option<f64> {
-        self.written[offset].then(|| self.values[offset])
+        match &self.cells {
+            Some(cells) => cells.written[offset].then(|| cells.values[offset]),
+            None => self.padding[offset].then_some(0.0),
+        }
     }
 
     /// Rounds `value` to nearest and stores it.
@@ -45,9 +56,20 @@ impl Store {
     /// Stores a value of the store's type.
     #[inline]
     pub(super) fn put(&mut self, offset: usize, value: f64) {
-        self.values[offset] = value;
-        self.written[offset] = true;
+        let padding = &self.padding;
+        let cells = self.cells.get_or_insert_with(|| Cells::new(padding));
+        cells.values[offset] = value;
+        cells.written[offset] = true;
     }
+}
+
+/// Which elements of a variable are padding.
+fn padding(placement: &Placement) -> Arc<[bool]> {
+    let mut padding = vec![true; placement.len];
+    for cell in &placement.cells {
+        placement.for_each(cell.number, |offset, _| padding[cell.base + offset] = false);
+    }
+    padding.into()
 }
 
 /// Where every variable of a program lies.
@@ -135,7 +157,7 @@ pub(super) fn get(
 /// The tile memory of all replicas of a program, with the values of its variables.
 ///
 /// Every variable has memory of its own: that some share theirs on the machine, because
-/// they don't live at the same time, changes no value.
+/// they don't live at the same time, changes no value. What was never written takes none.
 #[derive(Clone, Debug)]
 pub struct Memory<'p> {
     pub(super) atlas: Atlas<'p>,
@@ -162,14 +184,19 @@ impl<'p> Memory<'p> {
     ///
     /// # Errors
     ///
-    /// If a layout puts two boxes on one tile.
+    /// If a layout puts two boxes on one tile, or the program is nested too deep.
     pub fn new(program: &'p Program) -> Result<Self, ExecuteError> {
+        program.check_depth().map_err(ExecuteError::TooDeep)?;
         let atlas = Atlas::new(program)?;
-        let stores: Stores = program
-            .vars
-            .iter()
-            .map(|(var, variable)| Store::new(variable.dtype, atlas.placement(var)))
-            .collect();
+        let padding: IdVec<LayoutId, Arc<[bool]>> =
+            atlas.placements.values().map(padding).collect();
+        let vars = program.vars.values();
+        let stores = vars.map(|variable| Store {
+            dtype: variable.dtype,
+            padding: Arc::clone(&padding[variable.layout]),
+            cells: None,
+        });
+        let stores: Stores = stores.collect();
         Ok(Self {
             replicas: (0..program.n_replicas).map(|_| stores.clone()).collect(),
             atlas,
@@ -286,5 +313,40 @@ impl<'p> Memory<'p> {
             }
             base += table.stored;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::IpuId;
+    use crate::layout::{AxisSplit, Layout};
+    use crate::program::{VarKind, Variable};
+
+    /// Asking for one value of a large machine isn't the moment to take memory for all others.
+    #[test]
+    fn only_what_is_written_takes_memory() {
+        let mut program = Program::new(1, 64);
+        let layout = program.add_layout(Layout::row_major(vec![AxisSplit::whole(100)]));
+        for name in ["x", "y"] {
+            program.vars.push(Variable {
+                name: name.into(),
+                dtype: DType::F32,
+                ipu: IpuId(0),
+                layout,
+                kind: VarKind::Weight,
+            });
+        }
+        let mut memory = Memory::new(&program).unwrap();
+        let taken = |memory: &Memory<'_>| {
+            let stores = memory.replicas.values().flat_map(IdVec::values);
+            stores.filter(|store| store.cells.is_some()).count()
+        };
+        let (var, replica) = (VarId(1), ReplicaId(63));
+        memory.read(replica, var).unwrap_err();
+        assert_eq!(taken(&memory), 0);
+        memory.write(replica, var, &[1.0; 100]).unwrap();
+        assert_eq!(memory.read(replica, var).unwrap(), [1.0; 100]);
+        assert_eq!(taken(&memory), 1);
     }
 }

@@ -6,7 +6,9 @@ use crate::ids::{IpuId, TileId};
 use crate::layout::fixtures::cut;
 use crate::layout::{AxisSplit, Cut, Layout};
 use crate::numerics::DType;
-use crate::program::{ComputeSet, Label, Operand, Program, Step, VarId, VertexGroup};
+use crate::program::{
+    ComputeSet, Function, FunctionId, Label, Operand, Program, Step, VarId, VertexGroup,
+};
 use crate::vertex::{
     BinaryFn, MAX_LABELS, MapOp, MatMulMethod, ReduceOp, Vertex, WeightLoad, labels,
 };
@@ -315,6 +317,30 @@ fn ring(modulus: u32) -> (Program, [VarId; 4], VarId) {
     );
     program.steps = vec![Step::Repeat { count: 5, body }, read];
     (program, [x, slot, one, stash], old)
+}
+
+/// Repeats and calls of nothing end at once, however often they would pass.
+#[test]
+fn nothing_is_repeated_in_no_time() {
+    let (mut program, [x, slot, one, _], old) = ring(3);
+    let repeat = |body| Step::Repeat {
+        count: u32::MAX,
+        body,
+    };
+    let section = program.section("nothing");
+    for next in 1..60 {
+        let call = Step::Call(FunctionId(next));
+        program.functions.push(Function {
+            name: format!("calls {next} twice"),
+            steps: vec![call.clone(), call],
+        });
+    }
+    program.functions.push(Function::default());
+    let nothing = vec![section, Step::Call(FunctionId(0)), repeat(Vec::new())];
+    program.steps.insert(0, repeat(vec![repeat(nothing)]));
+    let inputs: [(VarId, &[f64]); 3] =
+        [(x, &[0.0, 10.0, 20.0, 30.0]), (slot, &[0.0]), (one, &[1.0])];
+    check(&program, &inputs, old, &[3.0, 13.0, 23.0, 33.0]);
 }
 
 #[test]

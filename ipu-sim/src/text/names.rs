@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::IdVec;
 use crate::program::{
-    FunctionId, Program, RemoteBufferId, SourceId, Step, StreamId, Transfer, VarId,
+    FunctionId, Program, RemoteBufferId, SourceId, Step, StreamId, Transfer, VarId, nested,
 };
 
 /// A name for everything in a program that has an id.
@@ -65,7 +65,7 @@ fn first_writers(program: &Program) -> IdVec<VarId, Option<SourceId>> {
 }
 
 fn note_writers(steps: &[Step], writers: &mut IdVec<VarId, Option<SourceId>>) {
-    for step in steps {
+    for (_, step) in nested(steps) {
         let (source, written): (SourceId, Vec<VarId>) = match step {
             Step::Compute(set) => {
                 let groups = set.vertices.iter();
@@ -95,11 +95,7 @@ fn note_writers(steps: &[Step], writers: &mut IdVec<VarId, Option<SourceId>>) {
                     tensors.map(|tensor| tensor.dst).collect(),
                 )
             }
-            Step::Repeat { body, .. } => {
-                note_writers(body, writers);
-                continue;
-            }
-            Step::Call(_) | Step::Section(_) => continue,
+            Step::Repeat { .. } | Step::Call(_) | Step::Section(_) => continue,
         };
         for var in written {
             writers[var].get_or_insert(source);

@@ -4,7 +4,6 @@
 //! combination is looked at once.
 
 use indexmap::{IndexMap, IndexSet};
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::fault::{Checked, Violation, broken};
@@ -12,6 +11,7 @@ use super::vertices;
 use crate::ids::{Id, TileId};
 use crate::layout::AxisSplit;
 use crate::program::{ComputeSet, Label, Labels, LayoutId, Operand, Program, VertexGroup};
+use crate::threads;
 
 /// Checks a set by itself: all that doesn't depend on where boxes lie.
 pub(super) fn check(program: &Program, set: &ComputeSet) -> Result<(), Violation> {
@@ -113,14 +113,13 @@ impl<'p> OperandLayouts<'p> {
         let layouts = lies.map(|&(layout, _)| layout).collect();
         let boxes = Boxes::of(program, layouts, n_tiles);
         let entries: Vec<_> = self.first.iter().collect();
-        let found = entries
-            .par_iter()
-            .find_map_first(|(lie, (numbers, here, group))| {
-                let violation = boxes.check(program, lie, group).err()?;
+        let checked = threads::map(&entries, |(lie, (numbers, here, group))| {
+            boxes.check(program, lie, group).map_err(|violation| {
                 let place = here.at(numbers).place(program, here.source);
-                Some(broken(place, violation))
-            });
-        found.map_or(Ok(()), Err)
+                broken(place, violation)
+            })
+        });
+        checked.into_iter().collect()
     }
 }
 
@@ -159,7 +158,7 @@ impl Boxes {
                 )
             })
             .collect();
-        let layouts = numbered.par_iter().map(|(id, axes)| {
+        let layouts = threads::map(&numbered, |(id, axes)| {
             let layout = &program.layouts[id.index()];
             let mut one = OneLayout {
                 box_on: vec![NONE; n_tiles as usize],
@@ -177,7 +176,6 @@ impl Boxes {
             }
             (*id, one)
         });
-        let layouts: Vec<_> = layouts.collect();
         Self {
             layouts: layouts.into_iter().collect(),
         }

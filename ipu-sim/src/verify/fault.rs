@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::ids::{IpuId, TileId};
 use crate::numerics::DType;
-use crate::program::{FunctionId, Label, LayoutId, Program, SourceId, Step};
+use crate::program::{FunctionId, Label, LayoutId, Program, SourceId, Step, TooDeep};
 use crate::replica::ReplicaError;
 use crate::units::Bytes;
 
@@ -30,7 +30,7 @@ pub enum VerifyError {
 }
 
 /// The outcome of checking a rule.
-pub(super) type Checked = Result<(), Box<BadProgram>>;
+pub(crate) type Checked = Result<(), Box<BadProgram>>;
 
 /// A rule broken at `place`.
 pub(super) fn broken(place: Location, violation: Violation) -> Box<BadProgram> {
@@ -183,6 +183,9 @@ pub enum Violation {
         /// What it comes to, as far as known.
         got: u64,
     },
+    /// Repeats and calls that are nested too deep.
+    #[error(transparent)]
+    TooDeep(TooDeep),
     /// A function that calls itself, in one call or more.
     #[error("expected calls that come to an end, but it calls itself")]
     Recursion,

@@ -10,8 +10,6 @@
 //!
 //! Stacks and the loader belong to no part.
 
-use rayon::prelude::*;
-
 use super::code::{self, ExchangeTotals};
 use super::liveness;
 use super::sizes::Sizes;
@@ -20,6 +18,7 @@ use crate::engine::tiles::AllTiles;
 use crate::ids::{Id, IdVec, IpuId};
 use crate::program::{Program, SourceId, Step, VarKind};
 use crate::spec::MachineSpec;
+use crate::threads;
 use crate::units::Bytes;
 
 /// The memory of a part of a program on one IPU.
@@ -40,6 +39,10 @@ impl PartMemoryUsage {
 }
 
 /// Weighs parts of `program` on one IPU; a line of the profile may be in several parts.
+///
+/// # Panics
+///
+/// If the program is nested too deep ([`Program::check_depth`]).
 #[must_use]
 pub fn weigh_parts(
     program: &Program,
@@ -47,10 +50,11 @@ pub fn weigh_parts(
     ipu: IpuId,
     parts: &[&(dyn Fn(SourceId) -> bool + Sync)],
 ) -> Vec<PartMemoryUsage> {
+    assert_eq!(program.check_depth(), Ok(()));
     let n_tiles = machine.tile.tiles_per_ipu;
     let sizes = Sizes::new(program, &AllTiles::new(program, n_tiles), n_tiles);
     let moved = ExchangeTotals::new(program, machine);
-    let weighed = parts.par_iter().map(|part| {
+    threads::map(parts, |part| {
         let chosen: IdVec<SourceId, bool> = program.sources.ids().map(part).collect();
         let counts = |source: SourceId| chosen[source];
         let empty = || Category::all().map(|category| (category, vec![0; sizes.n_tiles()]));
@@ -62,8 +66,7 @@ pub fn weigh_parts(
         PartMemoryUsage {
             categories: categories.collect(),
         }
-    });
-    weighed.collect()
+    })
 }
 
 /// Adds the variables of a program on one IPU.

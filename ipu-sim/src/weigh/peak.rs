@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 use smallvec::SmallVec;
 
 use super::kinds::LiveKind;
@@ -14,6 +13,7 @@ use super::liveness::{Interval, Liveness, Routine, RoutineStep};
 use super::sizes::Sizes;
 use crate::ids::{IdVec, IpuId};
 use crate::program::{FunctionId, Program, VarId};
+use crate::threads;
 
 /// The fullest moment of the tiles of one IPU in one frame.
 #[derive(Clone, Debug)]
@@ -55,13 +55,10 @@ pub(super) fn all_peaks(
     counts: &(dyn Fn(VarId) -> bool + Sync),
 ) -> IdVec<IpuId, Peaks> {
     let ipus: Vec<IpuId> = (0..program.n_ipus).map(IpuId).collect();
-    let peaks: Vec<Peaks> = ipus
-        .par_iter()
-        .map(|&ipu| {
-            let here = |var: VarId| program.vars[var].ipu == ipu && counts(var);
-            peaks(program, liveness, sizes, &here)
-        })
-        .collect();
+    let peaks = threads::map(&ipus, |&ipu| {
+        let here = |var: VarId| program.vars[var].ipu == ipu && counts(var);
+        peaks(program, liveness, sizes, &here)
+    });
     peaks.into()
 }
 

@@ -2,7 +2,7 @@
 
 use super::{MemoryUsage, OutOfMemory};
 use crate::ids::{IdVec, IpuId};
-use crate::program::{Program, RemoteBufferId, Step, Transfer};
+use crate::program::{Program, RemoteBufferId, Step, Transfer, nested};
 use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::topology::Topology;
@@ -99,25 +99,17 @@ pub(crate) fn check_streaming_memory(
 }
 
 fn mark(program: &Program, steps: &[Step], users: &mut IdVec<RemoteBufferId, Option<IpuId>>) {
-    for step in steps {
-        match step {
-            Step::Transfers { transfers, .. } => {
-                for transfer in transfers {
-                    let (Transfer::RemoteLoad { buffer, var }
-                    | Transfer::RemoteStore { buffer, var }) = *transfer
-                    else {
-                        continue;
-                    };
-                    users[buffer].get_or_insert(program.vars[var].ipu);
-                }
-            }
-            Step::Repeat { body, .. } => mark(program, body, users),
-            Step::Compute(_)
-            | Step::Exchange(_)
-            | Step::IpuCopies { .. }
-            | Step::Collective(_)
-            | Step::Call(_)
-            | Step::Section(_) => {}
+    for (_, step) in nested(steps) {
+        let Step::Transfers { transfers, .. } = step else {
+            continue;
+        };
+        for transfer in transfers {
+            let (Transfer::RemoteLoad { buffer, var } | Transfer::RemoteStore { buffer, var }) =
+                *transfer
+            else {
+                continue;
+            };
+            users[buffer].get_or_insert(program.vars[var].ipu);
         }
     }
 }

@@ -1,10 +1,9 @@
 //! Bytes of every variable on every tile, worked out once for each layout.
 
-use rayon::prelude::*;
-
 use crate::engine::tiles::AllTiles;
 use crate::layout::Layout;
 use crate::program::{LayoutId, Program, VarId};
+use crate::threads;
 
 /// Elements that every layout stores, by tile.
 pub(super) struct Sizes {
@@ -16,10 +15,9 @@ impl Sizes {
     /// The layouts of `program` on IPUs of `n_tiles` tiles.
     pub(super) fn new(program: &Program, tiles: &AllTiles, n_tiles: u32) -> Self {
         let layouts: Vec<(usize, &Layout)> = program.layouts.iter().enumerate().collect();
-        let stored = layouts
-            .par_iter()
-            .map(|&(id, layout)| tiles.of(LayoutId(id as u32)).stored_elements(layout))
-            .collect();
+        let stored = threads::map(&layouts, |&(id, layout)| {
+            tiles.of(LayoutId(id as u32)).stored_elements(layout)
+        });
         Self { n_tiles, stored }
     }
 

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use ipu_sim::device::{
-    AttachLocks, AttachedDevice, Clock, Connection, DeviceError, DeviceId, LockFailure, LockGuard,
-    LockRefusal, ManualClock, Mode, NoLocks,
+    AttachLocks, AttachedDevice, Clock, Connection, DeviceError, DeviceId, DeviceManager,
+    LockFailure, LockGuard, LockRefusal, ManualClock, Mode, NoLocks,
 };
 use ipu_sim::ids::IpuId;
 use ipu_sim::units::Bytes;
@@ -264,4 +264,65 @@ fn any_order_of_dropping_frees_the_ipus() {
     let last = all(Connection::Always).unwrap();
     drop(manager);
     drop(last);
+}
+
+/// Locks that look at their manager, and attach IPU 3 as well, while they are asked for another.
+#[derive(Default, Clone)]
+struct Curious {
+    manager: Arc<Mutex<Option<DeviceManager>>>,
+    /// What became of attaching the same device, and another one.
+    seen: Arc<Mutex<Vec<bool>>>,
+}
+
+struct Looks(DeviceManager);
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        assert!(format!("{:?}", self.0).contains("IpuId"));
+    }
+}
+
+impl AttachLocks for Curious {
+    fn try_lock(&self, ipus: &[IpuId]) -> Result<LockGuard, LockRefusal> {
+        let manager = self.manager.lock().unwrap().take();
+        let Some(manager) = manager else {
+            return Ok(Box::new(()));
+        };
+        assert!(!manager.enumerate().is_empty());
+        let attach = |id| manager.attach(DeviceId(id), Connection::Always).is_ok();
+        let seen = [attach(ipus[0].0), attach(3)];
+        self.seen.lock().unwrap().extend(seen);
+        Ok(Box::new(Looks(manager)))
+    }
+}
+
+#[test]
+fn locks_may_look_at_their_manager() {
+    let locks = Curious::default();
+    let manager = manager_with(locks.clone(), Arc::new(ManualClock::default()));
+    *locks.manager.lock().unwrap() = Some(manager.clone());
+    let attached = manager.attach(DeviceId(0), Connection::Always).unwrap();
+    assert_eq!(*locks.seen.lock().unwrap(), [false, true]);
+    drop(attached);
+    manager.attach(DeviceId(6), Connection::Always).unwrap();
+}
+
+/// A clock that somebody sets back by an hour at the second look.
+struct SetBack(AtomicUsize);
+
+impl Clock for SetBack {
+    fn now(&self) -> Duration {
+        let looks = self.0.fetch_add(1, Ordering::Relaxed) as u64;
+        Duration::from_secs(if looks < 2 { 3600 } else { looks })
+    }
+
+    fn sleep(&self, _: Duration) {}
+}
+
+#[test]
+fn waiting_ends_though_a_clock_goes_back() {
+    let manager = manager_with(NoLocks, Arc::new(SetBack(AtomicUsize::new(0))));
+    let _held = manager.attach(DeviceId(0), Connection::Always).unwrap();
+    let error = manager.attach(DeviceId(0), on_demand(9)).unwrap_err();
+    assert!(matches!(error, DeviceError::DeviceBusy { waited, .. } if waited.as_secs() == 9));
 }

@@ -435,3 +435,56 @@ fn a_host_that_leaves_a_run_without_end_stops_it() {
     // Ends when the device has stopped.
     drop(device);
 }
+
+/// A clock that goes back by a second whenever somebody looks.
+struct Backwards(Mutex<Duration>);
+
+impl Clock for Backwards {
+    fn now(&self) -> Duration {
+        let mut now = self.0.lock().unwrap();
+        *now -= Duration::from_secs(1);
+        *now
+    }
+
+    fn sleep(&self, _: Duration) {}
+}
+
+#[test]
+fn a_clock_that_goes_back_stops_nothing() {
+    let ports = Ports {
+        clock: Arc::new(Backwards(Mutex::new(Duration::from_secs(1 << 20)))),
+        ..Ports::alone()
+    };
+    let manager = DeviceManager::new(machine(), ports);
+    let mut run = run_once(&manager);
+    assert_eq!(*run.device.condition(), Condition::Ready);
+    push_both(&run);
+    run.device.run(Mode::TimeAndExecute).unwrap();
+}
+
+/// Working out the time of a run is watched like the run itself.
+#[test]
+fn a_run_whose_time_takes_too_long_to_work_out_times_out() {
+    let ports = Ports {
+        clock: Arc::new(Ticking::default()),
+        ..Ports::alone()
+    };
+    let manager = DeviceManager::new(machine(), ports);
+    let check = |timeout: Option<Duration>, hangs: bool| {
+        let attached = manager.attach(DeviceId(1), Connection::Always).unwrap();
+        let mut to_load = executable(squares_for_long(1_000_000, false).0);
+        to_load.timing.mode = ipu_sim::engine::Mode::Unfolded;
+        to_load.host_sync_timeout = timeout;
+        let mut device = attached.load(to_load).unwrap();
+        match device.run(Mode::Time) {
+            Ok(_) => assert!(!hangs),
+            Err(error) => {
+                assert!(hangs);
+                assert!(matches!(error, DeviceError::HostSyncTimeout { .. }));
+                assert_eq!(stopped(&device), (error, RecoveryAction::IpuReset));
+            }
+        }
+    };
+    check(Some(Duration::from_secs(100)), true);
+    check(None, false);
+}

@@ -285,18 +285,12 @@ pub(super) fn push_transfer(ctx: &mut Ctx<'_>, transfer: Transfer) {
         },
         _ => false,
     };
-    let step = match take_beside(ctx, ipu, alike) {
-        Some(Step::Transfers {
-            source,
-            mut transfers,
-        }) => {
-            transfers.push(transfer);
-            Step::Transfers { source, transfers }
-        }
-        _ => Step::Transfers {
-            source,
-            transfers: vec![transfer],
-        },
-    };
+    let mut step = take_beside(ctx, ipu, alike).unwrap_or(Step::Transfers {
+        source,
+        transfers: Vec::new(),
+    });
+    if let Step::Transfers { transfers, .. } = &mut step {
+        transfers.push(transfer);
+    }
     ctx.builder.steps.push(step);
 }

@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use ipu_sim::numerics::DType;
 use ipu_sim::spec::TileSpec;
+use ipu_sim::threads;
 use ipu_sim::vertex::WeightLoad;
 use parking_lot::RwLock;
-use rayon::prelude::*;
 
 use super::joint::better_jointly;
 use super::{JointPass, MatMulShape, Pass, Plan, PlanError, PlanOptions, plan};
@@ -117,18 +117,18 @@ impl PlanCache {
             .flatten()
             .map(|request| (request.key(), request))
             .collect();
-        let separate: BTreeMap<Key, Result<Plan, PlanError>> = products
-            .into_par_iter()
-            .map(|(key, request)| (key, plan(&request.shape, &request.options, &self.spec)))
-            .collect();
+        let products: Vec<(Key, &PlanRequest)> = products.into_iter().collect();
+        let separate = threads::map(&products, |(key, request)| {
+            let plan = plan(&request.shape, &request.options, &self.spec);
+            (key.clone(), plan)
+        });
+        let separate: BTreeMap<Key, Result<Plan, PlanError>> = separate.into_iter().collect();
         // Which products there are without a plan is the same for all passes of a layer.
         let refused = missing.keys().find_map(|key| separate[key].clone().err());
-        let chosen: Vec<(Key, Plan)> = layers
-            .into_par_iter()
-            .flat_map_iter(|(_, layer)| self.choose(&layer, &separate))
-            .collect();
+        let layers: Vec<Vec<PlanRequest>> = layers.into_values().collect();
+        let chosen = threads::map(&layers, |layer| self.choose(layer, &separate));
         let mut plans = self.plans.write();
-        for (key, plan) in chosen {
+        for (key, plan) in chosen.into_iter().flatten() {
             plans.entry(key).or_insert_with(|| Arc::new(plan));
         }
         refused.map_or(Ok(()), Err)

@@ -31,14 +31,10 @@ const REQUIRED: [(&str, &str, &str); 15] = [
     ),
     ("ipu-sim", "half", "16-bit floats"),
     ("ipu-sim", "parking_lot", "the driver's guarded state"),
+    ("ipu-sim", "rayon", "the threads of `ipu_sim::threads`"),
     ("ipu-sim", "serde", "descriptions of machines"),
     ("ipu-sim", "thiserror", "the crate's `Error`"),
     ("popart-graph", "criterion", "benches of the planner"),
-    (
-        "popart-graph",
-        "rayon",
-        "planning many products side by side",
-    ),
     ("popart-graph", "thiserror", "the crate's `Error`"),
     ("bert-model", "bytemuck", "records of training data"),
     ("bert-model", "rand_xoshiro", "seeded weights and batches"),
@@ -49,7 +45,7 @@ const REQUIRED: [(&str, &str, &str); 15] = [
 ];
 
 /// Packages that may be used nowhere else: (dependency, members, why).
-const CONFINED: [(&str, &[&str], &str); 10] = [
+const CONFINED: [(&str, &[&str], &str); 11] = [
     (
         "anyhow",
         &["bench-cli", "xtask"],
@@ -65,6 +61,11 @@ const CONFINED: [(&str, &[&str], &str); 10] = [
     ("csv", &["bench-cli"], "only bench-cli writes files"),
     ("ctrlc", &["bench-cli"], "only bench-cli can be interrupted"),
     ("indicatif", &["bench-cli"], "only bench-cli prints"),
+    (
+        "rayon",
+        &["ipu-sim", "tests"],
+        "`ipu_sim::threads` starts as many threads as there can be",
+    ),
     (
         "signal-hook",
         &["bench-cli"],
@@ -365,7 +366,6 @@ mod tests {
             "use clap; use half; use thiserror;",
             &expect![[r#"
                 popart-graph/Cargo.toml: `criterion` is listed but not used: use it or remove it
-                popart-graph/Cargo.toml: `rayon` isn't listed: use it for planning many products side by side
                 popart-graph/Cargo.toml: `clap` doesn't belong in popart-graph: only bench-cli has a command line
                 popart-graph/Cargo.toml: versions stand in the root manifest: write `half.workspace = true`
             "#]],

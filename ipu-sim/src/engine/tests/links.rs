@@ -161,10 +161,12 @@ fn a_host_transfer_of_several_ipus_goes_to_each() {
     let topology = Topology::new(&machine);
     let run = |ipus: &[usize]| {
         let mut fixture = Fixture::new(8, 1);
-        let reads = ipus.iter().flat_map(|&ipu| match fixture.read(ipu, false) {
-            Step::Transfers { transfers, .. } => transfers,
-            _ => unreachable!("a read is a transfer"),
-        });
+        let reads = ipus
+            .iter()
+            .flat_map(|&ipu| match &fixture.read(ipu, false) {
+                Step::Transfers { transfers, .. } => transfers.clone(),
+                _ => unreachable!("a read is a transfer"),
+            });
         let reads = reads.collect();
         fixture.program.steps = vec![fixture.transfers(reads)];
         let options = |mode| Options {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::local::Effect;
 use crate::collective::RoundId;
 use crate::engine::linked::Linked;
 use crate::engine::schedule::{Leaf, Scope};
@@ -152,6 +153,28 @@ impl Ledger {
         called.tally.spent.add_all(&now.spent.since(&before.spent));
         let computed = now.products.since(&before.products);
         called.tally.products.add(&computed, 1);
+    }
+
+    /// All that steps do which concern their actor alone.
+    pub(super) fn local(&mut self, account: Account, effect: &Effect) {
+        let Account { class, ipu, .. } = account;
+        let (n_ipus, times) = (self.n_ipus, account.weight);
+        self.tallies[account.actor].add(&effect.tally, times);
+        self.pay(account, &effect.usage);
+        for (&source, time) in &effect.sources {
+            let sum = &mut self.sources[class][source][ipu];
+            sum.spent.add_times(&time.spent, times);
+            sum.steps += time.steps * times;
+        }
+        for (&section, spent) in &effect.sections {
+            self.sections[class][section][ipu].add_times(spent, times);
+        }
+        for (&function, called) in &effect.functions {
+            let sum = self.functions[class].entry(function);
+            let sum = sum.or_insert_with(|| vec![CallTime::default(); n_ipus].into());
+            sum[ipu].calls += called.calls * times;
+            sum[ipu].tally.add(&called.tally, times);
+        }
     }
 
     /// Bytes that leave IPUs in a step, and its rounds of collectives.

@@ -18,12 +18,13 @@ fn with_roles(fixture: &mut Fixture) -> [SourceId; 3] {
 }
 
 /// The steps of somebody else.
-fn by(source: SourceId, step: Step) -> Step {
-    match step {
-        Step::Compute(set) => Step::Compute(ComputeSet { source, ..set }),
-        Step::Exchange(exchange) => Step::Exchange(Exchange { source, ..exchange }),
-        step => step,
+fn by(source: SourceId, mut step: Step) -> Step {
+    match &mut step {
+        Step::Compute(set) => set.source = source,
+        Step::Exchange(exchange) => exchange.source = source,
+        _ => {}
     }
+    step
 }
 
 fn exchange(program: &Program, from: VarId, to: VarId) -> Step {
@@ -135,7 +136,7 @@ fn state_of_vertices_is_told_apart_by_codelet() {
     let check = |vertex: Vertex, n_inputs: usize, expected: [u64; 3]| {
         let mut fixture = Fixture::new(1);
         let vars = fixture.activations([8, 8, 8]);
-        let group = match compute(vertex, vars[0], &vars[1..=n_inputs]) {
+        let group = match &compute(vertex, vars[0], &vars[1..=n_inputs]) {
             Step::Compute(set) => set.vertices[0].clone(),
             _ => unreachable!(),
         };

@@ -24,11 +24,12 @@ fn parts_take_what_their_steps_take() {
         })
     };
     let add = |source, output, inputs: &[VarId]| {
-        let Step::Compute(set) = compute(Vertex::Map(MapOp::Binary(BinaryFn::Add)), output, inputs)
-        else {
+        let mut step = compute(Vertex::Map(MapOp::Binary(BinaryFn::Add)), output, inputs);
+        let Step::Compute(set) = &mut step else {
             unreachable!("it computes")
         };
-        Step::Compute(ComputeSet { source, ..set })
+        set.source = source;
+        step
     };
     let [first, second] = lines;
     let steps = vec![
