@@ -162,7 +162,7 @@ impl Ledger {
         self.tallies[account.actor].add(&effect.tally, times);
         self.pay(account, &effect.usage);
         for (&source, time) in &effect.sources {
-            let sum = &mut self.sources[class][source][ipu];
+            let sum = &mut self.sources[class][ipu][source];
             sum.spent.add_times(&time.spent, times);
             sum.steps += time.steps * times;
         }
