@@ -116,8 +116,8 @@ fn on_one_ipu(graph: &Graph, tiles: u32, streams: HostStreams) -> Lowered {
 fn vertices(text: &str) -> Vec<Vertex> {
     let graph = crate::text::parse(text).unwrap();
     let program = on_one_ipu(&graph, 16, HostStreams::Grouped).program;
-    let sets = program.steps.into_iter().filter_map(|step| match step {
-        Step::Compute(set) => Some(set.vertices),
+    let sets = program.steps.iter().filter_map(|step| match step {
+        Step::Compute(set) => Some(set.vertices.clone()),
         _ => None,
     });
     sets.flatten().map(|group| group.vertex).collect()
