@@ -444,6 +444,30 @@ pub(crate) mod fixtures {
         machine("mk2-pod16").scaled_down(4, 32).unwrap()
     }
 
+    /// The smallest and the largest value that a constant may have, as they are written, and zero
+    /// where it may be that; all words of a choice.
+    pub(crate) fn ends(id: ConstantId) -> Vec<String> {
+        let row = id.row();
+        let dimension = match row.form {
+            field::Form::Word(words) => return words.iter().map(|&word| word.into()).collect(),
+            field::Form::Quantity(dimension) => dimension,
+        };
+        let limits = row.limits;
+        let unit = dimension.base();
+        let multiple = limits.multiple_of.map_or(0.0, |(of, _)| of as f64);
+        // Seconds have no smallest value.
+        let least = match dimension.least().0.max(multiple) {
+            0.0 => 1e-12,
+            least => least,
+        };
+        let most = limits.most.map_or(f64::MAX, |(most, _)| most as f64);
+        let most = most.min(dimension.most().0);
+        let zero = limits.zero.then_some(0.0);
+        let numbers = zero.into_iter().chain([least, most]);
+        let written = numbers.map(|magnitude| Quantity { magnitude, unit }.to_string());
+        written.collect()
+    }
+
     /// A shipped machine.
     pub(crate) fn machine(name: &str) -> MachineSpec {
         MachineSpec::shipped(name).unwrap()

@@ -9,12 +9,12 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
-/// What `each` makes of the items, in their order.
+/// Results of `each` for all items, in their order.
 pub fn map<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
     map_on(pool(), items, each)
 }
 
-/// The results of two pieces of work that need not wait for each other.
+/// Results of two pieces of work that need not wait for each other.
 pub fn join<A: Send, B: Send>(
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B + Send,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use expect_test::{Expect, expect};
 use smallvec::SmallVec;
 
+mod extremes;
 mod links;
 mod random;
 

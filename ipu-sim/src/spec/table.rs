@@ -47,6 +47,12 @@ const DATA_PATH: Limits = POSITIVE
     .multiple_of(4, "bytes of an f32")
     .at_most(1024, "B that a tile may load in a cycle, far beyond any");
 
+/// Memory for one codelet, vertex, edge, phase, message or step.
+const PIECE: Limits = ANY.at_most(
+    1 << 20,
+    "B of each, more than tiles have, and few enough to add up those of a program",
+);
+
 /// Turns the table below into [`ConstantId`] with its rows, and into the functions that read the
 /// fields of a machine and list them.
 ///
@@ -267,17 +273,17 @@ constants! {
             loader [MemoryLoader: Bytes, "memory.loader", ANY, Memory]
             stack_worker [MemoryStackWorker: Bytes, "memory.stack_worker", ANY, Memory]
             stack_supervisor [MemoryStackSupervisor: Bytes, "memory.stack_supervisor", ANY, Memory]
-            vertex_state_base [MemoryVertexStateBase: Bytes, "memory.vertex_state_base", ANY, Memory]
+            vertex_state_base [MemoryVertexStateBase: Bytes, "memory.vertex_state_base", PIECE, Memory]
             vertex_state_per_edge [MemoryVertexStatePerEdge: Bytes,
-                "memory.vertex_state_per_edge", ANY, Memory]
+                "memory.vertex_state_per_edge", PIECE, Memory]
             vertex_code_per_type [MemoryVertexCodePerType: Bytes,
-                "memory.vertex_code_per_type", ANY, Memory]
+                "memory.vertex_code_per_type", PIECE, Memory]
             exchange_code_per_phase [MemoryExchangeCodePerPhase: Bytes,
-                "memory.exchange_code_per_phase", ANY, Memory]
+                "memory.exchange_code_per_phase", PIECE, Memory]
             exchange_code_per_fragment [MemoryExchangeCodePerFragment: Bytes,
-                "memory.exchange_code_per_fragment", ANY, Memory]
+                "memory.exchange_code_per_fragment", PIECE, Memory]
             control_code_per_step [MemoryControlCodePerStep: Bytes,
-                "memory.control_code_per_step", ANY, Memory]
+                "memory.control_code_per_step", PIECE, Memory]
         }
     }
 }

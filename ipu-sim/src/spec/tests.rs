@@ -698,6 +698,13 @@ fn grids_and_loads_have_bounds() {
             "1024 (B that a tile may load in a cycle, far beyond any), got 70368744177664",
         ),
         (
+            "memory",
+            "exchange_code_per_fragment",
+            "\"65536 GiB\"",
+            "1048576 (B of each, more than tiles have, and few enough to add up those of a program), \
+             got 70368744177664",
+        ),
+        (
             "chip",
             "amp_units_f16_f16",
             "128",
