@@ -3,6 +3,9 @@
 //! The threads are started when they are needed first. Where the system refuses some of them
 //! (`ulimit -u`, a container's limit of processes), there are fewer; where it refuses all, the work
 //! is done on the thread that asks for it. The results are the same.
+//!
+//! Who calls from a thread of a pool of rayon's has the work done in that pool: a thread that waits
+//! for another pool takes up more work of its own meanwhile, on the same stack, without an end.
 
 use std::sync::OnceLock;
 
@@ -11,7 +14,14 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 /// Results of `each` for all items, in their order.
 pub fn map<T: Sync, R: Send>(items: &[T], each: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
-    map_on(pool(), items, each)
+    match is_in_a_pool() {
+        true => items.par_iter().map(each).collect(),
+        false => map_on(pool(), items, each),
+    }
+}
+
+fn is_in_a_pool() -> bool {
+    rayon::current_thread_index().is_some()
 }
 
 /// Results of two pieces of work that need not wait for each other.
@@ -19,6 +29,9 @@ pub fn join<A: Send, B: Send>(
     first: impl FnOnce() -> A + Send,
     second: impl FnOnce() -> B + Send,
 ) -> (A, B) {
+    if is_in_a_pool() {
+        return rayon::join(first, second);
+    }
     match pool() {
         Some(pool) => pool.join(first, second),
         None => (first(), second()),
@@ -76,6 +89,20 @@ mod tests {
             2 * n
         });
         assert_eq!(doubled, [2, 4, 6]);
+    }
+
+    /// A thread that waits for another pool would start the next of these on top of each.
+    #[test]
+    fn work_within_work_stays_in_its_pool() {
+        let pool = ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        let outer: Vec<u32> = (0..64).collect();
+        let indices = pool.install(|| {
+            let each = |_: &u32| map(&[0, 1], |_| rayon::current_num_threads());
+            outer.par_iter().map(each).collect::<Vec<_>>()
+        });
+        assert!(indices.iter().all(|inner| *inner == [3, 3]));
+        let (inner, here) = pool.install(|| join(rayon::current_num_threads, || 1));
+        assert_eq!((inner, here), (3, 1));
     }
 
     #[test]
