@@ -105,7 +105,7 @@ impl PreparedRun {
 }
 
 impl PreparedRun {
-    /// What the user should hear about the run, in lines: the release first.
+    /// Lines that the user should hear about the run: the release first.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let release = self.first().options.config.release;
         let release = format!("release: {release}: {}", self.release_reason);

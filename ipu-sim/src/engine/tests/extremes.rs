@@ -219,9 +219,10 @@ fn every_constant_at_both_ends_of_its_range() {
             }
         }
     }
-    // An IPU has links for one rung and two rails, and a tile has memory for both regions and for
+    // An exchange bus has no more tiles than an IPU, an IPU has links for one rung and two rails, and a tile has memory for both regions and for
     // all stacks.
     expect![[r#"
+        chip.tiles_per_exchange_bus = 65536
         links.links_per_ipu = 1
         links.links_per_rung = 65536
         links.links_per_rail = 65536
