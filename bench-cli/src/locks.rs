@@ -15,7 +15,7 @@
 //!
 //! Other people may write where the folder is. It is used only if it is this user's and nobody
 //! else may write there, and its files only if they are files, this user's, and under no other
-//! name ([`private`]).
+//! name (`locks/private.rs`).
 //!
 //! Left out: machines shared between users or hosts, and telling apart machines of one name. A run
 //! from before the user's first login, where the system then makes a folder for the user

@@ -1,6 +1,6 @@
 //! Which values does a program compute?
 //!
-//! [`run`] executes a [`Program`](crate::program::Program) for all its replicas on simulated tile memory:
+//! [`run`] executes a [`Program`] for all its replicas on simulated tile memory:
 //! every vertex reads and writes the boxes that lie on its own tile, and data gets
 //! to another tile only by an exchange, a copy between IPUs or a collective. So a
 //! wrong mapping, a forgotten exchange or a stale buffer is an [`ExecuteError`] or

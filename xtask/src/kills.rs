@@ -11,7 +11,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
@@ -82,6 +82,17 @@ pub(crate) fn run(root: &Path, name: &str, times: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long a whole run takes.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "moments are drawn from the time of a run on this host"
+)]
+fn time(binary: &Path, folder: &Path, line: &str) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    finish(start(binary, folder, line)?)?;
+    Ok(started.elapsed())
+}
+
 /// Ends one command so many times; gives how often it was still running.
 fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Result<u32> {
     if folder.exists() {
@@ -96,9 +107,7 @@ fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Re
     finish(start(binary, folder, records)?)?;
     // A whole run shows what is written, and how long it takes.
     let before = files(folder)?;
-    let started = Instant::now();
-    finish(start(binary, folder, line)?)?;
-    let duration = started.elapsed();
+    let duration = time(binary, folder, line)?;
     let mut whole = files(folder)?;
     whole.retain(|path, _| !before.contains_key(path) && !is_of_one_run(path));
     ensure!(!whole.is_empty(), "it writes nothing");

@@ -120,8 +120,11 @@ pub const KEYS: [&str; 80] = [
 /// Meaning of a word that the application knows.
 type Supported<T> = std::result::Result<T, UnsupportedChoice>;
 
+/// A task of every mode.
+type TaskOf = fn(Mode) -> Task;
+
 /// Words of `task`, the usual one first, as in all these tables.
-const TASKS: [(&str, Supported<fn(Mode) -> Task>); 3] = [
+const TASKS: [(&str, Supported<TaskOf>); 3] = [
     ("PRETRAINING", Ok(Task::Pretraining)),
     ("SQUAD", Ok(Task::Squad)),
     ("MRPC", Err(UnsupportedChoice::Mrpc)),
@@ -1008,7 +1011,7 @@ fn task(read: &Reader<'_>) -> Result<Task> {
         true => Mode::Inference,
         false => Mode::Training,
     };
-    let task: fn(Mode) -> Task = read.supported("task", &TASKS)?;
+    let task: TaskOf = read.supported("task", &TASKS)?;
     Ok(task(mode))
 }
 

@@ -120,7 +120,7 @@ impl PlanCache {
         let products: Vec<(Key, &PlanRequest)> = products.into_iter().collect();
         let separate = threads::map(&products, |(key, request)| {
             let plan = plan(&request.shape, &request.options, &self.spec);
-            (key.clone(), plan)
+            (*key, plan)
         });
         let separate: BTreeMap<Key, Result<Plan, PlanError>> = separate.into_iter().collect();
         // Which products there are without a plan is the same for all passes of a layer.
