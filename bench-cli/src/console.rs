@@ -34,15 +34,6 @@ pub struct LostOutput {
 }
 
 impl Console {
-    /// A console to which nothing was printed yet.
-    #[must_use]
-    pub fn new(quiet: bool) -> Self {
-        Self {
-            quiet: Cell::new(quiet),
-            ..Self::default()
-        }
-    }
-
     /// Says nothing beside results and errors from now on.
     pub fn silence(&self) {
         self.quiet.set(true);

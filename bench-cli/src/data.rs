@@ -25,6 +25,7 @@ use bert_model::data::{RecipeField, Vocabulary};
 
 pub use error::DataError;
 
+pub(crate) use crate::files::cannot_write;
 use crate::text::{self, FileKind, cannot_read};
 use crate::{Error, Result, files};
 
@@ -69,14 +70,6 @@ pub(crate) fn matching(patterns: &str) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(files)
-}
-
-pub(crate) fn cannot_write(path: &Path, source: std::io::Error) -> Error {
-    Error::File {
-        action: "write",
-        path: path.into(),
-        source,
-    }
 }
 
 pub(crate) fn data_error(path: &Path, source: bert_model::data::DataError) -> Error {

@@ -39,10 +39,7 @@ pub fn write(path: &Path, text: &str) -> Result<()> {
 ///
 /// If one of the folders can't be written to.
 pub fn write_from(above: &Path, path: &Path, text: &str) -> Result<()> {
-    let mut file = PartialFile::create_from(above, path)?;
-    let written = file.write_all(text.as_bytes());
-    written.map_err(|source| cannot_write(path, source))?;
-    file.finish()
+    fill(PartialFile::create_from(above, path)?, path, text)?.finish()
 }
 
 /// The file that will be at `path` with this `text`, once it is finished.
@@ -51,7 +48,10 @@ pub fn write_from(above: &Path, path: &Path, text: &str) -> Result<()> {
 ///
 /// If the folder can't be written to.
 pub fn unfinished(path: &Path, text: &str) -> Result<PartialFile> {
-    let mut file = PartialFile::create(path)?;
+    fill(PartialFile::create(path)?, path, text)
+}
+
+fn fill(mut file: PartialFile, path: &Path, text: &str) -> Result<PartialFile> {
     let written = file.write_all(text.as_bytes());
     written.map_err(|source| cannot_write(path, source))?;
     Ok(file)
