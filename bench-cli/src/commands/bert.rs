@@ -18,6 +18,7 @@ use bench_cli::metrics::{Report, TimedMetrics, memory_text};
 use bench_cli::request::{PreparedRun, RunRequest, prepare};
 use bench_cli::{Error, args, files, report, run};
 use bench_core::advise;
+use bench_core::metrics::RegionUse;
 use ipu_sim::device::AttachedDevice;
 use popart_graph::plan::PlanCache;
 
@@ -134,13 +135,13 @@ fn simulate(
         if prepared.own.explain && first {
             console.say(report::explain::text(&measured.metrics));
         }
-        let refusal = measured.metrics.refusal.clone();
+        let (refusal, overflow) = (measured.metrics.refusal.clone(), measured.metrics.overflow);
         if let Some(path) = prepared.own.metrics_json.as_ref().filter(|_| first) {
             let text = report::json::text(&Report::new(&this.request, measured));
             files::write(Path::new(path), &text)?;
         }
         if let Some(refusal) = refusal {
-            advise(&this.request, &plans, console);
+            advise(&this.request, overflow, &plans, console);
             return Err(Error::DoesNotFit(Box::new(refusal))).with_context(context);
         }
         if options.device.connection == ConnectionType::Offline {
@@ -199,7 +200,7 @@ fn one(
         Ok(measured) => measured,
         Err(error) => {
             if error.is_too_large() {
-                advise(request, plans, log.console);
+                advise(request, None, plans, log.console);
             }
             return Err(error.into());
         }
@@ -223,8 +224,13 @@ fn say(prepared: &PreparedRun, console: &Console) {
     }
 }
 
-/// What would make the run fit. Quiet or not: it is part of the error.
-fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) {
+/// What would make the run fit, of which a region overflows. Quiet or not: it is part of the error.
+fn advise(
+    request: &RunRequest,
+    overflow: Option<RegionUse>,
+    plans: &PlanCache,
+    console: &Console,
+) {
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("trying other settings");
@@ -233,7 +239,7 @@ fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) {
         bar.set_message(format!("trying other settings: {} tried", bar.position()));
     };
     let machine = &request.machine.spec;
-    let advice = advise::advice(&request.options.config, machine, plans, &tried);
+    let advice = advise::advice(&request.options.config, overflow, machine, plans, &tried);
     bar.finish_and_clear();
     for line in report::advice::lines(&advice, &request.options) {
         console.warn(&line);
