@@ -3,10 +3,11 @@
 //! Each command runs in a folder that holds what an earlier run has left. It is killed (SIGKILL) or
 //! told to end (SIGTERM) in turn, at moments drawn evenly from the time that a whole run takes.
 //! After each, every file under its final name is that of the earlier run or that of a whole one;
-//! after SIGTERM no unfinished file is left; and after one more run to the end none of all that
+//! no folder of a run is without its configuration; after SIGTERM no unfinished file is left; and after one more run to the end none of all that
 //! were killed is left either.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -133,7 +134,7 @@ fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Re
             ensure!(is_whole, "{} is torn, at end {number}", path.display());
         }
         let of_process = format!(".ipu-bench-{}-", child.id());
-        let is_left = |path: &PathBuf| is_unfinished(path) && name(path).starts_with(&of_process);
+        let is_left = |path: &PathBuf| path.iter().any(|name| is_partial(name, &of_process));
         ensure!(
             kill || !found.keys().any(is_left),
             "half a file is left after SIGTERM, at end {number}"
@@ -196,7 +197,13 @@ fn files(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
         for entry in fs::read_dir(&next)? {
             let path = entry?.path();
             match path.is_dir() {
-                true => folders.push(path),
+                true => {
+                    let is_empty = fs::read_dir(&path)?.next().is_none();
+                    let of_run = is_of_one_run(path.strip_prefix(folder)?);
+                    let may_be = !of_run || is_unfinished(&path) || path.ends_with("checkpoints");
+                    ensure!(may_be || !is_empty, "{} is empty", path.display());
+                    folders.push(path);
+                }
                 false => {
                     let name = path.strip_prefix(folder)?.to_path_buf();
                     found.insert(name, fs::read(&path)?);
@@ -207,15 +214,15 @@ fn files(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(found)
 }
 
-/// Whether that is a file until it has its name.
+/// Whether that is a file, or one in a folder, until it has its name.
 fn is_unfinished(path: &Path) -> bool {
-    name(path).starts_with(".ipu-bench-") && name(path).ends_with(".partial")
+    path.iter().any(|name| is_partial(name, ".ipu-bench-"))
 }
 
-fn name(path: &Path) -> &str {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
+/// Whether a name is one of those that begin so, and of something that isn't whole.
+fn is_partial(name: &OsStr, prefix: &str) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    name.starts_with(prefix) && name.ends_with(".partial")
 }
 
 /// Whether every run has one of its own: its configuration, in a new folder.

@@ -105,7 +105,10 @@ fn simulate(
     let options = &prepared.request.options;
     // What no device can run must not leave a folder behind.
     let mut device = Some(run::acquire(&runs[0].request).with_context(while_running)?);
-    write_config(&mut runs, &prepared.request)?;
+    let folder = prepared.request.clone().make_folder()?;
+    for run in &mut runs {
+        run.request.move_to(&folder);
+    }
     let process = Process {
         hostname: hostname(),
         command,
@@ -225,12 +228,7 @@ fn say(prepared: &PreparedRun, console: &Console) {
 }
 
 /// What would make the run fit, of which a region overflows. Quiet or not: it is part of the error.
-fn advise(
-    request: &RunRequest,
-    overflow: Option<RegionUse>,
-    plans: &PlanCache,
-    console: &Console,
-) {
+fn advise(request: &RunRequest, overflow: Option<RegionUse>, plans: &PlanCache, console: &Console) {
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("trying other settings");
@@ -244,20 +242,6 @@ fn advise(
     for line in report::advice::lines(&advice, &request.options) {
         console.warn(&line);
     }
-}
-
-/// The resolved configuration of a program, in a new folder, as the original leaves it. All its
-/// runs have that folder.
-fn write_config(runs: &mut [Run], program: &RunRequest) -> anyhow::Result<()> {
-    let mut program = program.clone();
-    let folder = program.make_folder()?;
-    for run in runs {
-        run.request.move_to(&folder);
-    }
-    let text = report::json::config_text(&program.options.arguments());
-    let above = folder.parent().unwrap_or(Path::new(""));
-    files::write_from(above, &folder.join("config.json"), &text)?;
-    Ok(())
 }
 
 /// The log on stdout.
