@@ -46,6 +46,9 @@ const COMMANDS: [(&str, &str); 8] = [
     ),
 ];
 
+/// The command that writes its files anew after each run, with one more in them.
+const GROWS: &str = "suite";
+
 /// What stands in the place of a file before the first run.
 const OLD: &str = "of an earlier run\n";
 
@@ -72,7 +75,7 @@ pub(crate) fn run(root: &Path, name: &str, times: &str) -> anyhow::Result<()> {
     let binary = root.join("target/release/ipu-bench");
     for (name, line) in chosen {
         let folder = root.join("target/kills").join(name);
-        let ended = end_often(&binary, &folder, line, times);
+        let ended = end_often(&binary, &folder, line, *name == GROWS, times);
         let ended = ended.with_context(|| format!("{name}, in {}", folder.display()))?;
         writeln!(
             io::stdout(),
@@ -94,8 +97,15 @@ fn time(binary: &Path, folder: &Path, line: &str) -> anyhow::Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// Ends one command so many times; gives how often it was still running.
-fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Result<u32> {
+/// Ends one command so many times; gives how often it was still running. The files of one that
+/// `grows` are whole after each of its runs.
+fn end_often(
+    binary: &Path,
+    folder: &Path,
+    line: &str,
+    grows: bool,
+    times: u32,
+) -> anyhow::Result<u32> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
@@ -130,7 +140,9 @@ fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Re
         for (path, wanted) in &whole {
             let content = found.get(path);
             let content = content.with_context(|| format!("{} is lost", path.display()))?;
-            let is_whole = content == OLD.as_bytes() || is_alike(content, wanted);
+            let is_whole = content == OLD.as_bytes()
+                || is_alike(content, wanted)
+                || (grows && is_of_some_runs(content, wanted));
             ensure!(is_whole, "{} is torn, at end {number}", path.display());
         }
         let of_process = format!(".ipu-bench-{}-", child.id());
@@ -143,9 +155,9 @@ fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Re
     finish(start(binary, folder, line)?)?;
     let found = files(folder)?;
     for (path, wanted) in &whole {
-        let is_whole = found
-            .get(path)
-            .is_some_and(|content| is_alike(content, wanted));
+        let is_whole = found.get(path).is_some_and(|content| {
+            is_alike(content, wanted) || (grows && is_of_all(content, wanted))
+        });
         ensure!(is_whole, "{} isn't what a whole run writes", path.display());
     }
     let left = found.keys().find(|path| is_unfinished(path));
@@ -242,6 +254,26 @@ fn is_alike(content: &[u8], wanted: &[u8]) -> bool {
     }
 }
 
+/// Whether a file is whole with all runs of those in another.
+fn is_of_all(content: &[u8], wanted: &[u8]) -> bool {
+    let lines = |text: &[u8]| text.split(|byte| *byte == b'\n').count();
+    is_of_some_runs(content, wanted) && lines(content) == lines(wanted)
+}
+
+/// Whether a file is whole with the first runs of those in another: JSON, or a table of which every
+/// row begins with the same name.
+fn is_of_some_runs(content: &[u8], wanted: &[u8]) -> bool {
+    if serde_json::from_slice::<serde_json::Value>(wanted).is_ok() {
+        return serde_json::from_slice::<serde_json::Value>(content).is_ok();
+    }
+    let rows = |table: &[u8]| -> Vec<Vec<u8>> {
+        let rows = table.split_inclusive(|byte| *byte == b'\n');
+        let name = |row: &[u8]| row.split(|byte| *byte == b',').next().map(<[u8]>::to_vec);
+        rows.filter_map(name).collect()
+    };
+    content.ends_with(b"\n") && rows(wanted).starts_with(&rows(content))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,6 +286,21 @@ mod tests {
             assert!(!is_alike(torn, whole), "{torn:?}");
         }
         assert!(is_alike(&[0, 255], &[0, 255]) && !is_alike(&[0], &[0, 255]));
+    }
+
+    #[test]
+    fn files_that_grow_are_whole_or_torn() {
+        let table = b"run,seconds\na,1\nb,2\n";
+        for whole in [&b"run,seconds\na,3\n"[..], b"run,seconds\na,1\nb,3\n"] {
+            assert!(is_of_some_runs(whole, table), "{whole:?}");
+        }
+        assert!(is_of_all(b"run,seconds\na,3\nb,3\n", table));
+        assert!(!is_of_all(b"run,seconds\na,3\n", table));
+        for torn in [&b"run,seconds\na,"[..], b"", b"run,seconds\nb,1\n"] {
+            assert!(!is_of_some_runs(torn, table), "{torn:?}");
+        }
+        assert!(is_of_some_runs(b"[1]\n", b"[1, 2]\n"));
+        assert!(!is_of_some_runs(b"[1", b"[1, 2]\n"));
     }
 
     #[test]
