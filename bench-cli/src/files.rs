@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 pub use folder::FolderLock;
-pub use partial::{PartialFile, finish_all};
+pub use partial::{PartialFile, PartialFolder, finish_all};
 pub use place::{check_apart, is_in};
 pub use read::open;
 
@@ -30,16 +30,6 @@ use place::{followed, is_special};
 /// If the folder can't be written to.
 pub fn write(path: &Path, text: &str) -> Result<()> {
     unfinished(path, text)?.finish()
-}
-
-/// Writes `text` to `path`, in a folder that no other run writes to: until it is whole, it stands in
-/// the folder `above`, as [`PartialFile::create_from`] says.
-///
-/// # Errors
-///
-/// If one of the folders can't be written to.
-pub fn write_from(above: &Path, path: &Path, text: &str) -> Result<()> {
-    fill(PartialFile::create_from(above, path)?, path, text)?.finish()
 }
 
 /// The file that will be at `path` with this `text`, once it is finished.

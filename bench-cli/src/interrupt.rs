@@ -103,7 +103,9 @@ fn end(status: i32, why: &'static str) -> ! {
     let unfinished = UNFINISHED.lock();
     for path in unfinished.iter() {
         // Best effort: it may have been finished just now.
-        let _ = std::fs::remove_file(path);
+        if std::fs::remove_file(path).is_err() {
+            let _ = std::fs::remove_dir_all(path);
+        }
     }
     // Whoever writes to a full pipe holds stdout until it is read.
     let (said, heard) = mpsc::channel();
@@ -130,7 +132,7 @@ fn write_finished() -> io::Result<()> {
     stdout.flush()
 }
 
-/// A file that the handler removes until this is dropped.
+/// A file or a folder that the handler removes until this is dropped.
 #[derive(Debug)]
 pub struct UnfinishedFile(PathBuf);
 

@@ -3,8 +3,8 @@
 mod faults;
 pub mod unread;
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use bench_core::release::Release;
@@ -15,8 +15,9 @@ use popart_graph::passes::CollectiveMerging;
 use crate::args::own::OwnOptions;
 use crate::args::{Arguments, table};
 use crate::config::{self, BertOptions, ResolvedConfig};
+use crate::files::PartialFolder;
 use crate::system::{self, Machine, MachineRequest};
-use crate::{Error, Result, clock};
+use crate::{Error, Result, clock, report};
 
 /// A run to simulate.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +30,9 @@ pub struct RunRequest {
 
 impl RunRequest {
     /// Makes the folder of this run, under the name that its configuration gives it, or if another
-    /// run has that one, with the first free number behind it. The configuration follows.
+    /// run has that one, with the first free number behind it. The configuration follows, and stands
+    /// in it as `config.json`, as the original leaves it: the folder is there with the file, or not
+    /// at all.
     ///
     /// # Errors
     ///
@@ -41,26 +44,32 @@ impl RunRequest {
             path: wanted.clone(),
             source,
         };
-        if let Some(parent) = wanted.parent() {
-            fs::create_dir_all(parent).map_err(cannot)?;
+        let above = wanted.parent().unwrap_or(Path::new(""));
+        if !above.as_os_str().is_empty() {
+            fs::create_dir_all(above).map_err(cannot)?;
         }
-        let mut number = 1_u32;
-        loop {
+        let partial = PartialFolder::create(above).map_err(cannot)?;
+        let config = partial.path().join("config.json");
+        for number in 1..u32::MAX {
             let folder = match number {
                 1 => wanted.clone(),
                 _ => PathBuf::from(format!("{}-{number}", wanted.display())),
             };
-            match fs::create_dir(&folder) {
-                Ok(()) => {
-                    self.move_to(&folder);
-                    return Ok(folder);
-                }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && number < u32::MAX => {
-                    number += 1;
-                }
-                Err(error) => return Err(cannot(error)),
+            if fs::symlink_metadata(&folder).is_ok() {
+                continue;
+            }
+            self.move_to(&folder);
+            let text = report::json::config_text(&self.options.arguments());
+            let written = File::create(&config).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                file.sync_data()
+            });
+            written.map_err(cannot)?;
+            if partial.rename(&folder).map_err(cannot)? {
+                return Ok(folder);
             }
         }
+        Err(cannot(ErrorKind::AlreadyExists.into()))
     }
 
     /// Names another folder for this run.
@@ -292,7 +301,9 @@ mod tests {
             let mut prepared = prepared(&root);
             let made = prepared.request.make_folder().unwrap();
             assert_eq!(made, Path::new(&expected));
-            assert!(made.is_dir());
+            let config = fs::read_to_string(made.join("config.json")).unwrap();
+            let config: Value = serde_json::from_str(&config).unwrap();
+            assert_eq!(config["checkpoint_dir"], expected);
             let mut validation = prepared.validation.unwrap();
             validation.move_to(&made);
             for request in [&prepared.request, &validation] {
@@ -304,6 +315,24 @@ mod tests {
             assert_eq!(arguments[0]["onnx_checkpoint"], model);
             assert_eq!(arguments[1]["onnx_checkpoint"], Value::Null);
         }
+    }
+
+    /// No folder without its configuration is left: neither one whose name is taken, nor one of a
+    /// process that was killed.
+    #[test]
+    fn a_folder_comes_with_its_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = folder.path().join("70-01-01-00-00-00");
+        fs::create_dir(&taken).unwrap();
+        let left = folder.path().join(".ipu-bench-1-0.partial");
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("config.json"), "{").unwrap();
+        let root = folder.path().display().to_string();
+        let made = prepared(&root).request.make_folder().unwrap();
+        assert_eq!(made, folder.path().join("70-01-01-00-00-00-2"));
+        assert!(made.join("config.json").is_file());
+        assert_eq!(fs::read_dir(&taken).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]

@@ -2,24 +2,24 @@
 //!
 //! A trial compiles the run with the change for the same machine and weighs it; nothing is
 //! guessed from sizes. Trials run side by side, and plan only those products that the run itself
-//! hadn't. If no single change is enough, they are tried together. Of a graph of very many
-//! operations only so many trials are made that all of them compile [`OPERATIONS_MAX`]: a count and
-//! not a time, so that the answer is the same on every computer.
+//! hadn't. If no single change is enough, they are tried together. Only so many trials are made that
+//! all of them compile [`OPERATIONS_MAX`] operations, none of a model that has more: a count and not
+//! a time, so that the answer is the same on every computer. What a model has is estimated before.
 //!
 //! Left out: changes of the model itself (layers, widths, sequence length), and other machines.
 
 use bert_model::config::VOCAB_STEPS_MAX;
+use bert_model::optim::OptimizerKind;
 use bert_model::placement::{
     EncoderMemory, EncoderPlacement, HalvesPerStage, LayersPerIpu, Recomputation,
 };
 use ipu_sim::spec::MachineSpec;
 use ipu_sim::threads;
 use ipu_sim::weigh::{self, Region};
-use popart_graph::ir::Graph;
 use popart_graph::passes::{Outlining, Sharding, StateMemory, Watch};
 use popart_graph::plan::PlanCache;
 
-use crate::compile::compile;
+use crate::compile::{compile, model};
 use crate::config::RunConfig;
 use crate::error::Error;
 use crate::metrics::RegionUse;
@@ -36,9 +36,17 @@ pub struct Trial {
     pub fits: bool,
 }
 
-/// How many operations all trials together compile, as far as there is more than one: twenty
-/// times those of BERT-Large in training.
-pub const OPERATIONS_MAX: usize = 200_000;
+/// How many operations all trials together compile: fifteen times those of BERT-Large in training.
+/// They take some seconds and less than a gibibyte.
+pub const OPERATIONS_MAX: usize = 150_000;
+
+/// Operations that compiling makes at most of one of the model, about: inference adds copies between
+/// IPUs, training gradients and updates. Counted, as the test below does.
+const OPERATIONS_INFERENCE: usize = 2;
+const OPERATIONS_TRAINING: usize = 6;
+
+/// As [`OPERATIONS_TRAINING`], where every weight has norms of its own.
+const OPERATIONS_LAMB: usize = 12;
 
 /// Changes of a run that could make it fit.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,39 +58,50 @@ pub struct Advice {
 }
 
 /// Settings that could make the run fit, each tried. Of the smaller micro-batches, and of fewer
-/// layers on an IPU, only the largest that fits is kept, or else the smallest. `plans` are those that
-/// the run made. `tried` hears of every run that was tried, from several threads.
+/// layers on an IPU, only the largest that fits is kept, or else the smallest. `overflow` is the
+/// region that is too small as it is; none where the run couldn't even be compiled. `plans` are
+/// those that the run made. `tried` hears of every run that was tried, from several threads.
 #[must_use]
 pub fn advice(
     config: &RunConfig,
+    overflow: Option<RegionUse>,
     machine: &MachineSpec,
     plans: &PlanCache,
     tried: &(dyn Fn() + Sync),
 ) -> Advice {
-    within(config, machine, plans, OPERATIONS_MAX, tried)
+    let trials = OPERATIONS_MAX / operations(config).max(1);
+    within(config, overflow, machine, plans, trials, tried)
 }
 
-/// Advice of which the trials compile about `operations_max` operations.
+/// About how many operations a run compiles; none if its model can't be built, which costs nothing
+/// to find out.
+fn operations(config: &RunConfig) -> usize {
+    let each = match config.optimizer.kind {
+        _ if config.is_inference() => OPERATIONS_INFERENCE,
+        OptimizerKind::Lamb(_) => OPERATIONS_LAMB,
+        OptimizerKind::Adam(_) | OptimizerKind::Sgd => OPERATIONS_TRAINING,
+    };
+    let of_model = model(config).map_or(0, |model| model.graph.ops.len());
+    of_model.saturating_mul(each)
+}
+
+/// Advice of at most so many trials.
 fn within(
     config: &RunConfig,
+    now: Option<RegionUse>,
     machine: &MachineSpec,
     plans: &PlanCache,
-    operations_max: usize,
+    mut left: usize,
     tried: &(dyn Fn() + Sync),
 ) -> Advice {
-    let mut operations = 1;
-    let unchanged = attempt(config, machine, plans, Region::Tile, &mut operations);
-    let now = unchanged.and_then(|trial| trial.used);
     let region = now.map_or(Region::Tile, |used| used.region);
-    tried();
     let attempt = |changed: &RunConfig| {
-        let trial = attempt(changed, machine, plans, region, &mut 0);
+        let trial = attempt(changed, machine, plans, region);
         tried();
         trial
     };
     let mut sequences = [smaller_micro_batches(config), fewer_layers(config, machine)];
     let mut changes = other_changes(config);
-    let mut left = (operations_max / operations).max(1);
     let untried = shorten(&mut sequences, &mut changes, &mut left);
     // What changes nothing where it is too full can't help, alone or with others.
     let matters = |trial: &Trial| trial.used.is_none() || trial.used != now;
@@ -323,22 +342,19 @@ fn other_changes(config: &RunConfig) -> Vec<Change> {
 }
 
 /// Compiles and weighs a changed run; none if the change doesn't go with the rest. If it fits, it
-/// says what it takes of `region`. Counts the operations that it has compiled.
+/// says what it takes of `region`.
 fn attempt(
     config: &RunConfig,
     machine: &MachineSpec,
     plans: &PlanCache,
     region: Region,
-    operations: &mut usize,
 ) -> Option<Trial> {
     config.check().ok()?;
     if config.ipus_requested() > machine.n_ipus {
         return None;
     }
-    let mut count = |_: &str, graph: &Graph| *operations = graph.ops.len();
-    let compiled = compile(config, machine, plans, Watch::by(&mut count));
-    let weight = match compiled {
-        Ok(compiled) => weigh::weigh(&compiled.program, machine).ok()?,
+    let program = match compile(config, machine, plans, Watch::nobody()) {
+        Ok(compiled) => compiled.program,
         // Too large to be compiled is an answer; anything else means that it can't be asked.
         Err(Error::TooLarge(_)) => {
             return Some(Trial {
@@ -349,11 +365,12 @@ fn attempt(
         }
         Err(_) => return None,
     };
+    let weight = weigh::weigh(&program, machine).ok()?;
     let too_much = RegionUse::too_much(&weight);
     Some(Trial {
         config: config.clone(),
         used: Some(too_much.unwrap_or_else(|| RegionUse::of(&weight, region))),
-        fits: too_much.is_none(),
+        fits: weigh::fits(&program, machine, &weight).is_ok(),
     })
 }
 
@@ -361,8 +378,14 @@ fn attempt(
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use popart_graph::ir::Graph;
+
     use super::*;
     use crate::testing::run;
+
+    const LAYERS_512: &str = "--epochs 1 --num-layers 512 --layers-per-ipu 16 \
+        --execution-mode PIPELINE --gradient-accumulation-factor 1024 --optimizer LAMB \
+        --system mk2-pod64";
 
     /// A model that is too large for 16 tiles an IPU.
     const LARGE: &str = "--task SQUAD --inference --num-layers 2 --layers-per-ipu 2 \
@@ -385,23 +408,28 @@ mod tests {
         weigh::weigh(&compiled.program, machine).unwrap()
     }
 
+    /// The region that is too small for a run.
+    fn overflow(config: &RunConfig, machine: &MachineSpec) -> Option<RegionUse> {
+        RegionUse::too_much(&weigh_run(config, machine))
+    }
+
     #[test]
     fn what_is_said_to_help_does() {
         let (config, machine) = large("--micro-batch-size 64");
+        let now = overflow(&config, &machine);
+        assert!(now.is_some());
         let plans = plans_for(&machine);
-        let none = attempt(&config, &machine, &plans, Region::Tile, &mut 0).unwrap();
-        assert!(!none.fits, "{none:?}");
         let tried = AtomicUsize::new(0);
         let count = || {
             tried.fetch_add(1, Ordering::Relaxed);
         };
-        let found = advice(&config, &machine, &plans_for(&machine), &count);
+        let found = advice(&config, now, &machine, &plans, &count);
         assert_eq!(found.untried, 0);
-        // The run itself, then what is answered with and the steps on the way there.
+        // What is answered with, and the steps on the way there.
         assert!(tried.into_inner() > found.trials.len());
         // Plans that are known already change nothing.
         assert!(!plans.is_empty());
-        assert_eq!(advice(&config, &machine, &plans, &|| {}), found);
+        assert_eq!(advice(&config, now, &machine, &plans, &|| {}), found);
         let helping = found.trials.iter().filter(|trial| trial.fits);
         let helping: Vec<&Trial> = helping.collect();
         assert!(!helping.is_empty(), "{found:#?}");
@@ -423,7 +451,8 @@ mod tests {
         let outlined = code(&alike, &machine);
         machine.memory.executable = outlined;
         assert!(code(&apart, &machine) > outlined);
-        let found = advice(&apart, &machine, &plans_for(&machine), &|| {});
+        let now = overflow(&apart, &machine);
+        let found = advice(&apart, now, &machine, &plans_for(&machine), &|| {});
         let helps = found.trials.iter().find(|trial| trial.config == alike);
         let expected = RegionUse {
             region: Region::Executable,
@@ -488,16 +517,55 @@ mod tests {
         assert_eq!(largest_that_fits(&[], |_| None), None);
     }
 
-    /// However large a model is, one setting is tried, and the more the smaller it is.
+    /// The more of them the smaller a model is.
     #[test]
     fn large_models_are_tried_less() {
         let (config, machine) = large("--micro-batch-size 64");
+        let now = overflow(&config, &machine);
         let plans = plans_for(&machine);
-        let one = within(&config, &machine, &plans, 1, &|| {});
+        let one = within(&config, now, &machine, &plans, 1, &|| {});
         assert_eq!(one.trials.len(), 1, "{one:#?}");
         assert_eq!(one.trials[0].config.model.micro_batch, 1);
-        let all = within(&config, &machine, &plans, OPERATIONS_MAX, &|| {});
+        let all = advice(&config, now, &machine, &plans, &|| {});
         assert!(one.untried > 0 && all.trials.len() > 1, "{all:#?}");
+    }
+
+    /// A run of as many layers as there may be, compiled once, takes seconds and a gibibyte by itself.
+    #[test]
+    fn the_largest_models_are_not_tried() {
+        let (config, machine) = run(LAYERS_512);
+        assert_eq!(config.check(), Ok(()));
+        let nobody = || unreachable!("nothing is compiled");
+        let found = advice(&config, None, &machine, &plans_for(&machine), &nobody);
+        assert_eq!(found.trials, []);
+        assert!(found.untried > 3, "{found:#?}");
+    }
+
+    /// How many trials there are follows from how many operations they will have.
+    #[test]
+    fn operations_are_estimated() {
+        for line in [
+            LARGE,
+            "--epochs 1 --num-layers 3 --layers-per-ipu 1",
+            "--epochs 1 --num-layers 12 --layers-per-ipu 2 --execution-mode PIPELINE \
+             --gradient-accumulation-factor 64",
+            "--task SQUAD --inference --num-layers 12 --layers-per-ipu 3",
+            "--config pretrain_large_128.json --epochs 1",
+            "--epochs 1 --num-layers 192 --layers-per-ipu 16 \
+             --execution-mode PIPELINE --gradient-accumulation-factor 1024 --system mk2-pod64",
+        ] {
+            let (config, machine) = run(line);
+            let mut compiled = 0;
+            let mut count = |_: &str, graph: &Graph| compiled = graph.ops.len();
+            let watch = Watch::by(&mut count);
+            compile(&config, &machine, &plans_for(&machine), watch).unwrap();
+            let estimate = operations(&config);
+            let around = compiled..=2 * compiled;
+            assert!(
+                around.contains(&estimate),
+                "{line}: {estimate} for {compiled}"
+            );
+        }
     }
 
     #[test]

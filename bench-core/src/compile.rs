@@ -66,10 +66,7 @@ pub fn compile(
             machine: machine.name.clone(),
         });
     }
-    let (task, layers) = (config.task, config.model.num_layers);
-    let placement = Placement::from_options(&config.placement, layers, task);
-    let placement = placement.map_err(bert_model::error::Error::from)?;
-    let model = model::build(&config.model, &placement, task)?;
+    let model = model(config)?;
     if config.is_pipelined() && model.placement.stages.len() < 2 {
         return Err(Error::OneStage);
     }
@@ -101,6 +98,18 @@ pub fn compile(
         profile: lowered.profile,
         program: Arc::new(lowered.program),
     })
+}
+
+/// The model of a run, placed.
+///
+/// # Errors
+///
+/// A model that can't be built or placed.
+pub(crate) fn model(config: &RunConfig) -> Result<BertModel> {
+    let (task, layers) = (config.task, config.model.num_layers);
+    let placement = Placement::from_options(&config.placement, layers, task);
+    let placement = placement.map_err(bert_model::error::Error::from)?;
+    Ok(model::build(&config.model, &placement, task)?)
 }
 
 /// Refuses a model that no plan can make fit: one of whose matrix products alone fills its IPU,

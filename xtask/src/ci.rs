@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::tidy;
+use crate::{fuzz, tidy};
 
 /// One call of cargo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,9 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     };
     all(&[FORMAT], &mut call)?;
     tidy::run(root)?;
-    all(&BUILDS, &mut call)
+    all(&BUILDS, &mut call)?;
+    writeln!(io::stderr(), "xtask: every fuzz target, for a moment")?;
+    fuzz::run_short(root)
 }
 
 /// Runs `steps` with `call`, which says whether a step succeeded, up to the first failure.

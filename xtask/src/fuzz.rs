@@ -5,8 +5,9 @@
 //! passes with `--sanitizer none`. Seeds are in the repository; what a run learns stays under
 //! `target/fuzz/corpus`, and inputs that fail under `target/fuzz`.
 
+use std::io::{self, Write};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail};
 
@@ -42,6 +43,32 @@ const TARGETS: [(&str, &[&str]); 10] = [
     ("simulate", &["configs/systems"]),
     ("program", &["fuzz/seeds/program"]),
 ];
+
+/// Seconds for each target in continuous integration: half a minute for all.
+const SECONDS_SHORT: &str = "3";
+
+/// Runs all targets for a moment, where there is what builds libFuzzer; says so where there isn't.
+///
+/// # Errors
+///
+/// A build that fails, an input that fails.
+pub(crate) fn run_short(root: &Path) -> anyhow::Result<()> {
+    let compiler = std::env::var_os("CXX").unwrap_or_else(|| "c++".into());
+    let found = Command::new(&compiler)
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    if !found.is_ok_and(|status| status.success()) {
+        let compiler = compiler.display();
+        writeln!(
+            io::stderr(),
+            "xtask: fuzz skipped: no `{compiler}` to build libFuzzer with"
+        )?;
+        return Ok(());
+    }
+    run(root, "all", SECONDS_SHORT)
+}
 
 /// Runs the target called `name` for so many seconds, or all targets one after the other.
 ///

@@ -3,10 +3,11 @@
 //! Each command runs in a folder that holds what an earlier run has left. It is killed (SIGKILL) or
 //! told to end (SIGTERM) in turn, at moments drawn evenly from the time that a whole run takes.
 //! After each, every file under its final name is that of the earlier run or that of a whole one;
-//! after SIGTERM no unfinished file is left; and after one more run to the end none of all that
+//! no folder of a run is without its configuration; after SIGTERM no unfinished file is left; and after one more run to the end none of all that
 //! were killed is left either.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,9 @@ const COMMANDS: [(&str, &str); 8] = [
     ),
 ];
 
+/// The command that writes its files anew after each run, with one more in them.
+const GROWS: &str = "suite";
+
 /// What stands in the place of a file before the first run.
 const OLD: &str = "of an earlier run\n";
 
@@ -71,7 +75,7 @@ pub(crate) fn run(root: &Path, name: &str, times: &str) -> anyhow::Result<()> {
     let binary = root.join("target/release/ipu-bench");
     for (name, line) in chosen {
         let folder = root.join("target/kills").join(name);
-        let ended = end_often(&binary, &folder, line, times);
+        let ended = end_often(&binary, &folder, line, *name == GROWS, times);
         let ended = ended.with_context(|| format!("{name}, in {}", folder.display()))?;
         writeln!(
             io::stdout(),
@@ -93,8 +97,15 @@ fn time(binary: &Path, folder: &Path, line: &str) -> anyhow::Result<Duration> {
     Ok(started.elapsed())
 }
 
-/// Ends one command so many times; gives how often it was still running.
-fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Result<u32> {
+/// Ends one command so many times; gives how often it was still running. The files of one that
+/// `grows` are whole after each of its runs.
+fn end_often(
+    binary: &Path,
+    folder: &Path,
+    line: &str,
+    grows: bool,
+    times: u32,
+) -> anyhow::Result<u32> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
@@ -129,11 +140,13 @@ fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Re
         for (path, wanted) in &whole {
             let content = found.get(path);
             let content = content.with_context(|| format!("{} is lost", path.display()))?;
-            let is_whole = content == OLD.as_bytes() || is_alike(content, wanted);
+            let is_whole = content == OLD.as_bytes()
+                || is_alike(content, wanted)
+                || (grows && is_of_some_runs(content, wanted));
             ensure!(is_whole, "{} is torn, at end {number}", path.display());
         }
         let of_process = format!(".ipu-bench-{}-", child.id());
-        let is_left = |path: &PathBuf| is_unfinished(path) && name(path).starts_with(&of_process);
+        let is_left = |path: &PathBuf| path.iter().any(|name| is_partial(name, &of_process));
         ensure!(
             kill || !found.keys().any(is_left),
             "half a file is left after SIGTERM, at end {number}"
@@ -142,9 +155,9 @@ fn end_often(binary: &Path, folder: &Path, line: &str, times: u32) -> anyhow::Re
     finish(start(binary, folder, line)?)?;
     let found = files(folder)?;
     for (path, wanted) in &whole {
-        let is_whole = found
-            .get(path)
-            .is_some_and(|content| is_alike(content, wanted));
+        let is_whole = found.get(path).is_some_and(|content| {
+            is_alike(content, wanted) || (grows && is_of_all(content, wanted))
+        });
         ensure!(is_whole, "{} isn't what a whole run writes", path.display());
     }
     let left = found.keys().find(|path| is_unfinished(path));
@@ -196,7 +209,13 @@ fn files(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
         for entry in fs::read_dir(&next)? {
             let path = entry?.path();
             match path.is_dir() {
-                true => folders.push(path),
+                true => {
+                    let is_empty = fs::read_dir(&path)?.next().is_none();
+                    let of_run = is_of_one_run(path.strip_prefix(folder)?);
+                    let may_be = !of_run || is_unfinished(&path) || path.ends_with("checkpoints");
+                    ensure!(may_be || !is_empty, "{} is empty", path.display());
+                    folders.push(path);
+                }
                 false => {
                     let name = path.strip_prefix(folder)?.to_path_buf();
                     found.insert(name, fs::read(&path)?);
@@ -207,15 +226,15 @@ fn files(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(found)
 }
 
-/// Whether that is a file until it has its name.
+/// Whether that is a file, or one in a folder, until it has its name.
 fn is_unfinished(path: &Path) -> bool {
-    name(path).starts_with(".ipu-bench-") && name(path).ends_with(".partial")
+    path.iter().any(|name| is_partial(name, ".ipu-bench-"))
 }
 
-fn name(path: &Path) -> &str {
-    path.file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
+/// Whether a name is one of those that begin so, and of something that isn't whole.
+fn is_partial(name: &OsStr, prefix: &str) -> bool {
+    let name = name.to_str().unwrap_or_default();
+    name.starts_with(prefix) && name.ends_with(".partial")
 }
 
 /// Whether every run has one of its own: its configuration, in a new folder.
@@ -235,6 +254,26 @@ fn is_alike(content: &[u8], wanted: &[u8]) -> bool {
     }
 }
 
+/// Whether a file is whole with all runs of those in another.
+fn is_of_all(content: &[u8], wanted: &[u8]) -> bool {
+    let lines = |text: &[u8]| text.split(|byte| *byte == b'\n').count();
+    is_of_some_runs(content, wanted) && lines(content) == lines(wanted)
+}
+
+/// Whether a file is whole with the first runs of those in another: JSON, or a table of which every
+/// row begins with the same name.
+fn is_of_some_runs(content: &[u8], wanted: &[u8]) -> bool {
+    if serde_json::from_slice::<serde_json::Value>(wanted).is_ok() {
+        return serde_json::from_slice::<serde_json::Value>(content).is_ok();
+    }
+    let rows = |table: &[u8]| -> Vec<Vec<u8>> {
+        let rows = table.split_inclusive(|byte| *byte == b'\n');
+        let name = |row: &[u8]| row.split(|byte| *byte == b',').next().map(<[u8]>::to_vec);
+        rows.filter_map(name).collect()
+    };
+    content.ends_with(b"\n") && rows(wanted).starts_with(&rows(content))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +286,21 @@ mod tests {
             assert!(!is_alike(torn, whole), "{torn:?}");
         }
         assert!(is_alike(&[0, 255], &[0, 255]) && !is_alike(&[0], &[0, 255]));
+    }
+
+    #[test]
+    fn files_that_grow_are_whole_or_torn() {
+        let table = b"run,seconds\na,1\nb,2\n";
+        for whole in [&b"run,seconds\na,3\n"[..], b"run,seconds\na,1\nb,3\n"] {
+            assert!(is_of_some_runs(whole, table), "{whole:?}");
+        }
+        assert!(is_of_all(b"run,seconds\na,3\nb,3\n", table));
+        assert!(!is_of_all(b"run,seconds\na,3\n", table));
+        for torn in [&b"run,seconds\na,"[..], b"", b"run,seconds\nb,1\n"] {
+            assert!(!is_of_some_runs(torn, table), "{torn:?}");
+        }
+        assert!(is_of_some_runs(b"[1]\n", b"[1, 2]\n"));
+        assert!(!is_of_some_runs(b"[1", b"[1, 2]\n"));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Automation in Rust: what continuous integration runs, and anyone can run too.
 //!
 //! `cargo xtask ci` is every check but the tests; `cargo xtask tidy` is the part of it
-//! that the compiler and clippy can't do; `cargo xtask fuzz` gives parsers random input, and
-//! `cargo xtask kills` ends commands while they write. The exit status is 0 if all is well, 1 if a
+//! that the compiler and clippy can't do; `cargo xtask fuzz` gives parsers random input,
+//! `cargo xtask kills` ends commands while they write, and `cargo xtask scaling` measures how their
+//! time and memory grow. The exit status is 0 if all is well, 1 if a
 //! check complains and 2 if the command line isn't understood.
 
 mod ci;
 mod fuzz;
 mod kills;
+mod scaling;
 mod tidy;
 
 use std::io::{self, Write};
@@ -20,12 +22,14 @@ const USAGE: &str = "\
 usage: cargo xtask <command>
 
 commands:
-  ci    formatting, tidy, clippy, doc tests, documentation, benches
+  ci    formatting, tidy, clippy, doc tests, documentation, benches, fuzz
   tidy  what clippy can't check: dependencies, passes, configs, documents
   fuzz TARGET|all [SECONDS]
         random input for a parser, for so long (60 without a number)
   kills COMMAND|all [TIMES]
         ends commands that write files, so often (300 without a number), and looks at the files
+  scaling THING|all
+        how time and memory of whole commands grow with one thing, as a table
 ";
 
 fn main() -> ExitCode {
@@ -49,6 +53,8 @@ fn dispatch(words: impl Iterator<Item = String>) -> anyhow::Result<ExitCode> {
         ["fuzz", target, seconds] => fuzz::run(&root()?, target, seconds)?,
         ["kills", command] => kills::run(&root()?, command, "300")?,
         ["kills", command, times] => kills::run(&root()?, command, times)?,
+        ["scaling", thing] => scaling::run(&root()?, thing)?,
+        [scaling::MEASURE, folder, binary, line] => scaling::measure(folder, binary, line)?,
         ["help" | "-h" | "--help"] => write!(io::stdout(), "{USAGE}")?,
         _ => {
             write!(io::stderr(), "{USAGE}")?;

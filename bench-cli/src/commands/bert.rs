@@ -18,6 +18,7 @@ use bench_cli::metrics::{Report, TimedMetrics, memory_text};
 use bench_cli::request::{PreparedRun, RunRequest, prepare};
 use bench_cli::{Error, args, files, report, run};
 use bench_core::advise;
+use bench_core::metrics::RegionUse;
 use ipu_sim::device::AttachedDevice;
 use popart_graph::plan::PlanCache;
 
@@ -104,7 +105,10 @@ fn simulate(
     let options = &prepared.request.options;
     // What no device can run must not leave a folder behind.
     let mut device = Some(run::acquire(&runs[0].request).with_context(while_running)?);
-    write_config(&mut runs, &prepared.request)?;
+    let folder = prepared.request.clone().make_folder()?;
+    for run in &mut runs {
+        run.request.move_to(&folder);
+    }
     let process = Process {
         hostname: hostname(),
         command,
@@ -134,13 +138,13 @@ fn simulate(
         if prepared.own.explain && first {
             console.say(report::explain::text(&measured.metrics));
         }
-        let refusal = measured.metrics.refusal.clone();
+        let (refusal, overflow) = (measured.metrics.refusal.clone(), measured.metrics.overflow);
         if let Some(path) = prepared.own.metrics_json.as_ref().filter(|_| first) {
             let text = report::json::text(&Report::new(&this.request, measured));
             files::write(Path::new(path), &text)?;
         }
         if let Some(refusal) = refusal {
-            advise(&this.request, &plans, console);
+            advise(&this.request, overflow, &plans, console);
             return Err(Error::DoesNotFit(Box::new(refusal))).with_context(context);
         }
         if options.device.connection == ConnectionType::Offline {
@@ -199,7 +203,7 @@ fn one(
         Ok(measured) => measured,
         Err(error) => {
             if error.is_too_large() {
-                advise(request, plans, log.console);
+                advise(request, None, plans, log.console);
             }
             return Err(error.into());
         }
@@ -223,8 +227,8 @@ fn say(prepared: &PreparedRun, console: &Console) {
     }
 }
 
-/// What would make the run fit. Quiet or not: it is part of the error.
-fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) {
+/// What would make the run fit, of which a region overflows. Quiet or not: it is part of the error.
+fn advise(request: &RunRequest, overflow: Option<RegionUse>, plans: &PlanCache, console: &Console) {
     let bar = console.spinner();
     bar.enable_steady_tick(std::time::Duration::from_millis(200));
     bar.set_message("trying other settings");
@@ -233,25 +237,11 @@ fn advise(request: &RunRequest, plans: &PlanCache, console: &Console) {
         bar.set_message(format!("trying other settings: {} tried", bar.position()));
     };
     let machine = &request.machine.spec;
-    let advice = advise::advice(&request.options.config, machine, plans, &tried);
+    let advice = advise::advice(&request.options.config, overflow, machine, plans, &tried);
     bar.finish_and_clear();
     for line in report::advice::lines(&advice, &request.options) {
         console.warn(&line);
     }
-}
-
-/// The resolved configuration of a program, in a new folder, as the original leaves it. All its
-/// runs have that folder.
-fn write_config(runs: &mut [Run], program: &RunRequest) -> anyhow::Result<()> {
-    let mut program = program.clone();
-    let folder = program.make_folder()?;
-    for run in runs {
-        run.request.move_to(&folder);
-    }
-    let text = report::json::config_text(&program.options.arguments());
-    let above = folder.parent().unwrap_or(Path::new(""));
-    files::write_from(above, &folder.join("config.json"), &text)?;
-    Ok(())
 }
 
 /// The log on stdout.

@@ -1,4 +1,4 @@
-//! A file until it is whole.
+//! A file or a folder until it is whole.
 //!
 //! It is written beside its place, under a name that only this program gives
 //! (`.ipu-bench-PROCESS-NUMBER.partial`), and takes its own when it is finished. Its writer holds a
@@ -30,14 +30,74 @@ const SUFFIX: &str = ".partial";
 pub struct PartialFile {
     path: PathBuf,
     file: File,
-    beside: Option<TemporaryFile>,
+    beside: Option<Temporary>,
 }
 
-/// The file that a [`PartialFile`] is until it is finished.
+/// A folder that is filled beside the place where it belongs, as a [`PartialFile`] is. Dropped before
+/// it has its name, or interrupted, it leaves nothing behind.
 #[derive(Debug)]
-struct TemporaryFile {
+pub struct PartialFolder {
     path: PathBuf,
+    /// Locked as long as it is not whole.
+    _folder: Option<File>,
     _noted: UnfinishedFile,
+}
+
+impl PartialFolder {
+    /// Starts a folder that will be in the folder `above`.
+    ///
+    /// # Errors
+    ///
+    /// If that one can't be written to.
+    pub fn create(above: &Path) -> io::Result<Self> {
+        // Where folders can't be opened, nobody takes one for that of a dead process, either.
+        let (folder, made) = create_in(above, |path| {
+            fs::create_dir(path)?;
+            Ok(File::open(path).ok())
+        })?;
+        Ok(Self {
+            path: made.path,
+            _folder: folder,
+            _noted: made.noted,
+        })
+    }
+
+    /// The place of the folder until it has its name.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives a folder that is not empty its name, unless something has that already: whether it has
+    /// it now.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn rename(&self, path: &Path) -> io::Result<bool> {
+        if fs::symlink_metadata(path).is_ok() {
+            return Ok(false);
+        }
+        match fs::rename(&self.path, path) {
+            // Another run was quicker: a folder that isn't empty is not replaced.
+            Err(_) if fs::symlink_metadata(path).is_ok() => Ok(false),
+            renamed => renamed.map(|()| true),
+        }
+    }
+}
+
+impl Drop for PartialFolder {
+    fn drop(&mut self) {
+        // It has its name, or nobody is left to hear of a failure.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// The file or folder that something is until it is finished.
+#[derive(Debug)]
+struct Temporary {
+    path: PathBuf,
+    noted: UnfinishedFile,
 }
 
 impl PartialFile {
@@ -48,24 +108,11 @@ impl PartialFile {
     /// If the folder can't be written to, if `path` is a folder or a file that may not be written,
     /// or if its name is too long; [`Error::OwnInput`] if this process has read it.
     pub fn create(path: &Path) -> Result<Self> {
-        let place = followed(path);
-        let folder = place.parent().unwrap_or(Path::new(""));
-        Self::create_from(folder, path)
-    }
-
-    /// Starts the file that will be at `path` in a `folder` of the same file system, where later
-    /// runs will find it if this one is killed.
-    ///
-    /// # Errors
-    ///
-    /// As [`PartialFile::create`].
-    pub fn create_from(folder: &Path, path: &Path) -> Result<Self> {
         if was_read(path) {
             return Err(Error::OwnInput { path: path.into() });
         }
         let place = followed(path);
-        let opened = open(folder, &place).map_err(|source| cannot_write(path, source))?;
-        let (file, beside) = opened;
+        let (file, beside) = open(&place).map_err(|source| cannot_write(path, source))?;
         Ok(Self {
             path: place,
             file,
@@ -140,7 +187,7 @@ impl Drop for PartialFile {
     }
 }
 
-fn open(folder: &Path, place: &Path) -> io::Result<(File, Option<TemporaryFile>)> {
+fn open(place: &Path) -> io::Result<(File, Option<Temporary>)> {
     if place.as_os_str().is_empty() {
         return Err(ErrorKind::NotFound.into());
     }
@@ -156,13 +203,19 @@ fn open(folder: &Path, place: &Path) -> io::Result<(File, Option<TemporaryFile>)
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let (file, beside) = create_in(folder)?;
+    let folder = place.parent().unwrap_or(Path::new(""));
+    let (file, beside) = create_in(folder, |path| File::create_new(path).map(Some))?;
+    let file = file.expect("it was created and opened");
     Ok((file, Some(beside)))
 }
 
-/// A new, locked file of this process in a folder, from which those of dead ones are removed.
-fn create_in(folder: &Path) -> io::Result<(File, TemporaryFile)> {
-    /// Of the next file of this process.
+/// A new, locked file or folder of this process in a folder, from which those of dead ones are
+/// removed; `create` makes and opens it.
+fn create_in(
+    folder: &Path,
+    create: impl Fn(&Path) -> io::Result<Option<File>>,
+) -> io::Result<(Option<File>, Temporary)> {
+    /// Of the next one of this process.
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     /// Names that are tried: more are no accident.
     const NAMES: u32 = 1000;
@@ -176,26 +229,23 @@ fn create_in(folder: &Path) -> io::Result<(File, TemporaryFile)> {
             continue;
         }
         let noted = UnfinishedFile::new(&path);
-        let file = match File::create_new(&path) {
+        let file = match create(&path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
             created => created?,
         };
         // Without locks, nobody takes it for that of a dead process, either.
-        let is_taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        let locked = file.as_ref().map(File::try_lock);
+        let is_taken = matches!(locked, Some(Err(TryLockError::WouldBlock)));
         // Whoever looks for leftovers may have locked and removed it just before.
         if is_taken || fs::symlink_metadata(&path).is_err() {
             continue;
         }
-        let beside = TemporaryFile {
-            path,
-            _noted: noted,
-        };
-        return Ok((file, beside));
+        return Ok((file, Temporary { path, noted }));
     }
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Removes unfinished files that nobody writes any more from a folder, the first time that this
+/// Removes unfinished files and folders that nobody writes any more from a folder, the first time that this
 /// process looks there. Best effort: they are in nobody's way.
 fn remove_leftovers(folder: &Path) {
     static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -207,13 +257,24 @@ fn remove_leftovers(folder: &Path) {
         return;
     }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_file = entry.file_type().is_ok_and(|found| found.is_file());
-        if is_file && entry.file_name().to_str().is_some_and(is_partial) {
-            let path = entry.path();
-            let opened = File::options().write(true).open(&path);
-            if opened.is_ok_and(|file| file.try_lock().is_ok()) {
-                let _ = fs::remove_file(&path);
-            }
+        let Ok(found) = entry.file_type() else {
+            continue;
+        };
+        let is_ours = entry.file_name().to_str().is_some_and(is_partial);
+        if !is_ours || found.is_symlink() {
+            continue;
+        }
+        let path = entry.path();
+        let opened = match found.is_dir() {
+            true => File::open(&path),
+            false if found.is_file() => File::options().write(true).open(&path),
+            false => continue,
+        };
+        if opened.is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = match found.is_dir() {
+                true => fs::remove_dir_all(&path),
+                false => fs::remove_file(&path),
+            };
         }
     }
 }

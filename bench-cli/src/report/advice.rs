@@ -21,9 +21,10 @@ pub fn lines(advice: &Advice, options: &BertOptions) -> Vec<String> {
     let trials = advice.trials.iter();
     let (help, fail): (Vec<&Trial>, Vec<&Trial>) = trials.partition(|trial| trial.fits);
     let mut lines = Vec::new();
-    if help.is_empty() {
+    let none_tried = advice.trials.is_empty() && advice.untried > 0;
+    if help.is_empty() && !none_tried {
         lines.push("nothing that was tried makes it fit".into());
-    } else {
+    } else if !help.is_empty() {
         lines.push("tried, and fits:".into());
         lines.extend(help.into_iter().map(line));
     }
@@ -33,8 +34,9 @@ pub fn lines(advice: &Advice, options: &BertOptions) -> Vec<String> {
     }
     if advice.untried > 0 {
         let untried = advice.untried;
+        let more = if none_tried { "" } else { "more " };
         lines.push(format!(
-            "not tried, because so large a model takes long to compile: {untried} more settings"
+            "not tried, because so large a model takes long to compile: {untried} {more}settings"
         ));
     }
     lines
@@ -135,5 +137,8 @@ mod tests {
         );
         let none = lines(&advice(&[], 0), &options);
         assert_eq!(none, ["nothing that was tried makes it fit"]);
+        let untried = lines(&advice(&[], 7), &options);
+        let wanted = "not tried, because so large a model takes long to compile: 7 settings";
+        assert_eq!(untried, [wanted]);
     }
 }

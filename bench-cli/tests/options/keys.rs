@@ -234,7 +234,7 @@ fn advice_keeps_every_key_that_it_does_not_change() {
         let line = training(option_of(key));
         let request = prepared(&line).expect(key).request;
         let (config, machine) = (&request.options.config, &request.machine.spec);
-        let advice = advise::advice(config, machine, &run::plans_for(machine), &|| {});
+        let advice = advise::advice(config, None, machine, &run::plans_for(machine), &|| {});
         assert!(!advice.trials.is_empty(), "{key}");
         let kept = |config: &RunConfig| {
             let mut keys = config.to_keys();

@@ -1,8 +1,9 @@
 //! Changes of a good program, and what becomes of it: shared with the fuzz target `program`.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use ipu_sim::device::{Connection, DeviceError, DeviceManager, Executable, Mode, Ports};
+use ipu_sim::device::{Clock, Connection, DeviceError, DeviceManager, Executable, Mode, Ports};
 use ipu_sim::execute::{FloatControl, StreamError};
 use ipu_sim::ids::{Id, IpuId, ReplicaId};
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
@@ -329,16 +330,41 @@ fn executed(program: &Program, steps: &[Step], depth: usize) -> u64 {
     count.fold(0, u64::saturating_add)
 }
 
-/// Loads a program and runs it, as far as that is a matter of moments.
-pub(crate) fn run(program: &Program) -> Result<(), DeviceError> {
-    let manager = DeviceManager::new(machine(), Ports::alone());
+/// The time of this host.
+struct HostClock(Instant);
+
+impl HostClock {
+    #[expect(clippy::disallowed_methods, reason = "a time-out is one of the host")]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for HostClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn sleep(&self, pause: Duration) {
+        std::thread::sleep(pause);
+    }
+}
+
+/// Loads a program and runs it for at most so long, and for its values as far as that is a matter
+/// of moments.
+pub(crate) fn run(program: &Program, timeout: Duration) -> Result<(), DeviceError> {
+    let ports = Ports {
+        clock: Arc::new(HostClock::start()),
+        ..Ports::alone()
+    };
+    let manager = DeviceManager::new(machine(), ports);
     let attached = manager.attach_any(16, Connection::Always)?;
     let mut loaded = attached.load(Executable {
         name: "changed".into(),
         program: Arc::new(program.clone()),
         timing: options(),
         float_control: FloatControl::default(),
-        host_sync_timeout: None,
+        host_sync_timeout: Some(timeout),
     })?;
     for (stream, _) in program.streams.iter() {
         let n_elements = 16;
