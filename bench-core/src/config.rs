@@ -6,6 +6,7 @@
 
 pub mod keys;
 pub mod synonyms;
+pub mod words;
 
 use bert_model::config::{BertConfig, Dropout, Mode, SequenceFormat, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
