@@ -65,6 +65,7 @@ pub struct PackingCounts {
 /// Files that can't be read or written; records that can't be packed; copies in a form without;
 /// records without a pack, of which nothing is written.
 pub fn make(request: &Request, bar: &ProgressBar) -> Result<PackingCounts> {
+    request.recipe.check().map_err(recipe_error)?;
     let layout = request.recipe.layout;
     let inputs = matching(&request.input_files)?;
     if layout.form == PackForm::Slots && request.copies != 1 {
