@@ -168,6 +168,7 @@ fn rows(report: &Report) -> Vec<(String, Option<f64>)> {
             "sequences/s".into(),
             Some(metrics.throughput_sequences_per_second),
         ),
+        ("packs/s".into(), metrics.throughput_packs_per_second),
         ("step s".into(), Some(metrics.step_seconds.0)),
         ("step cycles".into(), Some(metrics.step_cycles.0 as f64)),
         ("latency mean s".into(), latency(|latency| latency.mean.0)),
@@ -230,11 +231,12 @@ mod tests {
     use super::*;
     use crate::metrics::fixtures::measured;
 
-    fn reports(line: &str, throughput: f64) -> Reports {
+    fn reports(line: &str, throughput: f64, packs: Option<f64>) -> Reports {
         let given = crate::args::parse(line.split_whitespace().map(String::from)).unwrap();
         let prepared = crate::request::prepare(&given, crate::clock::Date::now()).unwrap();
         let mut measured = measured();
         measured.metrics.throughput_sequences_per_second = throughput;
+        measured.metrics.throughput_packs_per_second = packs;
         measured.metrics.step_seconds = SimSeconds(65536.0 / throughput);
         let report = Report::new(&prepared.request, measured);
         // Through text, as from a file.
@@ -248,8 +250,8 @@ mod tests {
 
     #[test]
     fn numbers_and_options_stand_side_by_side() {
-        let a = reports("--epochs 1", 4096.0);
-        let b = reports("--epochs 2 --system mk2-pod16", 5000.0);
+        let a = reports("--epochs 1", 4096.0, None);
+        let b = reports("--epochs 2 --system mk2-pod16", 5000.0, Some(2048.0));
         let text = text(&a, &b);
         let lines = text.lines().filter(|line| !line.contains("all tiles"));
         let lines: Vec<&str> = lines.collect();
@@ -259,6 +261,7 @@ mod tests {
             | metric                                         |           A |           B |    B - A |   change |
             |------------------------------------------------|-------------|-------------|----------|----------|
             | sequences/s                                    |        4096 |        5000 |      904 | +22.07 % |
+            | packs/s                                        |           - |        2048 |        - |        - |
             | step s                                         |          16 |     13.1072 | -2.89280 | -18.08 % |
             | step cycles                                    | 21200000000 | 21200000000 |        0 |  +0.00 % |
             | latency mean s                                 |           - |           - |        - |        - |

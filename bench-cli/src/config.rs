@@ -61,6 +61,7 @@ pub fn resolve(
     let accumulation_set = set_batch(&mut values)?;
     check_together(&values)?;
     check_runs(&values)?;
+    check_saving(&values)?;
     asked.check(&values)?;
     refuse_unsupported(&values)?;
     if values["minimum_latency_inference"] == true {
@@ -104,6 +105,7 @@ pub fn validation(training: &ResolvedConfig) -> Result<Option<BertOptions>> {
     let mut values = options.arguments();
     values["inference"] = json!(true);
     values["gradient_accumulation_factor"] = json!(1);
+    values["tf_checkpoint"] = Value::Null;
     // One process of a launch validates.
     if let Some(launch) = run.launch {
         values["replication_factor"] = json!(launch.local_replicas);
@@ -392,6 +394,25 @@ fn check_runs(values: &Map<String, Value>) -> Result<()> {
         true => Err(Error::Incompatible(Incompatible::NothingToRun)),
         false => Ok(()),
     }
+}
+
+/// Refuses weights in files of their own under an absolute folder, where a training would save them:
+/// they are named in the model by their place beside it.
+fn check_saving(values: &Map<String, Value>) -> Result<()> {
+    let on = |key: &str| values[key] == true;
+    let saves = on("save_initializers_externally")
+        && !(on("inference") || on("no_training") || on("no_model_save"));
+    let folder = crate::args::values::show(&values["checkpoint_dir"]);
+    if !saves || !Path::new(&folder).is_absolute() {
+        return Ok(());
+    }
+    let release = values.get("release").and_then(Value::as_str);
+    Err(Error::RootedModels {
+        key: match release == Some(Release::V3_1.name()) {
+            true => "checkpoint_output_dir",
+            false => "checkpoint_dir",
+        },
+    })
 }
 
 fn refuse_unsupported(values: &Map<String, Value>) -> Result<()> {

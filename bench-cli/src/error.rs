@@ -360,6 +360,16 @@ pub enum Error {
     /// Settings that do not go together, in the words of the original.
     #[error("{0}, aborting")]
     Incompatible(Incompatible),
+    /// A folder from the root for models whose weights are files of their own. The first sentence is
+    /// the original's.
+    #[error(
+        "Please specify relative path for `{key}` when saving initializers externally. \
+         Or save nothing with --no-model-save"
+    )]
+    RootedModels {
+        /// Name of the folder's key in the release in force.
+        key: &'static str,
+    },
     /// Accumulation where no gradients are, in PopART's words.
     #[error(
         "Gradient Accumulation only available when training.\n  \

@@ -8,9 +8,9 @@
 //! A program logs [`compile_only`] and [`program`], then for each of its runs (training, then validation)
 //! [`before_compile`] and [`after_compile`], and at last [`finished`].
 //!
-//! Left out: what doesn't happen here. No model is saved (`Saving model to:`) or read
-//! (`Initialising from ONNX checkpoint:`), features and executables are not cached, predictions
-//! are not scored.
+//! Left out: what doesn't happen here. No model is saved (`Saving model to:`), features and
+//! executables are not cached, predictions are not scored. A checkpoint that a run starts from is
+//! named, as there, though its values are not read.
 
 use bench_core::config::InferenceIo;
 use bench_core::learning_rate::{self, Span};
@@ -151,12 +151,7 @@ pub fn finished(options: &BertOptions) -> Option<Line> {
 pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
     let options = &request.options;
     let mut lines = Vec::new();
-    // Weights that come from nowhere else are named by the data; real data names none.
-    if options.is_synthetic() {
-        lines.push(Line::info("Initialising from synthetic_data"));
-    } else if options.run.generated_data {
-        lines.push(Line::info("Initialising from generated_data"));
-    }
+    lines.extend(weights(options));
     lines.push(Line::info("Building Model"));
     lines.extend(device(request));
     lines.extend(data(options, dataset));
@@ -170,6 +165,26 @@ pub fn before_compile(request: &RunRequest, dataset: &Dataset) -> Vec<Line> {
         "Compiling Training Graph"
     }));
     lines
+}
+
+/// Where weights come from: with data that is made, from nowhere else, whatever checkpoint is named;
+/// with real data, from the checkpoint. Weights that training starts with are not said.
+fn weights(options: &BertOptions) -> Option<Line> {
+    let source = if options.is_synthetic() {
+        "synthetic_data".into()
+    } else if options.run.generated_data {
+        "generated_data".into()
+    } else {
+        let arguments = options.arguments();
+        let named = |(key, kind): (&str, &str)| {
+            let path = arguments[key].as_str()?;
+            Some(format!("{kind} checkpoint: {path}"))
+        };
+        // The first counts where a file names both.
+        let kinds = [("tf_checkpoint", "TF"), ("onnx_checkpoint", "ONNX")];
+        kinds.into_iter().find_map(named)?
+    };
+    Some(Line::info(format!("Initialising from {source}")))
 }
 
 fn device(request: &RunRequest) -> [Line; 2] {

@@ -240,8 +240,11 @@ fn counted(options: &BertOptions) -> Option<String> {
     let count = config.sequences_per_sample();
     unsaid.then(|| {
         format!(
-            "a pack that no file holds counts as {count} sequences, as the original counts it: {} \
-             says how many yours hold",
+            "a pack that no file holds counts as {}: {} says how many yours hold",
+            match count == 1.0 {
+                true => "one sequence".into(),
+                false => format!("{count} sequences, as the original counts it"),
+            },
             table::SEQUENCES_PER_PACK
         )
     })

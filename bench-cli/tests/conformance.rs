@@ -6,7 +6,9 @@
 //!
 //! [`FILES`] has what each means, as the parser of its own release resolves it: micro-batch,
 //! replicas, accumulation factor, batches in a step; the IPUs that it asks for; and the stages of
-//! its pipeline, of training forward and backward. Source: those parsers, run on all files.
+//! its pipeline, of training forward and backward. [`VALIDATIONS`] has the same of the validation
+//! after a training, [`RELEASES`] and [`FAULTS`] what is said of a file. Source: those parsers, run on
+//! all files.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -362,6 +364,79 @@ const FILES: &[Row] = &[
 /// refused, and all of these are.
 const REFUSED: [(&str, &str); 1] = [("phased/", "phased execution is not supported")];
 
+/// The validation after a training.
+struct Validation {
+    /// End of the paths of the files.
+    files: &'static str,
+    /// As [`Row::counts`]: nothing is accumulated.
+    counts: [u32; 4],
+    /// As [`Row::ipus`].
+    ipus: u32,
+    /// Stages of its pipeline, which has no backward half.
+    stages: usize,
+}
+
+const fn validation(files: &'static str, counts: [u32; 4], ipus: u32, stages: usize) -> Validation {
+    Validation {
+        files,
+        counts,
+        ipus,
+        stages,
+    }
+}
+
+/// What trainings of SQuAD validate with, the first that is meant; no other file validates. Those
+/// of Mk1 have a placement of their own.
+const VALIDATIONS: [Validation; 6] = [
+    validation("/mk1/squad_base_128.json", [1, 1, 1, 16], 4, 3),
+    validation("/mk1/squad_base_384.json", [1, 1, 1, 23], 4, 4),
+    validation("/mk1/squad_large_128.json", [1, 1, 1, 23], 16, 13),
+    validation("/mk1/squad_large_384.json", [1, 1, 1, 23], 8, 7),
+    validation("/squad_base_384.json", [2, 4, 1, 10], 8, 2),
+    validation("/squad_large_384.json", [4, 2, 1, 10], 16, 8),
+];
+
+/// How a file validates, if it does.
+fn validates(path: &str) -> Option<&'static Validation> {
+    let mut all = VALIDATIONS.iter();
+    all.find(|validation| path.ends_with(validation.files))
+}
+
+/// Starts of paths with the release that the files show: the newest that reads all of their keys.
+/// The first that is meant counts.
+const RELEASES: [(&str, Release); 14] = [
+    // Keys that every release has.
+    ("v2.1.0/demo", Release::V2_3),
+    // Already without a mode.
+    ("v2.1.0/mk1/pretrain_large_384", Release::V2_5),
+    ("v2.1.0/", Release::V2_2),
+    ("v2.2.0/", Release::V2_2),
+    ("v2.3.0/demo", Release::V2_3),
+    // With a mode still, or with none.
+    ("v2.3.0/mk2/packed_", Release::V2_3),
+    ("v2.3.0/", Release::V2_5),
+    ("v2.4.0/", Release::V2_5),
+    ("v2.5.0/", Release::V2_5),
+    // They name no folder for checkpoints.
+    ("v2.6.0/demo", Release::V3_1),
+    ("v2.6.0/squad_base_128_inf", Release::V3_1),
+    ("v2.6.0/squad_large_128_inf", Release::V3_1),
+    ("v2.6.0/", Release::V3_0),
+    ("v3.1.0/", Release::V3_1),
+];
+
+const HAS_A_MODE: &str =
+    "itself refuses this file: Unknown arg(s) in config file: {'execution_mode'}";
+
+/// Starts of paths of the files that their release does not run, with a part of the line that says
+/// so. No other file has such a line.
+const FAULTS: [(&str, &str); 4] = [
+    ("v2.1.0/mk2/packed_", "itself fails on packed sequences"),
+    ("v2.3.0/mk2/packed_pretrain_base_", HAS_A_MODE),
+    ("v2.3.0/mk2/packed_pretrain_large_", HAS_A_MODE),
+    ("v3.1.0/squad_", "itself fails after the training"),
+];
+
 /// What a refused file is refused for.
 fn refused(name: &str) -> Option<&'static str> {
     let is_meant = |names: &str| names.split(' ').any(|part| name.contains(part));
@@ -384,6 +459,11 @@ fn main() -> ExitCode {
         trial("the_table_names_every_file", names_every_file),
         trial("every_file_shows_its_release", shows_its_release),
         trial("every_file_means_what_it_meant", means_what_it_meant),
+        trial("every_validation_means_what_it_meant", validations_mean),
+        trial(
+            "every_file_says_its_release_and_its_fault",
+            says_release_and_fault,
+        ),
         trial("every_file_runs_and_fits", runs_and_fits),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -454,14 +534,7 @@ fn means_what_it_meant(folder: &Path) {
         match (prepared(folder, &path), refused(&path)) {
             (Ok(_), Some(reason)) => wrong.push(format!("{path} isn't refused: {reason}")),
             (Ok(prepared), None) => {
-                let config = &prepared.request.options.config;
-                let counts = [
-                    config.model.micro_batch,
-                    config.batching.replicas,
-                    config.batching.accumulation,
-                    config.batching.batches_per_step,
-                ];
-                let found = (counts, config.ipus_requested());
+                let found = counts(&prepared.request);
                 if found != (row.counts, row.ipus) {
                     wrong.push(format!("{path}: {found:?}"));
                 }
@@ -477,8 +550,62 @@ fn means_what_it_meant(folder: &Path) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A run with what tells it from others, and the stages that its pipeline should have, if it has
-/// one and that is said.
+/// Counts and IPUs of a run, as a [`Row`] has them.
+fn counts(request: &RunRequest) -> ([u32; 4], u32) {
+    let config = &request.options.config;
+    let counts = [
+        config.model.micro_batch,
+        config.batching.replicas,
+        config.batching.accumulation,
+        config.batching.batches_per_step,
+    ];
+    (counts, config.ipus_requested())
+}
+
+fn validations_mean(folder: &Path) {
+    let mut wrong = Vec::new();
+    for (path, _) in files() {
+        let Ok(prepared) = prepared(folder, &path) else {
+            continue;
+        };
+        let found = prepared.validation.as_ref().map(counts);
+        let expected = validates(&path).map(|expected| (expected.counts, expected.ipus));
+        if found != expected {
+            wrong.push(format!("{path}: {found:?}, expected {expected:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+fn says_release_and_fault(folder: &Path) {
+    let mut wrong = Vec::new();
+    for (path, _) in files() {
+        let Ok(prepared) = prepared(folder, &path) else {
+            continue;
+        };
+        let is_meant = |start: &str| path.starts_with(start);
+        let (_, release) = RELEASES.iter().find(|(start, _)| is_meant(start)).unwrap();
+        let fault = FAULTS.iter().find(|(start, _)| is_meant(start));
+        let mut lines = prepared.lines();
+        let first = lines.next().unwrap();
+        if !first.starts_with(&format!("release: {release}: ")) {
+            wrong.push(format!("{path}: {first}, expected {release}"));
+        }
+        let faults: Vec<String> = lines.filter(|line| line.contains(" itself ")).collect();
+        let is_said = match (fault, faults.as_slice()) {
+            (None, []) => true,
+            (Some((_, part)), [line]) => line.contains(&format!("release {release} {part}")),
+            _ => false,
+        };
+        if !is_said {
+            wrong.push(format!("{path}: {faults:?}, expected {fault:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A run with what tells it from others, and the stages that its pipeline should have, if that is
+/// said.
 struct Job {
     request: RunRequest,
     stages: Option<usize>,
@@ -493,7 +620,10 @@ fn jobs(folder: &Path) -> BTreeMap<String, Job> {
         };
         let runs = [
             (Some(prepared.request), Some(row.stages)),
-            (prepared.validation, None),
+            (
+                prepared.validation,
+                validates(&path).map(|validation| validation.stages),
+            ),
         ];
         for (request, stages) in runs {
             let Some(request) = request else { continue };

@@ -6,6 +6,7 @@
 
 pub mod keys;
 pub mod synonyms;
+pub mod words;
 
 use bert_model::config::{BertConfig, Dropout, Mode, SequenceFormat, Task};
 use bert_model::optim::{OptimizerKind, OptimizerOptions, StageScaling};
@@ -276,13 +277,15 @@ impl RunConfig {
     }
 
     /// Sequences of a sample on average: 1, or of a pack what the data says. Generated packs count
-    /// as `K - 1`, the largest number that the published application draws for a position.
+    /// as `K - 1`, the largest number that the published application draws for a position, but as
+    /// one sequence at the least: a pack of at most one holds one, and the application's count of
+    /// none would be no throughput.
     #[must_use]
     pub fn sequences_per_sample(&self) -> f64 {
         match self.model.sequence_format {
             SequenceFormat::Single => 1.0,
             SequenceFormat::Packed { sequences } => {
-                let generated = f64::from(sequences - 1);
+                let generated = f64::from((sequences - 1).max(1));
                 self.sequences_per_pack.unwrap_or(generated)
             }
         }

@@ -113,12 +113,39 @@ pub fn run(name: &str, other: &Map<String, Value>) -> Option<Result<RunConfig, K
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use bert_model::placement::{Block, Placement};
     use popart_graph::ir::StageId;
     use popart_graph::passes::optimizer::rules::MomentTypes;
 
     use super::*;
     use crate::release::Release;
+
+    const PAGE: &str = include_str!("../../docs/releases.md");
+
+    /// The page for people says which release each preset follows, and nothing of others.
+    #[test]
+    fn the_page_has_the_release_of_every_preset() {
+        let rows = PAGE.lines().filter_map(|line| {
+            let (names, release) = line
+                .strip_prefix("| `")?
+                .strip_suffix(" |")?
+                .split_once(" | ")?;
+            let names = names.strip_suffix('`')?.split("`, `");
+            let ships = names.clone().all(|name| keys(name).is_some());
+            ships.then(|| names.map(move |name| (name, release)))
+        });
+        let said: BTreeMap<&str, &str> = rows.flatten().collect();
+        let expected = PRESETS.map(|(path, _)| {
+            let name = Path::new(path).file_stem().unwrap().to_str().unwrap();
+            (name, keys(name).unwrap()["release"].clone())
+        });
+        for (name, release) in &expected {
+            assert_eq!(said.get(name).copied(), release.as_str(), "{name}");
+        }
+        assert_eq!(said.len(), expected.len());
+    }
 
     #[test]
     fn every_preset_is_a_run() {

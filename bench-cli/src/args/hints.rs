@@ -124,6 +124,113 @@ pub const ELSEWHERE: &[ForeignName] = {
         new("adam_beta2", HuggingFace, &["beta2"], ""),
         new("logging_steps", HuggingFace, &["steps_per_log"], ""),
         new("output_dir", HuggingFace, &["checkpoint_dir"], ""),
+        new("model_type", HuggingFace, &[], "every model is BERT"),
+        new(
+            "architectures",
+            HuggingFace,
+            &["task"],
+            "PRETRAINING or SQUAD",
+        ),
+        new(
+            "model_name_or_path",
+            HuggingFace,
+            &["num_layers", "hidden_size", "attention_heads"],
+            "the sizes and not the name, or a preset with --config",
+        ),
+        new(
+            "torch_dtype",
+            HuggingFace,
+            &["popart_dtype"],
+            "as FLOAT16 or FLOAT",
+        ),
+        new(
+            "position_embedding_type",
+            HuggingFace,
+            &[],
+            "positions are absolute",
+        ),
+        new(
+            "use_cache",
+            HuggingFace,
+            &[],
+            "an encoder keeps nothing between words",
+        ),
+        new(
+            "transformers_version",
+            HuggingFace,
+            &[],
+            "it changes nothing",
+        ),
+        new(
+            "classifier_dropout",
+            HuggingFace,
+            &[],
+            "there is no such head",
+        ),
+        new("save_total_limit", HuggingFace, &[], "no models are saved"),
+        new(
+            "bf16",
+            HuggingFace,
+            &["popart_dtype"],
+            "as FLOAT16 or FLOAT",
+        ),
+        new(
+            "max_grad_norm",
+            HuggingFace,
+            &["gradient_clipping_norm"],
+            "of all gradients together, too",
+        ),
+        new(
+            "warmup_ratio",
+            HuggingFace,
+            &["lr_warmup_steps"],
+            "in steps and not as a share of them",
+        ),
+        new("optim", HuggingFace, &["optimizer"], "in capitals"),
+        new("adam_epsilon", HuggingFace, &[], "it changes no time"),
+        new(
+            "per_gpu_train_batch_size",
+            HuggingFace,
+            &["micro_batch_size"],
+            "",
+        ),
+        new(
+            "per_gpu_eval_batch_size",
+            HuggingFace,
+            &["micro_batch_size"],
+            "",
+        ),
+        new(
+            "dataloader_drop_last",
+            HuggingFace,
+            &["no_drop_remainder"],
+            "which is its opposite",
+        ),
+        new(
+            "gradient_checkpointing",
+            HuggingFace,
+            &["recompute_checkpoint_every_layer"],
+            "a pipeline always computes again",
+        ),
+        new("save_steps", HuggingFace, &[], "no models are saved"),
+        new(
+            "eval_steps",
+            HuggingFace,
+            &[],
+            "validation comes after the training",
+        ),
+        new(
+            "evaluation_strategy",
+            HuggingFace,
+            &["no_validation"],
+            "validation comes after the training, or not at all",
+        ),
+        new(
+            "do_eval",
+            HuggingFace,
+            &["no_validation"],
+            "which is its opposite",
+        ),
         new("fp16", HuggingFace, &["popart_dtype"], "as FLOAT16"),
         new(
             "batch_size",
@@ -208,11 +315,11 @@ impl fmt::Display for Hint {
             Self::Alike { word, meant } => write!(out, "{}: did you mean {meant}?", repr(word)),
             Self::Foreign(foreign, form) => {
                 let ForeignName { name, origin, .. } = foreign;
-                let option = |key: &&'static str| match form {
+                let name_here = |key: &&'static str| match form {
                     Form::Key => (*key).to_string(),
-                    Form::Word => table::by_key(key).map_or(*key, |option| option.name).into(),
+                    Form::Word => option(key).map_or(*key, |option| option.name).into(),
                 };
-                let here: Vec<String> = foreign.here.iter().map(option).collect();
+                let here: Vec<String> = foreign.here.iter().map(name_here).collect();
                 write!(out, "{} is {origin}: ", repr(name))?;
                 match (here.as_slice(), foreign.note) {
                     ([], note) => write!(out, "nothing says it here, for {note}"),
@@ -222,6 +329,11 @@ impl fmt::Display for Hint {
             }
         }
     }
+}
+
+/// The option of a key, the application's or one of our own.
+fn option(key: &str) -> Option<&'static OptionSpec> {
+    table::by_key(key).or_else(|| table::own_by_key(key))
 }
 
 /// Hints on unknown words, each on a line of its own, so that the original's text stays whole.
@@ -269,10 +381,10 @@ mod tests {
             let ForeignName {
                 name, here, note, ..
             } = foreign;
-            assert_eq!(table::by_key(name), None, "{name} is a key here");
+            assert_eq!(option(name), None, "{name} is a key here");
             assert!(!here.is_empty() || !note.is_empty(), "{name}");
             for key in *here {
-                let option = table::by_key(key).unwrap_or_else(|| panic!("no key {key}"));
+                let option = option(key).unwrap_or_else(|| panic!("no key {key}"));
                 assert!(!matches!(option.support, Support::NoEffect(_)), "{key}");
             }
             let before = &ELSEWHERE[..place];
@@ -305,6 +417,29 @@ mod tests {
             Some(
                 "'custom_ops' is a name of earlier releases: nothing says it here, for the \
                  model's own operators are always there",
+            ),
+        );
+        check(
+            "warmup_ratio",
+            Form::Key,
+            Some(
+                "'warmup_ratio' is Hugging Face's name: here it is lr_warmup_steps, in steps and \
+                 not as a share of them",
+            ),
+        );
+        check(
+            "--max-grad-norm",
+            Form::Word,
+            Some(
+                "'max_grad_norm' is Hugging Face's name: here it is --gradient-clipping-norm, of \
+                 all gradients together, too",
+            ),
+        );
+        check(
+            "model_type",
+            Form::Key,
+            Some(
+                "'model_type' is Hugging Face's name: nothing says it here, for every model is BERT",
             ),
         );
         check(

@@ -5,6 +5,7 @@
 //!
 //! Left out: numbers that JSON cannot hold (`inf`, `nan`), and Python's underscores in numbers.
 
+use bench_core::config::words::truth;
 use serde_json::{Map, Value, json};
 
 use super::spec::{Arity, Kind, OptionSpec};
@@ -65,7 +66,7 @@ pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
                 Err(invalid("finite float"))
             }
         }
-        Kind::Bool => bool_word(word).map(Value::Bool).ok_or(Error::InvalidBool {
+        Kind::Bool => truth(word).map(Value::Bool).ok_or(Error::InvalidBool {
             option: option.name,
             value: word.to_string(),
         }),
@@ -99,14 +100,6 @@ pub(super) fn from_word(option: &OptionSpec, word: &str) -> Result<Value> {
 pub fn is_unset_by_nothing(option: &OptionSpec) -> bool {
     let optional = option.default_value().is_null() && option.arity == Arity::One;
     optional && table::by_key(option.key).is_some()
-}
-
-fn bool_word(word: &str) -> Option<bool> {
-    match word.to_ascii_lowercase().as_str() {
-        "true" | "t" | "1" | "yes" | "y" => Some(true),
-        "false" | "f" | "0" | "no" | "n" => Some(false),
-        _ => None,
-    }
 }
 
 fn schedule(option: &OptionSpec, words: &[String]) -> Result<Value> {

@@ -381,6 +381,13 @@ fn run_pack(matches: &ArgMatches, console: &Console) -> anyhow::Result<String> {
         made.packed as f64 / made.packs() as f64,
         made.padding,
     );
+    if made.unread > 0 {
+        let _ = writeln!(
+            text,
+            "{} sequences behind the last whole copy are in none",
+            made.unread
+        );
+    }
     for (path, packs) in &made.files {
         let _ = writeln!(
             text,

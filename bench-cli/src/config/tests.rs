@@ -630,3 +630,27 @@ fn whole_and_half_layers_at_once_are_refused() {
         1,
     );
 }
+
+/// A model names the file of its weights by its place beside it.
+#[test]
+fn weights_of_their_own_want_a_relative_folder() {
+    let check = |line: &str, expected: Option<&str>| {
+        let line = format!("--epochs 1 --generated-data --save-initializers-externally {line}");
+        let given = parse(line.split_whitespace().map(String::from)).unwrap();
+        let found = resolve(&given, None, "date").map_err(|error| error.to_string());
+        let text = |key: &str| {
+            format!(
+                "Please specify relative path for `{key}` when saving initializers externally. Or \
+                 save nothing with --no-model-save"
+            )
+        };
+        assert_eq!(found.err(), expected.map(text), "{line}");
+    };
+    check("", None);
+    check("--checkpoint-dir out", None);
+    check("--checkpoint-dir /out", Some("checkpoint_dir"));
+    let later = "--checkpoint-output-dir /out --release v3.1";
+    check(later, Some("checkpoint_output_dir"));
+    check(&format!("{later} --no-model-save"), None);
+    check("--checkpoint-dir /out --inference", None);
+}

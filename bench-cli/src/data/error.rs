@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bert_model::data::{Limit, PackForm, PackLayout, RecordLayout};
+use bert_model::data::{Limit, PackFault, PackForm, PackLayout, RecordLayout};
 
 use crate::python::repr;
 
@@ -154,6 +154,20 @@ pub enum DataError {
         path: PathBuf,
         /// Its place, from 0.
         pack: u64,
+    },
+    /// A pack that breaks a rule of its form.
+    #[error(
+        "{}: pack {pack}: {fault}: not a file of packs in this form, or of other \
+         --max-sequences-per-pack, --sequence-length or --mask-tokens",
+        path.display()
+    )]
+    PackForm {
+        /// The file.
+        path: PathBuf,
+        /// Its place, from 0.
+        pack: u64,
+        /// The rule.
+        fault: PackFault,
     },
     /// Fewer records than copies of them.
     #[error("--unpacked-dataset-duplication-factor {copies}: there are only {records} records")]

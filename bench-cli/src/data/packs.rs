@@ -42,8 +42,10 @@ pub struct Request {
 /// Counts of records and of the packs that were made of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PackingCounts {
-    /// Records read.
+    /// Records of all files.
     pub records: u64,
+    /// Records behind those of the last whole copy, which are not read.
+    pub unread: u64,
     /// Records that stand in packs.
     pub packed: u64,
     /// Records that no strategy wanted.
@@ -60,8 +62,10 @@ pub struct PackingCounts {
 ///
 /// # Errors
 ///
-/// Files that can't be read or written; records that can't be packed; copies in a form without.
+/// Files that can't be read or written; records that can't be packed; copies in a form without;
+/// records without a pack, of which nothing is written.
 pub fn make(request: &Request, bar: &ProgressBar) -> Result<PackingCounts> {
+    request.recipe.check().map_err(recipe_error)?;
     let layout = request.recipe.layout;
     let inputs = matching(&request.input_files)?;
     if layout.form == PackForm::Slots && request.copies != 1 {
@@ -96,28 +100,42 @@ pub fn make(request: &Request, bar: &ProgressBar) -> Result<PackingCounts> {
         path: request.output.clone(),
         source,
     })?;
+    // Strategies are known by their packs only, copies before anything is read.
+    let of_copy = |copy: u32| request.output.join(format!("duplication_{copy}"));
+    if layout.form == PackForm::Slices {
+        let paths: Vec<PathBuf> = (0..request.copies).map(of_copy).collect();
+        check_outputs(&paths, &inputs, request.replace)?;
+    }
     let mut counts = PackingCounts {
         records,
+        unread: records - of_a_copy * u64::from(request.copies),
         ..PackingCounts::default()
     };
     bar.set_length(request.copies.into());
+    // Copies without a pack, whose files stand beside those of others only.
+    let mut empty = Vec::new();
     for copy in 0..request.copies {
         let records = reader.take(of_a_copy)?;
         let packing = pack_records(&records, &request.recipe);
         let packing = packing.map_err(recipe_error)?;
         counts.add(&packing);
         let files = match layout.form {
-            PackForm::Slices => {
-                let name = format!("duplication_{copy}");
-                BTreeMap::from([(request.output.join(name), packing.packs)])
+            PackForm::Slices => BTreeMap::from([(of_copy(copy), packing.packs)]),
+            PackForm::Slots => {
+                let files = by_strategy(&request.output, packing.packs);
+                let paths: Vec<PathBuf> = files.keys().cloned().collect();
+                check_outputs(&paths, &inputs, request.replace)?;
+                files
             }
-            PackForm::Slots => by_strategy(&request.output, packing.packs),
         };
-        let paths: Vec<PathBuf> = files.keys().cloned().collect();
-        check_outputs(&paths, &inputs, request.replace)?;
-        for (path, packs) in files {
-            write_packs(&path, &packs)?;
-            counts.files.push((path, packs.len() as u64));
+        match counts.packed {
+            0 => empty.extend(files),
+            _ => {
+                for (path, packs) in empty.drain(..).chain(files) {
+                    write_packs(&path, &packs)?;
+                    counts.files.push((path, packs.len() as u64));
+                }
+            }
         }
         bar.inc(1);
     }
@@ -282,11 +300,13 @@ pub struct PackCount {
     pub sequences: u64,
 }
 
-/// Counts a file of that layout; reads it from end to end.
+/// Counts a file of that layout; reads it from end to end. The first pack must keep all rules of
+/// its form, the others those of what is counted.
 ///
 /// # Errors
 ///
-/// A file that can't be read, or that ends within a pack.
+/// A file that can't be read, or that ends within a pack; a pack without a sequence or with more
+/// than the layout has.
 pub fn count(path: &Path, layout: PackLayout) -> Result<PackCount> {
     let bytes = inspect::size(path)?;
     let packs = layout.packs_in(bytes);
@@ -303,6 +323,19 @@ pub fn count(path: &Path, layout: PackLayout) -> Result<PackCount> {
             let path = path.into();
             return Err(DataError::EmptyPack { path, pack: place }.into());
         }
+        let fault = match place {
+            0 => pack.fault(),
+            _ => pack.number_fault(),
+        };
+        if let Some(fault) = fault {
+            let path = path.into();
+            return Err(DataError::PackForm {
+                path,
+                pack: place,
+                fault,
+            }
+            .into());
+        }
         sequences += u64::from(pack.count());
     }
     Ok(PackCount { packs, sequences })
@@ -310,7 +343,7 @@ pub fn count(path: &Path, layout: PackLayout) -> Result<PackCount> {
 
 #[cfg(test)]
 mod tests {
-    use bert_model::data::{Case, Leftovers, Recipe};
+    use bert_model::data::{Case, Leftovers, PackField, Recipe};
 
     use super::*;
     use crate::data::{benchmark, pretraining};
@@ -432,6 +465,90 @@ mod tests {
             error.ends_with("huge: pack 0 has no sequence: not a file of packs in this form"),
             "{error}"
         );
+    }
+
+    /// Files of later copies are looked at before records are read, and those behind the last whole
+    /// copy are counted.
+    #[test]
+    fn copies_are_checked_first_and_what_is_left_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut request = request(folder.path(), PackForm::Slices);
+        let of_record = 4 * (3 * 64 + 10 + 3);
+        let text = fs::read(folder.path().join("records")).unwrap();
+        let records = text.len() / of_record;
+        // One more than a multiple of three.
+        let used = (records - 1) / 3 * 3 + 1;
+        fs::write(folder.path().join("records"), &text[..used * of_record]).unwrap();
+        request.copies = 3;
+        let path = |copy: u32| request.output.join(format!("duplication_{copy}"));
+        fs::create_dir(&request.output).unwrap();
+        fs::write(path(2), "kept").unwrap();
+        let error = make(&request, &ProgressBar::hidden()).unwrap_err();
+        let expected = format!("{} is there already", path(2).display());
+        assert!(error.to_string().starts_with(&expected), "{error}");
+        assert!(!path(0).exists());
+        fs::remove_file(path(2)).unwrap();
+        let counts = make(&request, &ProgressBar::hidden()).unwrap();
+        assert_eq!((counts.records, counts.unread), (used as u64, 1));
+        let of_all = counts.packed + counts.dropped + counts.crowded + counts.unread;
+        assert_eq!(of_all, counts.records);
+    }
+
+    /// Where no pack can be made, no file is.
+    #[test]
+    fn no_packs_are_no_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut request = request(folder.path(), PackForm::Slices);
+        request.recipe.leftovers = Leftovers::Drop;
+        let text = fs::read(folder.path().join("records")).unwrap();
+        let of_record = 4 * (3 * 64 + 10 + 3);
+        fs::write(folder.path().join("records"), &text[..of_record]).unwrap();
+        let error = make(&request, &ProgressBar::hidden()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("no pack was made of 1 records"),
+            "{error}"
+        );
+        assert_eq!(fs::read_dir(&request.output).unwrap().count(), 0);
+    }
+
+    /// The first pack keeps all rules, the others have no sequence beyond the last.
+    #[test]
+    fn packs_of_another_form_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let request = request(folder.path(), PackForm::Slices);
+        let counts = make(&request, &ProgressBar::hidden()).unwrap();
+        let (path, layout) = (&counts.files[0].0, request.recipe.layout);
+        let sound = fs::read(path).unwrap();
+        let start = |pack: usize, field| {
+            let place = layout.field(field).unwrap().start;
+            pack * layout.bytes() + 4 * place
+        };
+        for (place, value, expected) in [
+            (
+                start(1, PackField::Numbers),
+                4,
+                "pack 1: sequence 4, expected at most 3",
+            ),
+            (
+                start(0, PackField::Positions),
+                60,
+                "pack 0: sequence 1 has no word at position",
+            ),
+        ] {
+            let mut bytes = sound.clone();
+            bytes[place] = value;
+            fs::write(path, &bytes).unwrap();
+            let error = count(path, layout).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(
+                error.contains("not a file of packs in this form"),
+                "{error}"
+            );
+        }
+        fs::write(path, &sound).unwrap();
+        count(path, layout).unwrap();
     }
 
     #[test]

@@ -519,3 +519,38 @@ fn steps_are_logged_at_multiples() {
     assert_eq!(all(1 << 63, 1, u64::MAX), [1 << 63]);
     assert_eq!(all(1 << 63, (1 << 63) + 1, u64::MAX), [0_u64; 0]);
 }
+
+/// With data that is made, weights are, too; else a checkpoint is named, by any of its names.
+#[test]
+fn weights_come_from_somewhere() {
+    let check = |line: &str, expected: [&[&str]; 2]| {
+        let words = format!("--task SQUAD --epochs 1 --checkpoint-dir out {line}");
+        let given = args::parse(words.split_whitespace().map(String::from)).unwrap();
+        let prepared = prepare(&given, Date::from_unix(0)).unwrap();
+        let runs = [Some(&prepared.request), prepared.validation.as_ref()];
+        let lines = runs.map(|request| {
+            let lines = request.map_or(vec![], |request| before_compile(request, &Dataset::made()));
+            let texts = lines.into_iter().map(|line| line.text);
+            let of_weights = texts.filter(|text| text.starts_with("Initialising"));
+            of_weights.collect::<Vec<_>>()
+        });
+        assert_eq!(lines, expected.map(<[_]>::to_vec), "{line}");
+    };
+    const TRAINED: &str = "Initialising from ONNX checkpoint: out/70-01-01-00-00-00/model.onnx";
+    check("--input-files q.json", [&[], &[TRAINED]]);
+    let given = "Initialising from ONNX checkpoint: a/m.onnx";
+    for name in ["--onnx-checkpoint", "--checkpoint-input-dir"] {
+        let line = format!("{name} a/m.onnx --input-files q.json");
+        check(&line, [&[given], &[TRAINED]]);
+        check(&format!("{line} --no-validation"), [&[given], &[]]);
+        check(&format!("{line} --inference"), [&[given], &[]]);
+        let made = "Initialising from generated_data";
+        let line = format!("{name} a/m.onnx --generated-data");
+        check(&line, [&[made], &[made]]);
+    }
+    let of_tensorflow = "Initialising from TF checkpoint: b/model.ckpt";
+    check(
+        "--tf-checkpoint b/model.ckpt --input-files q.json",
+        [&[of_tensorflow], &[TRAINED]],
+    );
+}

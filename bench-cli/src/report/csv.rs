@@ -3,10 +3,11 @@
 use crate::suite::{Entry, Outcome};
 
 /// Names of the columns; units are in the names.
-const HEADER: [&str; 15] = [
+const HEADER: [&str; 16] = [
     "run",
     "system",
     "throughput_sequences_per_second",
+    "throughput_packs_per_second",
     "throughput_low",
     "throughput_high",
     "in_domain",
@@ -48,25 +49,28 @@ fn row(entry: &Entry) -> [String; HEADER.len()] {
     let (metrics, host) = match &entry.outcome {
         Outcome::Report { report } => (&report.metrics, &report.host_seconds),
         Outcome::Failed { error } => {
-            row[14].clone_from(error);
+            row[15].clone_from(error);
             return row;
         }
     };
     row[2] = metrics.throughput_sequences_per_second.to_string();
-    row[3] = metrics.accuracy.interval.low.to_string();
-    row[4] = metrics.accuracy.interval.high.to_string();
-    row[5] = metrics.accuracy.in_domain.to_string();
+    row[3] = metrics
+        .throughput_packs_per_second
+        .map_or_else(String::new, |packs| packs.to_string());
+    row[4] = metrics.accuracy.interval.low.to_string();
+    row[5] = metrics.accuracy.interval.high.to_string();
+    row[6] = metrics.accuracy.in_domain.to_string();
     if let Some(latency) = metrics.latency_seconds {
-        row[6] = latency.mean.0.to_string();
-        row[7] = latency.p99.0.to_string();
+        row[7] = latency.mean.0.to_string();
+        row[8] = latency.p99.0.to_string();
     }
-    row[8] = metrics.step_seconds.0.to_string();
-    row[9] = metrics.step_cycles.0.to_string();
+    row[9] = metrics.step_seconds.0.to_string();
+    row[10] = metrics.step_cycles.0.to_string();
     if let Some(bytes) = metrics.fullest_tile() {
-        row[10] = bytes.0.to_string();
+        row[11] = bytes.0.to_string();
     }
-    row[11] = metrics.fits.to_string();
-    row[12] = host.compile.0.to_string();
-    row[13] = host.simulate.0.to_string();
+    row[12] = metrics.fits.to_string();
+    row[13] = host.compile.0.to_string();
+    row[14] = host.simulate.0.to_string();
     row
 }

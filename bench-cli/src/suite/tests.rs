@@ -83,6 +83,11 @@ fn words_and_keys_are_the_same_runs() {
 fn results_of_good_and_failed_runs() {
     let all = runs();
     let good = run_one(&all[0], date(), |_| Ok(measured()));
+    let packed = run_one(&all[1], date(), |_| {
+        let mut measured = measured();
+        measured.metrics.throughput_packs_per_second = Some(2048.5);
+        Ok(measured)
+    });
     let bad = run_one(&all[8], date(), |_| {
         Err(Error::File {
             action: "read",
@@ -90,24 +95,29 @@ fn results_of_good_and_failed_runs() {
             source: std::io::Error::other("inner"),
         })
     });
-    let entries = [good, bad];
+    let entries = [good, packed, bad];
     assert_eq!(
         report::csv::text(&entries)
             .lines()
             .skip(1)
             .collect::<Vec<_>>(),
         [
-            "1-large-128-pod16,mk2-pod16,4096,4000,4194.304,true,,,16,21200000000,600000,true,1.5,0.25,",
-            "9-squad-low-latency-128-b1,mk2-m2000,,,,,,,,,,,,,cannot read outer: inner",
+            "1-large-128-pod16,mk2-pod16,4096,,4000,4194.304,true,,,16,21200000000,600000,true,1.5,0.25,",
+            "2-large-128-pod64,mk2-pod64,4096,2048.5,4000,4194.304,true,,,16,21200000000,600000,true,1.5,0.25,",
+            "9-squad-low-latency-128-b1,mk2-m2000,,,,,,,,,,,,,,cannot read outer: inner",
         ]
     );
     expect_test::expect![[r#"
-        | run                        | system    | sequences/s | 90 % interval | domain | latency ms |  step s | fullest tile B | fits |
-        |----------------------------|-----------|-------------|---------------|--------|------------|---------|----------------|------|
-        | 1-large-128-pod16          | mk2-pod16 |      4096.0 |   4000 - 4194 |     in |          - | 16.0000 |         600000 |  yes |
-        | 9-squad-low-latency-128-b1 | mk2-m2000 |      failed |             - |      - |          - |       - |              - |    - |"#]].assert_eq(&report::table::text(&entries));
+        | run                        | system    | sequences/s | packs/s | 90 % interval | domain | latency ms |  step s | fullest tile B | fits |
+        |----------------------------|-----------|-------------|---------|---------------|--------|------------|---------|----------------|------|
+        | 1-large-128-pod16          | mk2-pod16 |      4096.0 |       - |   4000 - 4194 |     in |          - | 16.0000 |         600000 |  yes |
+        | 2-large-128-pod64          | mk2-pod64 |      4096.0 |  2048.5 |   4000 - 4194 |     in |          - | 16.0000 |         600000 |  yes |
+        | 9-squad-low-latency-128-b1 | mk2-m2000 |      failed |       - |             - |      - |          - |       - |              - |    - |"#]].assert_eq(&report::table::text(&entries));
+    // Without packs, there is no column of them.
+    let without = report::table::text(&entries[..1]);
+    assert!(!without.contains("packs/s"), "{without}");
     let json: Value = serde_json::from_str(&report::json::text(&entries)).unwrap();
     assert_eq!(json[0]["report"]["throughput_sequences_per_second"], 4096.0);
     assert_eq!(json[0]["report"]["options"]["micro_batch_size"], 8);
-    assert_eq!(json[1]["error"], "cannot read outer: inner");
+    assert_eq!(json[2]["error"], "cannot read outer: inner");
 }

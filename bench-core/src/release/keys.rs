@@ -21,32 +21,16 @@ pub struct KeyRange {
     pub strength: Strength,
 }
 
-/// A key that only releases from `first` on have.
-macro_rules! added {
-    ($key:literal, $first:ident) => {
-        added!($key, $first, concat!("`", $key, "`"))
+/// A key that only some releases have, which is seen as itself unless said.
+macro_rules! key {
+    ($key:literal, $first:ident..=$last:ident) => {
+        key!($key, $first..=$last, concat!("`", $key, "`"))
     };
-    ($key:literal, $first:ident, $seen:expr) => {
+    ($key:literal, $first:ident..=$last:ident, $seen:expr) => {
         KeyRange {
             key: $key,
             seen: $seen,
             first: Release::$first,
-            last: Release::V3_1,
-            strength: Strength::Shows,
-        }
-    };
-}
-
-/// A key that only releases up to `last` have.
-macro_rules! removed {
-    ($key:literal, $last:ident) => {
-        removed!($key, $last, concat!("`", $key, "`"))
-    };
-    ($key:literal, $last:ident, $seen:expr) => {
-        KeyRange {
-            key: $key,
-            seen: $seen,
-            first: Release::Revision96fef3f,
             last: Release::$last,
             strength: Strength::Shows,
         }
@@ -58,7 +42,7 @@ macro_rules! usual {
     ($key:literal, $last:ident) => {
         KeyRange {
             strength: Strength::Limits,
-            ..removed!($key, $last)
+            ..key!($key, Revision96fef3f..=$last)
         }
     };
 }
@@ -69,41 +53,41 @@ const PHASED: &str = "a key of phased execution";
 
 /// Every key that not all releases have, those of late releases first.
 pub const RANGES: [KeyRange; 35] = [
-    added!("checkpoint_output_dir", V3_1),
-    added!("checkpoint_input_dir", V3_1),
-    added!("device_iterations", V2_6),
-    added!("buffering_depth", V2_5),
-    added!("compile_only", V2_3),
-    added!("wandb_checkpoint", V2_2),
-    added!("wandb_save_checkpoints", V2_2),
-    added!("use_packed_sequence_format", V2_1, PACKS),
-    added!("max_sequences_per_pack", V2_1, PACKS),
-    added!("squad_wrap_final_layer", V2_1),
-    added!("use_half_optimizer_state", V2_1),
-    added!("disable_attention_dropout_bwd", V2_1),
-    added!("save_initializers_externally", V2_1),
+    key!("checkpoint_output_dir", V3_1..=V3_1),
+    key!("checkpoint_input_dir", V3_1..=V3_1),
+    key!("device_iterations", V2_6..=V3_1),
+    key!("buffering_depth", V2_5..=V3_1),
+    key!("compile_only", V2_3..=V3_1),
+    key!("wandb_checkpoint", V2_2..=V3_1),
+    key!("wandb_save_checkpoints", V2_2..=V3_1),
+    key!("use_packed_sequence_format", V2_1..=V3_1, PACKS),
+    key!("max_sequences_per_pack", V2_1..=V3_1, PACKS),
+    key!("squad_wrap_final_layer", V2_1..=V3_1),
+    key!("use_half_optimizer_state", V2_1..=V3_1),
+    key!("disable_attention_dropout_bwd", V2_1..=V3_1),
+    key!("save_initializers_externally", V2_1..=V3_1),
     // Files of v2.3 have it, too, against their own parser: beside packs it shows nothing.
     KeyRange {
         strength: Strength::Silent,
-        ..removed!("execution_mode", V2_2)
+        ..key!("execution_mode", Revision96fef3f..=V2_2)
     },
-    removed!("virtual_graph", V2_2),
-    removed!("phased_execution", V2_2, PHASED),
-    removed!("phased_execution_type", V2_2, PHASED),
-    removed!("layers_per_phase", V2_2, PHASED),
-    removed!("batch_serialize", V2_2, PHASED),
-    removed!("num_attention_splits", V2_2, PHASED),
-    removed!("num_ffwd_splits", V2_2, PHASED),
-    removed!("num_io_tiles", V2_2, PHASED),
-    removed!("activation_io_schedule", V2_2, PHASED),
-    removed!("activations_on_chip", V2_2, PHASED),
-    removed!("optimizer_io_schedule", V2_2, PHASED),
-    removed!("optimizer_schedule", V2_2, PHASED),
-    removed!("tensor_storage_onchip", V2_2, PHASED),
-    removed!("weight_io_schedule", V2_2, PHASED),
-    removed!("mpi_distributed", V2_1, MPI),
-    removed!("mpi_rank", V2_1, MPI),
-    removed!("mpi_size", V2_1, MPI),
+    key!("virtual_graph", Revision96fef3f..=V2_2),
+    key!("phased_execution", Revision96fef3f..=V2_2, PHASED),
+    key!("phased_execution_type", Revision96fef3f..=V2_2, PHASED),
+    key!("layers_per_phase", Revision96fef3f..=V2_2, PHASED),
+    key!("batch_serialize", Revision96fef3f..=V2_2, PHASED),
+    key!("num_attention_splits", Revision96fef3f..=V2_2, PHASED),
+    key!("num_ffwd_splits", Revision96fef3f..=V2_2, PHASED),
+    key!("num_io_tiles", Revision96fef3f..=V2_2, PHASED),
+    key!("activation_io_schedule", Revision96fef3f..=V2_2, PHASED),
+    key!("activations_on_chip", Revision96fef3f..=V2_2, PHASED),
+    key!("optimizer_io_schedule", Revision96fef3f..=V2_2, PHASED),
+    key!("optimizer_schedule", Revision96fef3f..=V2_2, PHASED),
+    key!("tensor_storage_onchip", Revision96fef3f..=V2_2, PHASED),
+    key!("weight_io_schedule", Revision96fef3f..=V2_2, PHASED),
+    key!("mpi_distributed", Revision96fef3f..=V2_1, MPI),
+    key!("mpi_rank", Revision96fef3f..=V2_1, MPI),
+    key!("mpi_size", Revision96fef3f..=V2_1, MPI),
     usual!("batches_per_step", V2_5),
     usual!("checkpoint_dir", V3_0),
     usual!("tf_checkpoint", V3_0),

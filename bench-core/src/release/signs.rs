@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::Release;
 use super::keys::RANGES;
+use crate::config::words;
 
 /// Name or value of a configuration that only some releases have.
 #[derive(Clone, Copy, Debug)]
@@ -108,8 +109,7 @@ const fn sign(
 
 /// A switch as a file may give it: as such, or as text.
 fn is_true(value: &Value) -> bool {
-    let is_word = |word: &str| ["true", "t", "1", "yes", "y"].contains(&&*word.to_lowercase());
-    *value == true || value.as_str().is_some_and(is_word)
+    *value == true || value.as_str().and_then(words::truth) == Some(true)
 }
 
 /// Whether a file asks for packs: a complete configuration has their keys without asking.

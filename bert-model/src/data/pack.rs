@@ -396,13 +396,21 @@ impl Pack {
         Self::of(layout, &self.sequences())
     }
 
+    /// A number of a sequence beyond those of the layout, if a position has one.
+    #[must_use]
+    pub fn number_fault(&self) -> Option<PackFault> {
+        let most = self.layout.sequences;
+        let mut numbers = self.get(PackField::Numbers).iter();
+        let beyond = numbers.find(|&&number| number > most);
+        beyond.map(|&number| PackFault::Number { number, most })
+    }
+
     /// The first rule of its form that the pack breaks.
     #[must_use]
     pub fn fault(&self) -> Option<PackFault> {
-        let most = self.layout.sequences;
         let numbers = self.get(PackField::Numbers);
-        if let Some(&number) = numbers.iter().find(|&&number| number > most) {
-            return Some(PackFault::Number { number, most });
+        if let Some(fault) = self.number_fault() {
+            return Some(fault);
         }
         for (number, sequence) in (1..).zip(self.sequences()) {
             let gap = (0..)

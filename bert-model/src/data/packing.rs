@@ -76,21 +76,8 @@ pub struct Packing {
 /// No record; a record that breaks its form, is longer than a pack, or has its first word masked;
 /// a layout without a sequence or a position.
 pub fn pack_records(records: &[Record], recipe: &PackingRecipe) -> Result<Packing, DataError> {
+    recipe.check()?;
     let length = recipe.layout.sequence_length;
-    at_least_one(RecipeField::SequenceLength, length)?;
-    let most = SEQUENCE_LENGTH_MAX;
-    if length > most {
-        return Err(DataError::OutOfRange {
-            field: RecipeField::SequenceLength,
-            limit: Limit::AtMost { most },
-            value: f64::from(length),
-        });
-    }
-    at_least_one(RecipeField::SequencesPerPack, recipe.layout.sequences)?;
-    if strategy_count(length, recipe.layout.sequences) > STRATEGIES_MAX {
-        let most = STRATEGIES_MAX;
-        return Err(DataError::Strategies { most });
-    }
     let mut lengths = Vec::with_capacity(records.len());
     for (place, record) in records.iter().enumerate() {
         lengths.push(sequence_length(record, place, length)?);
@@ -106,6 +93,32 @@ pub fn pack_records(records: &[Record], recipe: &PackingRecipe) -> Result<Packin
     let mixture = mixture(&histogram, &strategies);
     let (bins, rows, dropped) = bins(&lengths, histogram, &strategies, &mixture, recipe);
     Ok(fill(records, bins, rows, dropped, recipe.layout))
+}
+
+impl PackingRecipe {
+    /// Whether packs can be made so, whatever the records.
+    ///
+    /// # Errors
+    ///
+    /// A layout without a sequence or a position, or with more strategies than are counted.
+    pub fn check(&self) -> Result<(), DataError> {
+        let length = self.layout.sequence_length;
+        at_least_one(RecipeField::SequenceLength, length)?;
+        let most = SEQUENCE_LENGTH_MAX;
+        if length > most {
+            return Err(DataError::OutOfRange {
+                field: RecipeField::SequenceLength,
+                limit: Limit::AtMost { most },
+                value: f64::from(length),
+            });
+        }
+        at_least_one(RecipeField::SequencesPerPack, self.layout.sequences)?;
+        if strategy_count(length, self.layout.sequences) > STRATEGIES_MAX {
+            let most = STRATEGIES_MAX;
+            return Err(DataError::Strategies { most });
+        }
+        Ok(())
+    }
 }
 
 fn at_least_one(field: RecipeField, value: u32) -> Result<(), DataError> {

@@ -68,12 +68,21 @@ impl Effect {
     }
 }
 
+/// What an [`Effect`] is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Work {
+    /// One pass of the list of a block.
+    List(BlockId),
+    /// All passes of a repeat, by its number.
+    Passes(u32),
+}
+
 /// Which lists concern one IPU alone, and what those do that an IPU came to.
 pub(super) struct LocalCalls {
     /// By block and IPU.
     is_local: Vec<Vec<bool>>,
-    lists: BTreeMap<(BlockId, IpuId, Option<SectionId>), Rc<Effect>>,
-    repeats: BTreeMap<(u32, IpuId, Option<SectionId>), Rc<Effect>>,
+    /// By the section that the work begins in, too.
+    effects: BTreeMap<(Work, IpuId, Option<SectionId>), Rc<Effect>>,
 }
 
 impl LocalCalls {
@@ -95,8 +104,7 @@ impl LocalCalls {
         }
         Self {
             is_local,
-            lists: BTreeMap::new(),
-            repeats: BTreeMap::new(),
+            effects: BTreeMap::new(),
         }
     }
 
@@ -109,7 +117,7 @@ impl LocalCalls {
         section: Option<SectionId>,
     ) -> Option<Rc<Effect>> {
         let local = self.is_local[block as usize][ipu.0 as usize];
-        local.then(|| self.list(linked, (block, ipu), section))
+        local.then(|| self.effect(linked, (Work::List(block), ipu), section))
     }
 
     /// What all passes of a repeat do, as [`Self::call`].
@@ -121,7 +129,26 @@ impl LocalCalls {
     ) -> Option<Rc<Effect>> {
         let block = linked.repeats[repeat as usize].block;
         let local = self.is_local[block as usize][ipu.0 as usize];
-        local.then(|| self.passes(linked, (repeat, ipu), section))
+        local.then(|| self.effect(linked, (Work::Passes(repeat), ipu), section))
+    }
+
+    /// What some work does, worked out the first time.
+    fn effect(
+        &mut self,
+        linked: &Linked,
+        (work, ipu): (Work, IpuId),
+        section: Option<SectionId>,
+    ) -> Rc<Effect> {
+        if let Some(known) = self.effects.get(&(work, ipu, section)) {
+            return Rc::clone(known);
+        }
+        let effect = Rc::new(match work {
+            Work::List(block) => self.list(linked, (block, ipu), section),
+            Work::Passes(repeat) => self.passes(linked, (repeat, ipu), section),
+        });
+        let known = Rc::clone(&effect);
+        self.effects.insert((work, ipu, section), known);
+        effect
     }
 
     fn passes(
@@ -129,18 +156,14 @@ impl LocalCalls {
         linked: &Linked,
         (number, ipu): (u32, IpuId),
         section: Option<SectionId>,
-    ) -> Rc<Effect> {
-        if let Some(known) = self.repeats.get(&(number, ipu, section)) {
-            return Rc::clone(known);
-        }
+    ) -> Effect {
         let repeat = &linked.repeats[number as usize];
         // All passes but the first begin in the section that a pass ends in.
-        let first = self.list(linked, (repeat.block, ipu), section);
-        let next = self.list(linked, (repeat.block, ipu), first.section);
+        let pass = Work::List(repeat.block);
+        let first = self.effect(linked, (pass, ipu), section);
+        let next = self.effect(linked, (pass, ipu), first.section);
         let mut sum = Effect::clone(&first);
         sum.add(&next, u64::from(repeat.count) - 1);
-        let sum = Rc::new(sum);
-        self.repeats.insert((number, ipu, section), Rc::clone(&sum));
         sum
     }
 
@@ -149,10 +172,7 @@ impl LocalCalls {
         linked: &Linked,
         (block, ipu): (BlockId, IpuId),
         section: Option<SectionId>,
-    ) -> Rc<Effect> {
-        if let Some(known) = self.lists.get(&(block, ipu, section)) {
-            return Rc::clone(known);
-        }
+    ) -> Effect {
         let mut sum = Effect {
             section,
             ..Effect::default()
@@ -162,20 +182,18 @@ impl LocalCalls {
                 Item::Leaf(leaf) => sum.add_leaf(&linked.leaves[leaf as usize]),
                 Item::Section(section) => sum.section = Some(section),
                 Item::Call(function, block) => {
-                    let called = self.list(linked, (block, ipu), sum.section);
+                    let called = self.effect(linked, (Work::List(block), ipu), sum.section);
                     sum.add(&called, 1);
                     let calls = sum.functions.entry(function).or_default();
                     calls.calls += 1;
                     calls.tally.add(&called.tally, 1);
                 }
                 Item::Repeat(repeat) => {
-                    let passes = self.passes(linked, (repeat, ipu), sum.section);
+                    let passes = self.effect(linked, (Work::Passes(repeat), ipu), sum.section);
                     sum.add(&passes, 1);
                 }
             }
         }
-        let sum = Rc::new(sum);
-        self.lists.insert((block, ipu, section), Rc::clone(&sum));
         sum
     }
 }
