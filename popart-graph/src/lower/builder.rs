@@ -8,8 +8,10 @@ mod moves;
 mod reduce;
 mod views;
 
+use std::collections::BTreeMap;
+
 use indexmap::IndexMap;
-use ipu_sim::ids::{Id, IpuId};
+use ipu_sim::ids::IpuId;
 use ipu_sim::layout::Layout;
 use ipu_sim::numerics::DType;
 use ipu_sim::program::{
@@ -23,7 +25,7 @@ use smallvec::SmallVec;
 pub(crate) use self::reduce::Reduction;
 use super::layouts;
 use super::value::Value;
-use crate::ir::Parts;
+use crate::ir::{PartId, Parts};
 use crate::profile::{Line, Profile, Section};
 
 /// Emits the steps of one IPU at a time.
@@ -40,14 +42,13 @@ pub(crate) struct Builder<'a> {
     pub(crate) source: SourceId,
     /// The lines there are.
     lines: IndexMap<(Source, Line), SourceId>,
-    /// First tile for the next small tensor, by IPU.
-    next_tile: Vec<u32>,
+    /// First tile for the next small tensor, by IPU and part of the model.
+    next_tile: BTreeMap<(IpuId, Option<PartId>), u32>,
 }
 
 impl<'a> Builder<'a> {
     /// Starts with a program whose profile sorts by `parts`.
     pub(crate) fn new(program: Program, parts: Parts, spec: &'a TileSpec) -> Self {
-        let next_tile = vec![0; program.n_ipus as usize];
         Self {
             program,
             profile: Profile {
@@ -59,7 +60,7 @@ impl<'a> Builder<'a> {
             ipu: IpuId(0),
             source: SourceId(0),
             lines: IndexMap::new(),
-            next_tile,
+            next_tile: BTreeMap::new(),
         }
     }
 
@@ -131,11 +132,18 @@ impl<'a> Builder<'a> {
     }
 
     /// An even layout for a tensor that no operation has an opinion on.
+    ///
+    /// Small tensors of a part of the model lie beside each other, those of one part behind
+    /// another's. PopART goes on from tile to tile over all tensors of an IPU (`linearmapper.cpp`);
+    /// by parts, what one costs doesn't hang on what else there is.
     pub(crate) fn spread(&mut self, shape: &[u32], dtype: DType) -> Layout {
-        let mut layout = layouts::spread(shape, dtype, self.spec.tiles_per_ipu);
-        let next = &mut self.next_tile[self.ipu.index()];
+        let n_tiles = self.spec.tiles_per_ipu;
+        let mut layout = layouts::spread(shape, dtype, n_tiles);
+        let part = self.profile.lines.get(self.source).and_then(|line| line.part);
+        let next = self.next_tile.entry((self.ipu, part));
+        let next = next.or_insert_with(|| layouts::first_tile(part, n_tiles));
         let used = layout.tile_end();
-        if *next + used > self.spec.tiles_per_ipu {
+        if *next + used > n_tiles {
             *next = 0;
         }
         layout.first_tile = *next;
@@ -191,5 +199,39 @@ impl<'a> Builder<'a> {
             output: Operand::new(var, &labels),
             inputs: SmallVec::new(),
         }]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipu_sim::spec::MachineSpec;
+
+    use super::*;
+    use crate::ir::Part;
+    use crate::profile::LineKind;
+
+    /// First tiles of small tensors that one part makes after another has made `before` of them.
+    fn first_tiles(before: usize) -> Vec<u32> {
+        let spec = &MachineSpec::shipped("mk2-m2000").unwrap().tile;
+        let mut parts = Parts::default();
+        let [other, own] = ["Layer0", "Layer1"].map(|name| parts.add(Part::single(name)));
+        let mut builder = Builder::new(Program::new(1, 1), parts, spec);
+        let mut make = |part: PartId, n: usize| -> Vec<u32> {
+            let line = Line::around(LineKind::HostInput, Some(part));
+            builder.source = builder.line("work", line, Role::Work);
+            let layouts = (0..n).map(|_| builder.spread(&[1024], DType::F16));
+            layouts.map(|layout| layout.first_tile).collect()
+        };
+        make(other, before);
+        make(own, 3)
+    }
+
+    #[test]
+    fn a_part_lies_where_it_lies_whatever_else_there_is() {
+        let alone = first_tiles(0);
+        assert_eq!(alone, first_tiles(7));
+        // 2 KiB are 16 tiles of 128 bytes, and small tensors of a part lie side by side.
+        let steps: Vec<u32> = alone.windows(2).map(|two| two[1] - two[0]).collect();
+        assert_eq!(steps, [16, 16]);
     }
 }

@@ -1,7 +1,10 @@
 //! Layouts that no vertex asks for: even spreads, and shares of partial results.
 
+use ipu_sim::ids::Id;
 use ipu_sim::layout::{AxisSplit, Cut, Layout};
 use ipu_sim::numerics::DType;
+
+use crate::ir::PartId;
 
 /// Least bytes on a tile before a tensor is spread further (poputil linear mapping).
 const SPREAD_MIN_BYTES: u64 = 128;
@@ -10,6 +13,18 @@ const SPREAD_MIN_BYTES: u64 = 128;
 /// send back (popops maps outputs of reductions in pieces of at least four vectors,
 /// `lib/popops/reduction/Reduction.cpp`).
 const SHARE_MIN: u32 = 8;
+
+/// Where the small tensors of a part of the model begin.
+///
+/// Steps of the golden section lie far from each other however many there are; an even tile,
+/// so that the two tiles of a pair stay together.
+pub(crate) fn first_tile(part: Option<PartId>, n_tiles: u32) -> u32 {
+    /// The golden section less one, as a share of 2^32.
+    const STEP: u32 = 2_654_435_769;
+    let number = part.map_or(0, |part| part.index() as u32 + 1);
+    let share = u64::from(number.wrapping_mul(STEP));
+    ((share * u64::from(n_tiles)) >> 32) as u32 & !1
+}
 
 /// A tensor spread evenly over tiles in boxes of whole 64-bit vectors.
 ///
