@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bench_core::headroom::Verdict;
 use bench_core::metrics::{Metrics, RegionUse};
 use ipu_sim::units::HostSeconds;
 use ipu_sim::weigh::Region;
@@ -106,7 +107,21 @@ pub fn memory_text(metrics: &Metrics) -> Option<String> {
             "fullest tile {fullest}, {}: does not fit",
             RegionUseText(used)
         ),
-        None if metrics.fits => format!("fullest tile {fullest}: fits"),
+        None if metrics.fits => match metrics.headroom {
+            None => format!("fullest tile {fullest}: fits"),
+            Some(room) => {
+                let [spare, margin] =
+                    [room.spare_bytes, room.margin_bytes].map(|bytes| room.percent(bytes));
+                let room_text = format!("fullest tile {fullest}: fits with {spare:.1} % to spare");
+                match room.verdict() {
+                    Verdict::Close => format!(
+                        "{room_text}, but a measured peak of training was {margin:.1} % of a tile \
+                         above the simulated one, so that a real one may not fit"
+                    ),
+                    Verdict::Fits | Verdict::TooLarge => room_text,
+                }
+            }
+        },
         // The tiles aren't what is too small.
         None => format!("fullest tile {fullest}: fits, but streaming memory is too small"),
     })
@@ -153,6 +168,7 @@ pub(crate) mod fixtures {
             latency_seconds: None,
             latencies: Vec::new(),
             fits: true,
+            headroom: None,
             refusal: None,
             overflow: None,
             ipus: vec![

@@ -170,7 +170,7 @@ fn a_pod_of_ones_own_is_as_fast_as_it_is_described() {
         "[links]\nlatency = \"100 ns\"",
         "[streaming_memory]\nbandwidth = \"40 GB/s\"",
         "[chip]\nclock = \"2.65 GHz\"",
-        "[sync]\nexternal = \"10 us\"",
+        "[compute]\ntrust_ratio = \"100000 cycles\"",
     ] {
         assert!(seconds(changes) < usual, "{changes}");
     }

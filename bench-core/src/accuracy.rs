@@ -3,10 +3,11 @@
 //!
 //! The rule, which [docs/validation.md](../../docs/validation.md) argues for: measured runs give
 //! `n` errors of prediction (logarithms, runs that constants were fitted to left out of the fit
-//! in turn), whose root mean square is `s`. A run at distance `d` from the domain gets
+//! in turn), whose squares over `n` less the fitted constants are `s²`. A run at distance `d` from
+//! the domain gets
 //!
 //! ```text
-//! throughput x exp(± t sqrt(s² (1 + d) + v)),    t: 95 % quantile of Student's t, n degrees of freedom
+//! throughput x exp(± t sqrt(s² (1 + d) + v)),    t: 95 % quantile of Student's t
 //! ```
 //!
 //! `d` counts octaves and choices of the run ([`domain`]) and octaves of its machine ([`machine`]):
@@ -19,6 +20,8 @@ mod constants;
 pub mod domain;
 pub mod effects;
 pub mod machine;
+pub mod ratio;
+mod student;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -35,12 +38,6 @@ use machine::Constants;
 
 /// The probability that the interval stands for, in per cent.
 pub const LEVEL: u32 = 90;
-
-/// 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; more than these are taken as
-/// the last, which makes the interval a little wide.
-const T_95: [f64; 12] = [
-    6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782,
-];
 
 const SHIPPED: &str = include_str!("../../configs/accuracy.toml");
 
@@ -65,9 +62,12 @@ pub struct Accuracy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Uncertainty {
-    /// Runs that were measured: `n`, the degrees of freedom of Student's t.
+    /// Runs that were measured: `n`.
     pub n_measured: u64,
-    /// Root mean square of the logarithms of predicted over measured throughput: `s`.
+    /// Degrees of freedom of Student's t: measured runs less fitted constants.
+    pub freedom: u64,
+    /// Root of the squares of the logarithms of predicted over measured throughput, divided by the
+    /// degrees of freedom: `s`.
     pub rms_error: f64,
     /// Distance from the runs that were measured, in octaves and choices: `d`.
     pub distance: f64,
@@ -86,6 +86,8 @@ pub struct Uncertainty {
     pub constants: Vec<ConstantShare>,
     /// Effects on the run's throughput of all constants that aren't known exactly and cost it time.
     pub effects: Vec<ConstantEffect>,
+    /// Features that make runs alike.
+    pub features: Features,
 }
 
 /// Share of the variance of an interval that one uncertain constant causes.
@@ -162,6 +164,10 @@ pub struct MeasuredRun {
     /// others; none if nothing was fitted to it.
     #[serde(default)]
     pub residual: Option<f64>,
+    /// Changes of that logarithm if the host, whose work was in the clock of the measurement, took
+    /// the least and the most that is possible.
+    #[serde(default)]
+    pub left_open: [f64; 2],
     /// Features that make runs alike.
     pub features: Features,
     /// Effects of uncertain constants on the throughput.
@@ -237,6 +243,18 @@ impl Record {
         runs.filter_map(|run| Some((run, run.residual?)))
     }
 
+    /// Measured runs beyond those that the fitted constants could meet whatever they were.
+    fn freedom(&self) -> usize {
+        let fitted = self.constants.values().filter(|constant| constant.fitted);
+        self.runs.len().saturating_sub(fitted.count()).max(1)
+    }
+
+    /// Of the logarithms of predicted over measured throughput: `s²`.
+    fn variance_of_errors(&self) -> f64 {
+        let squares: f64 = self.runs.iter().map(|run| run.log_error.powi(2)).sum();
+        squares / self.freedom() as f64
+    }
+
     /// How far the throughput of a run is to be trusted.
     #[must_use]
     pub fn accuracy(&self, throughput: f64, run: &Subject) -> Accuracy {
@@ -250,12 +268,11 @@ impl Record {
             reasons.insert(0, "it does not fit in memory".into());
         }
         let of_constants = constants::excess(self, &run.effects);
-        let n = self.runs.len();
-        let squares: f64 = self.runs.iter().map(|run| run.log_error.powi(2)).sum();
-        let of_errors = squares / n as f64;
+        let (n, freedom) = (self.runs.len(), self.freedom());
+        let of_errors = self.variance_of_errors();
         let from_constants: f64 = of_constants.values().sum();
         let variance = of_errors * (1.0 + distance) + from_constants;
-        let quantile = T_95[n.clamp(1, T_95.len()) - 1];
+        let quantile = student::quantile_95(freedom);
         let factor = libm::exp(quantile * variance.sqrt());
         let share = |part: f64| if variance > 0.0 { part / variance } else { 0.0 };
         let mut by_constant: Vec<ConstantShare> = of_constants
@@ -285,6 +302,7 @@ impl Record {
         Accuracy {
             uncertainty: Uncertainty {
                 n_measured: n as u64,
+                freedom: freedom as u64,
                 rms_error: of_errors.sqrt(),
                 distance,
                 variance_of_constants: from_constants,
@@ -294,6 +312,7 @@ impl Record {
                 from_constants: share(from_constants),
                 constants: by_constant,
                 effects: effects.collect(),
+                features: run.features.clone(),
             },
             interval: Interval {
                 low: throughput / factor,
@@ -305,12 +324,30 @@ impl Record {
     }
 }
 
+/// A number with the digits that its interval leaves: its last is a tenth of half the interval's
+/// width at most.
+#[must_use]
+pub fn significant(value: f64, interval: Interval) -> String {
+    let half = (interval.high - interval.low) / 2.0;
+    let coarsest = libm::log10(half / 10.0);
+    if !coarsest.is_finite() {
+        return format!("{value:.1}");
+    }
+    let power = libm::floor(coarsest) as i32;
+    if power <= 0 {
+        return format!("{value:.*}", power.unsigned_abs() as usize);
+    }
+    let unit = 10f64.powi(power);
+    format!("{:.0}", (value / unit).round() * unit)
+}
+
 impl Accuracy {
     /// One line for people: the interval, and what to think of it.
     #[must_use]
     pub fn text(&self) -> String {
         let Interval { low, high } = self.interval;
-        let mut out = format!("{LEVEL} % interval {low:.1} to {high:.1} sequences/s");
+        let [low, high] = [low, high].map(|end| significant(end, self.interval));
+        let mut out = format!("{LEVEL} % interval {low} to {high} sequences/s");
         let of = &self.uncertainty;
         if let Some(most) = of.constants.first()
             && of.from_constants >= WORTH_A_WORD

@@ -20,6 +20,7 @@ use crate::compile::{Compiled, compile};
 use crate::config::RunConfig;
 use crate::error::Result;
 use crate::explain::Explanation;
+use crate::headroom::Headroom;
 use crate::measure::{Samples, latency, packs_per_second, sequences_per_second};
 use crate::metrics::{Metrics, RegionUse, memory};
 use crate::utilisation::Utilisation;
@@ -82,6 +83,7 @@ pub fn metrics(
         latency_seconds: latency(&latencies),
         latencies,
         fits: refusal.is_none(),
+        headroom: Headroom::of(config, weight),
         refusal,
         overflow: RegionUse::too_much(weight),
         ipus: memory(weight),

@@ -35,7 +35,7 @@
 //! let metrics = evaluate(&config, &machine, &plans)?;
 //!
 //! // How fast, and does it fit?
-//! assert_eq!(format!("{:.1}", metrics.throughput_sequences_per_second), "3655.0");
+//! assert_eq!(format!("{:.1}", metrics.throughput_sequences_per_second), "3623.7");
 //! assert!(metrics.fits);
 //!
 //! // Where does the step go on IPU 1, which has seven layers, and on IPU 0 with embedding and loss?
@@ -122,6 +122,7 @@ pub mod compile;
 pub mod evaluate;
 
 pub mod explain;
+pub mod headroom;
 pub mod measure;
 pub mod metrics;
 pub mod utilisation;

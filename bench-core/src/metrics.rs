@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::accuracy::Accuracy;
 use crate::explain::Explanation;
+use crate::headroom::{Headroom, Verdict};
 use crate::measure::{Latency, Samples};
 use crate::utilisation::Utilisation;
 
@@ -39,6 +40,9 @@ pub struct Metrics {
     pub latencies: Vec<Samples>,
     /// Whether every tile holds what is placed on it.
     pub fits: bool,
+    /// Room on the fullest tile, where it holds what is placed on it.
+    #[serde(default)]
+    pub headroom: Option<Headroom>,
     /// Why a device refuses the program: the fullest tile, by how much it is too full, and its
     /// largest tensors; not part of the written form, in which it is told in words.
     #[serde(skip)]
@@ -116,6 +120,16 @@ impl Metrics {
     #[must_use]
     pub fn fullest_tile(&self) -> Option<Bytes> {
         self.ipus.iter().map(|ipu| ipu.max_tile_bytes).max()
+    }
+
+    /// Answer to whether the run fits on a real machine.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.fits {
+            self.headroom.map_or(Verdict::Fits, Headroom::verdict)
+        } else {
+            Verdict::TooLarge
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod scaling;
 
 use ipu_sim::engine;
 use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::SimSeconds;
 use popart_graph::passes::Watch;
 use popart_graph::plan::PlanCache;
 use schemars::JsonSchema;
@@ -144,11 +145,11 @@ pub fn validate(mut done: impl FnMut(&Row)) -> Result<Validation> {
     for row in &measured.throughput {
         let (config, machine) = row.run.resolve();
         add(vec![Row {
-            found: throughput(&config, &machine)?,
+            found: row.predicted(&config, step(&config, &machine)?, &measured.host_time),
             name: row.name.clone(),
-            unit: "sequences/s".into(),
-            expected: row.sequences_per_second,
-            tolerance: 0.03,
+            unit: row.unit.unit().into(),
+            expected: row.rate,
+            tolerance: row.tolerance(),
             is_range: false,
             role: row.role,
             source: row.source.clone(),
@@ -186,17 +187,22 @@ fn compiled(config: &RunConfig, machine: &MachineSpec) -> Result<Compiled> {
 }
 
 fn throughput(config: &RunConfig, machine: &MachineSpec) -> Result<f64> {
+    Ok(sequences_per_second(config, step(config, machine)?))
+}
+
+/// The time of a step.
+fn step(config: &RunConfig, machine: &MachineSpec) -> Result<SimSeconds> {
     let program = compiled(config, machine)?.program;
     let timeline = engine::time(&program, machine, TIMING)?;
-    let step = machine.tile.clock.seconds(timeline.total);
-    Ok(sequences_per_second(config, step))
+    Ok(machine.tile.clock.seconds(timeline.total))
 }
 
 impl Validation {
     /// Largest absolute error of the throughput of runs.
     #[must_use]
     pub fn largest_throughput_error(&self) -> f64 {
-        let rows = self.rows.iter().filter(|row| row.unit == "sequences/s");
+        let is_rate = |row: &&Row| matches!(row.unit.as_str(), "sequences/s" | "rows/s");
+        let rows = self.rows.iter().filter(is_rate);
         rows.map(|row| row.error().abs()).fold(0.0, f64::max)
     }
 }

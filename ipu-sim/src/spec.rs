@@ -122,6 +122,9 @@ pub enum Wiring {
 pub struct ComputeSpec {
     /// Control cycles of one compute set, beside what its vertices cost.
     pub dispatch: Cycles,
+    /// Cycles of an IPU for one trust ratio of LAMB, beside what its norms, their sums over
+    /// replicas and the new weights cost.
+    pub trust_ratio: Cycles,
 }
 
 /// The exchange inside one IPU; its rate is [`TileSpec::exchange_rate`].
@@ -158,9 +161,6 @@ pub struct SyncSpec {
     pub global: Cycles,
     /// Time that each further hop adds, there and again back.
     pub hop: SimSeconds,
-    /// Starting a collective, or a load or store of streaming memory, in which all IPUs of a
-    /// replica take part.
-    pub external: SimSeconds,
 }
 
 /// IPU-Links. Rates are per link and direction; links work in both directions at once.
@@ -492,7 +492,7 @@ pub(crate) mod fixtures {
             },
             exchange_rate: BytesPerCycle(4),
             tiles_per_exchange_bus: 2,
-            assemble_64_bytes: Cycles(48),
+            assemble_64_bytes: Cycles(56),
         }
     }
 }

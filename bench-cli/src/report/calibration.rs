@@ -24,11 +24,55 @@ pub fn text(calibration: &Calibration) -> String {
             None => String::new(),
         };
         out += &format!(
-            "{}: {percent:+.1} % if it is left out of the fit{stopped}\n",
-            run.name
+            "{}: {percent:+.1} % if it is left out of the fit{stopped}{}\n",
+            run.name,
+            left_open(run.left_open)
         );
     }
+    out += &candidates_text(calibration);
     out
+}
+
+/// What else was tried, beside what was taken: errors by row, and those of rows left out.
+fn candidates_text(calibration: &Calibration) -> String {
+    let runs = &calibration.record.runs;
+    let mut head = vec!["paid for".to_string(), "price".to_string()];
+    head.extend((1..=runs.len()).map(|number| number.to_string()));
+    head.extend(["left out: mean".to_string(), "worst".to_string()]);
+    let last = head.len();
+    let head: Vec<&str> = head.iter().map(String::as_str).collect();
+    let mut table = table(&head, 1..last);
+    let percent = |error: f64| format!("{:+.1}", 100.0 * error);
+    let mut add = |name: &str, price: String, errors: Vec<f64>, left_out: Vec<f64>| {
+        let mut row = vec![name.to_string(), price];
+        row.extend(errors.into_iter().map(percent));
+        let sizes = left_out.iter().map(|error| error.abs());
+        let mean = sizes.clone().sum::<f64>() / left_out.len() as f64;
+        let worst = sizes.fold(0.0, f64::max);
+        row.extend([mean, worst].map(|error| format!("{:.1}", 100.0 * error)));
+        table.add_row(row);
+    };
+    for candidate in &calibration.candidates {
+        let (errors, left_out) = (candidate.errors.clone(), candidate.left_out.clone());
+        let price = format!("{:.0} us", 1e6 * candidate.price);
+        add(candidate.name, price, errors, left_out);
+    }
+    let share = |logarithm: f64| logarithm.exp() - 1.0;
+    let fitted = calibration.time.rows.iter();
+    let fitted = fitted.map(|row| share(row.residual)).collect();
+    let left_out = runs.iter().map(|run| share(run.log_error)).collect();
+    let taken = "every trust ratio of LAMB (taken)";
+    add(taken, "as fitted".into(), fitted, left_out);
+    format!("\nerrors in % if a weight update is priced otherwise, rows as above\n\n{table}\n")
+}
+
+/// What the clock of a measurement leaves open, if that is anything.
+fn left_open(of: [f64; 2]) -> String {
+    if of == [0.0; 2] {
+        return String::new();
+    }
+    let [most, least] = of.map(|end| 100.0 * (end.exp() - 1.0));
+    format!("; the host's time in its clock leaves {least:+.1} to {most:+.1} % open")
 }
 
 /// The fit as three tables and two lines.

@@ -1,21 +1,31 @@
 //! Suite results as a table to read.
 
+use bench_core::accuracy::ratio::{Known, Ratio};
+use bench_core::accuracy::{Interval, Record, significant};
+use bench_core::headroom::Verdict;
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::metrics::Report;
 use crate::suite::{Entry, Outcome};
 
-/// Place of the column of packs, which only a table with a run on packs has.
+/// Places of the columns that only some tables have: of packs, if a run has them, and of ratios.
 const PACKS: usize = 3;
+const RATIO: usize = 5;
 
-/// The table of `entries`: times are simulated.
+/// The table of `entries`: times are simulated, and numbers have the digits that intervals leave.
+///
+/// With a run to relate to, each has its throughput over that of it, with the interval of the
+/// ratio, and how much of it the IPUs are that it has more.
 #[must_use]
-pub fn text(entries: &[Entry]) -> String {
+pub fn text(entries: &[Entry], relative_to: Option<&str>) -> String {
+    let over = format!("over {}", relative_to.unwrap_or_default());
     let header = [
         "run",
         "system",
         "sequences/s",
         "packs/s",
         "90 % interval",
+        &over,
         "domain",
         "latency ms",
         "step s",
@@ -23,10 +33,19 @@ pub fn text(entries: &[Entry]) -> String {
         "fits",
     ];
     let packs = entries.iter().any(has_packs);
-    let shown = |cells: [String; 10]| {
-        let cells = cells.into_iter().enumerate();
-        cells.filter_map(move |(place, cell)| (packs || place != PACKS).then_some(cell))
+    let is_shown = |place| match place {
+        PACKS => packs,
+        RATIO => relative_to.is_some(),
+        _ => true,
     };
+    let shown = |cells: [String; 11]| {
+        let cells = cells.into_iter().enumerate();
+        cells.filter_map(move |(place, cell)| is_shown(place).then_some(cell))
+    };
+    let base = entries
+        .iter()
+        .find(|entry| Some(entry.run.as_str()) == relative_to);
+    let base = base.and_then(report);
     let mut table = Table::new();
     table
         .load_style(presets::ASCII_MARKDOWN)
@@ -35,36 +54,80 @@ pub fn text(entries: &[Entry]) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     for entry in entries {
-        table.add_row(shown(row(entry)));
+        table.add_row(shown(row(entry, base)));
     }
     table.to_string()
 }
 
-fn has_packs(entry: &Entry) -> bool {
+fn report(entry: &Entry) -> Option<&Report> {
     match &entry.outcome {
-        Outcome::Report { report } => report.metrics.throughput_packs_per_second.is_some(),
-        Outcome::Failed { .. } => false,
+        Outcome::Report { report } => Some(report),
+        Outcome::Failed { .. } => None,
     }
 }
 
-fn row(entry: &Entry) -> [String; 10] {
+fn has_packs(entry: &Entry) -> bool {
+    report(entry).is_some_and(|report| report.metrics.throughput_packs_per_second.is_some())
+}
+
+/// The throughput of `report` over that of `base`, and the share of it that each IPU keeps.
+fn relative(report: &Report, base: &Report) -> String {
+    let [a, b] = [report, base].map(|report| Known {
+        throughput: report.metrics.throughput_sequences_per_second,
+        accuracy: &report.metrics.accuracy,
+    });
+    let Ratio {
+        value,
+        interval: Interval { low, high },
+        ..
+    } = Record::shipped().ratio(a, b);
+    let [ipus, ipus_of_base] = [report, base].map(n_ipus);
+    let share = match ipus == ipus_of_base {
+        true => String::new(),
+        false => format!(", {:.0} % an IPU", 100.0 * value * ipus_of_base / ipus),
+    };
+    format!("{value:.2} ({low:.2} - {high:.2}){share}")
+}
+
+/// IPUs of all replicas.
+fn n_ipus(report: &Report) -> f64 {
+    let replicas = report.options.get("replication_factor");
+    let replicas = replicas.and_then(serde_json::Value::as_f64).unwrap_or(1.0);
+    replicas * report.metrics.ipus.len() as f64
+}
+
+fn row(entry: &Entry, base: Option<&Report>) -> [String; 11] {
     let (run, system) = (entry.run.clone(), entry.system.clone());
     let none = || String::from("-");
-    let Outcome::Report { report } = &entry.outcome else {
+    let Some(report) = report(entry) else {
         let mut row = std::array::from_fn(|_| none());
         [row[0], row[1], row[2]] = [run, system, "failed".into()];
         return row;
     };
     let metrics = &report.metrics;
-    let interval = metrics.accuracy.interval;
+    let (throughput, interval) = (
+        metrics.throughput_sequences_per_second,
+        metrics.accuracy.interval,
+    );
+    // What follows from the throughput is as uncertain as that.
+    let as_certain = |value: f64| {
+        let Interval { low, high } = interval;
+        let [low, high] = [low, high].map(|end| end * value / throughput);
+        significant(value, Interval { low, high })
+    };
     [
         run,
         system,
-        format!("{:.1}", metrics.throughput_sequences_per_second),
+        as_certain(throughput),
         metrics
             .throughput_packs_per_second
-            .map_or_else(none, |packs| format!("{packs:.1}")),
-        format!("{:.0} - {:.0}", interval.low, interval.high),
+            .map_or_else(none, as_certain),
+        format!(
+            "{} - {}",
+            significant(interval.low, interval),
+            significant(interval.high, interval)
+        ),
+        base.map_or_else(none, |base| relative(report, base)),
         if metrics.accuracy.in_domain {
             "in"
         } else {
@@ -73,11 +136,16 @@ fn row(entry: &Entry) -> [String; 10] {
         .into(),
         metrics
             .latency_seconds
-            .map_or_else(none, |latency| format!("{:.4}", latency.mean.0 * 1e3)),
-        format!("{:.4}", metrics.step_seconds.0),
+            .map_or_else(none, |latency| as_certain(latency.mean.0 * 1e3)),
+        as_certain(metrics.step_seconds.0),
         metrics
             .fullest_tile()
             .map_or_else(none, |bytes| bytes.0.to_string()),
-        if metrics.fits { "yes" } else { "no" }.into(),
+        match metrics.verdict() {
+            Verdict::Fits => "yes",
+            Verdict::Close => "close",
+            Verdict::TooLarge => "no",
+        }
+        .into(),
     ]
 }

@@ -108,13 +108,13 @@ fn results_of_good_and_failed_runs() {
         ]
     );
     expect_test::expect![[r#"
-        | run                        | system    | sequences/s | packs/s | 90 % interval | domain | latency ms |  step s | fullest tile B | fits |
-        |----------------------------|-----------|-------------|---------|---------------|--------|------------|---------|----------------|------|
-        | 1-large-128-pod16          | mk2-pod16 |      4096.0 |       - |   4000 - 4194 |     in |          - | 16.0000 |         600000 |  yes |
-        | 2-large-128-pod64          | mk2-pod64 |      4096.0 |  2048.5 |   4000 - 4194 |     in |          - | 16.0000 |         600000 |  yes |
-        | 9-squad-low-latency-128-b1 | mk2-m2000 |      failed |       - |             - |      - |          - |       - |              - |    - |"#]].assert_eq(&report::table::text(&entries));
+        | run                        | system    | sequences/s | packs/s | 90 % interval | domain | latency ms | step s | fullest tile B | fits |
+        |----------------------------|-----------|-------------|---------|---------------|--------|------------|--------|----------------|------|
+        | 1-large-128-pod16          | mk2-pod16 |        4096 |       - |   4000 - 4194 |     in |          - |  16.00 |         600000 |  yes |
+        | 2-large-128-pod64          | mk2-pod64 |        4096 |    2048 |   4000 - 4194 |     in |          - |  16.00 |         600000 |  yes |
+        | 9-squad-low-latency-128-b1 | mk2-m2000 |      failed |       - |             - |      - |          - |      - |              - |    - |"#]].assert_eq(&report::table::text(&entries, None));
     // Without packs, there is no column of them.
-    let without = report::table::text(&entries[..1]);
+    let without = report::table::text(&entries[..1], None);
     assert!(!without.contains("packs/s"), "{without}");
     let json: Value = serde_json::from_str(&report::json::text(&entries)).unwrap();
     assert_eq!(json[0]["report"]["throughput_sequences_per_second"], 4096.0);

@@ -17,7 +17,7 @@ use ipu_sim::spec::constant::ConstantId;
 use nalgebra::{DMatrix, DVector};
 
 use super::Record;
-use super::effects::{Effect, Effects, UncertainConstant};
+use super::effects::{Effects, UncertainConstant};
 
 /// Variances of the logarithm of a throughput, by constant.
 pub(super) type Variances = BTreeMap<ConstantId, f64>;
@@ -65,71 +65,89 @@ fn triangle([low, high]: [f64; 2]) -> f64 {
     (low * low + low * high + high * high) / 6.0
 }
 
+/// Whether a constant is what the measured runs had.
+fn is_known(record: &Record, id: ConstantId, constant: &UncertainConstant) -> bool {
+    record.constants.get(&id) == Some(constant)
+}
+
+/// Variances of the logarithm of a throughput from what it depends on.
+struct Split {
+    /// From constants that aren't fitted.
+    others: Variances,
+    /// Parts of the variance from the fitted constants, which depend on each other: only their sum
+    /// is a variance.
+    fitted: Variances,
+}
+
+impl Split {
+    fn of(record: &Record, refit: Option<&Refit>, effects: &Effects) -> Self {
+        let slope = |id: ConstantId| -> f64 {
+            let found = effects.0.get(&id);
+            let alike = found.filter(|(constant, _)| is_known(record, id, constant));
+            alike.map_or(0.0, |(_, effect)| effect.slope)
+        };
+        let slopes = refit.map(|refit| refit.slopes(&slope));
+        let mut others = Variances::new();
+        for (&id, (constant, effect)) in &effects.0 {
+            let ends = match (is_known(record, id, constant), refit.zip(slopes.as_ref())) {
+                (true, Some(_)) if constant.fitted => continue,
+                (true, Some((refit, slopes))) => [0, 1].map(|end| {
+                    let rows = record.calibration();
+                    let rows = rows.map(|(run, _)| run.effect(id).ends[end]);
+                    let rows = DVector::from_vec(rows.collect());
+                    effect.ends[end] - slopes.dot(&(&refit.inverse * rows))
+                }),
+                _ => effect.ends,
+            };
+            others.insert(id, triangle(ends));
+        }
+        let parts = refit.zip(slopes).map(|(refit, slopes)| {
+            let parts = (&refit.covariance * &slopes).component_mul(&slopes);
+            let parts = refit.ids.iter().zip(&parts);
+            parts.map(|(id, part)| (*id, *part)).collect()
+        });
+        Self {
+            others,
+            fitted: parts.unwrap_or_default(),
+        }
+    }
+}
+
+/// The variance that constants give a logarithm.
+pub(super) fn variance(record: &Record, effects: &Effects) -> f64 {
+    let split = Split::of(record, Refit::of(record).as_ref(), effects);
+    split.others.values().chain(split.fitted.values()).sum()
+}
+
 /// What a run adds to the variance that the measured runs have.
 pub(super) fn excess(record: &Record, effects: &Effects) -> Variances {
     let refit = Refit::of(record);
-    let known = |id, constant: &UncertainConstant| record.constants.get(&id) == Some(constant);
-    let slope = |id: ConstantId| -> f64 {
-        let found = effects.0.get(&id);
-        let alike = found.filter(|(constant, _)| known(id, constant));
-        alike.map_or(0.0, |(_, effect)| effect.slope)
-    };
+    let own = Split::of(record, refit.as_ref(), effects);
+    let measured = record.runs.iter().map(|run| {
+        let effects = run.effects.iter().filter_map(|(id, effect)| {
+            let constant = record.constants.get(id)?.clone();
+            Some((*id, (constant, *effect)))
+        });
+        Split::of(record, refit.as_ref(), &Effects(effects.collect()))
+    });
+    let measured: Vec<Split> = measured.collect();
+    let mean =
+        |of: &dyn Fn(&Split) -> f64| measured.iter().map(of).sum::<f64>() / measured.len() as f64;
     let mut out = Variances::new();
-    for (&id, (constant, effect)) in &effects.0 {
-        let variance = match (known(id, constant), constant.fitted, &refit) {
-            (true, true, Some(_)) => continue,
-            (true, false, Some(refit)) => {
-                let left = |effect: Effect, slope: &dyn Fn(ConstantId) -> f64| {
-                    triangle([0, 1].map(|end| {
-                        let rows = record
-                            .calibration()
-                            .map(|(run, _)| run.effect(id).ends[end]);
-                        let rows = DVector::from_vec(rows.collect());
-                        effect.ends[end] - refit.slopes(slope).dot(&(&refit.inverse * rows))
-                    }))
-                };
-                let measured = record
-                    .runs
-                    .iter()
-                    .map(|run| left(run.effect(id), &|id| run.slope(id)));
-                left(*effect, &slope) - measured.sum::<f64>() / record.runs.len() as f64
-            }
-            (true, _, None) => {
-                let measured = record.runs.iter().map(|run| triangle(run.effect(id).ends));
-                triangle(effect.ends) - measured.sum::<f64>() / record.runs.len() as f64
-            }
-            (false, _, _) => triangle(effect.ends),
-        };
-        out.insert(id, variance.max(0.0));
+    for (id, variance) in own.others {
+        let is_known = is_known(record, id, &effects.0[&id].0);
+        let held = mean(&|run| run.others.get(&id).copied().unwrap_or_default());
+        let held = if is_known { held } else { 0.0 };
+        out.insert(id, (variance - held).max(0.0));
     }
-    if let Some(refit) = refit {
-        add_fitted(record, &refit, &slope, &mut out);
+    // The fitted constants together, since their errors aren't independent; each is then given
+    // its part.
+    let all = |parts: &Variances| parts.values().sum::<f64>();
+    let more = all(&own.fitted) - mean(&|run| all(&run.fitted));
+    let positive: f64 = own.fitted.values().map(|part| part.max(0.0)).sum();
+    if more > 0.0 && positive > 0.0 {
+        let parts = own.fitted.into_iter();
+        out.extend(parts.map(|(id, part)| (id, more * part.max(0.0) / positive)));
     }
     out
-}
-
-/// The fitted constants together, since their errors aren't independent; each is then given its
-/// part.
-fn add_fitted(
-    record: &Record,
-    refit: &Refit,
-    slope: &dyn Fn(ConstantId) -> f64,
-    out: &mut Variances,
-) {
-    // What each constant contributes to the variance of all.
-    let parts = |slope: &dyn Fn(ConstantId) -> f64| {
-        let slopes = refit.slopes(slope);
-        (&refit.covariance * &slopes).component_mul(&slopes)
-    };
-    let own = parts(slope);
-    let measured = record.runs.iter();
-    let measured = measured.map(|run| parts(&|id| run.slope(id)).sum());
-    let more = own.sum() - measured.sum::<f64>() / record.runs.len() as f64;
-    let positive: f64 = own.iter().map(|part| part.max(0.0)).sum();
-    if more <= 0.0 || positive == 0.0 {
-        return;
-    }
-    for (id, part) in refit.ids.iter().zip(&own) {
-        out.insert(*id, more * part.max(0.0) / positive);
-    }
 }

@@ -14,11 +14,16 @@ use popart_graph::passes::optimizer::rules::MomentTypes;
 use popart_graph::passes::{
     CollectiveMerging, Outlining, Sharding, SoftmaxDropoutGradient, StateMemory,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{InferenceIo, RunConfig};
 use crate::explain::{Explanation, IpuCycles, pass_name};
+use crate::release::Release;
 
+/// The software that a run goes through; what others measured says nothing of its domain.
+const FRONT_END: &str = "front end";
+const POPART: &str = "PopART";
 /// How large products are.
 const TOKENS: &str = "tokens of a micro-batch";
 /// How large those of the head are; longer sequences have more.
@@ -41,12 +46,12 @@ const DERIVED: [(&str, &[(&str, f64)]); 4] = [
 const FROM_NOTHING: [&str; 1] = [UPDATE_SHARE];
 
 /// The features of a run by name. What a run doesn't have (an optimiser in inference) is absent.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Features(BTreeMap<String, Feature>);
 
 /// One feature.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Feature {
     /// A size: what matters is how many times as large.
@@ -60,6 +65,7 @@ impl Features {
     #[must_use]
     pub fn new(config: &RunConfig, machine: &MachineSpec, time: &Explanation) -> Self {
         let mut out = Self::default();
+        out.choice(FRONT_END, POPART);
         out.add_machine(machine);
         out.add_model(config);
         out.add_session(config);
@@ -68,6 +74,13 @@ impl Features {
             out.size(UPDATE_SHARE, update_share(time));
         }
         out
+    }
+
+    /// The same, measured with another front end than PopART's application.
+    #[must_use]
+    pub(crate) fn measured_with(mut self, front_end: Option<&str>) -> Self {
+        self.choice(FRONT_END, front_end.unwrap_or(POPART));
+        self
     }
 
     fn add_machine(&mut self, machine: &MachineSpec) {
@@ -100,7 +113,6 @@ impl Features {
         self.choice("word table in pieces", on(model.vocab_steps > 1));
         if !config.is_squad() {
             self.size(MASKED, model.mask_tokens.into());
-            // No published run of packs is among the measured ones.
             if let SequenceFormat::Packed { sequences } = model.sequence_format {
                 self.size("sequences of a pack", sequences.into());
             }
@@ -129,6 +141,10 @@ impl Features {
     }
 
     fn add_session(&mut self, config: &RunConfig) {
+        // What was measured is of these and later releases, up to the last.
+        if config.release < Release::V2_1 {
+            self.choice("release", config.release.name());
+        }
         let (placement, session) = (&config.placement, &config.session);
         // Heads of the measured runs are on the first IPU.
         let unwrapped = placement.squad_head == SquadHead::LastEncoderIpu;
@@ -295,9 +311,14 @@ pub(super) struct Domain {
 }
 
 impl Domain {
+    /// The domain of the runs that were measured with PopART's application.
     pub(super) fn of<'a>(runs: impl Iterator<Item = &'a Features>) -> Self {
         let mut out = Self::default();
-        for (name, feature) in runs.flat_map(|features| &features.0) {
+        let is_popart = |features: &&Features| {
+            let front_end = features.0.get(FRONT_END);
+            front_end.is_none_or(|front_end| *front_end == Feature::Choice(POPART.into()))
+        };
+        for (name, feature) in runs.filter(is_popart).flat_map(|features| &features.0) {
             match feature {
                 Feature::Size(size) => {
                     let range = out.sizes.entry(name.clone()).or_insert((*size, *size));

@@ -6,9 +6,9 @@
 //! | constant | what is paid for |
 //! |---|---|
 //! | `compute.dispatch` | every compute set |
+//! | `compute.trust_ratio` | every weight that LAMB moves by the ratio of two norms |
 //! | `exchange.sync_max`, `exchange.phase_extra` | every exchange phase |
 //! | `chip.assemble_64_bytes` | cycles of bringing in order what arrived, in proportion |
-//! | `sync.external` | every load, store and collective |
 //! | `streaming_memory.latency` | every load and store |
 //! | `streaming_memory.bandwidth` | cycles of their bytes, in inverse proportion |
 //! | `links.usable` | cycles of bytes between IPUs, in inverse proportion |
@@ -72,9 +72,9 @@ impl Price {
         let seconds = |times: u64| Self::Each(times as f64 * clock);
         Some(match expense {
             Expense::ComputeSets => Self::Each(paid.dispatches as f64),
+            Expense::TrustRatios => Self::Each(paid.trust_ratios as f64),
             Expense::ExchangePhases => Self::Each(paid.launches as f64),
             Expense::Assembly => Self::Proportional(paid.assembly.0 as f64),
-            Expense::Starts => seconds(paid.starts),
             Expense::StreamingAccesses => seconds(paid.accesses),
             Expense::StreamingBytes => Self::Inverse(paid.streaming.0 as f64),
             Expense::LinkBytes => Self::Inverse(paid.links.0 as f64),

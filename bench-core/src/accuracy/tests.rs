@@ -36,6 +36,7 @@ fn measured(log_error: f64, features: Features) -> MeasuredRun {
         system: "mk2-pod16".into(),
         log_error,
         residual: None,
+        left_open: [0.0; 2],
         features,
         effects: BTreeMap::new(),
     }
@@ -174,7 +175,7 @@ fn uncertain(fitted: bool) -> UncertainConstant {
     }
 }
 
-const FITTED: ConstantId = ConstantId::SyncExternal;
+const FITTED: ConstantId = ConstantId::ComputeTrustRatio;
 const ASSUMED: ConstantId = ConstantId::LinksLatency;
 
 /// Three rows that a constant was fitted to, and a constant that wasn't, with what a run depends on
@@ -242,8 +243,9 @@ fn what_a_run_depends_on_more_widens_its_interval() {
     let (record, subject) = with_constants(none, all);
     let found = record.accuracy(1.0, &subject);
     // A triangle from -0.3 to 0.3, all of it left because the run has nothing of the fitted one.
-    let (constants, errors) = (0.3_f64.powi(2) / 6.0, 0.05_f64.powi(2));
-    let half = 2.353 * (constants + errors).sqrt();
+    // Three errors less one fitted constant.
+    let (constants, errors) = (0.3_f64.powi(2) / 6.0, 1.5 * 0.05_f64.powi(2));
+    let half = 2.920 * (constants + errors).sqrt();
     assert!((found.interval.high - half.exp()).abs() < 1e-9, "{found:?}");
     assert_eq!(found.uncertainty.constants[0].constant, ASSUMED.key());
     assert!(
@@ -276,7 +278,7 @@ fn a_constant_of_another_value_counts_in_full() {
     let (constant, _) = subject.effects.0.get_mut(&ASSUMED).unwrap();
     constant.value = "1.5 us".into();
     let found = record.accuracy(1.0, &subject).uncertainty;
-    let (constants, errors) = (0.02_f64.powi(2) / 6.0, 0.05_f64.powi(2));
+    let (constants, errors) = (0.02_f64.powi(2) / 6.0, 1.5 * 0.05_f64.powi(2));
     assert!((found.from_constants - constants / (constants + errors)).abs() < 1e-9);
 }
 
@@ -352,4 +354,128 @@ fn the_shipped_record_covers_training_and_no_inference() {
     }
     let large = record.accuracy(1.0, &untimed(LARGE));
     assert!(large.in_domain, "{:?}", large.reasons);
+}
+
+/// Each measured run left out: the interval that the others give holds what was measured as often
+/// as it says, within what eight runs can show.
+#[test]
+fn intervals_hold_what_was_left_out_of_them() {
+    let record = Record::shipped();
+    let inside = record.runs.iter().enumerate().filter(|(out, run)| {
+        let others = record.runs.iter().enumerate();
+        let others = others.filter(|(at, _)| at != out);
+        let others = Record {
+            constants: record.constants.clone(),
+            runs: others.map(|(_, run)| run.clone()).collect(),
+        };
+        let subject = Subject {
+            features: run.features.clone(),
+            fits: true,
+            ..Subject::default()
+        };
+        let Interval { low, high } = others.accuracy(1.0, &subject).interval;
+        let measured = (-run.log_error).exp();
+        low <= measured && measured <= high
+    });
+    let (inside, all) = (inside.count(), record.runs.len());
+    assert!(inside + 1 >= all, "{inside} of {all}");
+}
+
+/// A run of the record as if it had just been simulated.
+fn simulated(record: &Record, run: &MeasuredRun) -> Accuracy {
+    let effects = run.effects.iter().filter_map(|(id, effect)| {
+        let constant = record.constants.get(id)?.clone();
+        Some((*id, (constant, *effect)))
+    });
+    let subject = Subject {
+        features: run.features.clone(),
+        effects: Effects(effects.collect()),
+        fits: true,
+        ..Subject::default()
+    };
+    record.accuracy(1.0, &subject)
+}
+
+/// Of all pairs of measured runs, the interval of the ratio holds the measured one as often as it
+/// says, and is no wider than the two intervals by themselves.
+#[test]
+fn intervals_of_ratios_hold_measured_pairs() {
+    let record = Record::shipped();
+    let mut inside = 0;
+    let mut pairs = 0;
+    for (at, first) in record.runs.iter().enumerate() {
+        for second in &record.runs[..at] {
+            let [a, b] = [first, second].map(|run| simulated(record, run));
+            let [known_a, known_b] = [&a, &b].map(|accuracy| ratio::Known {
+                throughput: 1.0,
+                accuracy,
+            });
+            let found = record.ratio(known_a, known_b);
+            let measured = (second.log_error - first.log_error).exp();
+            let Interval { low, high } = found.interval;
+            inside += usize::from(low <= measured && measured <= high);
+            pairs += 1;
+            let alone = a.interval.high * b.interval.high;
+            assert!(
+                high <= alone * 1.05,
+                "{} {}: {high}",
+                first.name,
+                second.name
+            );
+        }
+    }
+    assert!(10 * inside >= 9 * pairs, "{inside} of {pairs}");
+}
+
+#[test]
+fn a_ratio_is_surer_than_what_it_is_made_of() {
+    let record = Record::shipped();
+    let known = |accuracy, throughput| ratio::Known {
+        throughput,
+        accuracy,
+    };
+    let one = simulated(record, &record.runs[0]);
+    let same = record.ratio(known(&one, 5.0), known(&one, 5.0));
+    assert_eq!((same.value, same.is_faster), (1.0, 0.5));
+    assert_eq!(
+        same.interval,
+        Interval {
+            low: 1.0,
+            high: 1.0
+        }
+    );
+    // Alike in all that is looked at: a third of the difference may be wrong.
+    let better = record.ratio(known(&one, 5.25), known(&one, 5.0));
+    let factor = (one.uncertainty.quantile * 1.05_f64.ln() / 3.0).exp();
+    assert!(
+        (better.interval.high / (1.05 * factor) - 1.0).abs() < 1e-9,
+        "{better:?}"
+    );
+    assert!(better.interval.low > 1.0, "{better:?}");
+    assert!(better.is_faster > 0.95, "{better:?}");
+    let worse = record.ratio(known(&one, 5.0), known(&one, 5.25));
+    assert!((worse.is_faster + better.is_faster - 1.0).abs() < 1e-9);
+    // Others have more between them, at most what both are off by themselves.
+    let other = simulated(record, &record.runs[5]);
+    let apart = record.ratio(known(&one, 5.25), known(&other, 5.0));
+    assert!(apart.interval.high > better.interval.high);
+    assert!(
+        better.text("A", "B").starts_with("A over B: 1.05"),
+        "{}",
+        better.text("A", "B")
+    );
+}
+
+#[test]
+fn numbers_have_the_digits_that_are_known() {
+    let interval = |low, high| Interval { low, high };
+    for (value, of, expected) in [
+        (5058.93, interval(4860.0, 5260.0), "5060"),
+        (1234.5, interval(700.0, 2800.0), "1200"),
+        (93.271, interval(90.0, 97.0), "93.3"),
+        (0.1234, interval(0.12, 0.13), "0.1234"),
+        (7.25, interval(7.25, 7.25), "7.2"),
+    ] {
+        assert_eq!(significant(value, of), expected, "{value} {of:?}");
+    }
 }

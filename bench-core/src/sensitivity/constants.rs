@@ -261,6 +261,11 @@ pub const KNOBS: &[Knob] = &[
     Knob::new(&[(Id::ChipTilesPerExchangeBus, To("1"))], Slower, Run::Base),
     Knob::new(&[(Id::ChipAssemble64Bytes, Times(2.0))], Slower, Run::Base),
     Knob::new(&[(Id::ComputeDispatch, Times(2.0))], Slower, Run::Training),
+    Knob::new(
+        &[(Id::ComputeTrustRatio, Times(2.0))],
+        Slower,
+        Run::Training,
+    ),
     Knob::new(&[(Id::ExchangeColumns, Times(2.0))], Slower, Run::Training),
     Knob::new(&[(Id::ExchangeRows, Times(2.0))], Slower, Run::Training),
     Knob::new(
@@ -301,7 +306,6 @@ pub const KNOBS: &[Knob] = &[
     ),
     Knob::new(&[(Id::SyncGlobal, Times(2.0))], Slower, Run::Training),
     Knob::new(&[(Id::SyncHop, Times(10.0))], Slower, Run::Training),
-    Knob::new(&[(Id::SyncExternal, Times(2.0))], Slower, Run::Training),
     Knob::new(
         &[(Id::LinksLinksPerIpu, To("12"))],
         Nothing(CHECKED),

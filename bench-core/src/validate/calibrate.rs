@@ -6,12 +6,14 @@
 //! ([`configs/measurements.toml`](../../../configs/measurements.toml)).
 //! A program depends on none of them, so every row is compiled once.
 
+mod candidates;
 mod constant;
 mod fit;
 mod left_out;
 mod memory;
 mod time;
 
+pub use self::candidates::Candidate;
 pub use self::constant::Constant;
 pub use self::fit::{Fit, FittedRow, Identifiability, KNOWN_BELOW, determined_by};
 pub use self::left_out::AtBounds;
@@ -26,6 +28,8 @@ pub struct Calibration {
     pub memory: Fit,
     /// Errors of prediction, for [`crate::accuracy`].
     pub record: Record,
+    /// Candidates that could be priced in place of the trust ratios of LAMB.
+    pub candidates: Vec<Candidate>,
     /// Constants that the fit without a row leaves at a bound, by the name of that row.
     pub at_bounds: AtBounds,
 }
@@ -38,10 +42,12 @@ pub struct Calibration {
 pub fn calibrate() -> Result<Calibration> {
     let time = time::fit()?;
     let (record, at_bounds) = left_out::record(&time)?;
+    let candidates = candidates::candidates(&time)?;
     Ok(Calibration {
         time: time.fit,
         memory: memory::fit()?,
         record,
+        candidates,
         at_bounds,
     })
 }
@@ -70,12 +76,24 @@ mod tests {
         check(&found.memory, 4);
         let [shipped, best] = found.time.objective;
         assert!(shipped < 2.0 * best + 1e-4, "{:?}", found.time);
-        // As `docs/validation.md` says.
-        let stopped = found.at_bounds.iter().filter(|(_, at)| !at.is_empty());
-        let stopped: Vec<(&str, &[String])> = stopped
-            .map(|(row, at)| (row.as_str(), at.as_slice()))
-            .collect();
-        let bound = ["sync.external at 200 us".to_string()];
-        assert_eq!(stopped, [("BERT-Large 512, POD16", bound.as_slice())]);
+        // As `docs/validation.md` says: no bound stops a fit, rows are met within 3 %, also those
+        // of other clocks, and those left out within 6 %, 3 % in the mean.
+        assert!(
+            found.at_bounds.values().all(Vec::is_empty),
+            "{:?}",
+            found.at_bounds
+        );
+        let residuals = found.time.rows.iter().map(|row| row.residual.abs());
+        assert!(residuals.fold(0.0, f64::max) < 0.03, "{:?}", found.time);
+        let runs = &found.record.runs;
+        let errors: Vec<f64> = runs.iter().map(|run| run.log_error.abs()).collect();
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        let worst = errors.iter().copied().fold(0.0, f64::max);
+        assert!(mean < 0.03 && worst < 0.06, "{errors:?}");
+        // What was taken predicts rows that were left out better than any other candidate does.
+        for candidate in &found.candidates {
+            let worst_of_it = candidate.left_out.iter().map(|error| error.abs());
+            assert!(worst_of_it.fold(0.0, f64::max) > worst, "{candidate:?}");
+        }
     }
 }

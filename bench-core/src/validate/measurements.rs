@@ -1,12 +1,16 @@
 //! The form of [`configs/measurements.toml`](../../../configs/measurements.toml).
 
+use std::collections::BTreeMap;
+
 use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::SimSeconds;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::Row;
 use crate::config::RunConfig;
+use crate::measure::sequences_per_second;
 use crate::presets;
 
 const MEASUREMENTS: &str = include_str!("../../../configs/measurements.toml");
@@ -58,6 +62,7 @@ impl Role {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Measurements {
+    pub(super) host_time: BTreeMap<Timed, HostTime>,
     pub(super) throughput: Vec<Throughput>,
     pub(super) profile: Vec<Profile>,
     pub(super) link: Rate,
@@ -80,6 +85,9 @@ pub(super) struct Run {
     /// Other values for its keys.
     #[serde(default)]
     keys: Map<String, Value>,
+    /// Keys of it that the run went without.
+    #[serde(default)]
+    without: Vec<String>,
 }
 
 impl Run {
@@ -89,9 +97,58 @@ impl Run {
     ///
     /// Never: a test reads what ships.
     pub(super) fn resolve(&self) -> (RunConfig, MachineSpec) {
-        let config = presets::run(&self.preset, &self.keys).expect("rows name presets that ship");
+        let mut keys = presets::keys(&self.preset).expect("rows name presets that ship");
+        keys.retain(|key, _| !self.without.contains(key));
+        keys.extend(self.keys.clone());
+        let config = RunConfig::from_keys(&keys);
         let machine = MachineSpec::shipped(&self.system).expect("rows name systems that ship");
         (config.expect("keys of rows are those of runs"), machine)
+    }
+}
+
+/// What was in the clock of a measured rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+pub(super) enum Timed {
+    /// The calls that run the device alone.
+    #[serde(rename = "session.run")]
+    SessionRun,
+    /// Many steps, with what the host does between them.
+    #[serde(rename = "block")]
+    Block,
+    /// Reading the data, and whatever a front end adds to a step.
+    #[serde(rename = "end to end")]
+    EndToEnd,
+}
+
+/// Time of the host that a clock held beside that of the device.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostTime {
+    /// Of each step.
+    pub(super) seconds: f64,
+    /// The least and the most that sources leave possible.
+    pub(super) range: [f64; 2],
+    #[expect(dead_code, reason = "for who reads the file")]
+    source: String,
+}
+
+/// What a measured rate counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub(super) enum Counted {
+    /// Sequences; of packs, those in them.
+    #[serde(rename = "sequences/s")]
+    Sequences,
+    /// Rows of the data, whatever each holds.
+    #[serde(rename = "rows/s")]
+    Rows,
+}
+
+impl Counted {
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::Sequences => "sequences/s",
+            Self::Rows => "rows/s",
+        }
     }
 }
 
@@ -101,9 +158,62 @@ pub(super) struct Throughput {
     pub(super) name: String,
     #[serde(flatten)]
     pub(super) run: Run,
-    pub(super) sequences_per_second: f64,
+    pub(super) rate: f64,
+    pub(super) unit: Counted,
+    pub(super) timed: Timed,
+    /// The software that ran it, where that isn't PopART's application.
+    pub(super) front_end: Option<String>,
     pub(super) role: Role,
     pub(super) source: String,
+}
+
+impl Throughput {
+    /// How far off a simulated rate may be: less where the clock held the device alone.
+    pub(super) fn tolerance(&self) -> f64 {
+        match self.timed {
+            Timed::SessionRun => 0.03,
+            Timed::Block | Timed::EndToEnd => 0.05,
+        }
+    }
+
+    /// The rate that this clock would show if a step of the device takes so long.
+    pub(super) fn predicted(
+        &self,
+        config: &RunConfig,
+        step: SimSeconds,
+        host: &BTreeMap<Timed, HostTime>,
+    ) -> f64 {
+        self.rate_of(config, SimSeconds(step.0 + self.host_seconds(host)))
+    }
+
+    /// Time of the host that the clock held in each step, in seconds.
+    pub(super) fn host_seconds(&self, host: &BTreeMap<Timed, HostTime>) -> f64 {
+        host[&self.timed].seconds
+    }
+
+    /// The step that the clock showed, in seconds.
+    pub(super) fn step(&self, config: &RunConfig) -> f64 {
+        self.rate_of(config, SimSeconds(1.0)) / self.rate
+    }
+
+    fn rate_of(&self, config: &RunConfig, step: SimSeconds) -> f64 {
+        match self.unit {
+            Counted::Sequences => sequences_per_second(config, step),
+            Counted::Rows => config.samples_per_step() as f64 / step.0,
+        }
+    }
+
+    /// Changes of the logarithm of that rate if the host took the least and the most.
+    pub(super) fn left_open(
+        &self,
+        config: &RunConfig,
+        step: SimSeconds,
+        host: &BTreeMap<Timed, HostTime>,
+    ) -> [f64; 2] {
+        let predicted = self.predicted(config, step, host);
+        let ends = host[&self.timed].range.map(|end| SimSeconds(step.0 + end));
+        ends.map(|step| libm::log(self.rate_of(config, step) / predicted))
+    }
 }
 
 /// Memory of one IPU in a profile of the real compiler, in bytes over all its tiles.

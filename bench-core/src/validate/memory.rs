@@ -260,3 +260,27 @@ fn is_variable(category: Category) -> bool {
         Category::AlwaysLive(_) | Category::NotAlwaysLive(_)
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::measurements::measurements;
+    use super::*;
+    use crate::headroom::{INFERENCE_MARGIN, TRAINING_MARGIN};
+
+    /// The margins of a verdict are what measured peaks were above simulated ones, at most.
+    #[test]
+    fn margins_are_what_profiles_say() {
+        let mut margins = [0_u64; 2];
+        let profiles = measurements().profile;
+        for profiles in profiles.chunk_by(|a, b| a.run == b.run) {
+            let (config, _) = profiles[0].run.resolve();
+            let rows = rows(profiles).unwrap();
+            let peaks = rows.iter().filter(|row| row.name.ends_with("fullest tile"));
+            for row in peaks {
+                let margin = &mut margins[usize::from(config.is_inference())];
+                *margin = (*margin).max((row.expected - row.found).max(0.0).ceil() as u64);
+            }
+        }
+        assert_eq!(margins, [TRAINING_MARGIN.0, INFERENCE_MARGIN.0]);
+    }
+}

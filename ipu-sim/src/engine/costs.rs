@@ -21,14 +21,14 @@ use crate::network::partition::OwnedRoute;
 use crate::network::{Fold, Network};
 use crate::numerics::DType;
 use crate::program::{
-    self, Collective, CollectiveKind, IpuCopy, LayoutId, Program, SourceId, Step, StreamId,
-    Transfer, VertexGroup,
+    self, Collective, CollectiveKind, CollectiveTensor, ComputeSet, IpuCopy, LayoutId, Program,
+    SourceId, Step, StreamId, Transfer, VertexGroup,
 };
 use crate::replica::{ReplicaError, ReplicaPlacement};
 use crate::spec::MachineSpec;
 use crate::topology::{BundleId, HostDirection, Topology};
 use crate::units::{Bytes, Cycles};
-use crate::vertex::Vertex;
+use crate::vertex::{MapOp, Vertex};
 
 /// The ends of a route beyond an IPU, by the IPUs of a replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -236,9 +236,11 @@ impl Costs<'_> {
                 Step::Compute(set) => {
                     let number = self.distinct.compute.add(self.program, set);
                     let dispatch = self.machine.compute.dispatch;
+                    let trust_ratios = trust_ratios(set);
+                    let ratio = self.machine.compute.trust_ratio * trust_ratios;
                     let spends = smallvec![
                         (Activity::Dispatch, dispatch),
-                        (Activity::Compute, self.compute[number])
+                        (Activity::Compute, self.compute[number] + ratio)
                     ];
                     let vertices = set.vertices.iter();
                     let assembles = |group: &VertexGroup| group.vertex == Vertex::Assemble;
@@ -254,6 +256,7 @@ impl Costs<'_> {
                     out.push(Timed::Leaf(Leaf {
                         usage: ConstantUsage {
                             dispatches: 1,
+                            trust_ratios,
                             assembly,
                             ..ConstantUsage::default()
                         },
@@ -453,7 +456,7 @@ impl Costs<'_> {
         let ipus = self.replica_from(ipu);
         // An IPU alone still syncs with its gateway.
         let sync = self.sync(&ipus).max(self.machine.sync.global);
-        let start = sync + self.start_external() + latency;
+        let start = sync + latency;
         Some(Timed::Leaf(Leaf {
             source,
             ipus,
@@ -465,7 +468,6 @@ impl Costs<'_> {
             moves,
             rounds: Vec::new(),
             usage: ConstantUsage {
-                starts: 1,
                 accesses: 1,
                 ..ConstantUsage::default()
             },
@@ -478,11 +480,6 @@ impl Costs<'_> {
         std::iter::once(first)
             .chain(all.filter(|&ipu| ipu != first))
             .collect()
-    }
-
-    /// Getting all IPUs of a replica to a transfer.
-    fn start_external(&self) -> Cycles {
-        self.machine.tile.clock.cycles(self.machine.sync.external)
     }
 
     /// The IPUs that hold something work side by side, each with the same IPU of the other
@@ -520,13 +517,22 @@ impl Costs<'_> {
                 .or_insert_with_key(|(held, parts)| adding(program, machine, tiles, held, *parts))
         };
         let taken = self.collectives.take(collective.kind, &ipus, &mut add);
-        let start = self.start_external();
+        let rounds = taken
+            .rounds
+            .iter()
+            .map(|(_, times)| u64::from(*times))
+            .sum();
+        let is_number = |tensor: &CollectiveTensor| {
+            let bytes = program.bytes_of(tensor.src);
+            bytes == program.vars[tensor.src].dtype.size()
+        };
+        let is_scalar = collective.tensors.iter().all(is_number);
         vec![Timed::Leaf(Leaf {
             source: collective.source,
             ipus: self.replica_from(first),
             scope: Scope::AllReplicas,
             spends: smallvec![
-                (Activity::Collective, start + taken.links),
+                (Activity::Collective, taken.links),
                 (Activity::Compute, taken.adds)
             ],
             products: ProductFlops::default(),
@@ -535,7 +541,9 @@ impl Costs<'_> {
             moves: smallvec![(Channel::Collective, taken.sent)],
             rounds: taken.rounds,
             usage: ConstantUsage {
-                starts: 1,
+                collectives: 1,
+                scalar_sums: u64::from(is_scalar),
+                rounds,
                 links: taken.copies,
                 latency: taken.latency,
                 latency_hops: taken.latency_hops,
@@ -570,6 +578,13 @@ impl Costs<'_> {
             ..local(collective.source, ipu, spends)
         })
     }
+}
+
+/// Weights of a compute set that LAMB moves by the ratio of two norms.
+fn trust_ratios(set: &ComputeSet) -> u64 {
+    let is_ratio =
+        |group: &&VertexGroup| matches!(group.vertex, Vertex::Map(MapOp::LambUpdate { .. }));
+    set.vertices.iter().filter(is_ratio).count() as u64
 }
 
 /// Adding up one of `parts` parts of tensors of one IPU.

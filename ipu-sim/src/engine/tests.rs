@@ -38,7 +38,6 @@ fn simplified(mut machine: MachineSpec) -> MachineSpec {
     machine.links.latency = SimSeconds(0.0);
     machine.links.hop = SimSeconds(0.0);
     machine.sync.hop = SimSeconds(0.0);
-    machine.sync.external = SimSeconds(1e-6);
     machine
 }
 
@@ -379,9 +378,9 @@ fn replicas_share_streaming_memory() {
         });
         let var = fixture.even[0];
         let steps = vec![fixture.transfers(vec![Transfer::RemoteLoad { buffer, var }])];
-        // A sync (600), a start (1000), an answer (128), and a byte a cycle for all.
+        // A sync (600), an answer (128), and a byte a cycle for all.
         let total = timed(&fixture, steps).total;
-        assert_eq!(total, Cycles(600 + 1000 + 128 + expected));
+        assert_eq!(total, Cycles(600 + 128 + expected));
     }
 }
 
@@ -477,7 +476,7 @@ fn collectives_go_around_the_replicas() {
             tensors: vec![tensor],
         })
     };
-    // Four replicas meet in the middle: a start (1000) and two rounds, each a sync (600) and 32
+    // Four replicas meet in the middle: two rounds, each a sync (600) and 32
     // bytes at 26.5 a cycle (2), to both sides and then to one. Three additions of two elements
     // on each tile. A shard is a copy on each tile: 287 for 4 bytes.
     let steps = vec![
@@ -488,7 +487,7 @@ fn collectives_go_around_the_replicas() {
         &fixture,
         steps,
         expect![[r#"
-            IPU 0: 3772, Compute 1531, Dispatch 37, Collective 2204
+            IPU 0: 2772, Compute 1531, Dispatch 37, Collective 1204
         "#]],
     );
     assert_eq!(timeline.moved.on(Channel::Collective), Bytes(3 * 32));

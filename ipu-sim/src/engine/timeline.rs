@@ -243,10 +243,16 @@ pub struct ConstantUsage {
     pub dispatches: u64,
     /// Exchange phases.
     pub launches: u64,
-    /// Loads, stores and collectives, for which all IPUs of a replica are got together.
-    pub starts: u64,
+    /// Trust ratios of LAMB, with those of other IPUs that this one waited for.
+    pub trust_ratios: u64,
     /// Loads from and stores to streaming memory.
     pub accesses: u64,
+    /// Collectives.
+    pub collectives: u64,
+    /// All-reduces of single numbers among them.
+    pub scalar_sums: u64,
+    /// Rounds of collectives.
+    pub rounds: u64,
     /// Answers of the host.
     pub answers: u64,
     /// Cycles of bringing what arrived in order, without the calls.
@@ -270,8 +276,11 @@ impl ConstantUsage {
         self.runs += other.runs * times;
         self.dispatches += other.dispatches * times;
         self.launches += other.launches * times;
-        self.starts += other.starts * times;
+        self.trust_ratios += other.trust_ratios * times;
         self.accesses += other.accesses * times;
+        self.collectives += other.collectives * times;
+        self.scalar_sums += other.scalar_sums * times;
+        self.rounds += other.rounds * times;
         self.answers += other.answers * times;
         self.assembly += other.assembly * times;
         self.links += other.links * times;

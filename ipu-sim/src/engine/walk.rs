@@ -444,9 +444,10 @@ impl<'a> Walker<'a> {
         let leaf = &self.linked.leaves[number as usize];
         let clocks = actors.iter().map(|&actor| {
             let (_, ipu) = self.linked.place(actor);
-            (self.actors[actor].clock, Reverse(ipu))
+            (self.actors[actor].clock, Reverse(ipu), actor)
         });
-        let (begin, Reverse(last)) = clocks.max().expect("a step has an IPU");
+        let (begin, Reverse(last), latest) = clocks.max().expect("a step has an IPU");
+        self.ledger.meet(actors, latest);
         if leaf.ipus.len() > 1 {
             let account = self.account(actors[0]);
             let join = Join {

@@ -37,6 +37,8 @@ pub enum Expense {
     Vertices,
     /// Every compute set that is started.
     ComputeSets,
+    /// Every weight that LAMB moves by the ratio of two norms.
+    TrustRatios,
     /// Every exchange phase, however little is sent.
     ExchangePhases,
     /// What exchange phases take by distance, by bytes and by messages.
@@ -45,8 +47,6 @@ pub enum Expense {
     Assembly,
     /// Syncs between IPUs.
     Syncs,
-    /// Every load, store and collective, for which the IPUs of a replica are got together.
-    Starts,
     /// Which ways there are between IPUs, hosts and memories, and who shares them.
     Routes,
     /// Bytes on links between IPUs.

@@ -213,6 +213,7 @@ constants! {
         }
         => compute: ComputeSpec {
             dispatch [ComputeDispatch: Cycles, "compute.dispatch", ANY, ComputeSets]
+            trust_ratio [ComputeTrustRatio: Cycles, "compute.trust_ratio", ANY, TrustRatios]
         }
         => exchange: ExchangeSpec {
             columns [ExchangeColumns: u32, "exchange.columns", GRID, Exchanges]
@@ -231,7 +232,6 @@ constants! {
         => sync: SyncSpec {
             global [SyncGlobal: Cycles, "sync.global", ANY, Syncs]
             hop [SyncHop: SimSeconds, "sync.hop", ANY, Syncs]
-            external [SyncExternal: SimSeconds, "sync.external", ANY, Starts]
         }
         => links: LinkSpec {
             links_per_ipu [LinksLinksPerIpu: u32, "links.links_per_ipu", POSITIVE, Nothing]

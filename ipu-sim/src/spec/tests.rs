@@ -267,7 +267,7 @@ fn a_change_is_refused_as_a_file_is() {
             "compute.clock",
             "1 GHz",
             "unknown constant `compute.clock` (did you mean `chip.clock`?), expected one of \
-             compute.dispatch",
+             compute.dispatch, compute.trust_ratio",
         ),
     ] {
         assert_eq!(pod.with(key, value).unwrap_err().to_string(), expected);
@@ -379,7 +379,7 @@ fn a_description_says_where_it_is_wrong() {
     refuse(
         &over_pod16("[compute]\nclock = { value = \"1 GHz\", kind = \"assumed\", source = \"\" }"),
         "line 5, column 1: unknown constant `compute.clock` (did you mean `chip.clock`?), \
-         expected one of compute.dispatch",
+         expected one of compute.dispatch, compute.trust_ratio",
     );
     // What is missing stands there under another name.
     refuse(

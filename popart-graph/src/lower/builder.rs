@@ -139,7 +139,11 @@ impl<'a> Builder<'a> {
     pub(crate) fn spread(&mut self, shape: &[u32], dtype: DType) -> Layout {
         let n_tiles = self.spec.tiles_per_ipu;
         let mut layout = layouts::spread(shape, dtype, n_tiles);
-        let part = self.profile.lines.get(self.source).and_then(|line| line.part);
+        let part = self
+            .profile
+            .lines
+            .get(self.source)
+            .and_then(|line| line.part);
         let next = self.next_tile.entry((self.ipu, part));
         let next = next.or_insert_with(|| layouts::first_tile(part, n_tiles));
         let used = layout.tile_end();

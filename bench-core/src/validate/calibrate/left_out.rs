@@ -40,7 +40,12 @@ pub(super) fn record(time: &TimeFit) -> Result<(Record, AtBounds)> {
             });
         at_bounds.insert(row.name.clone(), bound.collect());
         let residual = residual(row, constants, &values)?;
-        runs.push(measured(row, residual, Some(fitted[out].residual)));
+        let mut run = measured(row, residual, Some(fitted[out].residual));
+        // The fit has timed the run again with other values, for all IPUs and what they wait for.
+        for (constant, slope) in constants.iter().zip(&fitted[out].slopes) {
+            run.effects.entry(constant.id).or_default().slope = rounded(*slope);
+        }
+        runs.push(run);
     }
     let shipped: Vec<f64> = constants.iter().map(|constant| constant.shipped).collect();
     for row in validation {
@@ -74,6 +79,7 @@ fn measured(row: &CompiledRun, log_error: f64, residual: Option<f64>) -> Measure
         system: row.system.clone(),
         log_error: rounded(log_error),
         residual: residual.map(rounded),
+        left_open: row.left_open.map(rounded),
         features: row.features.clone(),
         effects: effects.collect(),
     }

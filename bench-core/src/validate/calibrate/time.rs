@@ -1,10 +1,12 @@
 //! Constants of time, by Gauss-Newton steps on logarithms, within their bounds.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
-use ipu_sim::engine;
+use ipu_sim::engine::{self, Activity, ConstantUsage, IpuTime};
 use ipu_sim::program::Program;
 use ipu_sim::spec::MachineSpec;
+use ipu_sim::units::SimSeconds;
 
 use super::constant::{self, Constant};
 use super::fit::{self, Fit, FittedRow};
@@ -14,9 +16,8 @@ use crate::config::RunConfig;
 use crate::error::Result;
 use crate::evaluate::TIMING;
 use crate::explain::Explanation;
-use crate::measure::sequences_per_second;
 use crate::validate::compiled;
-use crate::validate::measurements::{Role, Throughput, measurements};
+use crate::validate::measurements::{HostTime, Role, Throughput, Timed, measurements};
 
 /// Steps at most; the fit moves by less than a thousandth after three.
 const STEPS: usize = 8;
@@ -33,13 +34,18 @@ const PROBE: f64 = 0.2;
 /// rows that ask for still more want what even 0 doesn't give.
 const PART_LEAST: f64 = 0.01;
 
+/// What clocks held beside the time of the device.
+static HOST_TIME: LazyLock<BTreeMap<Timed, HostTime>> = LazyLock::new(|| measurements().host_time);
+
 /// A row of the measurements, compiled.
 pub(super) struct CompiledRun {
     pub(super) name: String,
     pub(super) features: Features,
     pub(super) effects: Effects,
     pub(super) system: String,
-    expected: f64,
+    measured: Throughput,
+    /// What the clock of the measurement leaves open of the logarithm of its rate.
+    pub(super) left_open: [f64; 2],
     program: Arc<Program>,
     config: RunConfig,
 }
@@ -152,30 +158,60 @@ fn at_best(rows: &[CompiledRun], constants: &[Constant]) -> Result<Vec<FittedRow
     rows.iter().map(row).collect()
 }
 
-fn row(row: Throughput) -> Result<CompiledRun> {
-    let (config, machine) = row.run.resolve();
+fn row(measured: Throughput) -> Result<CompiledRun> {
+    let (config, machine) = measured.run.resolve();
     let compiled = compiled(&config, &machine)?;
     let (program, profile) = (compiled.program, compiled.profile);
     let timeline = engine::time(&program, &machine, TIMING)?;
     let time = Explanation::new(&program, &profile, &timeline, &compiled.placed);
+    let step = machine.tile.clock.seconds(timeline.total);
     Ok(CompiledRun {
-        name: row.name,
-        features: Features::new(&config, &machine, &time),
+        name: measured.name.clone(),
+        features: Features::new(&config, &machine, &time)
+            .measured_with(measured.front_end.as_deref()),
         effects: Effects::of(&timeline, &machine),
-        system: row.run.system,
-        expected: row.sequences_per_second,
+        system: measured.run.system.clone(),
+        left_open: measured.left_open(&config, step, &HOST_TIME),
+        measured,
         program,
         config,
     })
 }
 
+impl CompiledRun {
+    /// What the clock of the measurement held of a step beside the device, in seconds.
+    pub(super) fn host_seconds(&self) -> f64 {
+        self.measured.host_seconds(&HOST_TIME)
+    }
+
+    /// The step that this clock showed, in seconds.
+    pub(super) fn measured_step(&self) -> f64 {
+        self.measured.step(&self.config)
+    }
+}
+
+/// The time of a step with other values of constants, in seconds; with what the IPU that waits
+/// least pays for, and the seconds of bringing in order what arrived there.
+pub(super) fn step_with(
+    row: &CompiledRun,
+    values: &[(&Constant, f64)],
+) -> Result<(SimSeconds, ConstantUsage, f64)> {
+    let machine = constant::with(&row.system, values)?;
+    let timeline = engine::time(&row.program, &machine, TIMING)?;
+    let idle = |ipu: &&IpuTime| ipu.tally.spent.on(Activity::Idle);
+    let busiest = timeline.ipus.values().min_by_key(idle);
+    let usage = busiest.map(|ipu| ipu.usage).unwrap_or_default();
+    let seconds = |cycles| machine.tile.clock.seconds(cycles);
+    let assembly = seconds(usage.assembly).0;
+    Ok((seconds(timeline.total), usage, assembly))
+}
+
 /// Logarithm of simulated over measured throughput.
 pub(super) fn residual(row: &CompiledRun, constants: &[Constant], values: &[f64]) -> Result<f64> {
     let values: Vec<_> = constants.iter().zip(values.iter().copied()).collect();
-    let machine = constant::with(&row.system, &values)?;
-    let timeline = engine::time(&row.program, &machine, TIMING)?;
-    let step = machine.tile.clock.seconds(timeline.total);
-    Ok((sequences_per_second(&row.config, step) / row.expected).ln())
+    let (step, ..) = step_with(row, &values)?;
+    let predicted = row.measured.predicted(&row.config, step, &HOST_TIME);
+    Ok((predicted / row.measured.rate).ln())
 }
 
 /// Change of a row's logarithm with the logarithm of one constant.
@@ -210,7 +246,7 @@ mod tests {
     use super::*;
 
     const WORK: ConstantId = ConstantId::ChipAssemble64Bytes;
-    const START: ConstantId = ConstantId::SyncExternal;
+    const START: ConstantId = ConstantId::ComputeTrustRatio;
 
     fn constant(id: ConstantId, shipped: f64, [low, high]: [f64; 2]) -> Constant {
         Constant {

@@ -40,6 +40,9 @@ pub(super) struct Ledger {
     /// By actor.
     tallies: Vec<Tally>,
     usage: Vec<ConstantUsage>,
+    /// Trust ratios on the way to where each actor is: its own, and those of actors that it waited
+    /// for.
+    ratios: Vec<u64>,
     /// By class, IPU and line: an IPU goes through lines that are neighbours.
     sources: Vec<IdVec<IpuId, IdVec<SourceId, SourceTime>>>,
     sections: Vec<IdVec<SectionId, IdVec<IpuId, ActivityCycles>>>,
@@ -65,6 +68,7 @@ impl Ledger {
             n_ipus,
             tallies: vec![Tally::default(); linked.n_actors()],
             usage: vec![ConstantUsage::default(); linked.n_actors()],
+            ratios: vec![0; linked.n_actors()],
             sources: vec![sources.into(); n_classes],
             sections: vec![sections.into(); n_classes],
             functions: vec![BTreeMap::new(); n_classes],
@@ -140,6 +144,14 @@ impl Ledger {
     /// What is paid for by the piece.
     pub(super) fn pay(&mut self, account: Account, usage: &ConstantUsage) {
         self.usage[account.actor].add(usage, account.weight);
+        self.ratios[account.actor] += usage.trust_ratios * account.weight;
+    }
+
+    /// Several actors meet: what the last of them took to get here, all have waited for.
+    pub(super) fn meet(&mut self, actors: &[usize], last: usize) {
+        for &actor in actors {
+            self.ratios[actor] = self.ratios[last];
+        }
     }
 
     /// A call that is over, of an actor that had spent `before` when it began.
@@ -238,7 +250,10 @@ impl Ledger {
             ipus.push(IpuTime {
                 finish,
                 tally,
-                usage: self.usage[actor],
+                usage: ConstantUsage {
+                    trust_ratios: self.ratios[actor],
+                    ..self.usage[actor]
+                },
             });
         }
         let functions = (0..linked.n_functions).map(|function| {
