@@ -3,8 +3,8 @@
 //! Each command runs in a folder that holds what an earlier run has left. It is killed (SIGKILL) or
 //! told to end (SIGTERM) in turn, at moments drawn evenly from the time that a whole run takes.
 //! After each, every file under its final name is that of the earlier run or that of a whole one;
-//! no folder of a run is without its configuration; after SIGTERM no unfinished file is left; and after one more run to the end none of all that
-//! were killed is left either.
+//! no folder of a run is without its configuration; after SIGTERM no unfinished file is left; and
+//! after one more run to the end none of all that were killed is left either.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -15,6 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+
+use crate::release_binary;
 
 /// Words of the commands, and files that they read.
 const COMMANDS: [(&str, &str); 8] = [
@@ -67,12 +69,7 @@ pub(crate) fn run(root: &Path, name: &str, times: &str) -> anyhow::Result<()> {
         let names = COMMANDS.map(|(name, _)| name).join(", ");
         bail!("unknown command {name:?}: expected all or one of {names}");
     }
-    let built = Command::new("cargo")
-        .args(["build", "--release", "-p", "bench-cli"])
-        .current_dir(root)
-        .status()?;
-    ensure!(built.success(), "the command wasn't built");
-    let binary = root.join("target/release/ipu-bench");
+    let binary = release_binary(root)?;
     for (name, line) in chosen {
         let folder = root.join("target/kills").join(name);
         let ended = end_often(&binary, &folder, line, *name == GROWS, times);

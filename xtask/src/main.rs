@@ -14,9 +14,9 @@ mod tidy;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 const USAGE: &str = "\
 usage: cargo xtask <command>
@@ -62,6 +62,16 @@ fn dispatch(words: impl Iterator<Item = String>) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command as users run it, built anew if need be.
+fn release_binary(root: &Path) -> anyhow::Result<PathBuf> {
+    let built = Command::new("cargo")
+        .args(["build", "--release", "-p", "bench-cli"])
+        .current_dir(root)
+        .status()?;
+    ensure!(built.success(), "the command wasn't built");
+    Ok(root.join("target/release/ipu-bench"))
 }
 
 /// The root of the workspace this xtask was built from.

@@ -12,6 +12,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::release_binary;
+
 /// The word by which a process of our own is asked for one row.
 pub(crate) const MEASURE: &str = "measure-one";
 
@@ -118,12 +120,7 @@ pub(crate) fn run(root: &Path, name: &str) -> anyhow::Result<()> {
         let names = THINGS.map(|thing| thing.name).join("; ");
         bail!("unknown thing {name:?}: expected all or the beginning of one of {names}");
     }
-    let built = Command::new("cargo")
-        .args(["build", "--release", "-p", "bench-cli"])
-        .current_dir(root)
-        .status()?;
-    ensure!(built.success(), "the command wasn't built");
-    let binary = root.join("target/release/ipu-bench");
+    let binary = release_binary(root)?;
     let folder = root.join("target/scaling");
     fs::create_dir_all(&folder)?;
     let mut out = io::stdout();
