@@ -15,7 +15,7 @@ use crate::config::RunConfig;
 /// larger model.
 pub const TRAINING_MARGIN: Bytes = Bytes(38_896);
 
-/// Bytes of that kind for inference: three peaks of real compilations were below simulated ones.
+/// Bytes of that kind for inference: the peaks of real compilations that are known were below simulated ones.
 pub const INFERENCE_MARGIN: Bytes = Bytes(0);
 
 /// Answer to whether a run fits on a real machine.

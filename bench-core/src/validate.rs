@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use self::measurements::Role;
-use self::measurements::measurements;
+use self::measurements::{Counted, measurements};
 use crate::compile::{Compiled, compile};
 use crate::config::RunConfig;
 use crate::error::Result;
@@ -201,7 +201,8 @@ impl Validation {
     /// Largest absolute error of the throughput of runs.
     #[must_use]
     pub fn largest_throughput_error(&self) -> f64 {
-        let is_rate = |row: &&Row| matches!(row.unit.as_str(), "sequences/s" | "rows/s");
+        let units = Counted::ALL.map(Counted::unit);
+        let is_rate = |row: &&Row| units.contains(&row.unit.as_str());
         let rows = self.rows.iter().filter(is_rate);
         rows.map(|row| row.error().abs()).fold(0.0, f64::max)
     }

@@ -76,11 +76,9 @@ impl Features {
         out
     }
 
-    /// The same, measured with another front end than PopART's application.
-    #[must_use]
-    pub(crate) fn measured_with(mut self, front_end: Option<&str>) -> Self {
-        self.choice(FRONT_END, front_end.unwrap_or(POPART));
-        self
+    /// Makes it a run through another front end than PopART's application.
+    pub(crate) fn set_front_end(&mut self, front_end: &str) {
+        self.choice(FRONT_END, front_end);
     }
 
     fn add_machine(&mut self, machine: &MachineSpec) {
@@ -118,7 +116,7 @@ impl Features {
             }
             self.choice("dense layer of the word head", on(model.cls_layer));
             self.choice("bias of the word head", on(model.projection_bias));
-            // All measured runs have it.
+            // Most measured runs have it.
             if !model.next_sentence {
                 self.choice("next-sentence head", "off");
             }

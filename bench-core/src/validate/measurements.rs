@@ -144,6 +144,8 @@ pub(super) enum Counted {
 }
 
 impl Counted {
+    pub(super) const ALL: [Self; 2] = [Self::Sequences, Self::Rows];
+
     pub(super) fn unit(self) -> &'static str {
         match self {
             Self::Sequences => "sequences/s",

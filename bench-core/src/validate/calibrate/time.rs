@@ -165,10 +165,13 @@ fn row(measured: Throughput) -> Result<CompiledRun> {
     let timeline = engine::time(&program, &machine, TIMING)?;
     let time = Explanation::new(&program, &profile, &timeline, &compiled.placed);
     let step = machine.tile.clock.seconds(timeline.total);
+    let mut features = Features::new(&config, &machine, &time);
+    if let Some(front_end) = &measured.front_end {
+        features.set_front_end(front_end);
+    }
     Ok(CompiledRun {
         name: measured.name.clone(),
-        features: Features::new(&config, &machine, &time)
-            .measured_with(measured.front_end.as_deref()),
+        features,
         effects: Effects::of(&timeline, &machine),
         system: measured.run.system.clone(),
         left_open: measured.left_open(&config, step, &HOST_TIME),
