@@ -194,6 +194,7 @@ pub(crate) mod fixtures {
 
 #[cfg(test)]
 mod tests {
+    use bench_core::headroom::Headroom;
     use ipu_sim::units::Bytes;
 
     use super::*;
@@ -214,6 +215,27 @@ mod tests {
             memory_text(&metrics).unwrap()
         };
         assert_eq!(text(true, None), "fullest tile 600000 B: fits");
+        let with_room = |spare| {
+            let metrics = Metrics {
+                headroom: Some(Headroom {
+                    spare_bytes: Bytes(spare),
+                    margin_bytes: Bytes(20_000),
+                    tile_bytes: Bytes(500_000),
+                }),
+                ..fixtures::metrics()
+            };
+            (metrics.verdict(), memory_text(&metrics).unwrap())
+        };
+        let (verdict, words) = with_room(20_000);
+        assert_eq!(verdict, Verdict::Fits);
+        assert_eq!(words, "fullest tile 600000 B: fits with 4.0 % to spare");
+        let (verdict, words) = with_room(19_999);
+        assert_eq!(verdict, Verdict::Close);
+        assert!(
+            words.ends_with(
+                "4.0 % of a tile above the simulated one, so that a real one may not fit"
+            )
+        );
         assert_eq!(
             text(false, Some((Region::Tile, 600_000, 500_000))),
             "fullest tile 600000 B: does not fit"

@@ -116,6 +116,15 @@ fn results_of_good_and_failed_runs() {
     // Without packs, there is no column of them.
     let without = report::table::text(&entries[..1], None);
     assert!(!without.contains("packs/s"), "{without}");
+    // As fast with four times the IPUs is a quarter for each.
+    let relative = report::table::text(&entries, Some(&all[0].name));
+    let cells: Vec<&str> = relative
+        .lines()
+        .map(|line| line.split('|').nth(6).unwrap().trim())
+        .collect();
+    assert_eq!(cells[0], format!("over {}", all[0].name));
+    assert!(cells[3].starts_with("1.00 (") && cells[3].ends_with("), 25 % an IPU"));
+    assert_eq!(cells[4], "-", "a run that failed has no ratio");
     let json: Value = serde_json::from_str(&report::json::text(&entries)).unwrap();
     assert_eq!(json[0]["report"]["throughput_sequences_per_second"], 4096.0);
     assert_eq!(json[0]["report"]["options"]["micro_batch_size"], 8);

@@ -154,6 +154,32 @@ fn a_size_that_only_others_together_make_is_outside_by_itself() {
 }
 
 #[test]
+fn what_another_front_end_measured_is_not_inside() {
+    let own = untimed(LARGE).features;
+    let mut other = untimed(&format!("{LARGE} --micro-batch-size 16")).features;
+    let wanted = other.clone();
+    let inside = Domain::of([&own, &other].into_iter());
+    assert_eq!(inside.distance(&wanted).0, 0.0);
+    other.set_front_end("PaddlePaddle");
+    let outside = Domain::of([&own, &other].into_iter());
+    assert!(outside.distance(&wanted).0 > 0.0);
+}
+
+#[test]
+fn releases_that_were_never_measured_are_outside() {
+    let reasons = |release: &str| {
+        let subject = untimed(&format!("{LARGE} --release {release}"));
+        Record::shipped().accuracy(1.0, &subject).reasons
+    };
+    assert_eq!(reasons("v2.1"), [String::new(); 0]);
+    let named = reasons("96fef3f");
+    assert!(
+        named.contains(&"release: 96fef3f was never measured".into()),
+        "{named:?}"
+    );
+}
+
+#[test]
 fn a_run_that_does_not_fit_is_outside() {
     let record = record(&[0.05], LARGE);
     let subject = Subject {
