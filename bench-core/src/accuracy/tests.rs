@@ -171,7 +171,7 @@ fn releases_that_were_never_measured_are_outside() {
         let subject = untimed(&format!("{LARGE} --release {release}"));
         Record::shipped().accuracy(1.0, &subject).reasons
     };
-    assert_eq!(reasons("v2.1"), [String::new(); 0]);
+    assert!(reasons("v2.1").is_empty());
     let named = reasons("96fef3f");
     assert!(
         named.contains(&"release: 96fef3f was never measured".into()),
