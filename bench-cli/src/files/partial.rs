@@ -245,17 +245,20 @@ fn create_in(
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Removes unfinished files and folders that nobody writes any more from a folder, the first time that this
-/// process looks there. Best effort: they are in nobody's way.
+/// Removes unfinished files and folders that nobody writes any more from a folder, the first time
+/// that this process looks there. Best effort: they are in nobody's way.
 fn remove_leftovers(folder: &Path) {
     static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let folder = match folder.as_os_str().is_empty() {
         true => Path::new("."),
         false => folder,
     };
-    if !SEEN.lock().insert(folder.to_owned()) {
-        return;
+    if SEEN.lock().insert(folder.to_owned()) {
+        sweep(folder);
     }
+}
+
+fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let Ok(found) = entry.file_type() else {
             continue;
@@ -270,7 +273,11 @@ fn remove_leftovers(folder: &Path) {
             false if found.is_file() => File::options().write(true).open(&path),
             false => continue,
         };
-        if opened.is_ok_and(|file| file.try_lock().is_ok()) {
+        let Ok(file) = opened else {
+            continue;
+        };
+        // Locked until it is gone: its writer may be about to lock it, and must find that out.
+        if file.try_lock().is_ok() {
             let _ = match found.is_dir() {
                 true => fs::remove_dir_all(&path),
                 false => fs::remove_file(&path),
@@ -287,4 +294,41 @@ fn is_partial(name: &str) -> bool {
     let numbers = inner.and_then(|inner| inner.split_once('-'));
     let is_number = |text: &str| text.parse::<u32>().is_ok();
     numbers.is_some_and(|(process, number)| is_number(process) && is_number(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    /// Another process may look for leftovers at any moment, as between making something and locking
+    /// it: what is returned is never removed by it.
+    #[test]
+    fn nothing_new_is_taken_for_a_leftover() {
+        let folder = tempfile::tempdir().unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        sweep(folder.path());
+                    }
+                });
+            }
+            for number in 0..1000 {
+                let made = PartialFolder::create(folder.path()).and_then(|partial| {
+                    fs::write(partial.path().join("config.json"), "{}")?;
+                    partial.rename(&folder.path().join(format!("folder-{number}")))
+                });
+                let place = folder.path().join(format!("file-{number}"));
+                let written = PartialFile::create(&place).and_then(PartialFile::finish);
+                if made.is_err() || written.is_err() {
+                    done.store(true, Ordering::Relaxed);
+                    panic!("{number}: {made:?} {written:?}");
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
 }
